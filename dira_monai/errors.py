@@ -1,0 +1,36 @@
+"""Errors a user can mend: one sentence that names the file, the rule and the value."""
+
+import sys
+from types import TracebackType
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used; the message is one plain sentence that says what and why."""
+
+
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """The ``InputError`` at the root of a chain of exceptions, or None where there is none.
+
+    MONAI's config parser wraps every error in a ``RuntimeError`` for each expression it came through.
+    """
+    while error is not None:
+        if isinstance(error, InputError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def plain_errors() -> None:
+    """Make the interpreter print an ``InputError`` as its one sentence instead of a stack trace, exit status 1.
+
+    Every other error keeps its stack trace. Called by the bundles' ``initialize``, never on import.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        known = find_input_error(error)
+        if known is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"error: {known}", file=sys.stderr)
+
+    sys.excepthook = hook
