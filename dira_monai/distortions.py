@@ -1,0 +1,253 @@
+"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
+
+Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
+batch.
+Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .draws import Draws
+
+Distortion = Callable[[Tensor, Draws], Tensor]
+FILLS = ("zero", "noise", "constant")
+
+
+class Boxes(NamedTuple):
+    """N boxes a sample: first voxel and length along each axis, int64, (B, N, d), and which are used, bool, (B, N)."""
+
+    start: Tensor
+    length: Tensor
+    used: Tensor
+
+
+def draw_boxes(
+    draws: Draws, shape: Sequence[int], count: int, size: Sequence[float], margin: float = 0.0, stop: float = 0.0
+) -> Boxes:
+    """Random boxes inside the image.
+
+    Args:
+        draws: the samples' random numbers.
+        shape: size of the image, voxels.
+        count: N, number of boxes drawn.
+        size: smallest and largest length, as a share of the extent; each axis is drawn by itself.
+        margin: distance kept to the borders, as a share of the extent.
+        stop: probability, after each box, that no further box of the sample is used.
+    """
+    extent = torch.tensor(shape, dtype=torch.float32)
+    shortest, longest = ((share * extent).round().clamp(min=1) for share in size)
+    length = (shortest + (draws.uniform(count, len(shape)) * (longest - shortest + 1)).floor()).minimum(extent)
+    border = torch.minimum((margin * extent).round(), (extent - length).div(2, rounding_mode="floor"))
+    start = border + (draws.uniform(count, len(shape)) * (extent - length - 2 * border + 1)).floor()
+    going_on = (draws.uniform(count) >= stop).roll(1, dims=1)
+    going_on[:, 0] = True
+    return Boxes(start.long(), length.long(), going_on.cumprod(1).bool())
+
+
+def box_mask(boxes: Boxes, n: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    """True inside box ``n`` of each sample, shape (B, 1, *shape)."""
+    start, length, used = (part[:, n].to(device, non_blocking=True) for part in boxes)
+    mask = used.reshape(-1, *[1] * (len(shape) + 1))
+    for axis, extent in enumerate(shape):
+        position = torch.arange(extent, device=device)
+        inside = (position >= start[:, axis, None]) & (position < (start + length)[:, axis, None])
+        view = [1] * (len(shape) + 1)
+        view[axis + 1] = extent
+        mask = mask & inside.reshape(-1, *view)
+    return mask
+
+
+class _Painting:
+    """Common part of in- and out-painting: boxes and what they are filled with."""
+
+    def __init__(
+        self, count: int, size: Sequence[float], margin: float = 3 / 224, stop: float = 0.1, fill: str = "zero"
+    ) -> None:
+        if fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}.")
+        self.count = count
+        self.size = size
+        self.margin = margin
+        self.stop = stop
+        self.fill = fill
+
+    def _boxes(self, images: Tensor, draws: Draws) -> Boxes:
+        return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)
+
+    def _filling(self, images: Tensor, draws: Draws, count: int) -> Sequence[Tensor]:
+        """What each of ``count`` boxes is filled with, ready to broadcast over the images."""
+        if self.fill == "noise":
+            return [draws.uniform(*images.shape[1:], device=images.device)] * count
+        constant = draws.uniform(count) if self.fill == "constant" else torch.zeros(len(images), count)
+        constant = constant.to(images.device, non_blocking=True).reshape(len(images), count, *[1] * (images.ndim - 1))
+        return constant.unbind(1)
+
+
+class InPainting(_Painting):
+    """Boxes of the image replaced by ``fill``: context must be filled in (DiRA; Models Genesis).
+
+    DiRA draws up to 10 boxes of 10 to 70 pixels at 224, 3 pixels from the borders, and stops after each with
+    probability 0.1 (`count`, `size`, `margin`, `stop`), filled with zero. TransVW takes one box of 1/6 to 1/3 of each
+    axis, filled with uniform noise; Models Genesis one random constant a box (``fill``: zero, noise or constant).
+    """
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images with holes, same shape."""
+        boxes = self._boxes(images, draws)
+        for n, filling in enumerate(self._filling(images, draws, self.count)):
+            images = torch.where(box_mask(boxes, n, images.shape[2:], images.device), filling, images)
+        return images
+
+
+class OutPainting(_Painting):
+    """Only boxes of the image are kept, all else becomes ``fill``: the surroundings must be extrapolated.
+
+    DiRA keeps the union of up to 10 windows of 154 to 174 pixels at 224; TransVW one window of 3/7 to 4/7 of each axis.
+    """
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images of which the boxes are left, same shape."""
+        boxes = self._boxes(images, draws)
+        masks = [box_mask(boxes, n, images.shape[2:], images.device) for n in range(self.count)]
+        return torch.where(torch.stack(masks).any(0), images, self._filling(images, draws, 1)[0])
+
+
+def _flat_positions(start: Tensor, offsets: Tensor, inside: Tensor, shape: Sequence[int]) -> Tensor:
+    """Index in the flattened image of each voxel of each block, (B, N, M); beyond the end where not ``inside``."""
+    strides = torch.tensor([1, *shape[:0:-1]]).cumprod(0).flip(0).to(start.device)
+    flat = ((start[:, :, None] + offsets) * strides).sum(-1)
+    return torch.where(inside, flat, torch.tensor(shape).prod().to(start.device))
+
+
+def _block_voxels(length: Tensor, shape: Sequence[int], largest: float) -> tuple[Tensor, Tensor]:
+    """Offsets of all voxels of the largest block, (M, d), and which belong to each block of ``length`` (B, N, d).
+
+    M follows from the largest share of the extent, not from the batch: samples draw the same numbers in any batch.
+    """
+    ranges = [torch.arange(max(1, round(largest * extent))) for extent in shape]
+    offsets = torch.cartesian_prod(*ranges).reshape(-1, len(ranges))
+    return offsets, (offsets < length[:, :, None]).all(-1)
+
+
+def _take(images: Tensor, index: Tensor) -> Tensor:
+    """Images whose voxel v is the old voxel ``index[:, v]``; the last column of ``index`` is a dummy."""
+    moved = images.flatten(2).gather(2, index[:, None, :-1].expand(-1, images.shape[1], -1))
+    return moved.reshape(images.shape)
+
+
+class BlockShuffling:
+    """Pairs of equal blocks swapped, DiRA's local shuffling (10 swaps of blocks of 10 to 15 pixels at 224).
+
+    Attributes:
+        count: number of swaps.
+        size: smallest and largest side as a share of the extent.
+        behavior: "corrected": the two blocks never overlap (a pair that finds no room in eight tries is left out) and
+            swaps follow each other, so every voxel stays in the image once; "reference": as the published code, whose
+            test for overlap is reversed on one axis and whose blocks are all read from the undistorted image, so that
+            content may be doubled and lost.
+    """
+
+    def __init__(
+        self, count: int = 10, size: Sequence[float] = (10 / 224, 15 / 224), behavior: str = "corrected"
+    ) -> None:
+        if behavior not in ("corrected", "reference"):
+            raise ValueError(f"behavior must be corrected or reference, got {behavior!r}.")
+        self.count = count
+        self.size = size
+        self.behavior = behavior
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Shuffled images, same shape."""
+        shape = images.shape[2:]
+        first, second, used = self._pairs(draws, shape)
+        offsets, inside = _block_voxels(first.length, shape, self.size[1])
+        inside = inside & used[:, :, None]
+        a = _flat_positions(first.start, offsets, inside, shape).to(images.device, non_blocking=True)
+        b = _flat_positions(second, offsets, inside, shape).to(images.device, non_blocking=True)
+        index = torch.arange(shape.numel() + 1, device=images.device).repeat(len(images), 1)
+        source = index.clone() if self.behavior == "reference" else index
+        for n in range(self.count):
+            from_a, from_b = source.gather(1, a[:, n]), source.gather(1, b[:, n])
+            index.scatter_(1, a[:, n], from_b)
+            index.scatter_(1, b[:, n], from_a)
+        return _take(images, index)
+
+    def _pairs(self, draws: Draws, shape: Sequence[int], tries: int = 8) -> tuple[Boxes, Tensor, Tensor]:
+        """The first blocks, where the second ones start, (B, N, d), and which swaps are done, (B, N)."""
+        first = draw_boxes(draws, shape, self.count, self.size)
+        room = torch.tensor(shape) - first.length + 1
+        places = (draws.uniform(tries, self.count, len(shape)) * room[:, None]).long()  # (B, tries, N, d)
+        if self.behavior == "reference":
+            return first, places[:, 0], first.used
+        apart = ((places - first.start[:, None]).abs() >= first.length[:, None]).any(-1)  # (B, tries, N)
+        chosen = apart.int().argmax(1)  # the first try that fits
+        second = places.gather(1, chosen[:, None, :, None].expand(-1, 1, -1, len(shape)))[:, 0]
+        return first, second, apart.any(1)
+
+
+class LocalPixelShuffling:
+    """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
+
+    All blocks are read from the undistorted image; where blocks overlap, the later one is seen, as in the published
+    code.
+
+    Attributes:
+        count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.
+        size: largest side as a share of the extent; the smallest is one voxel.
+    """
+
+    def __init__(self, count: int = 5, size: float = 0.1) -> None:
+        self.count = count
+        self.size = size
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Shuffled images, same shape."""
+        shape = images.shape[2:]
+        blocks = draw_boxes(draws, shape, self.count, (0, self.size))
+        offsets, inside = _block_voxels(blocks.length, shape, self.size)
+        place = _flat_positions(blocks.start, offsets, inside, shape).to(images.device, non_blocking=True)
+        outside = (~inside).float().to(images.device, non_blocking=True)
+        shuffled = (draws.uniform(*inside.shape[1:], device=images.device) + outside).argsort(dim=-1)
+        target = place.gather(2, outside.argsort(dim=-1, stable=True)).flatten(1)  # voxels of the block come first in both
+        source = place.gather(2, shuffled).flatten(1)
+        voxels = shape.numel()
+        order = torch.arange(self.count, device=images.device).repeat_interleave(len(offsets)).expand_as(target)
+        latest = torch.full((len(images), voxels + 1), -1, device=images.device)
+        latest = latest.scatter_reduce(1, target, order, "amax")
+        target = torch.where(latest.gather(1, target) == order, target, voxels)
+        index = torch.arange(voxels + 1, device=images.device).repeat(len(images), 1)
+        return _take(images, index.scatter(1, target, source))
+
+
+class OneOf:
+    """Each sample passes through at most one of several distortions.
+
+    Attributes:
+        distortions: what to choose from.
+        probabilities: one for each; where their sum is below 1, the rest of the samples stays as it is.
+    """
+
+    def __init__(self, distortions: Sequence[Distortion], probabilities: Sequence[float]) -> None:
+        if len(distortions) != len(probabilities) or sum(probabilities) > 1 + 1e-6 or min(probabilities) < 0:
+            raise ValueError(
+                f"probabilities must be one for each of {len(distortions)} distortions and sum to at most 1, "
+                f"got {list(probabilities)}."
+            )
+        self.distortions = distortions
+        self.limits = torch.tensor(probabilities, dtype=torch.float64).cumsum(0).float()
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images of which each sample is changed in its own way, same shape."""
+        choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
+        images = images.clone()
+        for n, distortion in enumerate(self.distortions):
+            rows = (choice == n).nonzero()[:, 0]
+            own = draws.rows(rows)
+            if len(rows) > 0:
+                on_device = rows.to(images.device, non_blocking=True)
+                images[on_device] = distortion(images[on_device], own)
+        return images

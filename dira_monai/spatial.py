@@ -1,0 +1,130 @@
+"""Where voxels are taken from: random resized crops with flips, and elastic deformation, in 2D and 3D alike."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .draws import Draws
+
+
+def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") -> Tensor:
+    """Images read at the given positions by linear interpolation.
+
+    Args:
+        images: shape (B, C, *spatial).
+        positions: voxel positions to read, one channel for each axis in the order of the axes, shape (B, d, *out).
+        padding_mode: what lies outside, as in ``torch.nn.functional.grid_sample``.
+
+    Returns:
+        Shape (B, C, *out).
+    """
+    extent = torch.tensor(images.shape[2:], device=positions.device, dtype=positions.dtype)
+    extent = extent.reshape(1, -1, *[1] * (positions.ndim - 2))
+    grid = 2 * positions / (extent - 1).clamp(min=1) - 1
+    grid = grid.flip(1).movedim(1, -1)  # grid_sample names the axes backwards
+    return F.grid_sample(images, grid, align_corners=True, padding_mode=padding_mode)
+
+
+def _mesh(coordinates: Sequence[Tensor]) -> Tensor:
+    """One (B, n) row of positions for each axis, spread to (B, d, *n)."""
+    shape = [c.shape[1] for c in coordinates]
+    spread = []
+    for axis, c in enumerate(coordinates):
+        view = [1] * len(shape)
+        view[axis] = shape[axis]
+        spread.append(c.reshape(len(c), *view).expand(-1, *shape))
+    return torch.stack(spread, dim=1)
+
+
+def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
+    """Images mirrored along the axes that ``flipped``, bool, shape (B, d), marks for each sample."""
+    flipped = flipped.to(images.device, non_blocking=True)
+    for axis in range(flipped.shape[1]):
+        choice = flipped[:, axis].reshape(-1, *[1] * (images.ndim - 1))
+        images = torch.where(choice, images.flip(axis + 2), images)
+    return images
+
+
+class RandomResizedCrop:
+    """A random box of the image, resized to ``patch_size`` by linear interpolation.
+
+    As the crop of MoCo-v2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297) and of DiRA, for any number of axes.
+    Two deviations: a box that is longer than the image along an axis is cut to it, where torchvision draws again; and
+    each axis has its own stretch, drawn log-uniformly and centred, so the ratio of two sides has a triangular
+    distribution.
+
+    Attributes:
+        patch_size: size of the result, voxels.
+        scale: smallest and largest share of the area (2D) or volume (3D) that the box covers, in (0, 1].
+        aspect: largest ratio of two sides of the box to those of the image, at least 1.
+    """
+
+    def __init__(self, patch_size: Sequence[int], scale: Sequence[float] = (0.2, 1.0), aspect: float = 4 / 3) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale must be two rising numbers in (0, 1], got {list(scale)}.")
+        self.patch_size = tuple(patch_size)
+        self.scale = scale
+        self.aspect = aspect
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
+        d = images.ndim - 2
+        extent = torch.tensor(images.shape[2:], dtype=torch.float32)
+        share = draws.uniform(1, low=self.scale[0], high=self.scale[1]) ** (1 / d)
+        stretch = draws.uniform(d, low=-0.5, high=0.5) * math.log(self.aspect)
+        size = extent * (share * torch.exp(stretch - stretch.mean(1, keepdim=True))).clamp(max=1)  # (B, d)
+        start = draws.uniform(d) * (extent - size)
+        start, size = start.to(images.device), size.to(images.device)
+        rows = []
+        for axis, length in enumerate(self.patch_size):
+            centers = (torch.arange(length, device=images.device) + 0.5) / length
+            rows.append(start[:, axis, None] + centers * size[:, axis, None] - 0.5)
+        return resample(images, _mesh(rows))
+
+
+class ElasticDeformation:
+    """Images bent by a smooth random field of displacements, the first distortion of TransVW's chain.
+
+    White noise is smoothed by a Gaussian (periodically, in the frequency domain) and scaled to the wanted strength.
+    TransVW (Haghighi et al., 2021, https://arxiv.org/abs/2102.10680) smooths U(-1, 1) with sigma 8 voxels and
+    multiplies by 991, which displaces by 3.8 voxels root-mean-square, within the slice only.
+
+    Attributes:
+        magnitude: root-mean-square displacement along one axis, voxels.
+        smoothness: sigma of the Gaussian, voxels.
+        axes: the axes along which voxels move; None for all.
+    """
+
+    def __init__(self, magnitude: float = 3.8, smoothness: float = 8.0, axes: Sequence[int] | None = None) -> None:
+        self.magnitude = magnitude
+        self.smoothness = smoothness
+        self.axes = axes
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Deformed images, same shape."""
+        shape = images.shape[2:]
+        axes = range(len(shape)) if self.axes is None else self.axes
+        field = torch.zeros(len(images), len(shape), *shape, device=images.device)
+        field[:, list(axes)] = self._field(draws.normal(len(axes), *shape, device=images.device))
+        index = [torch.arange(n, device=images.device, dtype=torch.float32)[None] for n in shape]
+        return resample(images, _mesh(index) + field, padding_mode="reflection")
+
+    def _field(self, noise: Tensor) -> Tensor:
+        """Noise of shape (B, axes, *spatial), smoothed and scaled to ``magnitude``."""
+        shape = noise.shape[2:]
+        exponent = torch.zeros([], device=noise.device)
+        for axis, n in enumerate(shape):
+            frequency = torch.fft.rfftfreq(n) if axis == len(shape) - 1 else torch.fft.fftfreq(n)
+            view = [1] * len(shape)
+            view[axis] = -1
+            exponent = exponent + frequency.to(noise.device).square().reshape(view)
+        response = torch.exp(-2 * (math.pi * self.smoothness) ** 2 * exponent)
+        response[(0,) * len(shape)] = 0  # a mean displacement would only shift the whole image
+        spectrum = torch.fft.rfftn(noise, dim=tuple(range(2, noise.ndim))) * response
+        smooth = torch.fft.irfftn(spectrum, s=shape, dim=tuple(range(2, noise.ndim)))
+        full = torch.fft.irfftn(response.square(), s=shape, dim=tuple(range(len(shape))))
+        variance = full[(0,) * len(shape)]  # Parseval: variance of the smoothed field for unit white noise
+        return smooth * (self.magnitude / variance.clamp(min=1e-12).sqrt())

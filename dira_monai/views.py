@@ -1,0 +1,126 @@
+"""Two views of each image with the clean target kept, and the same distortions as MONAI dictionary transforms."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import convert_to_dst_type, convert_to_tensor
+from torch import Tensor
+
+from .distortions import Distortion
+from .draws import Draws
+from .spatial import flip_where
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Stored images as float32 in [0, 1]: uint8 divided by 255, int16 by 32767, floats as they are."""
+    if images.dtype.is_floating_point:
+        return images.float()
+    return images.float() / torch.iinfo(images.dtype).max
+
+
+class Views:
+    """Query, key and target of DiRA for a batch of images.
+
+    Each view: crop and flip, then (target taken from the first view), then photometric changes, then distortions.
+    Input and target stay aligned, unlike in the published code, which mirrors the input but not the target;
+    ``target_flip="reference"`` restores that.
+
+    Attributes:
+        crop: the spatial step, such as ``RandomResizedCrop``.
+        photometric: changes of intensity, applied in order.
+        distortions: what is to be undone, applied in order, in both views as in DiRA.
+        flip_axes: axes that are mirrored, each by itself.
+        flip_probability: of mirroring an axis.
+        target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
+    """
+
+    def __init__(
+        self,
+        crop: Distortion,
+        photometric: Sequence[Distortion] = (),
+        distortions: Sequence[Distortion] = (),
+        *,
+        flip_axes: Sequence[int] = (0,),
+        flip_probability: float = 0.5,
+        target_flip: str = "corrected",
+    ) -> None:
+        if target_flip not in ("corrected", "reference"):
+            raise ValueError(f"target_flip must be corrected or reference, got {target_flip!r}.")
+        self.crop = crop
+        self.photometric = photometric
+        self.distortions = distortions
+        self.flip_axes = flip_axes
+        self.flip_probability = flip_probability
+        self.target_flip = target_flip
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, seeds: Tensor, distort: bool = True) -> dict[str, Tensor]:
+        """Views of the images, each (B, C, *patch_size), float32 in [0, 1].
+
+        Args:
+            images: shape (B, C, *spatial), uint8, int16 or float in [0, 1], on any device.
+            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch.
+            distort: False leaves the distortions out (stage `di` has nothing to restore).
+
+        Returns:
+            ``query`` and ``key``, the two inputs, and ``target``, what ``query`` is to be restored to.
+        """
+        images = to_unit(images.as_subclass(torch.Tensor))
+        draws = Draws(seeds.cpu())
+        everyone = torch.arange(len(seeds))
+        query, target = self._view(images, draws.rows(everyone), distort)
+        key, _ = self._view(images, draws.rows(everyone), distort)
+        return {"query": query, "key": key, "target": target}
+
+    def _view(self, images: Tensor, draws: Draws, distort: bool) -> tuple[Tensor, Tensor]:
+        """One input and its clean target."""
+        target = self.crop(images, draws)
+        flipped = torch.zeros(len(images), images.ndim - 2, dtype=torch.bool)
+        flipped[:, list(self.flip_axes)] = draws.uniform(len(self.flip_axes)) < self.flip_probability
+        view = flip_where(target, flipped)
+        if self.target_flip == "corrected":
+            target = view
+        for change in (*self.photometric, *(self.distortions if distort else ())):
+            view = change(view, draws)
+        return view, target
+
+
+class RandDistortiond(MapTransform, RandomizableTransform):
+    """Any of this package's crops, photometric changes and distortions in a MONAI pipeline on the CPU.
+
+    All keys of a sample get the same change. Seeded by ``set_random_state`` like every MONAI transform.
+
+    Attributes:
+        distortion: such as ``InPainting()``; sees a batch of one.
+        prob: share of the samples that are changed.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        distortion: Callable[[Tensor, Draws], Tensor],
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.distortion = distortion
+        self.seed = 0
+
+    def randomize(self, data: object = None) -> None:
+        """Draw whether the sample is changed, and its seed."""
+        super().randomize(data)
+        self.seed = int(self.R.randint(np.iinfo(np.int32).max))
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """The sample with its keys changed: float images in [0, 1], shape (C, *spatial)."""
+        sample = dict(data)
+        self.randomize()
+        for key in self.key_iterator(sample) if self._do_transform else ():
+            image = convert_to_tensor(sample[key], dtype=torch.float32, track_meta=False)
+            changed = self.distortion(image[None], Draws(torch.tensor([self.seed])))[0]
+            sample[key] = convert_to_dst_type(changed, sample[key])[0]
+        return sample
