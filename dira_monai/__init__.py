@@ -1,3 +1,26 @@
-"""Parts that MONAI lacks for self-supervised pre-training by discrimination, restoration and adversary (DiRA)."""
+"""Parts that MONAI lacks for self-supervised pre-training by discrimination, restoration and adversary (DiRA).
+
+Configs name the parts as ``dira_monai.X``.
+"""
 
 __version__ = "0.1.0"
+
+from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
+from .bundle import bundle_root
+from .checkpoint import Checkpoint, load_weights
+from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
+from .datalist import load_datalist, make_datalist, prepare_data
+from .distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
+from .distributed import rank, synchronize_batch_norm, world_size
+from .errors import InputError, plain_errors
+from .evaluator import DiRAEvaluator
+from .genesis import GenesisUNet
+from .intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
+from .losses import discriminator_loss, generator_loss, info_nce
+from .monitors import collapse, psnr, set_accuracy, set_contrastive
+from .objectives import MoCo
+from .panel import Panel
+from .progress import TrainingLog, ValidationLog
+from .spatial import ElasticDeformation, RandomResizedCrop
+from .trainer import DiRATrainer, trainable
+from .views import RandDistortiond, Views

@@ -212,7 +212,7 @@ class LocalPixelShuffling:
         place = _flat_positions(blocks.start, offsets, inside, shape).to(images.device, non_blocking=True)
         outside = (~inside).float().to(images.device, non_blocking=True)
         shuffled = (draws.uniform(*inside.shape[1:], device=images.device) + outside).argsort(dim=-1)
-        target = place.gather(2, outside.argsort(dim=-1, stable=True)).flatten(1)  # voxels of the block come first in both
+        target = place.gather(2, outside.argsort(dim=-1, stable=True)).flatten(1)  # a block's voxels first
         source = place.gather(2, shuffled).flatten(1)
         voxels = shape.numel()
         order = torch.arange(self.count, device=images.device).repeat_interleave(len(offsets)).expand_as(target)

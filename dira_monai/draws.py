@@ -48,7 +48,7 @@ class Draws:
         start = _mix(seeds + torch.tensor(self.calls) * GOLDEN)
         counter = torch.arange(1, math.prod(shape) + 1, device=start.device)
         bits = (_mix(start[:, None] + counter * GOLDEN) >> 40) & 0xFFFFFF
-        return (bits.float() * 2**-24 * (high - low) + low).reshape(-1, *shape)
+        return (bits.float() * 2**-24 * (high - low) + low).reshape(len(start), *shape)
 
     def normal(self, *shape: int, device: torch.device | None = None) -> Tensor:
         """Numbers from the standard normal distribution (Box-Muller), float32, shape (B, *shape)."""

@@ -1,0 +1,98 @@
+"""What many processes must agree on: gradients, keys, weights, batch-norm statistics; one alone does nothing."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_autograd
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@torch.no_grad()
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes without gradient, in the order that one process with the whole batch would have.
+
+    Process r holds samples r, r + world, r + 2 * world, ... of the batch (see ``SeededSampler``); all hold equally
+    many.
+    """
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes: one collective call for all parameters of a kind."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for dtype in {g.dtype for g in gradients}:
+        group = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.flatten() for g in group])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, mean in zip(group, flat.split([g.numel() for g in group]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+@torch.no_grad()
+def broadcast(*modules: nn.Module | None) -> None:
+    """Give all processes the parameters and buffers of process 0."""
+    if world_size() == 1:
+        return
+    for module in modules:
+        for tensor in module.state_dict().values() if module is not None else ():
+            dist.broadcast(tensor, src=0)
+
+
+class SynchronizedBatchNorm(_BatchNorm):
+    """Batch norm whose training statistics are those of all processes' samples, on any device.
+
+    ``torch.nn.SyncBatchNorm`` refuses the CPU; this one serves there and gives the same numbers.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any rank is fine."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalized features, same shape; moves the running statistics in training mode only."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        axes = [0, *range(2, input.ndim)]
+        x = input.float()
+        count = x.numel() // x.shape[1] * world_size()
+        mean = dist_autograd.all_reduce(x.sum(axes)) / count
+        centered = x - mean.reshape(1, -1, *[1] * (x.ndim - 2))
+        variance = dist_autograd.all_reduce(centered.square().sum(axes)) / count
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1), share)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        view = (1, -1, *[1] * (x.ndim - 2))
+        return (centered * scale.reshape(view) + self.bias.reshape(view)).to(input.dtype)
+
+
+def synchronize_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, with batch-norm statistics over all processes; names and values of weights stay."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = SynchronizedBatchNorm
+    return network.to(device)

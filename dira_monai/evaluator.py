@@ -1,0 +1,49 @@
+"""Validation of a pre-training run: how well images are restored and told apart, on views that never change."""
+
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.engines.utils import IterationEvents
+from torch import Tensor
+
+from .backbones import encode
+from .objectives import Objective
+from .trainer import autocast, restore
+from .views import Views
+
+
+class DiRAEvaluator(SupervisedEvaluator):
+    """Evaluator of restoration and discrimination; it changes no weight and no buffer.
+
+    ``engine.state.output`` holds ``image`` (distorted), ``label`` (target), ``pred`` (restored), all (B, C,
+    *patch_size) in [0, 1], and ``query`` and ``key``, embeddings of unit length (B, D).
+
+    Attributes:
+        objective: as in the trainer.
+        views: as in the trainer; the data loader's seeds fix them.
+        precision: fp32, bf16 or fp16.
+        kwargs: everything that ``monai.engines.SupervisedEvaluator`` takes.
+    """
+
+    def __init__(self, *, objective: Objective, views: Views, precision: str = "fp32", **kwargs: Any) -> None:
+        super().__init__(decollate=False, **kwargs)
+        self.objective = objective
+        self.views = views
+        self.context = autocast(self.state.device, precision)
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Views, embeddings and restoration of one batch."""
+        images, _ = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
+        views = self.views(images, batchdata["seed"]) | {"seed": batchdata["seed"]}
+        self.network.eval()
+        self.objective.eval()
+        with torch.no_grad(), self.context:
+            features = encode(self.network, views["query"])
+            told = self.objective(self.network, views, features)
+            restored = restore(self.network, features)
+        output = {"image": views["query"], "label": views["target"], "pred": restored}
+        self.state.output = output | {"query": told["query"], "key": told["key"]}
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output

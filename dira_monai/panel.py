@@ -1,0 +1,102 @@
+"""Pictures of restorations for a person to look at."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+COLUMNS = ("target", "distorted", "restored", "error")
+TITLE = 22  # height of the line of text above the tiles, pixels
+GAP = 6  # between tiles, pixels
+
+
+def middle_slices(image: Tensor) -> np.ndarray:
+    """One 2D picture of a channel, (rows, columns): a 2D image upright, of a volume the three middle slices.
+
+    Images have their first axis from left to right as MONAI's readers give them. Volumes in RAS orientation are shown
+    as radiologists do, the patient's right on the left side: axial beside coronal above sagittal.
+    """
+    array = image.float().cpu().numpy()
+    if array.ndim == 2:
+        return array.T
+    x, y, z = (n // 2 for n in array.shape)
+    axial, coronal, sagittal = (s.T[::-1, ::-1] for s in (array[:, :, z], array[:, y, :], array[x, :, :]))
+    height = max(axial.shape[0], coronal.shape[0] + sagittal.shape[0])
+    width = max(coronal.shape[1], sagittal.shape[1])
+    picture = np.zeros((height, axial.shape[1] + width), dtype=np.float32)
+    picture[: axial.shape[0], : axial.shape[1]] = axial
+    picture[: coronal.shape[0], axial.shape[1] : axial.shape[1] + coronal.shape[1]] = coronal
+    below = slice(coronal.shape[0], coronal.shape[0] + sagittal.shape[0])
+    picture[below, axial.shape[1] : axial.shape[1] + sagittal.shape[1]] = sagittal
+    return picture
+
+
+def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str = "", width: int = 224) -> Image.Image:
+    """A table of pictures, a row for each sample: target, distorted, restored, and the absolute error.
+
+    Args:
+        target: images in [0, 1], shape (B, C, *spatial); the first channel is shown.
+        distorted: what the network saw.
+        restored: what it made of it.
+        caption: line of text at the top.
+        width: least width of a tile, pixels.
+    """
+    samples = [(t, d, r, (r - t).abs()) for t, d, r in zip(target, distorted, restored, strict=True)]
+    tiles = [[middle_slices(image[0]) for image in sample] for sample in samples]
+    zoom = max(1, round(width / tiles[0][0].shape[1]))
+    height, width = (n * zoom for n in tiles[0][0].shape)
+    size = (len(COLUMNS) * (width + GAP) + GAP, 2 * TITLE + len(tiles) * (height + GAP))
+    panel = Image.new("L", size, 40)
+    text = ImageDraw.Draw(panel)
+    text.text((GAP, 4), caption, fill=255)
+    for column, name in enumerate(COLUMNS):
+        text.text((GAP + column * (width + GAP), TITLE), name, fill=255)
+        for row, sample in enumerate(tiles):
+            pixels = (sample[column].clip(0, 1) * 255).round().astype(np.uint8)
+            tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
+            panel.paste(tile, (GAP + column * (width + GAP), 2 * TITLE + row * (height + GAP)))
+    return panel
+
+
+class Panel:
+    """Handler of the evaluator that draws its first samples, the same in every epoch.
+
+    Files in ``output_dir``: ``panel.png``, the newest, and ``panels/epoch_0001.png`` and so on.
+
+    Attributes:
+        output_dir: folder of the pictures.
+        samples: how many samples are drawn, at most one batch.
+    """
+
+    def __init__(self, output_dir: str, samples: int = 4) -> None:
+        self.output_dir = Path(output_dir)
+        self.samples = samples
+        self.kept: tuple[Tensor, ...] = ()
+
+    def attach(self, engine: Evaluator) -> None:
+        """Keep samples of the first batch; draw when all metrics are known."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: setattr(self, "kept", ()))
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep)
+        engine.add_event_handler(Events.COMPLETED, self.draw)
+
+    def keep(self, engine: Engine) -> None:
+        """Remember the first batch."""
+        if not self.kept:
+            names = ("label", "image", "pred")
+            self.kept = tuple(engine.state.output[name][: self.samples].detach().clone() for name in names)
+
+    @torch.no_grad()
+    def draw(self, engine: Engine) -> None:
+        """Write the pictures."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        shown = [f"{name[4:]} {metrics[name]:.2f} dB" for name in ("val_distorted_psnr", "val_psnr") if name in metrics]
+        target, distorted, restored = self.kept
+        caption = f"epoch {engine.state.epoch}   " + "   ".join(shown)
+        panel = draw_panel(target, distorted, restored, caption)
+        (self.output_dir / "panels").mkdir(parents=True, exist_ok=True)
+        panel.save(self.output_dir / "panels" / f"epoch_{engine.state.epoch:04d}.png")
+        panel.save(self.output_dir / "panel.png")

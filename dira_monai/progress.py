@@ -1,0 +1,225 @@
+"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on broken losses."""
+
+import csv
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .distributed import world_size
+from .errors import InputError
+from .monitors import collapse
+from .trainer import LOSSES, DiRATrainer
+
+SUMMED = (*LOSSES, "contrastive_accuracy", "discriminator_accuracy")  # figures whose mean over an epoch is recorded
+
+
+class TrainingLog:
+    """Handler that shows and records a run, and stops it when a loss is not finite. Only process 0 has it.
+
+    Losses are summed where they are computed and read every ``interval`` iterations, so the device need not wait.
+    Written to ``output_dir``: ``metrics.csv`` (one row an epoch) and ``tensorboard``. At the end one line says where
+    everything is.
+
+    Attributes:
+        output_dir: folder of the files.
+        ckpt_dir: folder of the weights, for the last line.
+        evaluator: whose metrics are recorded as well.
+        next_step: what to do with the weights, for the last line.
+        interval: iterations between two looks at the losses.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        ckpt_dir: str,
+        evaluator: Evaluator | None = None,
+        next_step: str = "",
+        interval: int = 10,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.ckpt_dir = Path(ckpt_dir)
+        self.evaluator = evaluator
+        self.next_step = next_step
+        self.interval = interval
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.images = 0
+        self.started = 0.0
+        self.bar = tqdm(disable=True)
+        self.writer: SummaryWriter | None = None
+
+    def attach(self, engine: DiRATrainer) -> None:
+        """Register for the engine's events."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self.validated)
+
+    def _open(self, engine: DiRATrainer) -> None:
+        """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) <= engine.state.epoch]
+        self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self.bar = tqdm(
+            total=total, initial=engine.state.iteration, unit="it", mininterval=0.5 if sys.stderr.isatty() else 30
+        )
+
+    def start_epoch(self, engine: DiRATrainer) -> None:
+        """Begin the epoch's means; open the files before the first one, when a resumed state is in place."""
+        if self.writer is None:
+            self._open(engine)
+        self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
+        self.stage = engine.weights_at(engine.state.epoch).stage
+        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}")
+
+    def iteration(self, engine: DiRATrainer) -> None:
+        """Add the losses; every ``interval`` iterations, look at them."""
+        output = engine.state.output
+        figures = {name: output[name] for name in SUMMED if name in output}
+        if "restored" in output:  # 0: the restoration is one constant
+            figures["restored_deviation"] = output["restored"].std()
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+        self.count += 1
+        self.images += len(engine.state.batch["image"]) * world_size()
+        self.bar.update()
+        if self.count % self.interval == 0 or self.count == 1:
+            self._look(engine)
+
+    def _look(self, engine: DiRATrainer) -> dict[str, float]:
+        """Means of the epoch so far, shown.
+
+        Raises:
+            InputError: if one is not finite.
+        """
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        broken = [name for name in LOSSES[1:] if not math.isfinite(means.get(name, 0.0))]
+        if broken or not math.isfinite(means["loss"]):
+            raise InputError(
+                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}: "
+                f"the {broken[0] if broken else 'total'} loss is not finite; training stopped, the checkpoint of the "
+                f"last whole epoch in {self.ckpt_dir} is kept; try a lower learning_rate or gradient_clip 1.0"
+            )
+        shown = {name: f"{means[name]:.3g}" for name in LOSSES[1:] if name in means}
+        self.bar.set_postfix(shown | {"img/s": f"{self.rate:.1f}"})
+        return means
+
+    @property
+    def rate(self) -> float:
+        """Images per second of this epoch, over all processes, without validation."""
+        return self.images / max(time.perf_counter() - self.started, 1e-9)
+
+    def end_epoch(self, engine: DiRATrainer) -> None:
+        """Record the epoch's means; validation and checkpoints come after this handler."""
+        means = self._look(engine)
+        output = engine.state.output
+        if "query" in output:
+            means["collapse"] = collapse(output["query"])
+        means["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
+        means["momentum"] = (
+            engine.objective.momentum_at(engine.progress) if hasattr(engine.objective, "momentum_at") else 0
+        )
+        means["images_per_second"] = self.rate
+        row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
+        self.rows.append(row)
+        self._record(means)
+
+    def validated(self, engine: Engine) -> None:
+        """Add the evaluator's metrics to the epoch's row."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        self.rows[-1] |= metrics
+        self._record(metrics)
+        self.bar.write(f"epoch {self.rows[-1]['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+
+    def _record(self, figures: dict[str, float]) -> None:
+        """Write figures of the newest row."""
+        if self.writer is not None:
+            for name, value in figures.items():
+                self.writer.add_scalar(name, value, int(self.rows[-1]["iteration"]))
+        write_rows(self.output_dir / "metrics.csv", self.rows)
+
+    def completed(self, engine: DiRATrainer) -> None:
+        """Say where everything is."""
+        self._close()
+        best = "" if self.evaluator is None else f" (best: epoch {self.evaluator.state.best_metric_epoch})"
+        print(
+            f"done: weights {self.ckpt_dir / 'model.pt'}{best}, panel {self.output_dir / 'panel.png'}, "
+            f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
+        )
+
+    def failed(self, engine: DiRATrainer, error: Exception) -> None:
+        """Close the files and let the error go on."""
+        self._close()
+        raise error
+
+    def _close(self) -> None:
+        """End bar and event file, if the run came as far as to open them."""
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+class ValidationLog:
+    """Handler of the evaluator that hands its metrics to a ``TrainingLog``, or prints and writes them as JSON.
+
+    Attributes:
+        log: the training's log; None in a run that only evaluates.
+        output_dir: where ``evaluation.json`` goes when there is no log.
+    """
+
+    def __init__(self, log: TrainingLog | None = None, output_dir: str | None = None) -> None:
+        self.log = log
+        self.output_dir = output_dir
+
+    def attach(self, engine: Evaluator) -> None:
+        """Register for the end of the validation."""
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def completed(self, engine: Evaluator) -> None:
+        """Record the metrics."""
+        if self.log is not None:
+            self.log.validated(engine)
+            return
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        for name, value in metrics.items():
+            print(f"{name:>28} {value:.4f}")
+        path = Path(str(self.output_dir)) / "evaluation.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
+        print(f"written to {path}")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file; none where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows whose columns may differ, under a temporary name that is then renamed."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    os.replace(temporary, path)
