@@ -6,7 +6,7 @@ Configs name the parts as ``dira_monai.X``.
 __version__ = "0.1.0"
 
 from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
-from .bundle import bundle_root
+from .bundle import bundle_root, inference_items
 from .checkpoint import Checkpoint, load_weights
 from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from .datalist import load_datalist, make_datalist, prepare_data
@@ -20,7 +20,7 @@ from .losses import discriminator_loss, generator_loss, info_nce
 from .monitors import collapse, psnr, set_accuracy, set_contrastive
 from .objectives import MoCo
 from .panel import Panel
-from .progress import TrainingLog, ValidationLog
+from .progress import EvaluationReport, TrainingLog
 from .spatial import ElasticDeformation, RandomResizedCrop
 from .trainer import DiRATrainer, trainable
 from .views import RandDistortiond, Views

@@ -1,8 +1,13 @@
-"""Where a bundle stands on disk."""
+"""Where a bundle stands on disk and what it is given."""
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .scans import find_images
 
 
 def bundle_root() -> str:
@@ -18,3 +23,26 @@ def bundle_root() -> str:
     files = ast.literal_eval(given) if given.startswith(("[", "(")) else [given]
     folder = Path(files[0]).resolve().parent
     return str(folder.parent if folder.name == "configs" else folder)
+
+
+def inference_items(image: str | Sequence[str] | None, dataset_dir: str | None) -> list[dict[str, Any]]:
+    """Entries for inference: the one image that is named, or every image of a folder.
+
+    Args:
+        image: path of a file, or the files of one DICOM series.
+        dataset_dir: folder that is searched where no image is named.
+
+    Raises:
+        InputError: if neither is given, or nothing is found.
+    """
+    if image is not None:
+        files = [image] if isinstance(image, str) else list(image)
+        for file in files:
+            if not Path(file).is_file():
+                raise InputError(f"{file}: no such file")
+        return [{"image": image}]
+    if dataset_dir is None:
+        raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
+    root = Path(dataset_dir)
+    found = find_images(root)
+    return [{"image": str(root / f) if isinstance(f, str) else [str(root / part) for part in f]} for f in found]

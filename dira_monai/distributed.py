@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_autograd
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -49,6 +48,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 @torch.no_grad()
+def average_scalars(output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same entries, of which those without axes are replaced by their mean over the processes."""
+    names = [name for name, value in output.items() if value.ndim == 0]
+    if world_size() == 1 or not names:
+        return output
+    values = torch.stack([output[name].float() for name in names])
+    dist.all_reduce(values)
+    return output | dict(zip(names, values / world_size(), strict=True))
+
+
+@torch.no_grad()
 def broadcast(*modules: nn.Module | None) -> None:
     """Give all processes the parameters and buffers of process 0."""
     if world_size() == 1:
@@ -56,6 +66,22 @@ def broadcast(*modules: nn.Module | None) -> None:
     for module in modules:
         for tensor in module.state_dict().values() if module is not None else ():
             dist.broadcast(tensor, src=0)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes, whose gradient is the sum over processes too."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SynchronizedBatchNorm(_BatchNorm):
@@ -74,9 +100,9 @@ class SynchronizedBatchNorm(_BatchNorm):
         axes = [0, *range(2, input.ndim)]
         x = input.float()
         count = x.numel() // x.shape[1] * world_size()
-        mean = dist_autograd.all_reduce(x.sum(axes)) / count
+        mean = _SumOverProcesses.apply(x.sum(axes)) / count
         centered = x - mean.reshape(1, -1, *[1] * (x.ndim - 2))
-        variance = dist_autograd.all_reduce(centered.square().sum(axes)) / count
+        variance = _SumOverProcesses.apply(centered.square().sum(axes)) / count
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
                 self.num_batches_tracked += 1

@@ -73,7 +73,7 @@ class TrainingLog:
     def _open(self, engine: DiRATrainer) -> None:
         """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) <= engine.state.epoch]
+        self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) < engine.state.epoch]
         self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(
@@ -176,34 +176,24 @@ class TrainingLog:
             self.writer = None
 
 
-class ValidationLog:
-    """Handler of the evaluator that hands its metrics to a ``TrainingLog``, or prints and writes them as JSON.
+class EvaluationReport:
+    """Handler of an evaluator that prints its metrics and writes them to ``output_dir/evaluation.json``."""
 
-    Attributes:
-        log: the training's log; None in a run that only evaluates.
-        output_dir: where ``evaluation.json`` goes when there is no log.
-    """
-
-    def __init__(self, log: TrainingLog | None = None, output_dir: str | None = None) -> None:
-        self.log = log
-        self.output_dir = output_dir
+    def __init__(self, output_dir: str) -> None:
+        self.path = Path(output_dir) / "evaluation.json"
 
     def attach(self, engine: Evaluator) -> None:
         """Register for the end of the validation."""
         engine.add_event_handler(Events.COMPLETED, self.completed)
 
     def completed(self, engine: Evaluator) -> None:
-        """Record the metrics."""
-        if self.log is not None:
-            self.log.validated(engine)
-            return
+        """Print and write the metrics."""
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         for name, value in metrics.items():
             print(f"{name:>28} {value:.4f}")
-        path = Path(str(self.output_dir)) / "evaluation.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(metrics, indent=2) + "\n")
-        print(f"written to {path}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(metrics, indent=2) + "\n")
+        print(f"written to {self.path}")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
 from .backbones import decode, encode
-from .distributed import average_gradients, broadcast
+from .distributed import average_gradients, average_scalars, broadcast
 from .errors import InputError
 from .losses import discriminator_accuracy, discriminator_loss, generator_loss
 from .objectives import Objective
@@ -149,9 +149,9 @@ class DiRATrainer(SupervisedTrainer):
         output = self._generator_step(views, weights, first, last)
         if weights.adversarial > 0:
             output |= self._discriminator_step(views["target"], output["restored"], first, last)
-        self.state.output = output
+        self.state.output = average_scalars(output)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return output
+        return self.state.output
 
     def _generator_step(self, views: dict[str, Tensor], weights: Weights, first: bool, last: bool) -> dict[str, Tensor]:
         """Losses of network and objective, detached; a step of their optimizer if this batch is the ``last``."""
