@@ -109,9 +109,11 @@ class SynchronizedBatchNorm(_BatchNorm):
                 share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(variance * count / (count - 1), share)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
         view = (1, -1, *[1] * (x.ndim - 2))
-        return (centered * scale.reshape(view) + self.bias.reshape(view)).to(input.dtype)
+        normalized = centered * torch.rsqrt(variance + self.eps).reshape(view)
+        if self.affine:
+            normalized = normalized * self.weight.reshape(view) + self.bias.reshape(view)
+        return normalized.to(input.dtype)
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:

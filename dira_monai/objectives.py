@@ -12,10 +12,15 @@ from .losses import contrastive_accuracy, info_nce
 
 
 class Projector(nn.Sequential):
-    """Embeddings of unit length from the deepest feature map: global average, Linear, ReLU, Linear (MoCo-v2)."""
+    """Embeddings of unit length from the deepest feature map: global average, Linear, ReLU, Linear (MoCo-v2).
 
-    def __init__(self, in_channels: int, hidden_size: int, embedding_size: int) -> None:
-        super().__init__(nn.Linear(in_channels, hidden_size), nn.ReLU(), nn.Linear(hidden_size, embedding_size))
+    With ``pooled_norm`` the averages are batch-normalized first. Networks with instance norm need it: there the average
+    of a channel is nearly the same for every image, and without it embeddings collapse to one direction.
+    """
+
+    def __init__(self, in_channels: int, hidden_size: int, embedding_size: int, pooled_norm: bool = False) -> None:
+        layers = [nn.Linear(in_channels, hidden_size), nn.ReLU(), nn.Linear(hidden_size, embedding_size)]
+        super().__init__(*([nn.BatchNorm1d(in_channels, affine=False)] if pooled_norm else []), *layers)
 
     def forward(self, features: Tensor) -> Tensor:
         """Embeddings (B, D), float32, of feature maps (B, C, *spatial)."""
@@ -56,6 +61,7 @@ class MoCo(Objective):
             ``momentum`` all the time.
         group_size: keys are computed in shuffled groups of about this many, each with batch statistics of its own, so
             that a query cannot find its key by shared statistics. Stands for MoCo's shuffling across GPUs.
+        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
         average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
     """
 
@@ -73,21 +79,25 @@ class MoCo(Objective):
         momentum: float = 0.999,
         final_momentum: float | None = None,
         group_size: int = 32,
+        pooled_norm: bool = False,
         average_buffers: bool = False,
     ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in [0, 1], got {momentum}.")
+        final_momentum = momentum if final_momentum is None else final_momentum
+        for name, value in (("momentum", momentum), ("final_momentum", final_momentum)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}.")
         channels = feature_channels(network)
         self.temperature = temperature
         self.momentum = momentum
-        self.final_momentum = momentum if final_momentum is None else final_momentum
+        self.final_momentum = final_momentum
         self.group_size = group_size
         self.average_buffers = average_buffers
-        self.projector = Projector(channels, hidden_size or channels, embedding_size)
-        self.key_projector = Projector(channels, hidden_size or channels, embedding_size)
+        head = (channels, hidden_size or channels, embedding_size, pooled_norm)
+        self.projector = Projector(*head)
+        self.key_projector = Projector(*head)
         self.key_projector.load_state_dict(self.projector.state_dict())
         self.key_encoder = encoder_only(network)
         self.key_encoder.requires_grad_(False)
@@ -135,7 +145,7 @@ class MoCo(Objective):
         """
         share = 1 - self.momentum_at(progress)
         follow(self.key_encoder, network, share, self.average_buffers)
-        follow(self.key_projector, self.projector, share, False)
+        follow(self.key_projector, self.projector, share, self.average_buffers)
         self.enqueue(gather(key))
 
     @torch.no_grad()
