@@ -9,6 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import CacheDataset, PersistentDataset
 from monai.data import Dataset as MonaiDataset
+from monai.data.utils import pickle_hashing
 from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, DistributedSampler
 from .distributed import rank, world_size
 from .draws import Draws, sample_seeds
 from .errors import InputError
+from .scans import first_file
 
 STORED = {  # type that images are kept in, and what 1.0 becomes in it
     "uint8": (torch.uint8, 255),
@@ -63,8 +65,8 @@ def check_intensity_range(items: Sequence[Mapping[str, Any]], intensity_range: S
     if 2 * len(suspects) > len(known):
         item = suspects[0]
         raise InputError(
-            f"{item['image']}: values from {item['range'][0]:g} to {item['range'][1]:g} do not suit intensity_range "
-            f"[{low:g}, {high:g}], and so in {len(suspects)} of {len(known)} images; "
+            f"{first_file(item['image'])}: values from {item['range'][0]:g} to {item['range'][1]:g} do not suit "
+            f"intensity_range [{low:g}, {high:g}], and so in {len(suspects)} of {len(known)} images; "
             "give the range, or null for percentiles of each image"
         )
 
@@ -123,7 +125,7 @@ class PretrainDataset(Dataset):
         data: entries of a datalist.
         transform: fixed preprocessing up to images (C, *spatial).
         region_size: size of the crop that the views are taken from; images must not be smaller.
-        cache: "ram", "disk" (one file an image in ``cache_dir``) or "none".
+        cache: "ram", "disk" (one file an image and preprocessing in ``cache_dir``) or "none".
         min_foreground: share of voxels above the background that a crop should have; of eight places, the first that
             has it is taken, else the best of them.
     """
@@ -151,7 +153,7 @@ class PretrainDataset(Dataset):
             )
         elif cache == "disk":
             Path(str(cache_dir)).mkdir(parents=True, exist_ok=True)
-            self.images = PersistentDataset(self.data, transform, cache_dir)
+            self.images = PersistentDataset(self.data, transform, cache_dir, hash_transform=pickle_hashing)
         else:
             self.images = MonaiDataset(self.data, transform)
 

@@ -1,0 +1,178 @@
+"""Which images a folder holds, and whether one of them can be trained on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .dicom import group_series
+from .errors import InputError
+from .reader import SUFFIXES, ScanReader
+
+Image = str | list[str]  # one file, or the files of one DICOM series in slice order
+FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
+
+
+def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
+    """The image files and the DICOM files below a folder, sorted, as POSIX paths relative to it.
+
+    Hidden files and folders are left out. Links are followed, each folder once.
+
+    Raises:
+        InputError: if the folder does not exist.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise InputError(f"{root} {'is a file, not a folder' if root.exists() else 'does not exist'}.")
+    images, dicom = [], []
+    for file in _walk(root):
+        name = file.relative_to(root).as_posix()
+        if file.name.lower().endswith(SUFFIXES):
+            images.append(name)
+        elif _is_dicom(file):
+            dicom.append(name)
+    return sorted(images), sorted(dicom)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            seen.add(real)
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _is_dicom(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    if suffix == ".dcm":
+        return True
+    if (suffix and not suffix[1:].isdigit()) or file.name.upper() == "DICOMDIR":  # a UID as a name ends in digits
+        return False
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def find_images(directory: str | Path) -> list[Image]:
+    """Every image below a folder, sorted: its relative POSIX path, or the list of them in slice order for DICOM.
+
+    Known are the suffixes .png .jpg .jpeg .nii .nii.gz .nrrd .mhd .mha .dcm and DICOM files without a suffix. Each
+    DICOM series of a folder is an image of its own.
+
+    Raises:
+        InputError: if the folder does not exist, or if there are DICOM files and SimpleITK is missing.
+    """
+    root = Path(directory)
+    images, dicom = find_files(root)
+    headers = tqdm([root / name for name in dicom], "DICOM headers", leave=False, disable=None if dicom else True)
+    series = [[file.relative_to(root).as_posix() for file in files] for files in group_series(headers)]
+    return sorted([*images, *series], key=first_file)
+
+
+def first_file(image: Image) -> str:
+    """The path that names an image: its own, or that of the first slice."""
+    return image if isinstance(image, str) else image[0]
+
+
+def measure_image(image: Image, directory: str | Path = ".") -> dict:
+    """Facts of one image, read in full: ``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note``.
+
+    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
+    an empty text or says what is unusual.
+
+    Raises:
+        InputError: if the image is missing, unreadable or constant, or if voxels are NaN or infinite.
+    """
+    name = first_file(image)
+    reader = ScanReader()
+    files = [image] if isinstance(image, str) else image
+    array, meta = reader.get_data(reader.read([Path(directory, file) for file in files]))
+    rank = len(meta["spatial_shape"])
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite voxels.")
+    if low == high:
+        raise InputError(f"{name} holds the value {low:g} everywhere.")
+    notes = [meta["note"]] if "note" in meta else []
+    if array.dtype.kind in "iu" and high - low < 8:
+        notes.append(f"whole numbers {low:g} to {high:g} only, perhaps a label map")
+    return {
+        "shape": [int(length) for length in array.shape[:rank]],
+        "channels": array.shape[rank] if array.ndim > rank else 1,
+        "spacing": _spacing(meta["affine"], rank) if "affine" in meta else None,
+        "range": [_short(low), _short(high)],
+        "mean": _short(float(array.mean(dtype=np.float64))),
+        "note": "; ".join(notes),
+    }
+
+
+def measure_images(
+    images: Sequence[Image], directory: str | Path, strict: bool = False, workers: int | None = None
+) -> list[dict | InputError]:
+    """The facts of each image, or the error that says why it cannot be used; with a progress bar on a terminal.
+
+    Args:
+        images: relative to ``directory``.
+        directory: the folder of the images.
+        strict: raise the first error.
+        workers: threads (the decoders release Python's lock), by default one a processor, at most 8.
+
+    Raises:
+        InputError: the first one, if ``strict`` is set.
+    """
+
+    def measure(image: Image) -> dict | InputError:
+        try:
+            return measure_image(image, directory)
+        except InputError as error:
+            return InputError(str(error).replace(f"{directory}{os.sep}", ""))
+
+    results = []
+    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
+        for result in tqdm(pool.map(measure, images), "checking images", len(images), leave=False, disable=None):
+            if strict and isinstance(result, InputError):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise result
+            results.append(result)
+    return results
+
+
+def _spacing(affine: Sequence, rank: int) -> list[float]:
+    return [_short(length) for length in np.linalg.norm(np.asarray(affine)[:-1, :rank], axis=0)]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def check_facts(name: str, facts: dict, spatial_dims: int, in_channels: int) -> None:
+    """Nothing, where an image of these facts fits the network; gray fits 3 channels, since loading repeats it.
+
+    Raises:
+        InputError: if the number of spatial dimensions or channels is another.
+    """
+    rank, channels = len(facts["shape"]), facts["channels"]
+    if rank != spatial_dims:
+        raise InputError(f"{name} has {rank} spatial dimensions where spatial_dims is {spatial_dims}.")
+    if channels == in_channels or (channels == 1 and in_channels == 3):
+        return
+    count = f"{channels} differing channels" if channels > 1 else "1 channel"
+    raise InputError(f"{name} has {count} where in_channels is {in_channels}; pass --in_channels {channels}.")
+
+
+def check_image(image: Image, spatial_dims: int, in_channels: int = 1, directory: str | Path = ".") -> dict:
+    """The facts of one image (see ``measure_image``), where it can be trained on.
+
+    Raises:
+        InputError: if it cannot: one sentence that names the file and the reason.
+    """
+    facts = measure_image(image, directory)
+    check_facts(first_file(image), facts, spatial_dims, in_channels)
+    return facts

@@ -1,0 +1,107 @@
+"""Small image files of every format that the reader knows, for the tests of reading and listing."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+AXIAL = (1, 0, 0, 0, 1, 0)
+SAGITTAL = (0, 1, 0, 0, 0, -1)
+
+
+def noise(*shape, seed=0, high=200):
+    return np.random.default_rng(seed).integers(0, high, shape).astype(np.int16)
+
+
+def write_image(path, array):
+    """PNG or JPEG of (rows, columns) or (rows, columns, 3)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, dtype=np.uint8)).save(path)
+    return path
+
+
+def write_nifti(path, array, spacing=(1, 2, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([*spacing, 1])), path)
+    return path
+
+
+def write_slice(path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2.3", patient="p1", number=1, **tags):
+    """A CT slice with HU = stored - 1024; ``position`` None leaves the geometry out, as in an X-ray."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
+    data.StudyInstanceUID, data.SeriesInstanceUID = "1.2", series
+    data.PatientID, data.Modality, data.InstanceNumber = patient, "CT", number
+    if position is not None:
+        data.ImagePositionPatient, data.ImageOrientationPatient = list(position), list(orientation)
+    data.PixelSpacing = [0.5, 0.75]  # rows, columns
+    data.Rows, data.Columns = stored.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit, data.PixelRepresentation = 15, 1
+    data.RescaleSlope, data.RescaleIntercept = 1, -1024
+    data.PixelData = stored.astype("<i2").tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID, data.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_series(folder, volume, depths=None, orientation=AXIAL, shift=(0, 0, 0), **options):
+    """Slices ``volume[k]`` at ``depths[k]`` mm along the normal, in shuffled file names; the paths in slice order.
+
+    ``shift`` moves the origin of each slice by so many mm for each mm of depth: a gantry tilt.
+    """
+    depths = np.arange(len(volume)) * 2.5 if depths is None else np.asarray(depths, dtype=float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    names = np.random.default_rng(3).permutation(len(volume))
+    files = []
+    for stored, depth, name in zip(volume, depths, names, strict=True):
+        position = np.array([-10, 20, 5]) + depth * (normal + np.array(shift))
+        path = Path(folder) / f"{options.get('series', '1.2.3')}_{name:02d}.dcm"
+        files.append(write_slice(path, stored, position=position.tolist(), orientation=orientation, **options))
+    return files
+
+
+def cut(path, part=0.6):
+    """Cut the file off after so much of it."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    return path
+
+
+def write_pictures(folder):
+    """Twenty pictures, p00.png to p19.png."""
+    for index in range(20):
+        write_image(folder / f"p{index:02d}.png", noise(6, 8, seed=index))
+    return folder
+
+
+def write_flawed(folder):
+    """The twenty pictures, of which p03, p05 and p07 cannot be used, and a volume."""
+    write_pictures(folder)
+    cut(folder / "p03.png")
+    write_image(folder / "p05.png", np.zeros((6, 8)))
+    write_image(folder / "p07.png", noise(6, 8, 3))
+    write_nifti(folder / "volume.nii.gz", noise(4, 5, 6))
+    return folder
+
+
+def relative(files, folder):
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def affine_of(image):
+    """Affine in RAS of a SimpleITK image."""
+    rank = image.GetDimension()
+    affine = np.eye(4)
+    affine[:rank, :rank] = np.reshape(image.GetDirection(), (rank, rank)) * image.GetSpacing()
+    affine[:rank, 3] = image.GetOrigin()
+    return np.diag([-1, -1, 1, 1]) @ affine  # LPS to RAS
