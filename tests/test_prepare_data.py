@@ -112,7 +112,7 @@ def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial
     assert data["dataset_dir"] == str(tmp_path / "out" / "phantom" / "images")
     assert len(data["training"]) + len(data["validation"]) == 4
     assert capsys.readouterr().out.startswith(
-        f"No dataset_dir is given: making {datalist.PHANTOMS[spatial_dims][1]} built-in"
+        f"No dataset_dir is given: making {datalist.PHANTOMS[spatial_dims][1]} synthetic"
     )
     prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
     assert "No dataset_dir" not in capsys.readouterr().out
