@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m monai.bundle run --config_file
 DEMO := demo
-SMALL := --num_workers 0 --queue_size 512 --momentum 0.99 --discriminator_channels 16
+SMALL := --num_workers 0 --queue_size 256 --momentum 0.99 --discriminator_channels 16
 
 .PHONY: demo demo-3d demo-2d test lint types clean
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def save_atomic(content: Any, path: str | Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # none was made, or its folder is none
+            temporary.unlink()
         kept = "the file of before is kept" if path.exists() else "nothing was written"
         raise InputError(f"{path}: cannot be written ({error}); {kept}") from error
 
@@ -54,7 +56,7 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
 
 
@@ -127,8 +129,11 @@ class Checkpoint:
         elif self.start_from is not None:
             content = load_weights(self.start_from, engine.state.device)
             for name, part in engine.stateful().items():
-                if isinstance(part, nn.Module) and name in content:
-                    load_module(part, content[name], self.start_from, name)
+                if not isinstance(part, nn.Module):
+                    continue
+                if name not in content:
+                    raise InputError(f"{self.start_from}: holds no {name}; start_from takes the checkpoint.pt of a run")
+                load_module(part, content[name], self.start_from, name)
             LOGGER.info(f"started from {self.start_from}, epoch {content['epoch']}")
         elif self.resume:
             LOGGER.info(f"nothing to resume: {path} does not exist; the run starts anew")

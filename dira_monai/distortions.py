@@ -128,7 +128,8 @@ def _block_voxels(length: Tensor, shape: Sequence[int], largest: float) -> tuple
 
     M follows from the largest share of the extent, not from the batch: samples draw the same numbers in any batch.
     """
-    ranges = [torch.arange(max(1, round(largest * extent))) for extent in shape]
+    longest = (largest * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
+    ranges = [torch.arange(int(n)) for n in longest]
     offsets = torch.cartesian_prod(*ranges).reshape(-1, len(ranges))
     return offsets, (offsets < length[:, :, None]).all(-1)
 

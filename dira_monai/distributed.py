@@ -38,7 +38,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    for dtype in {g.dtype for g in gradients}:
+    for dtype in dict.fromkeys(g.dtype for g in gradients):  # a set has another order in every process
         group = [g for g in gradients if g.dtype == dtype]
         flat = torch.cat([g.flatten() for g in group])
         dist.all_reduce(flat)

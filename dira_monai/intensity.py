@@ -43,9 +43,9 @@ class Jitter:
         contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
         gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
         changed = (images * _column(brightness, images)).clamp(0, 1)
-        mean = changed.flatten(1).mean(1)
+        mean = changed.flatten(1).double().mean(1).float()  # in float32 the last bit depends on the batch size
         changed = torch.lerp(_column(mean, images), changed, _column(contrast, images)).clamp(0, 1)
-        return changed if self.gamma == 0 else changed.pow(_column(gamma, images))
+        return changed if self.gamma == 0 else changed.double().pow(_column(gamma, images)).float()  # likewise
 
 
 class GaussianBlur:

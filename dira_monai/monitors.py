@@ -4,7 +4,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from monai.metrics import compute_embedding_collapse
 from torch import Tensor
 
 
@@ -29,11 +28,17 @@ def set_accuracy(query: Tensor, key: Tensor) -> float:
 
 
 def collapse(query: Tensor, key: Tensor | None = None) -> float:
-    """How collapsed embeddings are, 0 (all directions used) to 1 (one): MONAI's score of the effective rank."""
-    if len(query) < 2:
+    """How collapsed embeddings are, 0 (all directions used alike) to 1 (one direction).
+
+    From the effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular values. They are
+    not centered as in MONAI's score, which calls embeddings that differ by nothing but noise healthy.
+    """
+    size = min(query.shape)
+    if size < 2:
         return float("nan")
-    scores = compute_embedding_collapse(query.float(), include_indicators=["effective_rank"], reduction="none")
-    return float(scores["effective_rank_score"])
+    singular = torch.linalg.svdvals(query.float())
+    rank = torch.special.entr(singular / singular.sum()).sum().exp()
+    return float(1 - (rank - 1) / (size - 1))
 
 
 def psnr(mean_squared_error: float) -> float:

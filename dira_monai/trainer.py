@@ -113,6 +113,13 @@ class DiRATrainer(SupervisedTrainer):
         self.context = autocast(self.state.device, precision)
         self.scalers = [torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16") for _ in range(2)]
         self.keys: list[Tensor] = []  # of the batches since the last optimizer step
+        idle = [e for e in range(1, self.state.max_epochs + 1) if max(self.weights_at(e)) <= 0]
+        if idle:
+            stage = self.weights_at(idle[0]).stage
+            raise InputError(
+                f"epoch {idle[0]} has nothing to learn: in stage {stage} no loss has a positive weight; "
+                "give contrastive_weight, or that stage 0 epochs in stage_epochs"
+            )
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:

@@ -145,9 +145,10 @@ def test_paper_values_are_the_defaults(spatial_dims):
     weights = tuple(config[f"{name}_weight"] for name in ("contrastive", "restoration", "adversarial"))
     assert weights == {2: (1, 10, 0.001), 3: (1, 100, 1)}[spatial_dims]
     assert config["patch_size"] == {2: [224, 224], 3: [64, 64, 32]}[spatial_dims]
-    assert (config["momentum"], config["temperature"], config["queue_size"]) == (0.999, 0.2, 65536)
-    assert config["learning_rate"] == {2: 0.03, 3: 0.001}[spatial_dims]
-    assert config["discriminator_learning_rate"] == 0.0002
+    assert (config["momentum"], config["temperature"], config["discriminator_learning_rate"]) == (0.999, 0.2, 0.0002)
+    parser = ConfigParser(config | {"batch_size": 256})  # the batch that the paper's rate and queue belong to
+    assert parser.get_parsed_content("queue_size") == 65536
+    assert parser.get_parsed_content("learning_rate") == {2: 0.03, 3: 0.001}[spatial_dims]
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
