@@ -9,7 +9,7 @@ SMALL := --num_workers 0 --queue_size 256 --momentum 0.99 --discriminator_channe
 
 .PHONY: demo demo-3d demo-2d test lint types clean
 
-# torch comes first and pinned: unpinned, it brings gigabytes of CUDA along
+# torch comes first and pinned, so that no other package brings another build of it along
 .venv/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch

@@ -7,12 +7,12 @@ __version__ = "0.1.0"
 
 from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
 from .bundle import bundle_root, inference_items
-from .checkpoint import Checkpoint, load_weights
+from .checkpoint import Checkpoint, StrictCheckpointLoader, load_weights
 from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from .datalist import load_datalist, make_datalist, prepare_data
 from .distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
 from .distributed import rank, synchronize_batch_norm, world_size
-from .errors import InputError, plain_errors
+from .errors import InputError, plain_errors, refuse_json_words
 from .evaluator import DiRAEvaluator
 from .genesis import GenesisUNet
 from .intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity

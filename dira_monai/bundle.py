@@ -45,4 +45,6 @@ def inference_items(image: str | Sequence[str] | None, dataset_dir: str | None) 
         raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
     root = Path(dataset_dir)
     found = find_images(root)
+    if not found:
+        raise InputError(f"{dataset_dir}: holds no image that can be read")
     return [{"image": str(root / f) if isinstance(f, str) else [str(root / part) for part in f]} for f in found]

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from .backbones import encoder_state
 from .distributed import rank, world_size
@@ -67,8 +68,9 @@ def load_module(module: nn.Module, state: Mapping[str, Any], path: str | Path, p
         InputError: if keys or shapes differ; names the file, the part and the first that do.
     """
     own = module.state_dict()
+    fitting = getattr(module, "resized_on_load", ())  # the module itself makes these fit
     wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
-    wrong += [k for k in own if k in state and own[k].shape != state[k].shape]
+    wrong += [k for k in own if k in state and k not in fitting and own[k].shape != state[k].shape]
     if wrong:
         raise InputError(
             f"{path}: {part} is of another network: {len(wrong)} of {len(own)} tensors do not fit, "
@@ -77,12 +79,57 @@ def load_module(module: nn.Module, state: Mapping[str, Any], path: str | Path, p
     module.load_state_dict(state)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the optimizer's moments and keep its own rates: a resumed run may be given another rate."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def fast_forward(scheduler: LRScheduler, steps: int) -> None:
+    """Put a scheduler where it stands after so many steps of its own schedule, be it longer than before or not."""
+    scheduler.last_epoch, scheduler._step_count = steps, steps + 1
+    rates = scheduler.get_lr()
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
 def random_states() -> dict[str, Any]:
     """States of torch's generators; nothing in this package draws from any other."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, so that weights made on a GPU load anywhere."""
+    return {name: tensor.cpu() for name, tensor in state.items()}
+
+
+class StrictCheckpointLoader:
+    """Handler that loads a plain state dict when the engine starts; it must fit exactly.
+
+    MONAI's ``CheckpointLoader`` gives a stack trace where the file is missing or does not fit; this one a sentence.
+
+    Attributes:
+        load_path: the file.
+        module: what it is loaded into.
+    """
+
+    def __init__(self, load_path: str, module: nn.Module) -> None:
+        self.load_path = load_path
+        self.module = module
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the start."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: Engine) -> None:
+        """Load the file."""
+        load_module(self.module, load_weights(self.load_path), self.load_path, type(self.module).__name__)
 
 
 class Checkpoint:
@@ -96,7 +143,7 @@ class Checkpoint:
     Attributes:
         ckpt_dir: folder of the files.
         evaluator: whose best metric decides; None: every epoch is the best so far.
-        schedulers: learning-rate schedulers to save, by name.
+        schedulers: of learning rates, stepped with every iteration; a resumed run puts them where they belong.
         resume: continue from ``checkpoint.pt``, if there is one.
         start_from: a ``checkpoint.pt`` of an earlier stage, whose network, objective and discriminator are taken over.
     """
@@ -105,14 +152,14 @@ class Checkpoint:
         self,
         ckpt_dir: str,
         evaluator: Evaluator | None = None,
-        schedulers: Mapping[str, Any] | None = None,
+        schedulers: Sequence[LRScheduler] = (),
         *,
         resume: bool = False,
         start_from: str | None = None,
     ) -> None:
         self.ckpt_dir = Path(ckpt_dir)
         self.evaluator = evaluator
-        self.schedulers = dict(schedulers or {})
+        self.schedulers = schedulers
         self.resume = resume
         self.start_from = start_from
 
@@ -126,32 +173,48 @@ class Checkpoint:
         path = self.ckpt_dir / CHECKPOINT
         if self.resume and path.exists():
             self._resume(engine, path)
-        elif self.start_from is not None:
-            content = load_weights(self.start_from, engine.state.device)
-            for name, part in engine.stateful().items():
-                if not isinstance(part, nn.Module):
-                    continue
-                if name not in content:
-                    raise InputError(f"{self.start_from}: holds no {name}; start_from takes the checkpoint.pt of a run")
-                load_module(part, content[name], self.start_from, name)
-            LOGGER.info(f"started from {self.start_from}, epoch {content['epoch']}")
-        elif self.resume:
+            return
+        if self.resume:
             LOGGER.info(f"nothing to resume: {path} does not exist; the run starts anew")
+        if self.start_from is not None:
+            self._start_from(engine, self.start_from)
+        if world_size() > 1:
+            dist.barrier()  # start_from may be the very file that process 0 moves now
+        if path.exists() and rank() == 0:
+            os.replace(path, path.with_name("checkpoint_before.pt"))
+            LOGGER.info(f"{path} of an earlier run is kept as checkpoint_before.pt; --resume True would have gone on")
+
+    @staticmethod
+    def _start_from(engine: DiRATrainer, path: str) -> None:
+        """Network, objective and discriminator of an earlier stage."""
+        content = load_weights(path, engine.state.device)
+        for name, part in engine.stateful().items():
+            if not isinstance(part, nn.Module):
+                continue
+            if name not in content:
+                raise InputError(f"{path}: holds no {name}; start_from takes the checkpoint.pt of a run")
+            load_module(part, content[name], path, name)
+        LOGGER.info(f"started from {path}, epoch {content['epoch']}")
 
     def _resume(self, engine: DiRATrainer, path: Path) -> None:
         """Every state as it was after the last whole epoch."""
         content = load_weights(path, engine.state.device)
-        for name, part in (engine.stateful() | self.schedulers).items():
+        for name, part in engine.stateful().items():
             if name not in content:
                 raise InputError(f"{path}: holds no {name}; it was made by another kind of run")
             if isinstance(part, nn.Module):
                 load_module(part, content[name], path, name)
-            else:
+            elif isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, content[name])
+            elif content[name]:  # the scaler of a run in another precision has no state
                 part.load_state_dict(content[name])
         torch.set_rng_state(content["random"]["cpu"].cpu())
-        if "cuda" in content["random"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([state.cpu() for state in content["random"]["cuda"]])
-        engine.state.epoch, engine.state.iteration = content["epoch"], content["iteration"]
+        states = content["random"].get("cuda", [])[: torch.cuda.device_count()]
+        torch.cuda.set_rng_state_all([state.cpu() for state in states])
+        engine.state.epoch = content["epoch"]
+        engine.state.iteration = content["epoch"] * engine.state.epoch_length
+        for scheduler in self.schedulers:
+            fast_forward(scheduler, engine.state.iteration)
         if self.evaluator is not None:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
@@ -162,17 +225,17 @@ class Checkpoint:
         if rank() == 0:
             best = None if self.evaluator is None else self.evaluator.state
             if best is None or best.best_metric_epoch in (-1, engine.state.epoch):  # -1: not yet validated
-                save_atomic(engine.network.state_dict(), self.ckpt_dir / "model.pt")
-                save_atomic(encoder_state(engine.network), self.ckpt_dir / "encoder.pt")
-                save_atomic(engine.objective.state_dict(), self.ckpt_dir / "objective.pt")
-            save_atomic(engine.network.state_dict(), self.ckpt_dir / "model_last.pt")
+                save_atomic(on_cpu(engine.network.state_dict()), self.ckpt_dir / "model.pt")
+                save_atomic(on_cpu(encoder_state(engine.network)), self.ckpt_dir / "encoder.pt")
+                save_atomic(on_cpu(engine.objective.state_dict()), self.ckpt_dir / "objective.pt")
+            save_atomic(on_cpu(engine.network.state_dict()), self.ckpt_dir / "model_last.pt")
             save_atomic(self._content(engine), self.ckpt_dir / CHECKPOINT)
         if world_size() > 1:
             dist.barrier()
 
     def _content(self, engine: Engine) -> dict[str, Any]:
         """What ``checkpoint.pt`` holds."""
-        content = {name: part.state_dict() for name, part in (engine.stateful() | self.schedulers).items()}
+        content = {name: part.state_dict() for name, part in engine.stateful().items()}
         content |= {"format": FORMAT, "epoch": engine.state.epoch, "iteration": engine.state.iteration}
         content["random"] = random_states()
         if self.evaluator is not None:

@@ -105,7 +105,7 @@ class ToStoraged(MapTransform):
     def __init__(self, keys: KeysCollection, dtype: str, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         if dtype not in STORED:
-            raise ValueError(f"dtype must be one of {', '.join(STORED)}, got {dtype!r}.")
+            raise InputError(f"cache_dtype must be one of {', '.join(STORED)}, got {dtype!r}")
         self.dtype, self.factor = STORED[dtype]
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
@@ -149,7 +149,7 @@ class PretrainDataset(Dataset):
         self.images: MonaiDataset
         if cache == "ram":
             self.images = CacheDataset(
-                self.data, transform, num_workers=max(1, num_workers), copy_cache=False, progress=rank() == 0
+                self.data, transform, num_workers=num_workers or None, copy_cache=False, progress=rank() == 0
             )
         elif cache == "disk":
             Path(str(cache_dir)).mkdir(parents=True, exist_ok=True)
@@ -215,10 +215,12 @@ class SeededSampler(DistributedSampler):
         super().__init__(dataset, num_replicas=world_size(), rank=rank(), shuffle=shuffle, seed=seed)
         size = len(dataset)  # type: ignore[arg-type]
         batch = batch_size * self.num_replicas
+        if shuffle and batch < 2:
+            raise InputError(f"batch_size must be at least 2, since batch statistics need company, got {batch_size}")
         if shuffle:
             self.total_size = batch * (epoch_length or math.ceil(size / batch))
         else:
-            self.total_size = (samples or size) // self.num_replicas * self.num_replicas
+            self.total_size = max(1, (samples or size) // self.num_replicas) * self.num_replicas
         self.num_samples = self.total_size // self.num_replicas
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

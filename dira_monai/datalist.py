@@ -155,7 +155,9 @@ def _is_current(path: Path, source: Path, made_for: dict) -> bool:
         return False
     files = [file for image in listed for file in ([image] if isinstance(image, str) else image)]
     images, dicom = find_files(source)
-    return sorted(files) == sorted([*images, *dicom])
+    found = sorted([*images, *dicom])
+    made = path.stat().st_mtime  # a file that was mended since then is read again
+    return sorted(files) == found and all((source / file).stat().st_mtime <= made for file in found)
 
 
 def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None) -> None:
@@ -169,7 +171,7 @@ def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None
         raise InputError(f"patch_size {size} has {len(size)} axes where the images of {path} have {len(shapes[0])}.")
     small = sum(any(have < want for have, want in zip(shape, size, strict=True)) for shape in shapes)
     if small:
-        print(f"{small} of {len(shapes)} images are smaller than a patch of {_span([size])}: padded, unless resized")
+        print(f"{small} of {len(shapes)} images are smaller than the region of {_span([size])}: padded, unless resized")
 
 
 def summarize_datalist(datalist: dict) -> str:

@@ -1,6 +1,8 @@
 """Errors a user can mend: one sentence that names the file, the rule and the value."""
 
+import itertools
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -18,6 +20,22 @@ def find_input_error(error: BaseException | None) -> InputError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def refuse_json_words(words: Sequence[str] | None = None) -> None:
+    """Refuse ``null`` and ``false`` as values on the command line, where fire would make them (true) strings.
+
+    Args:
+        words: the command line; None: that of this process.
+
+    Raises:
+        InputError: names the option and the Python word to write instead.
+    """
+    words = sys.argv if words is None else words
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in itertools.pairwise(parts):
+        if option.startswith("--") and value in ("null", "false"):
+            raise InputError(f"{option} {value}: write {'None' if value == 'null' else 'False'}, as in Python")
 
 
 def plain_errors() -> None:

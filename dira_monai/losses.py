@@ -59,7 +59,7 @@ class _Gan(NamedTuple):
     threshold: float  # a patch with a greater logit is taken for real
 
 
-_GANS = {
+GANS = {
     "lsgan": _Gan(lambda d: (d - 1).square(), lambda d: d.square(), lambda d: (d - 1).square(), 0.5),
     "vanilla": _Gan(lambda d: F.softplus(-d), lambda d: F.softplus(d), lambda d: F.softplus(-d), 0.0),
     "hinge": _Gan(lambda d: F.relu(1 - d), lambda d: F.relu(1 + d), lambda d: -d, 0.0),
@@ -67,9 +67,9 @@ _GANS = {
 
 
 def _gan(name: str) -> _Gan:
-    if name not in _GANS:
-        raise ValueError(f"gan must be one of {', '.join(_GANS)}; got {name}.")
-    return _GANS[name]
+    if name not in GANS:
+        raise ValueError(f"gan must be one of {', '.join(GANS)}; got {name}.")
+    return GANS[name]
 
 
 def generator_loss(fake_logits: Tensor, gan: str = "lsgan") -> Tensor:

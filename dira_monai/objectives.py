@@ -1,6 +1,8 @@
 """Discriminative objectives: heads, state and loss of learning by telling images apart."""
 
+import logging
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,10 @@ from torch import Tensor, nn
 
 from .backbones import encode, encoder_only, feature_channels
 from .distributed import gather
+from .errors import InputError
 from .losses import contrastive_accuracy, info_nce
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Projector(nn.Sequential):
@@ -65,6 +70,7 @@ class MoCo(Objective):
         average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
     """
 
+    resized_on_load = ("queue",)
     queue: Tensor
     pointer: Tensor
 
@@ -84,11 +90,11 @@ class MoCo(Objective):
     ) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
+            raise InputError(f"temperature must be positive, got {temperature}")
         final_momentum = momentum if final_momentum is None else final_momentum
         for name, value in (("momentum", momentum), ("final_momentum", final_momentum)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}.")
+                raise InputError(f"{name} must lie in [0, 1], got {value}")
         channels = feature_channels(network)
         self.temperature = temperature
         self.momentum = momentum
@@ -120,7 +126,8 @@ class MoCo(Objective):
         query = self.projector(features[-1])
         key = self._keys(views["key"], views["seed"])
         loss = info_nce(query, key, self.queue, self.temperature)
-        return {"loss": loss, "accuracy": contrastive_accuracy(query, key, self.queue), "query": query, "key": key}
+        accuracy = contrastive_accuracy(query.detach(), key, self.queue)
+        return {"loss": loss, "accuracy": accuracy, "query": query, "key": key}
 
     @torch.no_grad()
     def _keys(self, view: Tensor, seeds: Tensor) -> Tensor:
@@ -129,6 +136,17 @@ class MoCo(Objective):
         order = seeds.argsort().to(view.device, non_blocking=True)
         parts = [self.key_projector(encode(self.key_encoder, part)[-1]) for part in view[order].chunk(groups)]
         return torch.cat(parts)[order.argsort()]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """As torch does, but of a queue of another length the newest keys are taken over."""
+        old = state_dict.get(prefix + "queue")
+        if old is not None and len(old) != len(self.queue) and old.shape[1:] == self.queue.shape[1:]:
+            LOGGER.info(f"a queue of {len(old)} keys is loaded into one of {len(self.queue)}")
+            newest = old.roll(-int(state_dict[prefix + "pointer"]), dims=0)[-len(self.queue) :].to(self.queue)
+            older = self.queue[: len(self.queue) - len(newest)]
+            pointer = torch.zeros_like(self.pointer)  # the oldest keys now stand first
+            state_dict = state_dict | {prefix + "queue": torch.cat([older, newest]), prefix + "pointer": pointer}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the key branch after ``progress``, in [0, 1], of the training."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .draws import Draws
+from .errors import InputError
 
 
 def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") -> Tensor:
@@ -64,7 +65,7 @@ class RandomResizedCrop:
 
     def __init__(self, patch_size: Sequence[int], scale: Sequence[float] = (0.2, 1.0), aspect: float = 4 / 3) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"scale must be two rising numbers in (0, 1], got {list(scale)}.")
+            raise InputError(f"crop scale must be two rising numbers in (0, 1], got {list(scale)}")
         self.patch_size = tuple(patch_size)
         self.scale = scale
         self.aspect = aspect

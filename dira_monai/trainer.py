@@ -1,5 +1,6 @@
 """One training step of DiRA: MONAI's supervised trainer, extended for three losses and two optimizers."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from .backbones import decode, encode
 from .distributed import average_gradients, average_scalars, broadcast
 from .errors import InputError
-from .losses import discriminator_accuracy, discriminator_loss, generator_loss
+from .losses import GANS, discriminator_accuracy, discriminator_loss, generator_loss
 from .objectives import Objective
 from .views import Views
 
+LOGGER = logging.getLogger(__name__)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STAGES = ("di", "dir", "dira")
 LOSSES = ("loss", "contrastive", "restoration", "adversarial", "discriminator")
@@ -43,10 +45,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context in which networks run: bf16 and fp16 by torch's automatic mixed precision, on CPU and CUDA.
 
     Raises:
-        ValueError: if ``precision`` is none of fp32, bf16, fp16.
+        InputError: if ``precision`` is none of fp32, bf16, fp16.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
 
 
@@ -113,6 +115,13 @@ class DiRATrainer(SupervisedTrainer):
         self.context = autocast(self.state.device, precision)
         self.scalers = [torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16") for _ in range(2)]
         self.keys: list[Tensor] = []  # of the batches since the last optimizer step
+        if gan not in GANS:
+            raise InputError(f"gan must be one of {', '.join(GANS)}, got {gan!r}")
+        if stage_epochs is not None and sum(stage_epochs) != self.state.max_epochs:
+            LOGGER.warning(
+                f"stage_epochs {list(stage_epochs)} are not the {self.state.max_epochs} epochs of the run: "
+                f"it ends in stage {self.weights_at(self.state.max_epochs).stage}"
+            )
         idle = [e for e in range(1, self.state.max_epochs + 1) if max(self.weights_at(e)) <= 0]
         if idle:
             stage = self.weights_at(idle[0]).stage
@@ -168,6 +177,7 @@ class DiRATrainer(SupervisedTrainer):
             self.optimizer.zero_grad()
         with self.context:
             output = self._losses(views, weights)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.scalers[0].scale(output["loss"] / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)

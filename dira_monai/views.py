@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .distortions import Distortion
 from .draws import Draws
+from .errors import InputError
 from .spatial import flip_where
 
 
@@ -48,7 +49,7 @@ class Views:
         target_flip: str = "corrected",
     ) -> None:
         if target_flip not in ("corrected", "reference"):
-            raise ValueError(f"target_flip must be corrected or reference, got {target_flip!r}.")
+            raise InputError(f"target_flip must be corrected or reference, got {target_flip!r}")
         self.crop = crop
         self.photometric = photometric
         self.distortions = distortions

@@ -1,6 +1,7 @@
 import copy
 import errno
 import logging
+import math
 import multiprocessing
 import os
 import resource
@@ -13,8 +14,9 @@ from ignite.metrics import Metric
 from test_trainer import assert_same, basic_unet, differs, genesis_unet, make_run, run_epochs, states
 
 from dira_monai.backbones import encode, encoder_only
-from dira_monai.checkpoint import Checkpoint, load_weights, save_atomic
+from dira_monai.checkpoint import Checkpoint, load_module, load_weights, save_atomic
 from dira_monai.errors import InputError
+from dira_monai.objectives import MoCo
 
 
 class Scripted(Metric):
@@ -272,9 +274,9 @@ def test_a_checkpoint_of_another_network_is_refused_and_nothing_is_loaded(tmp_pa
 
 def test_a_checkpoint_of_another_kind_of_run_is_refused(tmp_path, one_epoch):
     content = load_weights(one_epoch / "checkpoint.pt")
-    del content["lr_scheduler"]
+    del content["optimizer"]
     save_atomic(content, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"checkpoint\.pt: holds no lr_scheduler"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: holds no optimizer"):
         make_run(tmp_path, resume=True).trainer.run()
 
 
@@ -385,3 +387,35 @@ def test_a_run_that_cannot_save_stops_and_keeps_its_checkpoint(tmp_path, monkeyp
     second = make_run(tmp_path, resume=True)
     second.trainer.run()
     assert second.trainer.state.epoch == 4
+
+
+def test_a_resumed_run_follows_its_own_schedule_and_rate(tmp_path):
+    make_run(tmp_path, max_epochs=1).trainer.run()  # its schedule ends after 8 steps, of which it did 2
+    longer = make_run(tmp_path, resume=True, max_epochs=2)
+    longer.scheduler.t_total, longer.scheduler.base_lrs = 101, [0.5]
+    rates = []
+    longer.trainer.add_event_handler(
+        Events.ITERATION_STARTED, lambda engine: rates.append(engine.optimizer.param_groups[0]["lr"])
+    )
+    longer.trainer.run()
+    expected = [0.5 * (1 + math.cos(math.pi * (step - 1) / 100)) / 2 for step in (2, 3)]  # one step of warm-up
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2, [3, 4]), (6, [-1, -2, 1, 2, 3, 4])])
+def test_a_queue_of_another_length_takes_over_the_newest_keys(size, expected):
+    network = genesis_unet(2)
+    old, new = MoCo(network, 3, queue_size=4), MoCo(network, 3, queue_size=size)
+    old.queue.copy_(torch.tensor([3.0, 4.0, 1.0, 2.0])[:, None].expand(4, 3))  # row 2 is the oldest
+    old.pointer.fill_(2)
+    new.queue.copy_(torch.arange(-1.0, -size - 1, -1)[:, None].expand(size, 3))
+    load_module(new, old.state_dict(), "checkpoint.pt", "objective")
+    assert new.queue[:, 0].tolist() == expected
+    assert int(new.pointer) == 0
+
+
+def test_weights_of_another_run_in_the_same_folder_are_kept(tmp_path):
+    make_run(tmp_path, max_epochs=1).trainer.run()
+    first = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    make_run(tmp_path, max_epochs=1, seed=1).trainer.run()
+    assert_same(torch.load(tmp_path / "checkpoint_before.pt", weights_only=True), first)

@@ -227,6 +227,14 @@ def test_swapped_blocks_have_all_lengths(shape):
         assert lengths[:, axis].unique().tolist() == list(range(round(0.1 * n), round(0.3 * n) + 1))
 
 
+@pytest.mark.parametrize("shape", [(2, 1), (1, 1, 2)])
+def test_block_shuffling_tries_until_it_finds_room(shape):
+    images = numbered(4000, shape)
+    swapped = BlockShuffling(1, (0.5, 0.5))(images, streams(4000)) != images
+    share = swapped.flatten(1).all(1).float().mean()
+    assert 1 > share > 1 - 3 * 2**-8  # each of the eight tries finds the other voxel with probability 1/2
+
+
 def test_block_shuffling_leaves_out_a_pair_without_room():
     images = numbered(20, (4, 4, 4))
     shuffled = BlockShuffling(10, (0.75, 0.75))(images, streams(20))

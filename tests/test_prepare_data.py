@@ -34,7 +34,7 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
         "15 training and 2 validation images of 17 patients (by file), 4 skipped (the first: p03.png"
     )
     assert first.endswith(f"See {kept})")
-    assert second == "17 of 17 images are smaller than a patch of 7 x 7: padded, unless resized"
+    assert second == "17 of 17 images are smaller than the region of 7 x 7: padded, unless resized"
 
 
 def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp_path, capsys):

@@ -132,7 +132,7 @@ def make_run(folder, *, metrics=None, resume=False, start_from=None, log=None, *
         LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
         *([] if log is None else [log(evaluator)]),
         ValidationHandler(1, evaluator),
-        Checkpoint(folder, evaluator, {"lr_scheduler": scheduler}, resume=resume, start_from=start_from),
+        Checkpoint(folder, evaluator, [scheduler], resume=resume, start_from=start_from),
     ]
     for handler in handlers:
         handler.attach(trainer)
