@@ -43,7 +43,7 @@ def draw_boxes(
     length = (shortest + (draws.uniform(count, len(shape)) * (longest - shortest + 1)).floor()).minimum(extent)
     border = torch.minimum((margin * extent).round(), (extent - length).div(2, rounding_mode="floor"))
     start = border + (draws.uniform(count, len(shape)) * (extent - length - 2 * border + 1)).floor()
-    going_on = (draws.uniform(count) >= stop).roll(1, dims=1)
+    going_on = draws.uniform(count) >= stop
     going_on[:, 0] = True
     return Boxes(start.long(), length.long(), going_on.cumprod(1).bool())
 
@@ -212,7 +212,7 @@ class LocalPixelShuffling:
         offsets, inside = _block_voxels(blocks.length, shape, self.size)
         place = _flat_positions(blocks.start, offsets, inside, shape).to(images.device, non_blocking=True)
         outside = (~inside).float().to(images.device, non_blocking=True)
-        shuffled = (draws.uniform(*inside.shape[1:], device=images.device) + outside).argsort(dim=-1)
+        shuffled = (draws.uniform(*inside.shape[1:], device=images.device) + outside).argsort(dim=-1, stable=True)
         target = place.gather(2, outside.argsort(dim=-1, stable=True)).flatten(1)  # a block's voxels first
         source = place.gather(2, shuffled).flatten(1)
         voxels = shape.numel()

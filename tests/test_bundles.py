@@ -385,8 +385,8 @@ def test_2d_images_in_a_3d_bundle_are_refused(scans, tmp_path):
 
 
 def test_images_in_other_units_are_refused(scans, tmp_path):
-    said = in_process_error(3, overrides(3, scans, tmp_path, intensity_range=[0, 255]))
-    assert "intensity_range [0, 255]" in said
+    said = in_process_error(3, overrides(3, scans, tmp_path, intensity_range=[0, 65535]))
+    assert "intensity_range [0, 65535]" in said
 
 
 def test_checkpoint_of_another_network_is_refused_and_kept(trained, tmp_path):
