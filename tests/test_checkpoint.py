@@ -2,9 +2,9 @@ import copy
 import errno
 import logging
 import math
-import multiprocessing
 import os
 import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -321,13 +321,15 @@ def test_save_atomic_makes_the_folder_and_leaves_no_temporary_file(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file.pt"]
 
 
-def save_on_a_full_disk(path, limit, pipe):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+@contextmanager
+def full_disk(limit):
+    """No file may grow beyond ``limit`` bytes: the system refuses the write as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        save_atomic({"weight": torch.ones(100_000)}, path)
-        pipe.send("written")
-    except InputError as error:
-        pipe.send(str(error))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("limit", [0, 10_000, 390_000])
@@ -337,12 +339,9 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, exists, limit):
     if exists:
         torch.save({"weight": torch.zeros(3)}, path)
     before = path.read_bytes() if exists else None
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=save_on_a_full_disk, args=(path, limit, theirs))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    message = ours.recv()
+    with full_disk(limit), pytest.raises(InputError) as caught:
+        save_atomic({"weight": torch.ones(100_000)}, path)
+    message = str(caught.value)
     assert message.startswith(f"{path}: cannot be written (")
     assert ("the file of before is kept" if exists else "nothing was written") in message
     assert [p.name for p in tmp_path.iterdir()] == (["model.pt"] if exists else [])
