@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -249,6 +250,7 @@ def without_speed(rows):
 )
 def test_no_row_is_lost_or_doubled_after_a_resume(tmp_path, whole_table, stop):
     stop(logged_run(tmp_path))
+    time.sleep(1.1)  # TensorBoard orders the files of two runs by the second in their names
     logged_run(tmp_path, resume=True).trainer.run()
     assert [row["epoch"] for row in whole_table] == ["1", "2", "3", "4"]
     assert without_speed(rows_of(tmp_path)) == whole_table
