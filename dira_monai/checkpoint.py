@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from .backbones import encoder_state
 from .distributed import rank, world_size
 from .errors import InputError
+from .files import replacing
 from .trainer import DiRATrainer
 
 LOGGER = logging.getLogger(__name__)
@@ -25,25 +25,13 @@ FORMAT = 1
 
 
 def save_atomic(content: Any, path: str | Path) -> None:
-    """Write with ``torch.save`` under a temporary name and rename, so that the file is the old one or the new one.
+    """Write with ``torch.save``, whole or not at all.
 
     Raises:
         InputError: if it cannot be written (disk full, no permission); the file that was there is kept.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-        with suppress(OSError):  # none was made, or its folder is none
-            temporary.unlink()
-        kept = "the file of before is kept" if path.exists() else "nothing was written"
-        raise InputError(f"{path}: cannot be written ({error}); {kept}") from error
+    with replacing(path) as file:
+        torch.save(content, file)
 
 
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:

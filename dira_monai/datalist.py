@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import torch.distributed as dist
 
 from .errors import InputError
+from .files import replacing
 from .listing import VALIDATION_FRACTION, check_datalist, make_datalist
 from .scans import Image, check_image, find_files, find_images, first_file
 
@@ -29,11 +30,8 @@ PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in da
 
 def write_datalist(datalist: dict, path: str | Path) -> None:
     """Write the datalist as JSON, complete or not at all; missing folders are made."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
+    with replacing(path) as file:
+        file.write((json.dumps(datalist, indent=1) + "\n").encode())
 
 
 def load_datalist(path: str | Path, dataset_dir: str | Path | None = None) -> dict:

@@ -9,6 +9,8 @@ from monai.engines import Evaluator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .files import replacing
+
 COLUMNS = ("target", "distorted", "restored", "error")
 TITLE = 22  # height of the line of text above the tiles, pixels
 GAP = 6  # between tiles, pixels
@@ -97,6 +99,6 @@ class Panel:
         target, distorted, restored = self.kept
         caption = f"epoch {engine.state.epoch}   " + "   ".join(shown)
         panel = draw_panel(target, distorted, restored, caption)
-        (self.output_dir / "panels").mkdir(parents=True, exist_ok=True)
-        panel.save(self.output_dir / "panels" / f"epoch_{engine.state.epoch:04d}.png")
-        panel.save(self.output_dir / "panel.png")
+        for path in (self.output_dir / "panels" / f"epoch_{engine.state.epoch:04d}.png", self.output_dir / "panel.png"):
+            with replacing(path) as file:
+                panel.save(file, format="PNG")

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from .anatomy import ORGANS, Patient, draw_patient, generator, render
 from .errors import InputError
+from .files import replacing
 
 VERSION = 1  # of the generator: grows when the same seed no longer gives the same data
 SPLITS = {2: "val", 3: "test", 7: "test"}  # by case number modulo 10; the others are train
@@ -120,10 +120,8 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file that is complete as soon as it has its name; one with the same content stays untouched."""
     if path.is_file() and path.read_bytes() == content:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _write_case(root: Path, kind: str, seed: int, number: int) -> tuple[list[str], list[str]]:

@@ -1,9 +1,9 @@
 """What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on broken losses."""
 
 import csv
+import io
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from .distributed import world_size
 from .errors import InputError
+from .files import replacing
 from .monitors import collapse
 from .trainer import LOSSES, DiRATrainer
 
@@ -205,11 +206,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows whose columns may differ, under a temporary name that is then renamed."""
+    """Write rows whose columns may differ, whole or not at all."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    os.replace(temporary, path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

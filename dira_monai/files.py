@@ -1,0 +1,35 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InputError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when the block ends.
+
+    A reader sees the old file or the whole new one. Missing folders are made. The content lies under a temporary name
+    in the same folder until it is on the disk.
+
+    Raises:
+        InputError: if it cannot be written (disk full, no permission); the file that was there is kept.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a short write as RuntimeError
+        with suppress(OSError):  # none was made, or its folder is none
+            temporary.unlink()
+        kept = "the file of before is kept" if path.exists() else "nothing was written"
+        raise InputError(f"{path}: cannot be written ({error}); {kept}") from error
