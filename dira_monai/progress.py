@@ -158,9 +158,10 @@ class TrainingLog:
     def completed(self, engine: DiRATrainer) -> None:
         """Say where everything is."""
         self._close()
-        best = "" if self.evaluator is None else f" (best: epoch {self.evaluator.state.best_metric_epoch})"
+        best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
+        judged = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
         print(
-            f"done: weights {self.ckpt_dir / 'model.pt'}{best}, panel {self.output_dir / 'panel.png'}, "
+            f"done: weights {self.ckpt_dir / 'model.pt'}{judged}, "
             f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
         )
 
