@@ -153,6 +153,17 @@ def test_crops_prefer_foreground(dtype):
     assert all(share >= 0.4 for share in shares[0.5])  # every fourth voxel is counted
 
 
+def test_the_first_place_with_enough_foreground_is_taken_though_a_later_one_has_more():
+    torch.manual_seed(0)
+    image = torch.rand(1, 64, 64) * (torch.arange(64) / 32).clamp(max=1)[:, None].gt(torch.rand(64, 64))
+    first, wanted = make_dataset([image], [32, 32]), make_dataset([image], [32, 32], min_foreground=0.5)
+    pairs = [(first[0, seed]["image"], wanted[0, seed]["image"]) for seed in range(40)]
+    enough = [pair for pair in pairs if (pair[0][:, ::4, ::4] > 0.03).float().mean() >= 0.5]
+    assert len(enough) > 20
+    for one, other in enough:
+        assert_same(other, one)
+
+
 def test_of_places_without_enough_foreground_the_best_is_taken():
     image = torch.zeros(1, 64, 64)
     image[:, 48:] = 1.0
