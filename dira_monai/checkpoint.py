@@ -13,11 +13,10 @@ from monai.engines import Evaluator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from .backbones import encoder_state
 from .distributed import rank, world_size
 from .errors import InputError
 from .files import replacing
-from .trainer import DiRATrainer
+from .training import ResumableTrainer
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -124,9 +123,9 @@ class Checkpoint:
     """Handler that saves after every epoch, keeps the best weights, and resumes.
 
     Files in ``ckpt_dir``: ``checkpoint.pt`` (everything, for resuming), ``model_last.pt`` (plain state dict of the
-    network after the last epoch), and, after each validation that is better than all before, ``model.pt`` (the
-    network), ``encoder.pt`` (the part of it that encodes, same names) and ``objective.pt`` (projector, key branch,
-    queue).
+    network after the last epoch), and, after each validation that is better than all before, what the trainer exports:
+    ``model.pt`` (the network); in pre-training also ``encoder.pt`` (the part of it that encodes, same names) and
+    ``objective.pt`` (projector, key branch, queue).
 
     Attributes:
         ckpt_dir: folder of the files.
@@ -151,12 +150,12 @@ class Checkpoint:
         self.resume = resume
         self.start_from = start_from
 
-    def attach(self, engine: DiRATrainer) -> None:
+    def attach(self, engine: ResumableTrainer) -> None:
         """Load when the engine starts, save when an epoch is completed."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
-    def load(self, engine: DiRATrainer) -> None:
+    def load(self, engine: ResumableTrainer) -> None:
         """Take over what ``resume`` or ``start_from`` name; all processes read the same file."""
         path = self.ckpt_dir / CHECKPOINT
         if self.resume and path.exists():
@@ -173,7 +172,7 @@ class Checkpoint:
             LOGGER.info(f"{path} of an earlier run is kept as checkpoint_before.pt; --resume True would have gone on")
 
     @staticmethod
-    def _start_from(engine: DiRATrainer, path: str) -> None:
+    def _start_from(engine: ResumableTrainer, path: str) -> None:
         """Network, objective and discriminator of an earlier stage."""
         content = load_weights(path, engine.state.device)
         for name, part in engine.stateful().items():
@@ -184,7 +183,7 @@ class Checkpoint:
             load_module(part, content[name], path, name)
         LOGGER.info(f"started from {path}, epoch {content['epoch']}")
 
-    def _resume(self, engine: DiRATrainer, path: Path) -> None:
+    def _resume(self, engine: ResumableTrainer, path: Path) -> None:
         """Every state as it was after the last whole epoch."""
         content = load_weights(path, engine.state.device)
         for name, part in engine.stateful().items():
@@ -208,14 +207,13 @@ class Checkpoint:
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         LOGGER.info(f"resumed from {path} after epoch {content['epoch']}")
 
-    def save(self, engine: DiRATrainer) -> None:
+    def save(self, engine: ResumableTrainer) -> None:
         """Write the files of this epoch; the checkpoint last, so that it never names an epoch without weights."""
         if rank() == 0:
             best = None if self.evaluator is None else self.evaluator.state
             if best is None or best.best_metric_epoch in (-1, engine.state.epoch):  # -1: not yet validated
-                save_atomic(on_cpu(engine.network.state_dict()), self.ckpt_dir / "model.pt")
-                save_atomic(on_cpu(encoder_state(engine.network)), self.ckpt_dir / "encoder.pt")
-                save_atomic(on_cpu(engine.objective.state_dict()), self.ckpt_dir / "objective.pt")
+                for name, state in engine.exports().items():
+                    save_atomic(on_cpu(state), self.ckpt_dir / name)
             save_atomic(on_cpu(engine.network.state_dict()), self.ckpt_dir / "model_last.pt")
             save_atomic(self._content(engine), self.ckpt_dir / CHECKPOINT)
         if world_size() > 1:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .backbones import encode
 from .objectives import Objective
-from .trainer import autocast, restore
+from .trainer import restore
+from .training import autocast
 from .views import Views
 
 

@@ -19,10 +19,7 @@ from tqdm import tqdm
 from .distributed import world_size
 from .errors import InputError
 from .files import replacing
-from .monitors import collapse
-from .trainer import LOSSES, DiRATrainer
-
-SUMMED = (*LOSSES, "contrastive_accuracy", "discriminator_accuracy")  # figures whose mean over an epoch is recorded
+from .training import ResumableTrainer
 
 
 class TrainingLog:
@@ -61,7 +58,7 @@ class TrainingLog:
         self.bar = tqdm(disable=True)
         self.writer: SummaryWriter | None = None
 
-    def attach(self, engine: DiRATrainer) -> None:
+    def attach(self, engine: ResumableTrainer) -> None:
         """Register for the engine's events."""
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration)
@@ -71,7 +68,7 @@ class TrainingLog:
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self.validated)
 
-    def _open(self, engine: DiRATrainer) -> None:
+    def _open(self, engine: ResumableTrainer) -> None:
         """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) < engine.state.epoch]
@@ -81,21 +78,17 @@ class TrainingLog:
             total=total, initial=engine.state.iteration, unit="it", mininterval=0.5 if sys.stderr.isatty() else 30
         )
 
-    def start_epoch(self, engine: DiRATrainer) -> None:
+    def start_epoch(self, engine: ResumableTrainer) -> None:
         """Begin the epoch's means; open the files before the first one, when a resumed state is in place."""
         if self.writer is None:
             self._open(engine)
         self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
-        self.stage = engine.weights_at(engine.state.epoch).stage
-        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}")
+        self.stage = engine.stage(engine.state.epoch)
+        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}".rstrip())
 
-    def iteration(self, engine: DiRATrainer) -> None:
+    def iteration(self, engine: ResumableTrainer) -> None:
         """Add the losses; every ``interval`` iterations, look at them."""
-        output = engine.state.output
-        figures = {name: output[name] for name in SUMMED if name in output}
-        if "restored" in output:  # 0: the restoration is one constant
-            figures["restored_deviation"] = output["restored"].std()
-        for name, value in figures.items():
+        for name, value in engine.step_figures().items():
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()
         self.count += 1
         self.images += len(engine.state.batch["image"]) * world_size()
@@ -103,21 +96,22 @@ class TrainingLog:
         if self.count % self.interval == 0 or self.count == 1:
             self._look(engine)
 
-    def _look(self, engine: DiRATrainer) -> dict[str, float]:
+    def _look(self, engine: ResumableTrainer) -> dict[str, float]:
         """Means of the epoch so far, shown.
 
         Raises:
             InputError: if one is not finite.
         """
         means = {name: float(value) / self.count for name, value in self.sums.items()}
-        broken = [name for name in LOSSES[1:] if not math.isfinite(means.get(name, 0.0))]
+        parts = engine.losses[1:]
+        broken = [name for name in parts if not math.isfinite(means.get(name, 0.0))]
         if broken or not math.isfinite(means["loss"]):
             raise InputError(
                 f"epoch {engine.state.epoch}, iteration {engine.state.iteration}: "
                 f"the {broken[0] if broken else 'total'} loss is not finite; training stopped, the checkpoint of the "
                 f"last whole epoch in {self.ckpt_dir} is kept; try a lower learning_rate or gradient_clip 1.0"
             )
-        shown = {name: f"{means[name]:.3g}" for name in LOSSES[1:] if name in means}
+        shown = {name: f"{means[name]:.3g}" for name in parts or engine.losses if name in means}
         self.bar.set_postfix(shown | {"img/s": f"{self.rate:.1f}"})
         return means
 
@@ -126,16 +120,10 @@ class TrainingLog:
         """Images per second of this epoch, over all processes, without validation."""
         return self.images / max(time.perf_counter() - self.started, 1e-9)
 
-    def end_epoch(self, engine: DiRATrainer) -> None:
+    def end_epoch(self, engine: ResumableTrainer) -> None:
         """Record the epoch's means; validation and checkpoints come after this handler."""
-        means = self._look(engine)
-        output = engine.state.output
-        if "query" in output:
-            means["collapse"] = collapse(output["query"])
-        means["learning_rate"] = engine.optimizer.param_groups[0]["lr"]
-        means["momentum"] = (
-            engine.objective.momentum_at(engine.progress) if hasattr(engine.objective, "momentum_at") else 0
-        )
+        means = self._look(engine) | engine.epoch_figures()
+        means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
@@ -155,7 +143,7 @@ class TrainingLog:
                 self.writer.add_scalar(name, value, int(self.rows[-1]["iteration"]))
         write_rows(self.output_dir / "metrics.csv", self.rows)
 
-    def completed(self, engine: DiRATrainer) -> None:
+    def completed(self, engine: ResumableTrainer) -> None:
         """Say where everything is."""
         self._close()
         best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
@@ -165,7 +153,7 @@ class TrainingLog:
             f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
         )
 
-    def failed(self, engine: DiRATrainer, error: Exception) -> None:
+    def failed(self, engine: ResumableTrainer, error: Exception) -> None:
         """Close the files and let the error go on."""
         self._close()
         raise error

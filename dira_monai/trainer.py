@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,17 +9,27 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
-from .backbones import decode, encode
-from .distributed import average_gradients, average_scalars, broadcast
+from .backbones import decode, encode, encoder_state
+from .distributed import average_scalars, broadcast
 from .errors import InputError
 from .losses import GANS, discriminator_accuracy, discriminator_loss, generator_loss
+from .monitors import collapse
 from .objectives import Objective
+from .training import ResumableTrainer, make_scaler, optimizer_step
 from .views import Views
 
 LOGGER = logging.getLogger(__name__)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STAGES = ("di", "dir", "dira")
-LOSSES = ("loss", "contrastive", "restoration", "adversarial", "discriminator")
+
+FIGURES = (
+    "loss",
+    "contrastive",
+    "restoration",
+    "adversarial",
+    "discriminator",
+    "contrastive_accuracy",
+    "discriminator_accuracy",
+)
 
 
 class Weights(NamedTuple):
@@ -41,23 +50,12 @@ class Weights(NamedTuple):
         return STAGES[2] if self.adversarial > 0 else STAGES[1] if self.restoration > 0 else STAGES[0]
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which networks run: bf16 and fp16 by torch's automatic mixed precision, on CPU and CUDA.
-
-    Raises:
-        InputError: if ``precision`` is none of fp32, bf16, fp16.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
-
-
 def restore(network: nn.Module, features: list[Tensor]) -> Tensor:
     """Restored images in [0, 1], float32: the sigmoid of the network's output, as in the published code."""
     return decode(network, features).float().sigmoid()
 
 
-class DiRATrainer(SupervisedTrainer):
+class DiRATrainer(ResumableTrainer):
     """Trainer of w_dis L_dis + w_res L_res + w_adv L_adv of DiRA (https://arxiv.org/abs/2204.10437).
 
     A step: encode the query view once; the objective tells images apart; the decoder restores the target; the
@@ -79,10 +77,11 @@ class DiRATrainer(SupervisedTrainer):
         gan: form of the adversarial losses: lsgan, vanilla or hinge.
         stage_epochs: how many epochs the stages di, dir and dira last; None: all weights hold from the first epoch.
         precision: fp32, bf16 or fp16.
-        gradient_clip: largest norm of the generator's gradient; None: no clipping.
-        kwargs: everything that ``monai.engines.SupervisedTrainer`` takes; its ``loss_function`` is the restoration
-        loss.
+        kwargs: everything that ``ResumableTrainer`` takes; ``loss_function`` is the restoration loss, and
+            ``gradient_clip`` concerns the generator alone.
     """
+
+    losses = ("loss", "contrastive", "restoration", "adversarial", "discriminator")
 
     def __init__(
         self,
@@ -97,10 +96,9 @@ class DiRATrainer(SupervisedTrainer):
         gan: str = "lsgan",
         stage_epochs: Sequence[int] | None = None,
         precision: str = "fp32",
-        gradient_clip: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(decollate=False, **kwargs)
+        super().__init__(precision=precision, **kwargs)
         if stage_epochs is not None and (len(stage_epochs) != len(STAGES) or min(stage_epochs) < 0):
             raise InputError(f"stage_epochs must be three counts, for di, dir and dira, got {list(stage_epochs)}")
         self.objective = objective
@@ -110,10 +108,7 @@ class DiRATrainer(SupervisedTrainer):
         self.weights = Weights(contrastive_weight, restoration_weight, adversarial_weight)
         self.gan = gan
         self.stage_epochs = stage_epochs
-        self.precision = precision
-        self.gradient_clip = gradient_clip
-        self.context = autocast(self.state.device, precision)
-        self.scalers = [torch.amp.GradScaler(self.state.device.type, enabled=precision == "fp16") for _ in range(2)]
+        self.discriminator_scaler = make_scaler(self.state.device, precision)
         self.keys: list[Tensor] = []  # of the batches since the last optimizer step
         if gan not in GANS:
             raise InputError(f"gan must be one of {', '.join(GANS)}, got {gan!r}")
@@ -138,30 +133,42 @@ class DiRATrainer(SupervisedTrainer):
         in_di = epoch <= self.stage_epochs[0]
         return self.weights._replace(adversarial=0.0, restoration=0.0 if in_di else self.weights.restoration)
 
+    def stage(self, epoch: int) -> str:
+        """Name of the stage of an epoch, counted from 1, as the paper has it."""
+        return self.weights_at(epoch).stage
+
     def stateful(self) -> dict[str, Any]:
         """Everything besides handlers and random states that a resumed run must find as it was."""
-        return {
-            "network": self.network,
+        return super().stateful() | {
             "objective": self.objective,
-            "optimizer": self.optimizer,
-            "scaler": self.scalers[0],
             "discriminator": self.discriminator,
             "discriminator_optimizer": self.discriminator_optimizer,
-            "discriminator_scaler": self.scalers[1],
+            "discriminator_scaler": self.discriminator_scaler,
         }
 
-    def _accumulation(self) -> tuple[bool, bool]:
-        """Whether this iteration is the first and whether it is the last before an optimizer step."""
-        position = (self.state.iteration - 1) % self.state.epoch_length
-        last = (position + 1) % self.accumulation_steps == 0 or position + 1 == self.state.epoch_length
-        return position % self.accumulation_steps == 0, last
+    def exports(self) -> dict[str, dict[str, Tensor]]:
+        """The network, its encoder under the same names, and the objective (projector, key branch, queue)."""
+        extra = {"encoder.pt": encoder_state(self.network), "objective.pt": self.objective.state_dict()}
+        return super().exports() | extra
+
+    def step_figures(self) -> dict[str, Tensor]:
+        """Losses, accuracies, and the deviation of the restoration, which is 0 where it is one constant."""
+        output = self.state.output
+        figures = {name: output[name] for name in FIGURES if name in output}
+        return figures | ({"restored_deviation": output["restored"].std()} if "restored" in output else {})
+
+    def epoch_figures(self) -> dict[str, float]:
+        """How far the embeddings have collapsed, and the momentum of the key branch."""
+        figures = {"collapse": collapse(self.state.output["query"])} if "query" in self.state.output else {}
+        moving = hasattr(self.objective, "momentum_at")
+        return figures | {"momentum": self.objective.momentum_at(self.progress) if moving else 0}
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch: both updates."""
         images, _ = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
         weights = self.weights_at(self.state.epoch)
         views = self.views(images, batchdata["seed"], distort=weights.restores) | {"seed": batchdata["seed"]}
-        first, last = self._accumulation()
+        first, last = self.accumulation()
         output = self._generator_step(views, weights, first, last)
         if weights.adversarial > 0:
             output |= self._discriminator_step(views["target"], output["restored"], first, last)
@@ -179,12 +186,12 @@ class DiRATrainer(SupervisedTrainer):
             output = self._losses(views, weights)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.scalers[0].scale(output["loss"] / self.accumulation_steps).backward()
+        self.loss_scaler.scale(output["loss"] / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if weights.contrastive > 0:
             self.keys.append(output["key"].detach())
         if last:
-            self._step(self.optimizer, self.scalers[0], self.gradient_clip)
+            optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
             if self.keys:
                 self.objective.update(self.network, torch.cat(self.keys), self.progress)
                 self.keys = []
@@ -224,22 +231,11 @@ class DiRATrainer(SupervisedTrainer):
         with self.context:
             real, false = self.discriminator(target)[-1], self.discriminator(restored)[-1]
         loss = discriminator_loss(real, false, self.gan)
-        self.scalers[1].scale(loss / self.accumulation_steps).backward()
+        self.discriminator_scaler.scale(loss / self.accumulation_steps).backward()
         if last:
-            self._step(self.discriminator_optimizer, self.scalers[1], None)
+            optimizer_step(self.discriminator_optimizer, self.discriminator_scaler, None)
         accuracy = discriminator_accuracy(real, false, self.gan)
         return {"discriminator": loss.detach(), "discriminator_accuracy": accuracy.detach()}
-
-    @staticmethod
-    def _step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
-        """A step of an optimizer on the gradients of all processes."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        average_gradients(parameters)
-        if clip is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, clip)
-        scaler.step(optimizer)
-        scaler.update()
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:

@@ -26,6 +26,7 @@ from dira_monai.monitors import set_contrastive
 from dira_monai.objectives import MoCo
 from dira_monai.spatial import RandomResizedCrop
 from dira_monai.trainer import DiRATrainer, Weights, trainable
+from dira_monai.training import PRECISIONS
 from dira_monai.views import Views
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -454,8 +455,8 @@ def test_half_precision_steps_are_finite_and_near_those_of_fp32(precision):
         assert all(
             torch.isfinite(tensor).all() for part in ("network", "discriminator") for tensor in after[part].values()
         )
-        assert {m.dtype for m in maps} == {trainer_module.PRECISIONS[name]}
-        found[name] = [float(outputs[0][loss]) for loss in trainer_module.LOSSES] + [evaluator.state.metrics["val_mse"]]
+        assert {m.dtype for m in maps} == {PRECISIONS[name]}
+        found[name] = [float(outputs[0][loss]) for loss in DiRATrainer.losses] + [evaluator.state.metrics["val_mse"]]
     torch.testing.assert_close(found["fp32"], found[precision], rtol=0.02, atol=0.01)
 
 
@@ -464,7 +465,7 @@ def test_gradient_clipping_bounds_the_norm(precision):
     norms = {}
     for clip in (None, 0.5):
         trainer = make_trainer(precision=precision, gradient_clip=clip, restoration_weight=100.0)
-        trainer.scalers[0] = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=precision == "fp16")
+        trainer.loss_scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=precision == "fp16")
         norms[clip] = []
 
         def measure(optimizer, _args, _kwargs, found=norms[clip]):
