@@ -67,7 +67,7 @@ def check_intensity_range(items: Sequence[Mapping[str, Any]], intensity_range: S
         raise InputError(
             f"{first_file(item['image'])}: values from {item['range'][0]:g} to {item['range'][1]:g} do not suit "
             f"intensity_range [{low:g}, {high:g}], and so in {len(suspects)} of {len(known)} images; "
-            "give the range, or None for percentiles of each image"
+            "give the range, or '$None' for percentiles of each image"
         )
 
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from types import TracebackType
 
+MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
+
 
 class InputError(ValueError):
     """Something that the user gave cannot be used; the message is one plain sentence that says what and why."""
@@ -23,19 +25,22 @@ def find_input_error(error: BaseException | None) -> InputError | None:
 
 
 def refuse_json_words(words: Sequence[str] | None = None) -> None:
-    """Refuse ``null`` and ``false`` as values on the command line, where fire would make them (true) strings.
+    """Refuse values on the command line that would not arrive as they are meant.
+
+    Fire makes (true) strings of ``null`` and ``false``, and MONAI leaves out an option whose value is ``None``; as the
+    expression ``$None`` it arrives.
 
     Args:
         words: the command line; None: that of this process.
 
     Raises:
-        InputError: names the option and the Python word to write instead.
+        InputError: names the option and what to write instead.
     """
     words = sys.argv if words is None else words
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in itertools.pairwise(parts):
-        if option.startswith("--") and value in ("null", "false"):
-            raise InputError(f"{option} {value}: write {'None' if value == 'null' else 'False'}, as in Python")
+        if option.startswith("--") and value in MEANT:
+            raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
 
 
 def plain_errors() -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
+from running import ENVIRONMENT, TORCHRUN, assert_equal_states, command_of, execute, load
 
 from dira_monai.errors import InputError, find_input_error, refuse_json_words
 
@@ -73,39 +73,7 @@ def run(spatial_dims, files, options):
 
 def command(spatial_dims, files, options, launcher=(sys.executable,)):
     """The command line that a user types."""
-    configs = [str(BUNDLES[spatial_dims] / "configs" / f"{f}.json") for f in files]
-    words = [*launcher, "-m", "monai.bundle", "run", "--config_file", str(configs) if len(configs) > 1 else configs[0]]
-    for key, value in options.items():
-        words += [f"--{key}", value if isinstance(value, str) else repr(value)]
-    return words
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def execute(words, cwd="/"):
-    return subprocess.run(words, capture_output=True, text=True, timeout=240, env=ENVIRONMENT, cwd=cwd)
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
-
-
-def assert_equal_states(first, second):
-    """Two nested states, equal to the last bit."""
-    assert type(first) is type(second)
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_equal_states(first[key], second[key])
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second)
-        for a, b in zip(first, second, strict=True):
-            assert_equal_states(a, b)
-    else:
-        assert first == second
+    return command_of(BUNDLES[spatial_dims], files, options, launcher)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -313,8 +281,7 @@ def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, scans, tmp_pat
 
 def test_two_processes_train_like_one(scans, tmp_path):
     options = overrides(2, scans, tmp_path / "two", max_epochs=1, epoch_length=1, batch_size=2, stage_epochs=[0, 0, 1])
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    result = execute(command(2, ["train", "multi_gpu_train"], options, launcher))
+    result = execute(command(2, ["train", "multi_gpu_train"], options, TORCHRUN))
     assert result.returncode == 0, result.stderr
     single = overrides(2, scans, tmp_path / "one", max_epochs=1, epoch_length=1, batch_size=4, stage_epochs=[0, 0, 1])
     assert execute(command(2, ["train"], single)).returncode == 0
@@ -327,7 +294,7 @@ def test_two_processes_train_like_one(scans, tmp_path):
 
 
 def test_without_data_the_bundle_makes_phantoms_once(scans, tmp_path, capsys):
-    options = overrides(3, scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs=None)
+    options = overrides(3, scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None")
     del options["dataset_dir"]
     run(3, ["train"], options)
     said = [line for line in capsys.readouterr().out.splitlines() if "phantom" in line]
@@ -352,7 +319,7 @@ def fails(spatial_dims, options):
     [
         ({"dataset_dir": "/nowhere"}, "/nowhere"),
         ({"patch_size": [48, 50]}, r"patch_size [48, 50] does not fit FlexibleUNet"),
-        ({"learning_rate": 1e30, "stage_epochs": None}, "loss is not finite"),
+        ({"learning_rate": 1e30, "stage_epochs": "$None"}, "loss is not finite"),
     ],
     ids=["missing folder", "patch size", "diverging"],
 )
@@ -362,11 +329,22 @@ def test_bad_input_gives_one_sentence(scans, tmp_path, change, sentence):
     assert sentence in said
 
 
-@pytest.mark.parametrize("words", [["--resume", "false"], ["--intensity_range=null"]])
-def test_json_words_on_the_command_line_are_refused(words):
-    with pytest.raises(InputError, match=r"as in Python"):
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [(["--resume", "false"], "False"), (["--intensity_range=null"], r"'\$None'"), (["--spacing", "None"], r"'\$None'")],
+)
+def test_values_that_would_not_arrive_are_refused(words, instead):
+    with pytest.raises(InputError, match=f"write {instead}"):
         refuse_json_words(["python", "--max_epochs", "2", *words])
-    refuse_json_words(["python", "--resume", "true", "--dataset_dir", "nullspace"])
+    refuse_json_words(["python", "--resume", "true", "--dataset_dir", "nullspace", "--spacing", "$None"])
+
+
+def test_none_arrives_as_an_expression(scans, tmp_path):
+    options = overrides(3, scans, tmp_path, intensity_range="$None")
+    workflow = ConfigWorkflow(str(BUNDLES[3] / "configs/train.json"), workflow_type="train", **options)
+    assert workflow.parser.get_parsed_content("intensity_range") is None
+    transforms = workflow.parser.get_parsed_content("train#preprocessing").transforms
+    assert any(isinstance(t, monai.transforms.ScaleIntensityRangePercentilesd) for t in transforms)
 
 
 def in_process_error(spatial_dims, options):
@@ -405,14 +383,14 @@ def test_bad_files_are_left_out_and_named(tmp_path, capsys):
     holes = np.random.default_rng(1).normal(size=(40, 40, 40)).astype(np.float32)
     holes[0, 0, 0] = np.nan
     nib.save(nib.Nifti1Image(holes, np.eye(4)), folder / "holes.nii.gz")
-    run(3, ["train"], overrides(3, {3: folder}, tmp_path, max_epochs=1, epoch_length=1, stage_epochs=None))
+    run(3, ["train"], overrides(3, {3: folder}, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None"))
     assert "3 skipped" in capsys.readouterr().out
     skipped = json.loads((tmp_path / "out/datalist.json").read_text())["skipped"]
     assert sorted(Path(item["image"]).name for item in skipped) == ["broken.nii.gz", "flat.nii.gz", "holes.nii.gz"]
 
 
 def test_a_diverging_run_keeps_the_last_good_checkpoint(scans, tmp_path):
-    options = overrides(3, scans, tmp_path, max_epochs=1, stage_epochs=None)
+    options = overrides(3, scans, tmp_path, max_epochs=1, stage_epochs="$None")
     run(3, ["train"], options)
     before = (tmp_path / "models/checkpoint.pt").read_bytes()
     more = {"resume": True, "max_epochs": 2, "restoration_weight": float("inf")}

@@ -1,0 +1,46 @@
+"""Running bundles as a user does, and comparing what they leave."""
+
+import os
+import subprocess
+import sys
+
+import torch
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def command_of(bundle, files, options, launcher=(sys.executable,)):
+    """The command line that a user types."""
+    configs = [str(bundle / "configs" / f"{f}.json") for f in files]
+    words = [*launcher, "-m", "monai.bundle", "run", "--config_file", str(configs) if len(configs) > 1 else configs[0]]
+    for key, value in options.items():
+        words += [f"--{key}", value if isinstance(value, str) else repr(value)]
+    return words
+
+
+def execute(words, cwd="/", **environment):
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=240, env=ENVIRONMENT | environment, cwd=cwd, check=False
+    )
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_equal_states(first, second):
+    """Two nested states, equal to the last bit."""
+    assert type(first) is type(second)
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal_states(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for a, b in zip(first, second, strict=True):
+            assert_equal_states(a, b)
+    else:
+        assert first == second
