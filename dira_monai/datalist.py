@@ -1,18 +1,20 @@
-"""Datalists as files: written, loaded, made on first use, and shown as a table."""
+"""Datalists as files: written, loaded, and made on first use."""
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch.distributed as dist
 
 from .errors import InputError
 from .files import replacing
-from .listing import VALIDATION_FRACTION, check_datalist, make_datalist
-from .scans import Image, check_image, find_files, find_images, first_file
+from .listing import LISTS, VALIDATION_FRACTION, check_datalist, make_datalist
+from .scans import check_image, find_files, find_images
+from .summaries import MAX_ROWS, describe_datalist, span, summarize_datalist
 
 __all__ = [
+    "MAX_ROWS",
     "check_datalist",
     "check_image",
     "describe_datalist",
@@ -24,7 +26,6 @@ __all__ = [
     "write_datalist",
 ]
 
-MAX_ROWS = 20  # of the table, and of what the commands list
 PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in data set, by spatial_dims
 
 
@@ -46,24 +47,62 @@ def load_datalist(path: str | Path, dataset_dir: str | Path | None = None) -> di
     Raises:
         InputError: if the file is missing, no JSON or fails ``check_datalist``, or if an image is missing.
     """
+    datalist = read_datalist(path)
+    check_datalist(datalist, path)
+    make_absolute(datalist, path, dataset_dir)
+    return datalist
+
+
+def read_datalist(path: str | Path) -> dict:
+    """What the JSON file holds, as it is.
+
+    Raises:
+        InputError: if the file is missing or no JSON.
+    """
     try:
-        datalist = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the datalist {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise InputError(f"the datalist {path} is not valid JSON: {error}.") from error
-    check_datalist(datalist, path)
+
+
+def find_root(datalist: dict, path: str | Path) -> Path:
+    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in."""
     home = Path(os.path.abspath(path)).parent
     named = home / datalist.get("dataset_dir", ".")
-    root = Path(os.path.abspath(dataset_dir)) if dataset_dir else named if named.is_dir() else home
+    return named if named.is_dir() else home
+
+
+def make_absolute(
+    datalist: dict,
+    path: str | Path,
+    dataset_dir: str | Path | None = None,
+    lists: Sequence[str] = LISTS[:2],
+    keys: Sequence[str] = ("image",),
+) -> None:
+    """Make ``dataset_dir`` and the files of all entries absolute, in place.
+
+    Args:
+        datalist: a checked one.
+        path: its file.
+        dataset_dir: where its paths start; by default ``find_root``.
+        lists: the lists whose entries are meant.
+        keys: the parts of an entry that are files.
+
+    Raises:
+        InputError: if a file is missing.
+    """
+    root = Path(os.path.abspath(dataset_dir)) if dataset_dir else find_root(datalist, path)
     datalist["dataset_dir"] = str(root)
-    for entry in [*datalist["training"], *datalist["validation"]]:
-        image = entry["image"]
-        entry["image"] = str(root / image) if isinstance(image, str) else [str(root / file) for file in image]
-        for file in [image] if isinstance(image, str) else image:
-            if not (root / file).is_file():
-                raise InputError(f"{root / file}, an image of {path}, does not exist.")
-    return datalist
+    for entry in (entry for name in lists for entry in datalist[name]):
+        for key in keys:
+            files = [entry[key]] if isinstance(entry[key], str) else entry[key]
+            found = [str(root / file) for file in files]
+            entry[key] = found[0] if isinstance(entry[key], str) else found
+            for file in found:
+                if not os.path.isfile(file):
+                    raise InputError(f"{file}, {'an' if key == 'image' else 'a'} {key} of {path}, does not exist.")
 
 
 def prepare_data(
@@ -100,12 +139,21 @@ def prepare_data(
         "seed": seed,
         "validation_fraction": validation_fraction,
     }
+    return on_first_process(lambda: _prepare(dataset_dir, Path(output_dir), made_for, patch_size))
+
+
+def on_first_process(work: Callable[[], dict]) -> dict:
+    """What ``work`` gives in process 0, in every process; the others wait for it.
+
+    Raises:
+        InputError: in every process, whatever ``work`` raises.
+    """
     if not (dist.is_available() and dist.is_initialized()):
-        return _prepare(dataset_dir, Path(output_dir), made_for, patch_size)
+        return work()
     answer: list = [None]
     if dist.get_rank() == 0:
         try:
-            answer[0] = _prepare(dataset_dir, Path(output_dir), made_for, patch_size)
+            answer[0] = work()
         except Exception as error:  # the others must not wait for ever
             answer[0] = InputError(str(error))
     dist.broadcast_object_list(answer)
@@ -115,7 +163,7 @@ def prepare_data(
 
 
 def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: Sequence[int] | int | None) -> dict:
-    source = Path(dataset_dir).expanduser() if dataset_dir else _make_phantoms(output / "phantom", made_for)
+    source = Path(dataset_dir).expanduser() if dataset_dir else make_phantoms(output / "phantom", made_for)
     given = source if source.suffix == ".json" else source / "datalist.json"
     path = given if given.is_file() else output / "datalist.json"
     if path != given and not _is_current(path, source, made_for):
@@ -128,7 +176,13 @@ def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: 
     return datalist
 
 
-def _make_phantoms(directory: Path, made_for: dict) -> Path:
+def make_phantoms(directory: Path, made_for: dict) -> Path:
+    """The folder of the images of the built-in data set, which is written to ``directory`` where it is not yet there.
+
+    Args:
+        directory: for all files of the data set.
+        made_for: with ``spatial_dims`` and ``seed``.
+    """
     images = directory / "images"
     if not images.is_dir():
         from .phantom import write_phantoms  # here, since real data needs none of it
@@ -169,62 +223,4 @@ def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None
         raise InputError(f"patch_size {size} has {len(size)} axes where the images of {path} have {len(shapes[0])}.")
     small = sum(any(have < want for have, want in zip(shape, size, strict=True)) for shape in shapes)
     if small:
-        print(f"{small} of {len(shapes)} images are smaller than the region of {_span([size])}: padded, unless resized")
-
-
-def summarize_datalist(datalist: dict) -> str:
-    """One line: how many images for training and validation, of how many patients, how many skipped and left out."""
-    training, validation = datalist["training"], datalist["validation"]
-    patients = {str(entry.get("patient", entry["image"])) for entry in [*training, *validation]}
-    rule = f" (by {datalist['patient_rule']})" if "patient_rule" in datalist else ""
-    counts = [
-        f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
-        f"{len(datalist.get('skipped', []))} skipped",
-        *(f"{count} of split {split} left out" for split, count in datalist.get("left_out", {}).items()),
-    ]
-    return ", ".join(counts)
-
-
-def describe_datalist(datalist: dict) -> str:
-    """A text table: one row a format and folder of images, or one row an image where there are at most 20 of them."""
-    entries = [(entry, key) for key in ("training", "validation") for entry in datalist[key]]
-    if len(entries) <= MAX_ROWS:
-        head = ["image", "split", "patient", "shape", "spacing mm", "intensity"]
-        rows = [[_label(entry["image"]), key, entry["patient"], *_spans([entry])] for entry, key in entries]
-    else:
-        head = ["format", "folder", "images", "shape", "spacing mm", "intensity"]
-        folders = {_folder(entry["image"]) for entry, _ in entries}
-        groups: dict[tuple[str, str], list[dict]] = {}
-        for entry, _ in entries:
-            folder = _folder(entry["image"]) if len(folders) <= MAX_ROWS else f"{len(folders)} folders"
-            groups.setdefault((_format(entry["image"]), folder), []).append(entry)
-        rows = [[*group, str(len(groups[group])), *_spans(groups[group])] for group in sorted(groups)]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows])
-
-
-def _label(image: Image) -> str:
-    return image if isinstance(image, str) else image[0] + (f" ({len(image)} files)" if len(image) > 1 else "")
-
-
-def _folder(image: Image) -> str:
-    return str(PurePosixPath(first_file(image)).parent)
-
-
-def _format(image: Image) -> str:
-    suffix = "DICOM" if not isinstance(image, str) else PurePosixPath(image.removesuffix(".gz")).suffix[1:].upper()
-    return {"NII": "NIfTI", "JPG": "JPEG"}.get(suffix, suffix)
-
-
-def _spans(entries: Sequence[dict]) -> list[str]:
-    """Shape, spacing and intensity of some images, each number as ``low-high`` where they differ."""
-    shapes = [entry["shape"] for entry in entries]
-    spacings = [entry["spacing"] for entry in entries if entry["spacing"]]
-    ranges = [entry["range"] for entry in entries]
-    intensity = f"{min(low for low, _ in ranges):g} to {max(high for _, high in ranges):g}"
-    return [_span(shapes), _span(spacings) if spacings else "-", intensity]
-
-
-def _span(rows: Sequence[Sequence[float]]) -> str:
-    axes = [(f"{min(axis):.4g}", f"{max(axis):.4g}") for axis in zip(*rows, strict=True)]
-    return " x ".join(low if low == high else f"{low}-{high}" for low, high in axes)
+        print(f"{small} of {len(shapes)} images are smaller than the region of {span([size])}: padded, unless resized")

@@ -6,12 +6,14 @@ A datalist is MONAI's: an object with the lists ``training`` and ``validation``,
 import os
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from .errors import InputError
 from .patients import choose_rule, choose_validation, find_patients, read_patient_table
 from .scans import FORMATS, Image, check_facts, find_images, first_file, measure_images
 
+LISTS = ("training", "validation", "test")
 VALIDATION_FRACTION = 0.1
 SPLITS = {"train": "training", "training": "training", "": "training"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
@@ -54,7 +56,7 @@ def make_datalist(
     Raises:
         InputError: if there is no usable image, or only one patient, or any unusable image where ``strict`` is set.
     """
-    _check_arguments(spatial_dims, in_channels, validation_fraction)
+    check_arguments(spatial_dims, in_channels, validation_fraction)
     root = Path(os.path.abspath(Path(directory).expanduser()))
     images = find_images(root)
     if not images:
@@ -66,8 +68,8 @@ def make_datalist(
         table = [(name, "") for name in find_patients(images, root, patient)]
     kept = [(image, *row) for image, row in zip(images, table, strict=True) if row[1].lower() in SPLITS]
     facts = measure_images([image for image, _, _ in kept], root, strict, workers)
-    spatial_dims = spatial_dims or _majority(facts)
-    rows, skipped = _sort_out(kept, facts, spatial_dims, in_channels, strict)
+    spatial_dims = spatial_dims or majority(facts)
+    rows, skipped = sort_out(kept, facts, spatial_dims, in_channels, strict)
     if not rows:
         first = skipped[0]["reason"] if skipped else "all belong to other splits of the patient table."
         raise InputError(f"{root} holds no usable image among {len(images)}; the first: {first}")
@@ -86,7 +88,12 @@ def make_datalist(
     return datalist
 
 
-def _check_arguments(spatial_dims: int | None, in_channels: int, validation_fraction: float | None) -> None:
+def check_arguments(spatial_dims: int | None, in_channels: int, validation_fraction: float | None) -> None:
+    """Nothing, where a datalist can be made with these.
+
+    Raises:
+        InputError: if one is out of range.
+    """
     if spatial_dims not in (None, 2, 3):
         raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
     if not isinstance(in_channels, int) or in_channels < 1:
@@ -97,19 +104,31 @@ def _check_arguments(spatial_dims: int | None, in_channels: int, validation_frac
         raise InputError(f"validation_fraction must lie between 0 and 1, got {validation_fraction!r}.")
 
 
-def _majority(facts: Sequence[dict | InputError]) -> int:
+def majority(facts: Sequence[dict | InputError]) -> int:
+    """The number of spatial dimensions that most images have, the smaller of two that are equally frequent."""
     counts = Counter(len(fact["shape"]) for fact in facts if isinstance(fact, dict))
     return max(sorted(counts), key=counts.__getitem__, default=0)
 
 
-def _sort_out(
+def sort_out(
     kept: Sequence[tuple[Image, str, str]],
     facts: Sequence[dict | InputError],
     spatial_dims: int,
     in_channels: int,
     strict: bool,
 ) -> tuple[list[tuple[dict, str]], list[dict]]:
-    """Entries with the split that a table gives them, and the skipped images with the reasons."""
+    """Entries with the split that a table gives them, and the skipped images with the reasons.
+
+    Args:
+        kept: image, patient and split of each.
+        facts: of each, from ``measure_each``.
+        spatial_dims: of the network.
+        in_channels: of the network.
+        strict: raise the first reason.
+
+    Raises:
+        InputError: if an image cannot be used and ``strict`` is set.
+    """
     rows, skipped = [], []
     for (image, patient, split), fact in zip(kept, facts, strict=True):
         try:
@@ -140,26 +159,42 @@ def _split(rows: Sequence[tuple[dict, str]], fraction: float | None, seed: int) 
     }
 
 
-def check_datalist(datalist: dict, name: str | Path = "the datalist") -> None:
+def check_datalist(
+    datalist: dict,
+    name: str | Path = "the datalist",
+    lists: Sequence[str] = LISTS[:2],
+    required: Sequence[str] = ("image",),
+) -> None:
     """Nothing, where the datalist can be trained on.
 
     Args:
         datalist: with ``training`` and ``validation``, lists of objects with ``image`` and, where known, ``patient``.
         name: what an error calls it.
+        lists: the lists that are looked at; ``test`` may be empty.
+        required: what every entry must have.
 
     Raises:
-        InputError: if a list is missing or empty, an ``image`` is missing, or a patient is in both lists.
+        InputError: if a list is missing or empty, an entry lacks something, or a patient is in two lists.
     """
-    for key in ("training", "validation"):
+    patients = {}
+    for key in lists:
         entries = datalist.get(key) if isinstance(datalist, dict) else None
-        if not isinstance(entries, list) or not entries:
+        if not isinstance(entries, list) or not (entries or key == "test"):
             raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
         for index, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not entry.get("image"):
-                raise InputError(f"{name} has no 'image' in entry {index} of {key!r}.")
-    training, validation = (
-        {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in ("training", "validation")
-    )
-    if both := sorted(training & validation, key=str):
-        names = ", ".join(map(str, both[:3])) + (", ..." if len(both) > 3 else "")
-        raise InputError(f"{name} has {len(both)} patients in both training and validation: {names}.")
+            _check_entry(entry, required, f"{name} has no {{}} in entry {index} of {key!r}.")
+        patients[key] = {entry["patient"] for entry in entries if "patient" in entry}
+    for one, other in combinations(lists, 2):
+        if both := sorted(patients[one] & patients[other], key=str):
+            raise InputError(f"{name} has {len(both)} patients in both {one} and {other}: {first_names(both)}.")
+
+
+def _check_entry(entry: object, required: Sequence[str], message: str) -> None:
+    for part in required:
+        if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
+            raise InputError(message.format(repr(part)))
+
+
+def first_names(names: Sequence[object]) -> str:
+    """The first three, joined by commas, and dots where there are more."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

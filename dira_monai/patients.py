@@ -54,7 +54,7 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
     if rule == "dicom":
         return [_dicom_patient(image, directory) for image in images]
     if rule == "file":
-        return [_stem(first_file(image)) for image in images]
+        return [stem(first_file(image)) for image in images]
     return [_need_folder(image, folder) for image, folder in zip(images, _folders(images), strict=True)]
 
 
@@ -71,7 +71,8 @@ def _need_folder(image: Image, folder: str | None) -> str:
     return folder
 
 
-def _stem(file: str) -> str:
+def stem(file: str) -> str:
+    """The file name without its suffix, or without both of ``.nii.gz``."""
     name = PurePosixPath(file).name
     return name[:-7] if name.lower().endswith(".nii.gz") else PurePosixPath(name).stem
 
@@ -100,24 +101,46 @@ def read_patient_table(
     Raises:
         InputError: if the file is missing or has no such columns, or if a file has two patients or splits.
     """
+    columns, cells = read_table(table, "patient table")
+    patient = pick_column(table, columns, "patient_column", patient_column, PATIENT_COLUMNS)
+    file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
+    rows: dict[str, tuple[str, str]] = {}
+    for row in cells:
+        name, found = row[file], (row[patient], row.get("split", ""))
+        if rows.setdefault(name, found) != found:
+            raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
+    return [next((rows[name] for name in image_names(image) if name in rows), ("", "")) for image in images]
+
+
+def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a CSV file with a header line, and its rows; cells lose blanks around them, missing ones are "".
+
+    Args:
+        table: CSV file in UTF-8.
+        kind: what an error calls it.
+
+    Raises:
+        InputError: if the file is missing, or not in UTF-8.
+    """
     if not Path(table).is_file():
-        raise InputError(f"the patient table {table} does not exist.")
-    with open(table, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = list(reader.fieldnames or [])
-        patient = _pick_column(table, columns, "patient_column", patient_column, PATIENT_COLUMNS)
-        file = _pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
-        rows: dict[str, tuple[str, str]] = {}
-        for row in reader:
-            name, found = (row[file] or "").strip(), ((row[patient] or "").strip(), (row.get("split") or "").strip())
-            if rows.setdefault(name, found) != found:
-                raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
-    return [next((rows[name] for name in _names(image) if name in rows), ("", "")) for image in images]
+        raise InputError(f"the {kind} {table} does not exist.")
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or [])
+            return columns, [{name: (row[name] or "").strip() for name in columns} for row in reader]
+    except UnicodeDecodeError as error:
+        raise InputError(f"the {kind} {table} is not in UTF-8: {error}.") from error
 
 
-def _pick_column(
+def pick_column(
     table: str | Path, columns: Sequence[str], option: str, wanted: str | None, defaults: Sequence[str]
 ) -> str:
+    """The wanted column, or the first of the usual ones that is there.
+
+    Raises:
+        InputError: if there is none; it names the option that says which.
+    """
     for name in [wanted] if wanted else defaults:
         if name in columns:
             return name
@@ -125,9 +148,10 @@ def _pick_column(
     raise InputError(f"{table} has no column {wish}; its columns are {', '.join(columns)}: name one by --{option}.")
 
 
-def _names(image: Image) -> list[str]:
+def image_names(image: Image) -> list[str]:
+    """What a table may call an image: path, name, name without suffix; of a DICOM series also its folder's two."""
     path = PurePosixPath(first_file(image))
-    names = [str(path), path.name, _stem(path.name)]
+    names = [str(path), path.name, stem(path.name)]
     return names if isinstance(image, str) else [*names, str(path.parent), path.parent.name]
 
 

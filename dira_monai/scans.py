@@ -1,9 +1,10 @@
 """Which images a folder holds, and whether one of them can be trained on."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from .dicom import group_series
 from .errors import InputError
 from .reader import SUFFIXES, ScanReader
 
+Item = TypeVar("Item")
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
@@ -81,6 +83,17 @@ def first_file(image: Image) -> str:
     return image if isinstance(image, str) else image[0]
 
 
+def read_image(image: Image, directory: str | Path = ".") -> tuple[np.ndarray, dict]:
+    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``.
+
+    Raises:
+        InputError: if the image is missing or unreadable.
+    """
+    reader = ScanReader()
+    files = [image] if isinstance(image, str) else image
+    return reader.get_data(reader.read([Path(directory, file) for file in files]))
+
+
 def measure_image(image: Image, directory: str | Path = ".") -> dict:
     """Facts of one image, read in full: ``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note``.
 
@@ -90,10 +103,15 @@ def measure_image(image: Image, directory: str | Path = ".") -> dict:
     Raises:
         InputError: if the image is missing, unreadable or constant, or if voxels are NaN or infinite.
     """
-    name = first_file(image)
-    reader = ScanReader()
-    files = [image] if isinstance(image, str) else image
-    array, meta = reader.get_data(reader.read([Path(directory, file) for file in files]))
+    return measure_array(first_file(image), *read_image(image, directory))
+
+
+def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
+    """The facts of ``measure_image`` of what ``read_image`` gives.
+
+    Raises:
+        InputError: if the image is constant, or if voxels are NaN or infinite.
+    """
     rank = len(meta["spatial_shape"])
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
@@ -116,11 +134,27 @@ def measure_image(image: Image, directory: str | Path = ".") -> dict:
 def measure_images(
     images: Sequence[Image], directory: str | Path, strict: bool = False, workers: int | None = None
 ) -> list[dict | InputError]:
-    """The facts of each image, or the error that says why it cannot be used; with a progress bar on a terminal.
+    """The facts of each image, or the error that says why it cannot be used: ``measure_each`` of ``measure_image``.
+
+    Raises:
+        InputError: the first one, if ``strict`` is set.
+    """
+    return measure_each(measure_image, images, directory, strict, workers)
+
+
+def measure_each(
+    measure: Callable[[Item, str | Path], dict],
+    items: Sequence[Item],
+    directory: str | Path,
+    strict: bool = False,
+    workers: int | None = None,
+) -> list[dict | InputError]:
+    """What ``measure`` finds of each item, or the error that it raises; with a progress bar on a terminal.
 
     Args:
-        images: relative to ``directory``.
-        directory: the folder of the images.
+        measure: takes an item and the folder.
+        items: images, relative to ``directory``, or what holds several of them.
+        directory: the folder of the images; errors name files relative to it.
         strict: raise the first error.
         workers: threads (the decoders release Python's lock), by default one a processor, at most 8.
 
@@ -128,15 +162,16 @@ def measure_images(
         InputError: the first one, if ``strict`` is set.
     """
 
-    def measure(image: Image) -> dict | InputError:
+    def attempt(item: Item) -> dict | InputError:
         try:
-            return measure_image(image, directory)
+            return measure(item, directory)
         except InputError as error:
-            return InputError(str(error).replace(f"{directory}{os.sep}", ""))
+            error.args = (str(error).replace(f"{directory}{os.sep}", ""),)
+            return error
 
     results = []
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
-        for result in tqdm(pool.map(measure, images), "checking images", len(images), leave=False, disable=None):
+        for result in tqdm(pool.map(attempt, items), "checking images", len(items), leave=False, disable=None):
             if strict and isinstance(result, InputError):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise result

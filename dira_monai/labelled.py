@@ -1,0 +1,207 @@
+"""Labeled datalists for fine-tuning: made on first use, checked, shown as a table, and cut down to few labels."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .datalist import find_root, make_absolute, make_phantoms, on_first_process, read_datalist, write_datalist
+from .errors import InputError
+from .label_listing import TEST_FRACTION, check_task, make_labelled_datalist
+from .label_maps import label_folder
+from .label_splits import check_labeled, check_overlap, count_classes, take_fraction, warn_of_absent_classes
+from .label_tables import find_table
+from .listing import LISTS, VALIDATION_FRACTION, check_datalist
+from .scans import find_files, first_file
+from .summaries import format_table
+
+__all__ = ["describe_labelled", "load_labelled", "make_labelled_datalist", "prepare_labelled"]
+
+FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
+MAX_REASONS = 3  # that are shown of what was skipped
+
+
+def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
+    """A labeled datalist from JSON, checked by ``check_labeled``; paths and other entries stay as they are.
+
+    A missing list ``test`` is taken as empty, and what the file does not say of its task as what is asked for.
+
+    Args:
+        path: JSON file.
+        asked: the arguments of ``FIXED``, as ``make_labelled_datalist`` takes them.
+
+    Raises:
+        InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
+    """
+    datalist = read_datalist(path)
+    check_datalist(datalist, path, required=("image", "label"))
+    for key in FIXED:
+        if datalist.get(key, asked[key]) != asked[key]:
+            raise InputError(f"{path} was made for {key} {datalist[key]} where {asked[key]} is asked for.")
+    datalist = {"test": [], **datalist, **{key: asked[key] for key in FIXED}}
+    check_labeled(datalist, path)
+    return datalist
+
+
+def prepare_labelled(
+    dataset_dir: str | None,
+    output_dir: str,
+    task: str,
+    spatial_dims: int,
+    in_channels: int,
+    class_names: Sequence[str],
+    seed: int,
+    *,
+    labels: str | None = None,
+    multi_label: bool = False,
+    label_threshold: float | None = None,
+    label_values: Sequence[float] | None = None,
+    label_column: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    patient: str = "auto",
+    test_fraction: float = TEST_FRACTION,
+    validation_fraction: float = VALIDATION_FRACTION,
+    label_fraction: float = 1.0,
+    label_subset: int = 0,
+    pretraining_list: str | None = None,
+    allow_overlap: bool = False,
+    exclude_patients_of: str | None = None,
+) -> dict:
+    """The labeled datalist that a bundle is fine-tuned on, with absolute paths; prints a table of it.
+
+    Without ``dataset_dir`` the built-in phantoms are written to ``output_dir/phantom``. A JSON file, or a
+    ``datalist.json`` in the folder, is used as it is; anything else goes through ``make_labelled_datalist``, whose
+    result is used again while arguments and files stay the same. ``output_dir/datalist.json`` holds the whole list in
+    the end, in any case. Among several processes the first one works and the others wait.
+
+    Args:
+        dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
+        output_dir: folder of the run.
+        task: "segmentation" or "classification".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the network.
+        class_names: see ``make_labelled_datalist``, as for all that is not named here.
+        seed: of the splits and the phantoms.
+        labels: folder or CSV file.
+        multi_label: an image may have any number of the classes.
+        label_threshold: label maps have class 1 where their value is above.
+        label_values: the value of each class in the label maps.
+        label_column: column of the CSV file.
+        label_map: class of a word in the CSV file.
+        patient: what tells patients apart.
+        test_fraction: part of the patients for test.
+        validation_fraction: part of the other patients for validation.
+        label_fraction: part of the training patients that is returned, see ``take_fraction``.
+        label_subset: seed of their choice.
+        pretraining_list: datalist of the pre-training, which must not hold test images or patients.
+        allow_overlap: say so, but go on where it does.
+        exclude_patients_of: a split of the table, whose patients are left out.
+
+    Raises:
+        InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in
+            every process.
+    """
+    asked = {
+        "task": task,
+        "spatial_dims": spatial_dims,
+        "in_channels": in_channels,
+        "class_names": class_names,
+        "multi_label": multi_label,
+        "label_threshold": label_threshold,
+        "label_values": label_values,
+        "label_column": label_column,
+        "label_map": label_map,
+        "labels": labels,
+        "patient": patient,
+        "test_fraction": test_fraction,
+        "validation_fraction": validation_fraction,
+        "seed": seed,
+        "exclude_patients_of": exclude_patients_of,
+    }
+
+    def work() -> dict:
+        datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)
+        print(describe_labelled(datalist))
+        overlap = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else []
+        part, told = take_fraction(datalist, label_fraction, label_subset)
+        print("\n".join([*warn_of_absent_classes(datalist), *overlap, *told, f"all of it: {path}"]))
+        return part
+
+    return on_first_process(work)
+
+
+def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> tuple[dict, Path]:
+    """The whole datalist with absolute paths, and the file in ``output`` that holds it."""
+    check_task(asked)
+    asked = json.loads(json.dumps(asked))  # tuples become lists, as they come out of the file
+    source, path = _find_source(dataset_dir, output, asked), output / "datalist.json"
+    given = source if source.suffix == ".json" else source / "datalist.json"
+    if given.is_file():
+        datalist = load_labelled(given, asked)
+        datalist["dataset_dir"] = str(find_root(datalist, given))
+        if given.resolve() != path.resolve():
+            write_datalist(datalist, path)
+    else:
+        wanted = {"dataset_dir": os.path.abspath(source), **asked}
+        if not _is_current(path, wanted):
+            made = make_labelled_datalist(source, **asked)
+            write_datalist(made | {"fingerprint": _fingerprint(wanted)}, path)
+        datalist = load_labelled(path, asked)
+    keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
+    make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
+    return datalist, path
+
+
+def _find_source(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> Path:
+    if dataset_dir:
+        return Path(dataset_dir).expanduser()
+    root = output / "phantom"
+    if root.is_dir():
+        print(f"No dataset_dir is given: using the synthetic phantoms in {root}, no real scans.")
+    return make_phantoms(root, asked).parent
+
+
+def _is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the datalist was made for these arguments from the files that are there now."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        same = all(kept[key] == value for key, value in wanted.items())
+        return same and kept["fingerprint"] == _fingerprint(wanted)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _fingerprint(wanted: Mapping[str, Any]) -> str:
+    """Changes with the name, size or date of any file that the datalist is made from."""
+    root, labels, patient = Path(wanted["dataset_dir"]), wanted["labels"], Path(wanted["patient"])
+    folders = [root]
+    tables = [patient] if patient.suffix.lower() == ".csv" else []
+    if wanted["task"] == "classification":
+        tables += [table for table in [find_table(root, labels)] if table]
+    elif labels:
+        folders.append(label_folder(root, labels))
+    files = [folder / name for folder in folders for names in find_files(folder) for name in names]
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in [*files, *tables]]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def describe_labelled(datalist: dict) -> str:
+    """A text table of images, patients and images with each class in each list, and what was skipped and left out."""
+    lists = {key: datalist[key] for key in LISTS}
+    patients = {key: {str(entry.get("patient", first_file(entry["image"]))) for entry in lists[key]} for key in LISTS}
+    counts = count_classes(datalist)
+    rows = [
+        ["", *LISTS],
+        ["images", *(str(len(lists[key])) for key in LISTS)],
+        ["patients", *(str(len(patients[key])) for key in LISTS)],
+    ]
+    for number, name in enumerate(datalist["class_names"]):
+        rows.append([f"  {name}", *(str(known[number]) if (known := counts[key]) else "?" for key in LISTS)])
+    skipped = datalist.get("skipped", [])
+    lines = [format_table(rows), f"{len(skipped)} skipped, patients by {datalist.get('patient_rule', 'the list')}"]
+    lines += [f"skipped: {entry['reason']}" for entry in skipped[:MAX_REASONS]]
+    lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
+    lines += [f"left out: {count} {reason}" for reason, count in datalist.get("left_out", {}).items()]
+    return "\n".join(lines)
