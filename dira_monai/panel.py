@@ -1,5 +1,6 @@
 """Pictures of restorations for a person to look at."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,20 @@ TITLE = 22  # height of the line of text above the tiles, pixels
 GAP = 6  # between tiles, pixels
 
 
-def middle_slices(image: Tensor) -> np.ndarray:
-    """One 2D picture of a channel, (rows, columns): a 2D image upright, of a volume the three middle slices.
+def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndarray:
+    """One 2D picture of a channel, (rows, columns): a 2D image upright, of a volume three slices.
 
     Images have their first axis from left to right as MONAI's readers give them. Volumes in RAS orientation are shown
     as radiologists do, the patient's right on the left side: axial beside coronal above sagittal.
+
+    Args:
+        image: one channel, (*spatial).
+        center: voxel that the slices go through; by default the middle.
     """
     array = image.float().cpu().numpy()
     if array.ndim == 2:
         return array.T
-    x, y, z = (n // 2 for n in array.shape)
+    x, y, z = center or (n // 2 for n in array.shape)
     axial, coronal, sagittal = (s.T[::-1, ::-1] for s in (array[:, :, z], array[:, y, :], array[x, :, :]))
     height = max(axial.shape[0], coronal.shape[0] + sagittal.shape[0])
     width = max(coronal.shape[1], sagittal.shape[1])

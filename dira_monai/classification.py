@@ -1,0 +1,81 @@
+"""The loss of classifiers and the weights of their classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .distributed import average_scalars
+from .errors import InputError
+
+
+def class_weights(labels: Sequence[Any], weights: str | Sequence[float] | None, count: int) -> list[float] | None:
+    """Weights of the classes of a classifier.
+
+    Args:
+        labels: of the training images: class numbers, or lists of 0, 1 and None (not known).
+        weights: None: all alike; "balanced": inversely proportional to frequency, 1 on average over the images for
+            class numbers, and the ratio of negative to positive images for lists; or a list of numbers.
+        count: number of classes.
+
+    Raises:
+        InputError: if ``weights`` is another word or has another length, or if a class to balance has no image.
+    """
+    if weights is None or not isinstance(weights, str):
+        if weights is not None and (len(weights) != count or min(weights) < 0):
+            raise InputError(f"class_weights must be {count} numbers from 0, one a class, got {list(weights)}")
+        return None if weights is None else [float(w) for w in weights]
+    if weights != "balanced":
+        raise InputError(f"class_weights must be None, a list or 'balanced', got {weights!r}")
+    frequency = _frequency(labels, count)
+    if not all(share > 0 for share in frequency):
+        raise InputError(f"class_weights 'balanced': class {frequency.index(0)} has no image in training")
+    if isinstance(labels[0], int):
+        return [1 / (count * share) for share in frequency]
+    return [(1 - share) / share for share in frequency]
+
+
+def _frequency(labels: Sequence[Any], count: int) -> list[float]:
+    """Share of each class among the images whose label is known."""
+    if isinstance(labels[0], int):
+        return [sum(label == c for label in labels) / len(labels) for c in range(count)]
+    known = [[label[c] for label in labels if label[c] is not None] for c in range(count)]
+    return [sum(column) / max(1, len(column)) for column in known]
+
+
+class ClassificationLoss(nn.Module):
+    """Cross-entropy of classes that exclude each other, or of labels that are each present, absent or not known.
+
+    Means are taken over all processes' images, so that two processes have the gradient of one.
+
+    Attributes:
+        multi_label: False: softmax, and targets are one-hot; True: sigmoid of each class, and targets are 0, 1 or NaN
+            where the label is not known, which costs nothing.
+        weight: of each class; for multi-label the weight of its positives.
+        label_smoothing: share of the target that is spread over the classes, or moved towards 1/2 for multi-label.
+    """
+
+    def __init__(
+        self, multi_label: bool = False, weight: Sequence[float] | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.multi_label = multi_label
+        self.label_smoothing = label_smoothing
+        self.weight: Tensor | None
+        self.register_buffer("weight", None if weight is None else torch.tensor(weight), persistent=False)
+
+    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of logits (B, classes) and targets of the same shape."""
+        weight = torch.ones_like(pred[0]) if self.weight is None else self.weight.to(pred)
+        known = ~target.isnan()
+        target = torch.where(known, target, 0.0).to(pred.dtype)
+        smooth = 0.5 if self.multi_label else 1 / pred.shape[1]
+        soft = target * (1 - self.label_smoothing) + smooth * self.label_smoothing
+        if self.multi_label:
+            losses = nn.functional.binary_cross_entropy_with_logits(pred, soft, reduction="none", pos_weight=weight)
+            total, count = (losses * known).sum(), known.sum()
+        else:
+            total = -(weight * soft * pred.log_softmax(dim=1)).sum()
+            count = (weight * target).sum()
+        return total / average_scalars({"count": count.to(pred)})["count"].clamp(min=1e-8)
