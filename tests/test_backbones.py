@@ -19,6 +19,7 @@ from dira_monai.backbones import (
 )
 from dira_monai.errors import InputError
 from dira_monai.genesis import GenesisUNet
+from dira_monai.layouts import smp_to_stock
 
 
 def flexible_unet(spatial_dims):
@@ -268,26 +269,11 @@ def test_instance_norm_of_the_decoder_does_not_matter():
     check_patch_size(basic_unet(2, norm="batch"), [16, 16])
 
 
-def published_to_stock(state):
-    """Names and channel order of the published 2D U-Net turned into those of FlexibleUNet."""
-    upsampled_channels = {f"decoder.blocks.{block}.conv1.0.weight": n for block, n in enumerate([2048, 256, 128, 64])}
-    result = {}
-    for key, tensor in state.items():
-        if key in upsampled_channels:  # the published block puts the skip map last, the stock one first
-            tensor = torch.cat(tensor.tensor_split([upsampled_channels[key]], dim=1)[::-1], dim=1)
-        match = re.fullmatch(r"(decoder\.blocks\.\d)\.conv([12])\.([01])\.(\w+)", key)
-        if match:
-            block, conv, layer, name = match.groups()
-            key = f"{block}.convs.conv_{int(conv) - 1}.{['conv', 'adn.N'][int(layer)]}.{name}"
-        result[key] = tensor
-    return result
-
-
 def test_flexible_unet_gives_the_published_maps_and_logits():
     network = FlexibleUNet(
         3, 1, "resnet50", spatial_dims=2, pre_conv=None, norm=("batch", {"eps": 1e-5, "momentum": 0.1})
     )
-    network.load_state_dict(published_to_stock(filled(layout("dira_unet_resnet50_keys.json"), 2000)))
+    network.load_state_dict(smp_to_stock(filled(layout("dira_unet_resnet50_keys.json"), 2000)))
     network.eval()
     with torch.no_grad():
         features = encode(network, 0.5 + 0.1 * normal(51, (2, 3, 64, 64)))

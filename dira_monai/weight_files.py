@@ -1,0 +1,78 @@
+"""State dicts out of the files that hold them: plain, in a checkpoint, in a bundle's folder or archive."""
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import load_weights
+from .errors import InputError
+
+WRAPPERS = ("network", "state_dict", "model")
+
+
+def read_weights(path: str | Path) -> Any:
+    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read with ``weights_only=True``.
+
+    Raises:
+        InputError: if it is missing, not readable, holds Python objects that could run code, or if an
+            archive holds no such entry or several.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "models" / "model.pt"
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return _read_archive(path)
+    try:
+        return load_weights(path)
+    except InputError as error:
+        _refuse_objects(error.__cause__, path)
+        raise
+
+
+def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in the content of a file, and the names of whatever else is in there.
+
+    It is the entry network, state_dict or model, where there is one of these, else the content itself.
+
+    Raises:
+        InputError: if there is none, or a number in it is NaN or infinite.
+    """
+    entries = content if isinstance(content, Mapping) else {}
+    wrapper = next((name for name in WRAPPERS if isinstance(entries.get(name), Mapping)), None)
+    inner = entries if wrapper is None else entries[wrapper]
+    state = {key: tensor for key, tensor in inner.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
+    if not state:
+        raise InputError(f"{path}: holds no state dict, neither plain nor as one of the entries {', '.join(WRAPPERS)}")
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
+    return state, [str(key) for key in dict.fromkeys((*inner, *entries)) if key not in state and key != wrapper]
+
+
+def _read_archive(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/model\.pt", name)]
+            content = archive.read(found[0]) if len(found) == 1 else b""
+        if len(found) == 1:
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        _refuse_objects(error, path)
+        raise InputError(f"{path}: cannot be read as a bundle archive ({type(error).__name__})") from error
+    raise InputError(f"{path}: a bundle archive must hold one NAME/models/model.pt, got {len(found)}")
+
+
+def _refuse_objects(error: BaseException | None, path: Path) -> None:
+    unsafe = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, UnpicklingError) and unsafe:
+        raise InputError(
+            f"{path}: holds a Python object ({unsafe[1]}) besides tensors, and such a file is never loaded, since that "
+            f"can run code; ask its author for the state dict alone, or save that again where you trust the file"
+        ) from error
