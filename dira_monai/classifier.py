@@ -1,0 +1,81 @@
+"""A trained classifier, built from the configuration of its bundle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from torch import nn
+
+from .checkpoint import load_module, load_weights
+from .errors import InputError, find_input_error
+
+
+class Classifier(NamedTuple):
+    """A trained classifier, as the configuration of its bundle describes it."""
+
+    network: nn.Module  # with its weights, on its device
+    preprocessing: Compose  # from a file to the network's input, of the dictionary key image
+    class_names: list[str]
+    config: Path  # inference.json
+    weights: Path
+    root: Path  # folder of the bundle
+
+
+def read_classifier(
+    bundle: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    device: str | None = None,
+) -> Classifier:
+    """The classifier of a bundle.
+
+    Args:
+        bundle: its folder, or its inference.json, which has ``class_names``, ``network_def``, ``preprocessing``,
+            ``device`` and ``ckpt_dir``.
+        overrides: values of the configuration to replace, by their ids.
+        weights: plain state dict; None: ``model.pt`` in ``ckpt_dir``.
+        device: such as cpu or cuda:0; None: that of the configuration.
+
+    Raises:
+        InputError: if there is no such file, an id is missing, something cannot be built, or the weights do not fit.
+    """
+    config = Path(bundle) / "configs" / "inference.json" if Path(bundle).is_dir() else Path(bundle)
+    if not config.is_file():
+        raise InputError(f"{config} does not exist; name the folder of a bundle or its inference.json.")
+    folder = config.resolve().parent
+    root = folder.parent if folder.name == "configs" else folder
+    parser = ConfigParser()
+    try:
+        parser.read_config(config)
+    except ValueError as error:
+        raise InputError(f"{config} cannot be read as JSON ({error}).") from error
+    replaced = {"bundle_root": str(root)} | dict(overrides or {}) | ({} if device is None else {"device": device})
+    for name, value in replaced.items():
+        if name not in parser and name not in ("bundle_root", "device"):
+            raise InputError(f"{config} has no value {name!r} to replace by {value!r}.")
+        parser[name] = value
+    network = _place(_build(parser, "network_def", config), _build(parser, "device", config))
+    path = Path(weights) if weights else Path(_build(parser, "ckpt_dir", config), "model.pt")
+    load_module(network, load_weights(path), path, type(network).__name__)
+    names = [str(name) for name in _build(parser, "class_names", config)]
+    return Classifier(network, _build(parser, "preprocessing", config), names, config, path, root)
+
+
+def _build(parser: ConfigParser, name: str, config: Path) -> Any:
+    if name not in parser:
+        raise InputError(f"{config} has no value {name!r}, which localization needs.")
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:  # whatever the expressions of a configuration raise
+        cause = str(find_input_error(error) or error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{config}: {name} cannot be built ({cause}).") from error
+
+
+def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
+    try:
+        return network.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        raise InputError(f"device {device} cannot be used ({str(error).splitlines()[0]}).") from error
