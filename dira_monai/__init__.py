@@ -8,14 +8,18 @@ __version__ = "0.1.0"
 from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
 from .bundle import bundle_root, inference_items
 from .checkpoint import Checkpoint, StrictCheckpointLoader, load_weights
+from .classification import ClassificationLoss, class_weights
 from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from .datalist import load_datalist, make_datalist, prepare_data
 from .distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
 from .distributed import rank, synchronize_batch_norm, world_size
 from .errors import InputError, plain_errors, refuse_json_words
 from .evaluator import DiRAEvaluator
+from .finetuning import EarlyStop, FineTuner, SeededCacheDataset, check_output, layer_groups
 from .genesis import GenesisUNet
 from .intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
+from .label_panel import LabelPanel
+from .labelled import prepare_labelled
 from .losses import discriminator_loss, generator_loss, info_nce
 from .monitors import collapse, psnr, set_accuracy, set_contrastive
 from .objectives import MoCo
@@ -24,3 +28,4 @@ from .progress import EvaluationReport, TrainingLog
 from .spatial import ElasticDeformation, RandomResizedCrop
 from .trainer import DiRATrainer, trainable
 from .views import RandDistortiond, Views
+from .weights import load_pretrained

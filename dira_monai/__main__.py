@@ -14,7 +14,9 @@ from fire.decorators import SetParseFns
 
 from .datalist import MAX_ROWS, describe_datalist, make_datalist, summarize_datalist, write_datalist
 from .errors import InputError
+from .label_command import labelled
 from .scans import first_file
+from .scores import compare_scores
 
 
 class _Lines:
@@ -114,10 +116,114 @@ def phantom(directory: str, *, kind: str = "ct", count: int = 24, seed: int = 0)
     yield f"{count} {kind} phantoms in {Path(directory) / 'images'}"
 
 
+@_later
+@SetParseFns(str, bundle=str, dataset_dir=str, output_dir=str, boxes=str, masks=str, finding=str, datalist=str)
+def localize(
+    bundle: str,
+    *,
+    dataset_dir: str,
+    output_dir: str,
+    boxes: str | None = None,
+    masks: str | None = None,
+    finding: str | None = None,
+    datalist: str | None = None,
+    overrides: dict | None = None,
+    weights: str | None = None,
+    target_layer: str | None = None,
+    threshold: float = 0.5,
+    component: str = "largest",
+    patient: str = "auto",
+    label_map: dict | None = None,
+    allow_leak: bool = False,
+    device: str | None = None,
+    pictures: int = 8,
+) -> Iterator[str]:
+    """Compare where a trained classifier looks (Grad-CAM) with boxes that a person drew.
+
+    Args:
+        bundle: folder of the classifier's bundle, or its inference.json.
+        dataset_dir: folder of the images.
+        output_dir: folder for localization.json, localization.csv and localization.png.
+        boxes: CSV file with the columns file, finding, x, y, w, h (or left, top, right, bottom).
+        masks: folder of label maps named like the images, instead of boxes.
+        finding: class that all labels of the masks stand for; by default the label's number is mapped by label_map.
+        datalist: JSON file that the classifier was trained with; by default output/datalist.json in the bundle.
+        overrides: values of inference.json to replace, such as "{'image_size': [96, 96]}".
+        weights: by default models/model.pt in the bundle.
+        target_layer: whose features make the map; by default layer4, or the last one before the pooling.
+        threshold: of the map, which lies in 0 to 1.
+        component: largest (one box, around the largest component) or each (one box a component).
+        patient: auto, dicom, folder, file, or a CSV file with the columns file and patient.
+        label_map: from words of the table to classes, or None to leave rows out: "{'Infiltrate': 'Infiltration'}".
+        allow_leak: report images whose patients were trained on instead of refusing them.
+        device: such as cpu or cuda:0; by default that of inference.json.
+        pictures: how many cases are drawn.
+    """
+    options = {name: value for name, value in locals().items() if name != "bundle"}
+    from .localization_report import describe_report  # here, since the other commands need none of it
+    from .localize import localize as run
+
+    yield from describe_report(run(bundle, **options))
+    yield f"{output_dir}: localization.json, localization.csv{', localization.png' if pictures else ''}"
+
+
+@_later
+@SetParseFns(str, file=str, output=str)
+def import_weights(file: str, *, output: str) -> Iterator[str]:
+    """Turn a published weight file into a plain state dict of a stock network, which the bundles take as pretrained.
+
+    Known are the U-Nets of DiRA (2D), Models Genesis and TransVW (3D) and the ResNets of MoCo, Barlow Twins, SimSiam,
+    torchvision and MedicalNet.
+
+    Args:
+        file: published file or training checkpoint; it is never loaded unsafely.
+        output: file to write.
+    """
+    from .published import import_weights as run  # here, since the other commands need none of it
+
+    yield from run(file, output)
+
+
+@_later
+@SetParseFns(str, file=str, output=str, layout=str)
+def export_weights(file: str, *, output: str, layout: str) -> Iterator[str]:
+    """Write the weights of a FlexibleUNet or a ResNet in names that other libraries read.
+
+    Args:
+        file: model.pt, encoder.pt or checkpoint.pt of a run.
+        output: file to write.
+        layout: torchvision (the encoder, without fc) or smp (the whole U-Net, for segmentation_models_pytorch).
+    """
+    from .published import export_weights as run  # here, since the other commands need none of it
+
+    yield from run(file, output, layout)
+
+
+@_later
+def scores(*runs: str) -> Iterator[str]:
+    """Print the test metrics of fine-tuning runs side by side, and where their pictures are.
+
+    Args:
+        runs: output folders of runs that were evaluated.
+    """
+    yield compare_scores([str(run) for run in runs])
+
+
 def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
     try:
-        fire.Fire({"datalist": datalist, "phantom": phantom}, name="dira_monai")
+        fire.Fire(
+            {
+                "datalist": datalist,
+                "labelled": _later(labelled),
+                "phantom": phantom,
+                "localize": localize,
+                "scores": scores,
+                "import-weights": import_weights,
+                "export-weights": export_weights,
+            },
+            name="dira_monai",
+        )
     except InputError as error:
         sys.exit(f"error: {error}")
 
