@@ -1,0 +1,394 @@
+"""The fine-tuning bundles as a user runs them: training, transfer, evaluation and inference without the package."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from PIL import Image
+from running import TORCHRUN, assert_equal_states, command_of, execute, load
+
+from dira_monai.errors import InputError, find_input_error
+
+ROOT = Path(__file__).parents[1]
+TASKS = ("segmentation", "classification")
+KINDS = [(task, dims) for task in TASKS for dims in (2, 3)]
+SMALL = {
+    "batch_size": 2,
+    "epoch_length": 2,
+    "max_epochs": 2,
+    "warmup_epochs": 0,
+    "test_fraction": 0.25,
+    "validation_fraction": 0.34,
+}
+OWN = {
+    ("segmentation", 2): {
+        "network_def#backbone": "resnet10",
+        "patch_size": [32, 32],
+        "image_size": [32, 32],
+        "class_names": ["background", "blob"],
+    },
+    ("segmentation", 3): {
+        "network_def#features": [4, 4, 8, 8, 8, 4],
+        "patch_size": [32, 32, 16],
+        "class_names": ["background", "blob", "core"],
+    },
+    ("classification", 2): {
+        "network_def#_target_": "resnet10",
+        "image_size": [32, 32],
+        "class_names": ["dark", "bright"],
+    },
+    ("classification", 3): {
+        "features": [4, 4, 8, 8, 8, 4],
+        "image_size": [32, 32, 32],
+        "class_names": ["dark", "bright"],
+    },
+}
+FOR_INFERENCE = ("network_def", "features", "patch_size", "image_size", "class_names")  # of these options
+
+
+def bundle(task, dims):
+    return ROOT / f"bundles/dira_finetune_{task}_{dims}d"
+
+
+def config(kind, name):
+    return json.loads((bundle(*kind) / "configs" / f"{name}.json").read_text())
+
+
+def write_image(folder, name, array):
+    """8-bit PNG of an array whose first axis goes to the right, or NIfTI with voxels of 2 x 1 x 1.5 mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if array.ndim == 2:
+        Image.fromarray(array.T.astype(np.uint8)).save(folder / f"{name}.png")
+    else:
+        nib.save(nib.Nifti1Image(array.astype(np.int16), np.diag([-2.0, 1.0, 1.5, 1.0])), folder / f"{name}.nii.gz")
+
+
+def write_data(folder, dims, count=16):
+    """Images of a bright blob with its label map, and a table that says which images are bright."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in (36, 40, 20)[:dims]], indexing="ij"))
+    rows = ["file,label"]
+    for case in range(count):
+        center = np.array([18, 20, 10][:dims]).reshape(-1, *[1] * dims) + rng.integers(-3, 4)
+        distance = np.sqrt(((grid - center) ** 2).sum(0))
+        image = 60 + 90 * (distance < 9) + 40 * (case % 2) + rng.normal(0, 8, distance.shape)
+        label = (distance < 9).astype(int) + (distance < 5)
+        if dims == 2:
+            write_image(folder / "images", f"case{case}", image.clip(0, 255))
+            write_image(folder / "labels", f"case{case}", 255 * (label > 0))
+        else:
+            write_image(folder / "images", f"case{case}", 10 * image - 1000)
+            write_image(folder / "labels", f"case{case}", label)
+        rows.append(f"case{case}{'.png' if dims == 2 else '.nii.gz'},{('dark', 'bright')[case % 2]}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return {dims: write_data(tmp_path_factory.mktemp(f"labeled{dims}"), dims) for dims in (2, 3)}
+
+
+def overrides(kind, scans, folder, **more):
+    paths = {
+        "dataset_dir": str(scans[kind[1]]),
+        "output_dir": str(folder / "out"),
+        "ckpt_dir": str(folder / "models"),
+    }
+    return SMALL | OWN[kind] | paths | more
+
+
+def train(kind, options):
+    monai.bundle.run(config_file=str(bundle(*kind) / "configs/train.json"), **options)
+
+
+def later(kind, options):
+    """The part of a training's options that evaluation and inference need as well."""
+    own = {key: value for key, value in OWN[kind].items() if key.split("#")[0] in FOR_INFERENCE}
+    return own | {"ckpt_dir": options["ckpt_dir"]}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+def trained(request, scans, tmp_path_factory):
+    """A finished small run: its kind, folder and options."""
+    folder = tmp_path_factory.mktemp("tuned")
+    options = overrides(request.param, scans, folder)
+    train(request.param, options)
+    return request.param, folder, options
+
+
+@pytest.fixture(scope="module")
+def blocked(tmp_path_factory):
+    """A folder that, first on the path, makes the import of this package fail."""
+    folder = tmp_path_factory.mktemp("blocked")
+    (folder / "dira_monai.py").write_text("raise ImportError('dira_monai is not installed here')\n")
+    return str(folder)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_2d_and_3d_share_their_body(task):
+    bodies = []
+    for dims in (2, 3):
+        names = list(content := config((task, dims), "train"))
+        bodies.append({name: content[name] for name in names[names.index("imports") :]})
+    assert bodies[0] == bodies[1]
+    for name in ("evaluate.json", "multi_gpu_train.json", "logging.conf"):
+        assert len({(bundle(task, dims) / "configs" / name).read_text() for dims in (2, 3)}) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_header_value_is_documented(kind):
+    names = list(config(kind, "train"))
+    text = (ROOT / "docs/finetuning.md").read_text()
+    assert [name for name in names[: names.index("imports")] if f"`{name}" not in text] == []
+
+
+def targets(content):
+    if isinstance(content, dict):
+        yield from [content["_target_"]] if "_target_" in content else []
+        for value in content.values():
+            yield from targets(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from targets(value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["inference", "evaluate"])
+def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
+    content = config(kind, name)
+    assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
+    content.pop("_desc_", None)
+    assert "dira_monai" not in json.dumps(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_train_and_inference_agree(kind):
+    train, inference = config(kind, "train"), config(kind, "inference")
+    shared = set(list(train)[: list(train).index("imports")]) & set(inference)
+    assert shared >= {"class_names", "image_size", "intensity_range", "spacing", "axcodes", "network_def"}
+    for key in shared - {"output_dir", "dataset_dir"}:
+        assert train[key] == inference[key], key
+    pred = config(kind, "metadata")["network_data_format"]["outputs"]["pred"]
+    assert list(pred["channel_def"].values()) == train["class_names"]
+    assert pred["num_channels"] == len(train["class_names"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metadata_satisfies_the_schema(kind):
+    text = (bundle(*kind) / "configs/metadata.json").read_text()
+    schema = json.loads((ROOT / "tests/golden/meta_schema_20220324.json").read_text())
+    # the newest schema, which renamed this one key, cannot be had offline
+    jsonschema.validate(json.loads(text.replace("required_packages_version", "optional_packages_version")), schema)
+    metadata = json.loads(text)
+    assert metadata["version"] in metadata["changelog"]
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = metadata["required_packages_version"] | {"torch": metadata["pytorch_version"]}
+    assert {name: constraints.get(name, version) for name, version in pins.items()} == pins
+
+
+def test_a_run_leaves_weights_pictures_and_figures(trained):
+    (task, _), folder, options = trained
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"models/model.pt", "models/checkpoint.pt", "models/model_last.pt"} <= files
+    assert {"out/panel.png", "out/panels/epoch_0002.png", "out/metrics.csv", "out/datalist.json"} <= files
+    rows = list(csv.DictReader((folder / "out/metrics.csv").open()))
+    names = options["class_names"]
+    key = {"segmentation": "val_mean_dice", "classification": "val_mean_auc"}[task]
+    metrics = [f"val_dice_{n}" for n in names[1:]] if task == "segmentation" else [f"val_auc_{n}" for n in names]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in [key, *metrics] if row[name] != "nan")
+    best = max(range(2), key=lambda i: float(rows[i][key]))
+    if best == 1:
+        assert_equal_states(load(folder / "models/model.pt"), load(folder / "models/model_last.pt"))
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_no_property_is_missing(trained, name):
+    kind, _, options = trained
+    own = options if name == "train" else later(kind, options) | {"dataset_dir": options["dataset_dir"] + "/images"}
+    workflow = ConfigWorkflow(
+        config_file=str(bundle(*kind) / f"configs/{name}.json"),
+        workflow_type={"train": "train", "inference": "infer"}[name],
+        **own,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_network_passes_monais_checks(trained, tmp_path):
+    kind, folder, options = trained
+    configs = bundle(*kind) / "configs"
+    own = {key: value for key, value in later(kind, options).items() if key != "ckpt_dir"}
+    arguments = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")}
+    if kind != ("segmentation", 3):  # the metadata count the default classes
+        monai.bundle.verify_net_in_out(net_id="network_def", device="cpu", **arguments, **own)
+    script = tmp_path / "model.ts"
+    weights = str(folder / "models/model.pt")
+    monai.bundle.ckpt_export(net_id="network_def", filepath=str(script), ckpt_file=weights, **arguments, **own)
+    parser = ConfigParser(json.loads((configs / "inference.json").read_text()))
+    parser.update(own)
+    plain = parser.get_parsed_content("network_def").eval()
+    plain.load_state_dict(load(weights))
+    image = torch.rand(1, 1, *options.get("patch_size", options.get("image_size")))
+    torch.testing.assert_close(torch.jit.load(str(script)).eval()(image), plain(image))
+
+
+def read(path):
+    """Array with the first axis to the right, as MONAI has it."""
+    return np.asarray(Image.open(path)).T if path.suffix == ".png" else np.asarray(nib.load(path).dataobj)
+
+
+def dice(truth, pred):
+    return 2 * (truth & pred).sum() / (truth.sum() + pred.sum())
+
+
+def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blocked, tmp_path):
+    kind, folder, options = trained
+    task, dims = kind
+    own = later(kind, options)
+    result = execute(
+        command_of(bundle(*kind), ["train", "evaluate"], own | {"output_dir": options["output_dir"]}),
+        PYTHONPATH=blocked,
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = dict(line.split(",") for line in (folder / "out/evaluation/metrics.csv").read_text().split())
+    dataset = Path(options["dataset_dir"])
+    predicted = execute(
+        command_of(
+            bundle(*kind), ["inference"], own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}
+        ),
+        PYTHONPATH=blocked,
+    )
+    assert predicted.returncode == 0, predicted.stderr
+    listed = json.loads((folder / "out/datalist.json").read_text())["test"]
+    if task == "classification":
+        rows = list(csv.DictReader((tmp_path / "probabilities.csv").open()))
+        assert list(rows[0]) == ["file", "dark", "bright"]
+        told = {Path(row["file"]).name: [float(row["dark"]), float(row["bright"])] for row in rows}
+        assert len(told) == 16
+        assert all(sum(p) == pytest.approx(1, abs=1e-4) for p in told.values())
+        again = (folder / "out/evaluation/predictions.csv").read_text().split()
+        for name, *values in (line.split(",") for line in again):
+            assert told[Path(name).name] == pytest.approx([float(v) for v in values], abs=1e-4)
+        assert len(again) == len(listed)
+        return
+    scores = []
+    for entry in listed:
+        source, label = dataset / entry["image"], read(dataset / entry["label"])
+        saved = tmp_path / (source.name.split(".")[0] + "_seg" + "".join(source.suffixes))
+        pred = read(saved)
+        assert pred.shape == label.shape
+        if dims == 3:
+            np.testing.assert_allclose(nib.load(saved).affine, nib.load(source).affine)
+        label = label > 127 if dims == 2 else label
+        scores.append([dice(label == c, pred == c) for c in range(1, len(options["class_names"]))])
+    scores = np.array(scores)
+    assert float(metrics["val_mean_dice"]) == pytest.approx(scores.mean(), abs=1e-5)
+    for column, name in enumerate(options["class_names"][1:]):
+        assert float(metrics[f"val_dice_{name}"]) == pytest.approx(scores[:, column].mean(), abs=1e-5)
+    assert {"val_hd95_mm", "val_surface_dice"} <= metrics.keys()
+
+
+@pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
+def test_resumed_run_equals_unbroken_run(kind, scans, tmp_path):
+    fixed = {"lr_scheduler#t_total": 4, "layer_decay": 0.7, "freeze_epochs": 1, "gradient_clip": 1.0}
+    whole = overrides(kind, scans, tmp_path / "whole", **fixed)
+    train(kind, whole)
+    broken = overrides(kind, scans, tmp_path / "broken", **fixed)
+    train(kind, broken | {"max_epochs": 1})
+    train(kind, broken | {"resume": True})
+    for name in ("checkpoint.pt", "model.pt"):
+        assert_equal_states(*(load(tmp_path / run / "models" / name) for run in ("broken", "whole")))
+    rows = [list(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("broken", "whole")]
+    for first, second in zip(*rows, strict=True):
+        assert first | {"images_per_second": ""} == second | {"images_per_second": ""}
+
+
+@pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
+def test_two_processes_train_like_one(kind, scans, tmp_path):
+    two = overrides(kind, scans, tmp_path / "two", max_epochs=1)
+    result = execute(command_of(bundle(*kind), ["train", "multi_gpu_train"], two, TORCHRUN))
+    assert result.returncode == 0, result.stderr
+    train(kind, overrides(kind, scans, tmp_path / "one", max_epochs=1, batch_size=4))
+    rows = [next(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("two", "one")]
+    names = [name for name in rows[0] if name == "loss" or name.startswith("val_mean")]
+    assert len(names) >= 2
+    first, second = ([float(row[name]) for name in names] for row in rows)
+    assert first == pytest.approx(second, abs=1e-4)
+    for a, b in zip(*(load(tmp_path / run / "models/model.pt").values() for run in ("two", "one")), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def pretrained_weights(kind, options, folder):
+    """Weights as the pre-training bundle for as many axes leaves them: of the network with one output."""
+    own = {key: value for key, value in options.items() if key.startswith("network_def")}
+    if kind == ("classification", 3):
+        own = {"network_def#features": options["features"]}
+    elif kind == ("classification", 2):
+        own = {"network_def#backbone": options["network_def#_target_"]}
+    parser = ConfigParser(json.loads((ROOT / f"bundles/dira_pretrain_{kind[1]}d/configs/inference.json").read_text()))
+    parser.update(own)
+    torch.manual_seed(7)
+    network = parser.get_parsed_content("network_def")
+    torch.save(network.state_dict(), folder / "model.pt")
+    return network
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pretrained_weights_are_where_the_training_starts(kind, scans, tmp_path, capsys):
+    options = overrides(kind, scans, tmp_path)
+    network = pretrained_weights(kind, options, tmp_path)
+    parser = ConfigParser(config(kind, "train"))
+    parser.update(options | {"pretrained": str(tmp_path / "model.pt")})
+    tuned = parser.get_parsed_content("network")
+    assert re.search(r"coverage: 100.0% of the encoder", capsys.readouterr().out)
+    own = list(tuned.state_dict().values())
+    source = network.encoder if kind[1] == 2 else network
+    stem = next(value for value in source.state_dict().values() if value.ndim > 2)
+    assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
+
+
+def fails(kind, options):
+    """What a user reads when the run stops: one sentence, without a stack trace."""
+    result = execute(command_of(bundle(*kind), ["train"], options))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "sentence"),
+    [
+        (("segmentation", 3), {"patch_size": [8, 8, 8]}, r"patch_size \[8, 8, 8\] does not fit BasicUNet"),
+        (("classification", 3), {"image_size": [16, 16, 16]}, r"image_size \[16, 16, 16\] .* does not fit the network"),
+        (("segmentation", 2), {"dataset_dir": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_bad_input_gives_one_sentence(kind, scans, tmp_path, change, sentence):
+    assert re.search(sentence, fails(kind, overrides(kind, scans, tmp_path, **change)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "sentence"),
+    [
+        (("segmentation", 3), {"class_names": ["background", "blob"]}, "label values .* 2 classes"),
+        (("segmentation", 2), {"label_threshold": "$None"}, "--label_threshold 127"),
+        (("classification", 2), {"class_names": ["dark", "light"]}, "bright"),
+        (("classification", 2), {"class_weights": [1, 2, 3]}, "class_weights must be 2 numbers"),
+        (("segmentation", 3), {"pretrained": "/nowhere/model.pt"}, "/nowhere/model.pt: no such"),
+        (("segmentation", 3), {"layer_decay": 2}, "layer_decay must lie in"),
+    ],
+)
+def test_values_that_do_not_fit_the_data_are_refused(kind, scans, tmp_path, change, sentence):
+    with pytest.raises((RuntimeError, InputError)) as caught:  # MONAI wraps what its expressions raise
+        train(kind, overrides(kind, scans, tmp_path, **change))
+    assert re.search(sentence, str(find_input_error(caught.value)))
