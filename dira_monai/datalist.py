@@ -101,7 +101,7 @@ def make_absolute(
             found = [str(root / file) for file in files]
             entry[key] = found[0] if isinstance(entry[key], str) else found
             for file in found:
-                if not os.path.isfile(file):
+                if not os.path.exists(file):  # a folder is a DICOM series
                     raise InputError(f"{file}, {'an' if key == 'image' else 'a'} {key} of {path}, does not exist.")
 
 

@@ -1,5 +1,6 @@
 """Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from typing import Any
@@ -12,7 +13,7 @@ from monai.engines.utils import IterationEvents
 from monai.networks.nets import FlexibleUNet, ResNet
 from torch import Tensor, nn
 
-from .backbones import encoder_names
+from .backbones import check_patch_size, encoder_names
 from .distributed import average_scalars, broadcast
 from .errors import InputError
 from .training import ResumableTrainer, optimizer_step
@@ -178,32 +179,32 @@ class SeededCacheDataset(CacheDataset):
         return super().__getitem__(index)
 
 
-def check_output(network: nn.Module, in_channels: int, image_size: Sequence[int] | int, classes: int) -> None:
-    """Refuse a classifier that fails on images of this size, or gives another number of classes.
+def check_output(network: nn.Module, in_channels: int, size: Sequence[int], output_shape: Sequence[int]) -> None:
+    """Refuse a network that fails on images of this size, or gives an output of another shape.
 
     Args:
-        network: the classifier, on any device; nothing in it changes.
+        network: on any device; nothing in it changes.
         in_channels: of the images.
-        image_size: pixels or voxels per axis.
-        classes: that the output must have.
+        size: pixels or voxels per axis.
+        output_shape: of one image: (classes,) of a classifier, (classes, *size) of a segmenter.
 
     Raises:
         InputError: if it does not fit; names the size and the reason.
     """
-    sizes = [image_size] if isinstance(image_size, int) else list(image_size)
+    with contextlib.suppress(TypeError):  # of a network that cannot be taken apart, only the output is known
+        check_patch_size(network, size)
     training = network.training
     try:
         with torch.no_grad():
-            images = torch.zeros(1, in_channels, *sizes, device=next(network.parameters()).device)
+            images = torch.zeros(1, in_channels, *size, device=next(network.parameters()).device)
             output = network.eval()(images)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"image_size {sizes} with {in_channels} channels does not fit the network: {reason}"
+            f"images of {list(size)} with {in_channels} channels do not fit the {type(network).__name__}: {reason}"
         ) from error
     finally:
         network.train(training)
-    if output.shape != (1, classes):
-        raise InputError(
-            f"the network gives {list(output.shape[1:])} values an image where there are {classes} classes"
-        )
+    shape = list(output.shape[1:]) if isinstance(output, Tensor) else type(output).__name__
+    if shape != list(output_shape):
+        raise InputError(f"the network gives {shape} for an image of {list(size)} where {list(output_shape)} is needed")

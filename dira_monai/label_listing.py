@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import InputError
@@ -12,7 +12,7 @@ from .label_sources import find_label_maps, find_labels, leave_out, parse_labels
 from .label_splits import check_labeled, split_entries
 from .label_tables import Label, Row, Vocabulary, check_vocabulary
 from .listing import VALIDATION_FRACTION, check_arguments, majority, sort_out
-from .scans import first_file, measure_each, measure_images
+from .scans import Image, first_file, measure_each, measure_images
 
 TASKS = ("segmentation", "classification")
 TEST_FRACTION = 0.2
@@ -165,8 +165,30 @@ def _measure(
     kept = [(row.image, row.patient, row.split) for row, _ in labeled]
     rows, skipped = sort_out(kept, facts, spatial_dims, asked["in_channels"], strict=False)
     labels = {first_file(row.image): label for row, label in labeled}
-    entries = [
-        ({"image": entry["image"], "label": labels[first_file(entry["image"])], **entry}, split)
-        for entry, split in rows
-    ]
+    entries = []
+    for entry, split in rows:
+        label = labels[first_file(entry["image"])]
+        try:
+            paths = {"image": _one_path(entry["image"], root), "label": label}
+            entries.append((paths | {key: value for key, value in entry.items() if key != "image"}, split))
+        except InputError as error:
+            skipped.append({"image": entry["image"], "reason": str(error)})
     return entries, skipped, spatial_dims
+
+
+def _one_path(image: Image, root: Path) -> str:
+    """The path of an image; of a DICOM series its folder, as stock MONAI reads it.
+
+    Raises:
+        InputError: if a series shares its folder with other files.
+    """
+    if isinstance(image, str):
+        return image
+    folder = PurePosixPath(image[0]).parent
+    others = len([file for file in (root / folder).iterdir() if file.is_file()]) - len(image)
+    if others:
+        raise InputError(
+            f"{image[0]} begins a DICOM series of {len(image)} files in a folder with {others} others; "
+            "move each series to a folder of its own."
+        )
+    return str(folder)

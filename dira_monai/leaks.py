@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .datalist import find_root
 from .errors import InputError
 from .listing import check_datalist
 from .patients import choose_rule, find_patients, read_patient_table
@@ -35,7 +36,7 @@ def find_leaks(
     """
     content = _read(datalist)
     everything = find_images(directory)
-    rule = patient if patient != "auto" else str(content.get("patient_rule") or choose_rule(everything))
+    rule = patient if patient != "auto" else _rule_of(content, datalist) or choose_rule(everything)
     known = dict(zip(map(first_file, everything), _patients(everything, directory, rule), strict=True))
     root = content.get("dataset_dir") or directory
     _check_rule(content, root, rule, datalist)
@@ -71,6 +72,14 @@ def _read(datalist: str | Path) -> dict[str, Any]:
                     "trained on."
                 )
     return content
+
+
+def _rule_of(content: Mapping[str, Any], datalist: str | Path) -> str:
+    """The rule that the datalist was made by; a table lies in the folder of its images, or where the rule says."""
+    rule = str(content.get("patient_rule") or "")
+    if not rule.lower().endswith(".csv") or Path(rule).is_file():
+        return rule
+    return str(find_root(dict(content), datalist) / rule)
 
 
 def _real(directory: str | Path, image: Image) -> str:

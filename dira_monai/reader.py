@@ -10,7 +10,7 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from numpy.lib.recfunctions import structured_to_unstructured
 
-from .dicom import import_package, read_series
+from .dicom import group_series, import_package, read_series
 from .errors import InputError
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -37,8 +37,8 @@ CAUSES = {  # what decoders say, and what it means
 class ScanReader(ImageReader):
     """Reads one image: ``LoadImaged(keys="image", reader="dira_monai.reader.ScanReader")``.
 
-    The suffix of the file chooses MONAI's own reader; any other name is taken as DICOM, where a list of files is one
-    series and its files are sorted by their positions. A list of other files is stacked as channels, as MONAI does.
+    The suffix of the file chooses MONAI's own reader; any other name is taken as DICOM, where a list of files or a
+    folder is one series, sorted by position. A list of other files is stacked as channels, as MONAI does.
 
     The array has spatial axes first and channels, where it has any, last. Axes of length 1 at the end are dropped, so a
     single slice is 2D; its affine holds the pixel spacing alone. A 2D image with three equal channels comes out gray.
@@ -66,6 +66,8 @@ class ScanReader(ImageReader):
         Raises:
             InputError: if a file is missing, empty, cut off or broken, or if the package for its format is missing.
         """
+        if len(img) == 1 and img[0].is_dir():
+            img = _only_series(img[0])
         for file in img:
             _check_file(file)
         try:
@@ -80,11 +82,17 @@ def _as_paths(data: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
     return (Path(data),) if isinstance(data, str | Path) else tuple(Path(file) for file in data)
 
 
+def _only_series(folder: Path) -> Sequence[Path]:
+    """The slices of the one DICOM series that makes up a folder."""
+    series = group_series(file for file in sorted(folder.iterdir()) if file.is_file())
+    if len(series) != 1:
+        raise InputError(f"{folder} is a folder with {len(series)} DICOM series where one is needed.")
+    return series[0]
+
+
 def _check_file(file: Path) -> None:
     if not file.exists():
         raise InputError(f"{file} does not exist.")
-    if file.is_dir():
-        raise InputError(f"{file} is a folder where a file is needed; give a DICOM series as the list of its files.")
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes).")
 

@@ -369,7 +369,7 @@ def fails(kind, options):
     ("kind", "change", "sentence"),
     [
         (("segmentation", 3), {"patch_size": [8, 8, 8]}, r"patch_size \[8, 8, 8\] does not fit BasicUNet"),
-        (("classification", 3), {"image_size": [16, 16, 16]}, r"image_size \[16, 16, 16\] .* does not fit the network"),
+        (("classification", 3), {"image_size": [16, 16, 16]}, r"images of \[16, 16, 16\] .* do not fit the Sequential"),
         (("segmentation", 2), {"dataset_dir": "/nowhere"}, "/nowhere"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset, Dataset
-from monai.networks.nets import BasicUNet, FlexibleUNet, ResNet
+from monai.networks.nets import BasicUNet, FlexibleUNet, ResNet, UNet
 from monai.transforms import Compose, Lambdad, RandFlipd, RandGaussianNoised
 from torch import nn
 
@@ -250,23 +250,45 @@ def test_unusable_values_are_refused():
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-@pytest.mark.parametrize("kind", ["sequential", "resnet"])
-def test_a_classifier_that_fits_is_accepted_and_left_as_it_was(kind, spatial_dims):
-    network = KINDS[kind](spatial_dims)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_fits_is_accepted_and_left_as_it_was(kind, spatial_dims):
+    network, size = KINDS[kind](spatial_dims), [32] * spatial_dims
     before = copy.deepcopy(network.state_dict())
-    check_output(network, 1, [32] * spatial_dims, 2)
+    check_output(network, 1, size, [2, *size] if kind == "unet" else [2])
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_classifier_that_does_not_fit_is_refused():
+def test_networks_that_cannot_be_pretrained_are_judged_by_their_output():
+    network = UNet(2, 1, 3, channels=(2, 4), strides=(2,))
+    check_output(network, 1, [16, 16], [3, 16, 16])
+    with pytest.raises(InputError, match=r"gives \[3, 16, 16\] for an image of \[15, 15\]"):
+        check_output(network, 1, [15, 15], [3, 15, 15])
+
+
+def test_a_network_that_does_not_fit_is_refused():
     instance = unet(2, ("instance", {"affine": True}))
     chain = [instance.conv_0, instance.down_1, instance.down_2, instance.down_3, instance.down_4]
+    classifier = nn.Sequential(*chain, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(
-        InputError, match=r"image_size \[16, 16\] with 1 channels does not fit the network: Expected more"
+        InputError, match=r"images of \[16, 16\] with 1 channels do not fit the Sequential: Expected more"
     ):
-        check_output(nn.Sequential(*chain, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), 1, [16, 16], 2)
-    with pytest.raises(InputError, match=r"image_size \[32, 32\] with 3 channels does not fit the network"):
-        check_output(resnet(2), 3, [32, 32], 2)
-    with pytest.raises(InputError, match=r"the network gives \[2\] values an image where there are 3 classes"):
-        check_output(resnet(2), 1, [32, 32], 3)
+        check_output(classifier, 1, [16, 16], [2])
+    with pytest.raises(InputError, match=r"patch_size \[8, 8\] does not fit BasicUNet: each axis must be at least 16"):
+        check_output(instance, 1, [8, 8], [2, 8, 8])
+    with pytest.raises(InputError, match=r"images of \[32, 32\] with 3 channels do not fit the ResNet"):
+        check_output(resnet(2), 3, [32, 32], [2])
+    with pytest.raises(InputError, match=r"gives \[2\] for an image of \[32, 32\] where \[3\] is needed"):
+        check_output(resnet(2), 1, [32, 32], [3])
+    with pytest.raises(InputError, match=r"gives list for an image"):
+        check_output(DoubleOutput(), 1, [4, 4], [1, 4, 4])
+
+
+class DoubleOutput(nn.Conv2d):
+    """A network with two outputs."""
+
+    def __init__(self):
+        super().__init__(1, 1, 1)
+
+    def forward(self, x):
+        return [super().forward(x)] * 2

@@ -4,12 +4,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
+from monai.transforms import LoadImage
 from scan_files import cut, noise, write_image, write_nifti, write_series
 
 from dira_monai.datalist import write_datalist
 from dira_monai.errors import InputError
 from dira_monai.labelled import describe_labelled, make_labelled_datalist
 from dira_monai.patients import choose_validation
+from dira_monai.reader import ScanReader
 
 SHAPES = {2: (6, 8), 3: (6, 8, 5)}
 LISTS = ("training", "validation", "test")
@@ -100,6 +102,27 @@ def test_a_dicom_series_pairs_by_its_folder(tmp_path):
     made = segment(tmp_path, test_fraction=0, strict=True)
     assert labels(made) == ["labels/p0.nii.gz", "labels/p1.nii.gz"]
     assert made["patient_rule"] == "dicom"
+    entry = made["training"][0]
+    assert entry["image"] == f"images/{entry['patient']}"  # the folder, which stock MONAI reads as one volume
+    volume, label = (LoadImage(image_only=True)(tmp_path / entry[key]) for key in ("image", "label"))
+    assert volume.shape == label.shape == size
+    np.testing.assert_allclose(volume.affine, affine)
+    ours, _ = ScanReader().get_data(ScanReader().read(tmp_path / entry["image"]))
+    np.testing.assert_array_equal(ours, volume.numpy())
+
+
+def test_a_series_that_shares_its_folder_is_left_out_with_the_reason(tmp_path):
+    for index in range(3):
+        write_series(tmp_path / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
+    (tmp_path / "p1" / "report.txt").write_text("what the scanner adds")
+    rows = "".join(f"p{index},{'ab'[index % 2]},p{index}\n" for index in range(3))
+    (tmp_path / "p3").mkdir()
+    write_series(tmp_path / "p3", noise(3, 4, 5), series="1.3", patient="p3")
+    (tmp_path / "labels.csv").write_text("file,label,patient\n" + rows + "p3,b,p3\n")
+    made = make_labelled_datalist(tmp_path, "classification", ["a", "b"], test_fraction=0, seed=1)
+    assert [skip["reason"].split(" in a folder")[1] for skip in made["skipped"]] == [
+        " with 1 others; move each series to a folder of its own."
+    ]
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -164,7 +164,12 @@ def test_header_without_its_data(tmp_path):
 
 def test_missing_empty_and_folder(tmp_path):
     (tmp_path / "empty.png").touch()
-    for name, words in [("none.png", "does not exist"), ("empty.png", "is empty"), ("", "is a folder where a file")]:
+    (tmp_path / "nothing").mkdir()
+    for name, words in [
+        ("none.png", "not exist"),
+        ("empty.png", "is empty"),
+        ("nothing", "folder with 0 DICOM series"),
+    ]:
         with pytest.raises(InputError, match=words):
             read(tmp_path / name)
 
