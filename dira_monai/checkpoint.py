@@ -4,8 +4,9 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
@@ -22,6 +23,13 @@ LOGGER = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
 
+_SCALAR = np.float64(0).__reduce__()[0]  # rebuilds a number of numpy out of its bytes; can do nothing else
+_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # before numpy 2, since then
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+]
+
 
 def save_atomic(content: Any, path: str | Path) -> None:
     """Write with ``torch.save``, whole or not at all.
@@ -33,8 +41,15 @@ def save_atomic(content: Any, path: str | Path) -> None:
         torch.save(content, file)
 
 
+def read_safely(file: str | Path | IO[bytes], device: torch.device | str = "cpu") -> Any:
+    """``torch.load`` with ``weights_only=True``, which here takes numbers of numpy too: a best loss often is one."""
+    known = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([entry for entry in _NUMBERS if entry not in known]):
+        return torch.load(file, map_location=device, weights_only=True)
+
+
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a weight or checkpoint file, read with ``weights_only=True``.
+    """Content of a weight or checkpoint file, read by ``read_safely``.
 
     Raises:
         InputError: if the file is missing or not readable.
@@ -42,7 +57,7 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return read_safely(path, device)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error

@@ -8,18 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from monai.networks.nets.resnet import resnet_params
 from torch import Tensor
 
 from .errors import InputError
+from .smp import SMP_BLOCK, block_keys, smp_to_stock, stock_to_smp, width
 
 EXPORTS = ("torchvision", "smp")
 
-_PREFIX = re.compile(r"^(?:module\.|encoder_q\.|backbone\.)+")
+_PREFIX = re.compile(r"^(?:(?:module|encoder_q|base_encoder|backbone|classficationNet)\.)+")  # TransVW's spelling
 _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+"
-_STOCK_BLOCK = re.compile(r"(decoder\.blocks\.\d+)\.convs\.conv_([01])\.(conv|adn\.N)\.(\w+)")
-_SMP_BLOCK = re.compile(r"(decoder\.blocks\.\d+)\.conv([12])\.([01])\.(\w+)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,9 @@ class _Kind:
         kept: pattern of a key with a place; its group is the stock name.
         mark: what one of the whole keys holds.
         axes: of the first sign; None: any number.
+        gray: whether the first sign has one input channel and the file no fc.
+        body: pattern of the keys without a place that may not be dropped, since they make the features.
+        note: what the user should know of its features; empty: nothing.
     """
 
     layout: str
@@ -39,29 +40,48 @@ class _Kind:
     kept: str
     mark: str = ""
     axes: int | None = None
+    gray: bool = False
+    body: str = r"(?:conv1|bn1|layer\d)\..+"
+    note: str = ""
 
     def fits(self, names: Mapping[str, str], state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this layout; ``names`` gives its key for a name without wrappers."""
-        signed = all(sign in names for sign in self.signs) and any(self.mark in key for key in state)
-        return signed and self.axes in (None, state[names[self.signs[0]]].ndim)
+        if not all(sign in names for sign in self.signs) or not any(self.mark in key for key in state):
+            return False
+        stem = state[names[self.signs[0]]]
+        return self.axes in (None, stem.ndim) and not (self.gray and (stem.shape[1] > 1 or "fc.weight" in names))
 
 
-_GENESIS_SIGNS = ("down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight")
-_UNET = rf"encoder\.{_RESNET}|{_SMP_BLOCK.pattern}|segmentation_head\.0\.\w+"
+_GENESIS_SIGNS = ("down_tr64.ops.0.conv1.weight", "down_tr512.ops.1.conv1.weight")
+_GENESIS_HEAD = "out_tr.final_conv.weight"
+_UNET = rf"encoder\.{_RESNET}|{SMP_BLOCK.pattern}|segmentation_head\.0\.\w+"
 _GENESIS = r"(?:(?:down|up)_tr\d+|out_tr)\..+"
 _TRUNK = ("conv1.weight", "layer1.0.conv2.weight", "layer4.0.conv1.weight")
 _SHORTCUT = "layer2.0.downsample.0.weight"
 _ENCODER = tuple(f"encoder.{key}" for key in _TRUNK)
 _DECODER = ("decoder.blocks.0.conv1.0.weight", "decoder.blocks.0.conv1.1.running_var", "segmentation_head.0.weight")
 _SMP_SIGNS = (*_ENCODER, *_DECODER)
+_BARLOW = ("projector.0.weight", "bn.running_mean")
+_PLAIN = f"(?P<name>{_RESNET})"
+_SIMSIAM = rf"encoder\.{_PLAIN}"
+_MEDICALNET = "3D ResNet of MedicalNet"
+_DILATED = (
+    "note: layer3 and layer4 of MedicalNet have stride 1 and dilation 2 and 4, those of MONAI's ResNet stride 2 and "
+    "no dilation: the weights fit, the features differ"
+)
 _KINDS = (
-    _Kind("U-Net of segmentation_models_pytorch (DiRA 2D)", _SMP_SIGNS, f"(?P<name>{_UNET})"),
+    _Kind(
+        "U-Net of segmentation_models_pytorch (DiRA 2D)", _SMP_SIGNS, f"(?P<name>{_UNET})", body=r"(?:en|de)coder\..+"
+    ),
     _Kind("U-Net of Models Genesis or TransVW", _GENESIS_SIGNS, f"(?P<name>{_GENESIS})"),
-    _Kind("ResNet of SimSiam", (*_ENCODER, "predictor.0.weight"), rf"encoder\.(?P<name>{_RESNET})"),
-    _Kind("ResNet of MoCo", _TRUNK, f"(?P<name>{_RESNET})", mark="encoder_q."),
-    _Kind("ResNet of Barlow Twins", _TRUNK, f"(?P<name>{_RESNET})", mark="backbone."),
-    _Kind("ResNet of torchvision", _TRUNK, f"(?P<name>{_RESNET})", axes=4),
-    _Kind("3D ResNet of MedicalNet", _TRUNK, f"(?P<name>{_RESNET})", axes=5),
+    _Kind("ResNet of SimSiam", (*_ENCODER, "predictor.0.weight"), _SIMSIAM, body=rf"encoder\.{_Kind.body}"),
+    _Kind("ResNet of MoCo", _TRUNK, _PLAIN, mark="encoder_q."),
+    _Kind("ResNet of MoCo v3", _TRUNK, _PLAIN, mark="base_encoder."),
+    _Kind("ResNet of Barlow Twins", (*_TRUNK, *_BARLOW), _PLAIN, mark="backbone."),
+    _Kind("ResNet under backbone.", _TRUNK, _PLAIN, mark="backbone."),
+    _Kind("ResNet of torchvision", _TRUNK, _PLAIN, axes=4),
+    _Kind(_MEDICALNET, _TRUNK, _PLAIN, axes=5, gray=True, note=_DILATED),
+    _Kind("3D ResNet; the stride of its first convolution is not in the file", _TRUNK, _PLAIN, axes=5),
 )
 KNOWN = tuple(kind.layout for kind in _KINDS)
 
@@ -74,11 +94,15 @@ class Conversion:
         layout: what was recognized.
         state: the tensors that have a place in the stock network, under its names.
         dropped: keys of the file, as they stand there, that have none.
+        lost: those of them without which the features are others.
+        note: what the user should know of the features; empty: nothing.
     """
 
     layout: str
     state: dict[str, Tensor]
     dropped: list[str]
+    lost: list[str]
+    note: str
 
 
 def convert(state: Mapping[str, Tensor]) -> Conversion | None:
@@ -88,7 +112,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
     ``GenesisUNet``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is FlexibleUNet's own layout.
 
     Args:
-        state: as ``unwrap`` gives it; ``module.``, ``encoder_q.`` and ``backbone.`` may stand in front of the names.
+        state: as ``unwrap`` gives it; ``module.``, ``encoder_q.``, ``base_encoder.``, ``backbone.`` and
+            ``classficationNet.`` may stand in front of the names.
     """
     names = {_PREFIX.sub("", key): key for key in state}
     kind = next((kind for kind in _KINDS if kind.fits(names, state)), None)
@@ -96,50 +121,22 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
         return None
     places = {name: match["name"] for name in names if (match := re.fullmatch(kind.kept, name))}
     kept = {stock: state[names[name]] for name, stock in places.items()}
-    dropped = [key for name, key in names.items() if name not in places]
-    return Conversion(kind.layout, smp_to_stock(kept) if kind.signs == _SMP_SIGNS else kept, dropped)
+    dropped = {name: key for name, key in names.items() if name not in places}
+    lost = [key for name, key in dropped.items() if re.fullmatch(kind.body, name)]
+    stock_state = smp_to_stock(kept) if kind.signs == _SMP_SIGNS else kept
+    return Conversion(kind.layout, stock_state, [*dropped.values()], lost, kind.note)
+
+
+def layout_notes(state: Mapping[str, Tensor]) -> list[str]:
+    """What the user should know of the features that a state dict of a published layout gives."""
+    conversion = convert(state)
+    return [conversion.note] if conversion is not None and conversion.note else []
 
 
 def needs_import(state: Mapping[str, Tensor]) -> bool:
     """Whether the state dict is of a published layout whose names or channel order no stock network has."""
     conversion = convert(state)
     return conversion is not None and not conversion.state.keys() <= state.keys()
-
-
-def smp_to_stock(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of segmentation_models_pytorch's ``Unet`` on a ResNet in names and channel order of FlexibleUNet.
-
-    The first convolution of an smp block takes the upsampled channels before those of the skip, the stock one after.
-    """
-
-    def stock(match: re.Match[str]) -> str:
-        return f"{match[1]}.convs.conv_{int(match[2]) - 1}.{('conv', 'adn.N')[int(match[3])]}.{match[4]}"
-
-    return _reorder({_SMP_BLOCK.sub(stock, key): tensor for key, tensor in state.items()}, upsampled_first=True)
-
-
-def stock_to_smp(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of ``smp_to_stock``, exact to the bit."""
-
-    def smp(match: re.Match[str]) -> str:
-        return f"{match[1]}.conv{int(match[2]) + 1}.{('conv', 'adn.N').index(match[3])}.{match[4]}"
-
-    ordered = _reorder(dict(state), upsampled_first=False)
-    return {_STOCK_BLOCK.sub(smp, key): tensor for key, tensor in ordered.items()}
-
-
-def _reorder(state: dict[str, Tensor], upsampled_first: bool) -> dict[str, Tensor]:
-    """Exchange upsampled and skip channels where a decoder block, in stock names, takes them in."""
-    upsampled = max(
-        tensor.shape[0] for key, tensor in state.items() if key.startswith("encoder.layer4.") and tensor.ndim
-    )
-    block = 0
-    while (key := f"decoder.blocks.{block}.convs.conv_0.conv.weight") in state:
-        weight = state[key]
-        first = upsampled if upsampled_first else weight.shape[1] - upsampled
-        state[key] = torch.cat(weight.tensor_split([first], dim=1)[::-1], dim=1)
-        upsampled, block = weight.shape[0], block + 1
-    return state
 
 
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
@@ -174,33 +171,58 @@ def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[s
     return written
 
 
-def stock_network(state: Mapping[str, Tensor], file: str | Path) -> str:
-    """The network that a converted state dict fits, as Python to write.
+def stock_network(conversion: Conversion, file: str | Path) -> str:
+    """The network that a converted state dict fits, as Python to write; a question mark for what no tensor tells.
 
     Raises:
-        InputError: if it is a ResNet that MONAI lacks; names ``file``.
+        InputError: if it is a ResNet or a decoder that MONAI lacks, or if it came with tensors that MONAI has no place
+            for and that make the features; names ``file``.
     """
+    state = conversion.state
+    if conversion.lost:
+        raise InputError(
+            f"{file}: {conversion.layout} with {conversion.lost[0]}, for which the stock network has no place and "
+            f"without which its features are others"
+        )
     stem = next(state[key] for key in (_TRUNK[0], _ENCODER[0], _GENESIS_SIGNS[0]) if key in state)
     dims, channels = stem.ndim - 2, stem.shape[1]
     if _GENESIS_SIGNS[0] in state:
-        out_channels = state[_GENESIS_SIGNS[1]].shape[0]
-        return f"GenesisUNet(spatial_dims={dims}, in_channels={channels}, out_channels={out_channels})"
+        whole = _GENESIS_HEAD in state
+        out_channels = f", out_channels={state[_GENESIS_HEAD].shape[0]}" if whole else ""
+        network = "GenesisUNet" if whole else "the encoder of GenesisUNet"
+        return f"{network}(spatial_dims={dims}, in_channels={channels}{out_channels})"
     if _TRUNK[0] in state:
         name, shortcut = _resnet(state, "", file)
         bias = _SHORTCUT.replace("weight", "bias") in state
+        stride = "2" if dims == 2 or conversion.layout == _MEDICALNET else "?"
         return (
-            f"{name}(spatial_dims={dims}, n_input_channels={channels}, conv1_t_stride=2, "
+            f"{name}(spatial_dims={dims}, n_input_channels={channels}, conv1_t_stride={stride}, "
             f"shortcut_type='{shortcut}', bias_downsample={bias}, feed_forward=False)"
         )
     name, shortcut = _resnet(state, "encoder.", file)
+    widths = _decoder_widths(state, file)
     if shortcut != resnet_params[name][2]:
         return f"no FlexibleUNet, whose {name} has shortcuts without weights, but {name}(shortcut_type='{shortcut}')"
-    widths = tuple(state[key].shape[0] for key in state if key.endswith("convs.conv_0.conv.weight"))
-    out_channels = state["segmentation_head.0.weight"].shape[0]
+    classes = state["segmentation_head.0.weight"].shape[0]
     return (
-        f"FlexibleUNet({channels}, {out_channels}, '{name}', spatial_dims={dims}, decoder_channels={widths}, "
+        f"FlexibleUNet({channels}, {classes}, '{name}', spatial_dims={dims}, decoder_channels={widths}, "
         f"pre_conv=None, norm=('batch', {{'eps': 1e-5, 'momentum': 0.1}}))"
     )
+
+
+def _decoder_widths(state: Mapping[str, Tensor], file: str | Path) -> tuple[int, ...]:
+    """Channels that the decoder blocks give, once it is sure which of those that they take are upsampled."""
+    blocks = [state[key] for key in block_keys(state)]
+    widths, taken = [block.shape[0] for block in blocks], [block.shape[1] for block in blocks]
+    *skips, deepest = [width(state, f"encoder.{part}.") for part in ("conv1", "layer1", "layer2", "layer3", "layer4")]
+    upsampled = [deepest, *widths[:-1]]
+    wanted = [own + skip for own, skip in zip(upsampled, [*skips[::-1], 0], strict=False)]
+    if len(blocks) != 5 or taken != wanted:
+        raise InputError(
+            f"{file}: the blocks of its decoder take {taken} channels where those of a FlexibleUNet are five "
+            f"and take upsampled and skip channels, {wanted}"
+        )
+    return tuple(widths)
 
 
 def _resnet(state: Mapping[str, Tensor], prefix: str, file: str | Path) -> tuple[str, str]:

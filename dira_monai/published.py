@@ -9,22 +9,25 @@ from .errors import InputError
 from .layouts import KNOWN, convert, export, stock_network
 from .weight_files import read_weights, unwrap
 
-_OWNER = re.compile(r"^(?:(?:module|encoder_q|backbone|encoder)\.)*(\w+)")
+_OWNER = re.compile(r"^(?:(?:module|encoder_q|base_encoder|backbone|classficationNet|encoder)\.)*(\w+)")
 
 
 def import_weights(file: str | Path, output: str | Path) -> list[str]:
     """Write a published weight file as the plain state dict of a stock network; lines that say what was done.
 
     Known are the 2D U-Net of DiRA (https://arxiv.org/abs/2204.10437) and other U-Nets of segmentation_models_pytorch
-    on a ResNet, the 3D U-Net of Models Genesis and TransVW, the ResNets of MoCo, Barlow Twins, SimSiam and
-    torchvision, and the 3D ResNets of MedicalNet.
+    on a ResNet, the 3D U-Net of Models Genesis and TransVW (whole or its encoder), the ResNets of MoCo, also v3, Barlow
+    Twins, SimSiam and torchvision, other ResNets under ``backbone.``, and 3D ResNets. Those of MedicalNet load, but in
+    their authors' network layer3 and layer4 have stride 1 and dilation 2 and 4, in MONAI's stride 2 and no dilation,
+    so that the features differ; a line says so.
 
     Args:
         file: a state dict, or a checkpoint whose entry state_dict or model it is.
         output: file to write; never ``file`` itself.
 
     Raises:
-        InputError: if the file cannot be read safely, holds numbers that are not finite, or is of another layout.
+        InputError: if the file cannot be read safely, holds numbers that are not finite, is of another layout, or has
+            encoder or decoder tensors that the stock network lacks (attention, four levels).
     """
     _refuse_same(file, output)
     state, rest = unwrap(read_weights(file), file)
@@ -32,7 +35,7 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
     if conversion is None:
         known = ", ".join(KNOWN)
         raise InputError(f"{file}: is of no known layout ({known}); its keys begin with {', '.join([*state][:3])}")
-    target = stock_network(conversion.state, file)
+    target = stock_network(conversion, file)
     save_atomic(conversion.state, output)
     counts = Counter(_OWNER.findall(key)[0] for key in conversion.dropped)
     dropped = [*(f"{name} ({n})" for name, n in counts.items()), *rest]
@@ -41,6 +44,7 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
         f"converted: {len(conversion.state)} of {len(state)} tensors",
         f"dropped: {', '.join(dropped) or 'nothing'}",
         f"{output}: fits {target}",
+        *[conversion.note][: bool(conversion.note)],
     ]
 
 

@@ -11,19 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoint import load_weights
+from .checkpoint import load_weights, read_safely
 from .errors import InputError
 
 WRAPPERS = ("network", "state_dict", "model")
 
 
 def read_weights(path: str | Path) -> Any:
-    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read with ``weights_only=True``.
+    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read by ``read_safely``.
 
     Raises:
-        InputError: if it is missing, not readable, holds Python objects that could run code, or if an
-            archive holds no such entry or several.
+        InputError: if its name is empty, it is missing, not readable, or holds Python objects that could run code, or
+            if an archive holds no such entry or several.
     """
+    if not str(path).strip():  # else the folder that the command runs in
+        raise InputError("the name of the weight file is empty; give a file, or a bundle's folder or archive")
     path = Path(path)
     if path.is_dir():
         path = path / "models" / "model.pt"
@@ -62,7 +64,7 @@ def _read_archive(path: Path) -> Any:
             found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/model\.pt", name)]
             content = archive.read(found[0]) if len(found) == 1 else b""
         if len(found) == 1:
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return read_safely(io.BytesIO(content))
     except Exception as error:
         _refuse_objects(error, path)
         raise InputError(f"{path}: cannot be read as a bundle archive ({type(error).__name__})") from error

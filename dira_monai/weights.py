@@ -1,9 +1,10 @@
-"""Pre-trained weights put into a network, with a report of what went where; never in silence, never in part."""
+"""Pre-trained weights put into a network, with a report of what went where; never in silence."""
 
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from .distributed import rank
 from .errors import InputError
 from .finetuning import encoder_parts
-from .layouts import needs_import
+from .layouts import layout_notes, needs_import
 from .weight_files import read_weights, unwrap
 
 MAX_KEYS = 3
@@ -31,6 +32,9 @@ class Match:
         new: names of the network that the file lacks.
         unused: names of the file that the network lacks.
         gaps: what keeps the encoder from a coverage of 1, in words, a tensor each.
+        holes: those gaps that are weights of convolutions or linear layers, tensors of two axes or more: one changes
+            all features, however small it is. Other shapes count only where ``finetuning.encoder_parts`` knows the
+            encoder, since elsewhere they may be those of the head.
         adaptation: what was done to the input channels of the first convolution; empty: nothing.
         encoder_coverage: matched elements of the encoder, 0 to 1, as part of its floating-point elements and those
             that only the file has there: a deeper encoder does not pass for a shallow one.
@@ -43,6 +47,7 @@ class Match:
     new: list[str]
     unused: list[str]
     gaps: list[str]
+    holes: list[str]
     adaptation: str
     encoder_coverage: float
     coverage: float
@@ -61,25 +66,29 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
         network: not wrapped. Its encoder is what ``finetuning.encoder_parts`` gives, and everything where that is none.
         path: state dict (``model.pt``, ``encoder.pt``), ``checkpoint.pt``, bundle folder or its archive (.zip); None:
             the network stays as it is.
-        minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1.
+        minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1. 0 loads whatever fits; with more, every
+            convolution and linear layer of the encoder must fit too (``Match.holes``): a ResNet-18 whose shortcuts have
+            weights covers 98% of one whose shortcuts have none, and still gives other features.
 
     Raises:
-        InputError: if the file cannot be read, holds numbers that are not finite, is of a published layout that must
-            be imported first, or covers too little of the encoder; the network is left untouched.
+        InputError: if ``path`` is empty or cannot be read, holds numbers that are not finite, is of a published layout
+            that must be imported first, or covers too little of the encoder; the network is left untouched.
     """
-    if not 0 <= minimum_coverage <= 1:
-        raise InputError(f"minimum_coverage must lie in [0, 1], got {minimum_coverage}")
+    if not isinstance(minimum_coverage, Real) or not 0 <= minimum_coverage <= 1:
+        raise InputError(f"minimum_coverage must lie in [0, 1], got {minimum_coverage!r}")
     if path is None:
         _say(["pretrained: none, the network starts from random weights"])
         return network
+    if not str(path).strip():
+        raise InputError("pretrained is empty; give a file, or None ('$None' on the command line) for random weights")
     state, _ = unwrap(read_weights(path), path)
+    if all(key.startswith("module.") for key in state):  # of a network that was wrapped for many GPUs
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     if needs_import(state):
         raise InputError(
             f"{path}: has the names of a published layout; convert it first with "
             f"python -m dira_monai import-weights {path} --output model.pt"
         )
-    if all(key.startswith("module.") for key in state):  # of a network that was wrapped for many GPUs
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     match = match_weights(network, state)
     if match.encoder_coverage < minimum_coverage:
         raise InputError(
@@ -87,8 +96,13 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
             f"minimum_coverage is {minimum_coverage:.1%}; do not fit: {_first(match.gaps)}; "
             f"the file begins with {_first(state)}"
         )
+    if match.holes and minimum_coverage > 0:
+        raise InputError(
+            f"{path}: the features of this {type(network).__name__} would not be those of the file, as layers of the "
+            f"encoder do not fit: {_first(match.holes)}; minimum_coverage 0 loads what fits"
+        )
     network.load_state_dict(match.tensors, strict=False)
-    _say(describe_match(match, f"{path} -> {type(network).__name__}"))
+    _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *layout_notes(state)])
     return network
 
 
@@ -147,16 +161,18 @@ def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Ten
     once = {id(own[key]): key for key in reversed(own)}.values()  # DynUNet names its blocks twice
     surplus = {key: state[key] for name, key in names.items() if name not in own and _head(name) in roots}
     new = [key for key in own if key not in given]
+    reshaped = {f"{key} {_shapes(*shapes)}": own[key] for key, shapes in mismatched.items() if _head(key) in roots}
+    absent = {f"{key} (not in the file)": own[key] for key in new if _head(key) in roots}
+    absent |= {f"{key} (in the file only)": tensor for key, tensor in surplus.items()}
     return Match(
         rule=rule,
         tensors=tensors,
         mismatched=mismatched,
         new=new,
         unused=[key for name, key in names.items() if name not in own],
-        gaps=[
-            *(f"{key} {_shapes(*shapes)}" for key, shapes in mismatched.items() if _head(key) in roots),
-            *(f"{key} (not in the file)" for key in new if _head(key) in roots),
-            *(f"{key} (in the file only)" for key in surplus),
+        gaps=[*reshaped, *absent],
+        holes=[
+            gap for gap, tensor in ((reshaped if parts else {}) | absent).items() if _size(tensor) and tensor.ndim > 1
         ],
         adaptation=adaptation,
         encoder_coverage=_share({key: own[key] for key in once if _head(key) in roots}, tensors, surplus),

@@ -1,3 +1,5 @@
+import copy
+import re
 import sys
 from argparse import Namespace
 
@@ -6,8 +8,10 @@ import pytest
 import torch
 from monai.networks.nets import FlexibleUNet, resnet10, resnet18, resnet50
 from reference import GOLDEN, assert_matches, filled, layout, normal
+from torch import nn
 
 from dira_monai.__main__ import main
+from dira_monai.checkpoint import load_weights
 from dira_monai.errors import InputError
 from dira_monai.genesis import GenesisUNet
 from dira_monai.layouts import convert, needs_import, smp_to_stock, stock_to_smp
@@ -116,11 +120,26 @@ RESNETS = {
         | {"module.queue": torch.ones(2)},
         "encoder_k (318), fc (4), queue (1), epoch",
     ),
+    "ResNet of MoCo v3": (
+        "state_dict",
+        "module.base_encoder.",
+        numbered(MLP, "module.base_encoder.fc.")
+        | numbered(RESNET50, "module.momentum_encoder.")
+        | numbered(MLP, "module.momentum_encoder.fc.")
+        | numbered(MLP, "module.predictor."),
+        "fc (4), momentum_encoder (322), predictor (4), epoch",
+    ),
     "ResNet of Barlow Twins": (
         "model",
         "module.backbone.",
         numbered(MLP, "module.projector.") | {"module.bn.running_mean": torch.ones(4)},
         "projector (4), bn (1), epoch",
+    ),
+    "ResNet under backbone.": (
+        "state_dict",
+        "backbone.",
+        {"head.fc.weight": torch.ones(2, 2)},
+        "head (1), epoch",
     ),
     "ResNet of SimSiam": (
         "state_dict",
@@ -153,6 +172,31 @@ def test_resnets_load_into_stock_networks(tmp_path, kind):
     network.load_state_dict(written, assign=True)  # strict
 
 
+@pytest.mark.parametrize("kind", RESNETS)
+def test_wrapped_file_is_sent_to_the_command_where_its_names_are_not_stock(tmp_path, capsys, kind):
+    entry, prefix, more, _ = RESNETS[kind]
+    state = {
+        f"module.{key.removeprefix('module.')}": tensor for key, tensor in (numbered(RESNET50, prefix) | more).items()
+    }
+    file = saved({entry: state} if entry else state, tmp_path / "published.pth")
+    network = resnet50(spatial_dims=2, n_input_channels=3, bias_downsample=False, feed_forward=False)
+    if kind == "ResNet of torchvision":
+        load_pretrained(network, file, minimum_coverage=1)
+        assert_equal(network.state_dict(), numbered(RESNET50))
+    else:
+        with pytest.raises(InputError, match=r"python -m dira_monai import-weights .*published\.pth"):
+            load_pretrained(network, file, minimum_coverage=0)
+
+
+@pytest.mark.parametrize("missing", ["module.projector.0.weight", "module.bn.running_mean"])
+def test_backbone_alone_is_not_called_barlow_twins(missing):
+    _, prefix, more, _ = RESNETS["ResNet of Barlow Twins"]
+    state = numbered(RESNET50, prefix) | more
+    assert convert(state).layout == "ResNet of Barlow Twins"
+    del state[missing]
+    assert convert(state).layout == "ResNet under backbone."
+
+
 def test_plain_barlow_twins_file_needs_no_import():
     state = numbered(RESNET50)
     assert not needs_import(state)
@@ -166,17 +210,143 @@ def test_medicalnet(tmp_path):
     lines = import_weights(saved({"state_dict": state}, tmp_path / "resnet_10.pth"), tmp_path / "model.pt")
     assert lines[0].endswith(": 3D ResNet of MedicalNet")
     assert lines[2] == "dropped: conv_seg (1)"
-    assert "fits resnet10(spatial_dims=3, n_input_channels=1, " in lines[3]
+    assert "fits resnet10(spatial_dims=3, n_input_channels=1, conv1_t_stride=2, " in lines[3]
     assert_equal(loaded(tmp_path / "model.pt"), wanted)
+
+
+def test_medicalnet_is_said_to_give_other_features(tmp_path, capsys):
+    """The network of https://github.com/Tencent/MedicalNet: stride 8 in all, MONAI's 32, with the same tensors."""
+    ours = resnet10(
+        spatial_dims=3, n_input_channels=1, conv1_t_stride=2, feed_forward=False, bias_downsample=False
+    ).eval()
+    theirs = copy.deepcopy(ours)
+    for layer, dilation in ((theirs.layer3, 2), (theirs.layer4, 4)):
+        for part in layer.modules():
+            if isinstance(part, nn.Conv3d):
+                part.stride = (1, 1, 1)
+                part.dilation, part.padding = ((dilation,) * 3, (dilation,) * 3) if part.kernel_size[0] == 3 else (1, 0)
+    file = saved({f"module.{key}": t for key, t in theirs.state_dict().items()}, tmp_path / "resnet_10.pth")
+    note = import_weights(file, tmp_path / "model.pt")[4]
+    assert note.startswith("note: layer3 and layer4 of MedicalNet have stride 1 and dilation 2 and 4")
+    for path in (file, tmp_path / "model.pt"):
+        load_pretrained(ours, path, minimum_coverage=1)
+        assert capsys.readouterr().out.splitlines()[-1] == note
+    assert_equal(ours.state_dict(), theirs.state_dict())
+    sizes = []
+    for network in (ours, theirs):
+        network.layer4.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[2]))
+        with torch.no_grad():
+            nn.Sequential(*[*network.children()][:-1])(torch.rand(1, 1, 32, 32, 32))  # all but the pooling
+    assert sizes == [1, 4]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_volume_resnet_without_the_signs_of_medicalnet_has_a_neutral_name(tmp_path, channels):
+    state = resnet10(spatial_dims=3, n_input_channels=channels, num_classes=2, bias_downsample=False).state_dict()
+    if channels == 3:
+        state = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+    lines = import_weights(saved(state, tmp_path / "resnet.pth"), tmp_path / "model.pt")
+    assert lines[0].endswith(": 3D ResNet; the stride of its first convolution is not in the file")
+    assert f"fits resnet10(spatial_dims=3, n_input_channels={channels}, conv1_t_stride=?, " in lines[3]
+    assert len(lines) == 4
+
+
+def transvw(state):
+    """In the names of the authors' file, whose encoder is a module of its own."""
+    return {f"module.{'classficationNet.' if key.startswith('down') else ''}{key}": t for key, t in state.items()}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_transvw(tmp_path, whole):
+    wanted = {key: tensor for key, tensor in numbered(GENESIS).items() if whole or key.startswith("down_tr")}
+    file = saved(
+        {"state_dict": transvw(wanted) | {"module.projection_head.0.weight": torch.ones(2, 2)}}, tmp_path / "t.pt"
+    )
+    lines = import_weights(file, tmp_path / "model.pt")
+    assert lines[0].endswith(": U-Net of Models Genesis or TransVW")
+    assert lines[2:] == [
+        "dropped: projection_head (1)",
+        f"{tmp_path / 'model.pt'}: fits "
+        + ("" if whole else "the encoder of ")
+        + "GenesisUNet(spatial_dims=3, in_channels=1"
+        + (", out_channels=1)" if whole else ")"),
+    ]
+    assert_equal(loaded(tmp_path / "model.pt"), wanted)
+    with torch.device("meta"):
+        network = GenesisUNet(3, 1)
+    network.load_state_dict(loaded(tmp_path / "model.pt"), assign=True, strict=whole)
+
+
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_numbers_of_numpy_are_read(tmp_path, core):
+    """As TransVW's training script saves: averages by numpy, in PyTorch's old format, names of numpy before 2."""
+    numbers = {"best_loss": np.average([1.0, 2.0]), "best_acc": np.float32(0.25), "epoch": np.int64(7)}
+    content = {"state_dict": transvw(numbered(GENESIS))} | numbers
+    file, trusted = tmp_path / "TransVW_chest_ct.pt", torch.serialization.get_safe_globals()
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes().replace(b"cnumpy._core.multiarray\n", b"c" + core + b".multiarray\n"))
+    assert core + b".multiarray" in file.read_bytes()
+    assert {key: load_weights(file)[key] for key in numbers} == {"best_loss": 1.5, "best_acc": 0.25, "epoch": 7}
+    lines = import_weights(file, tmp_path / "model.pt")
+    assert lines[2] == "dropped: best_loss, best_acc, epoch"
+    assert set(torch.serialization.get_safe_globals()) == set(trusted)
+    with torch.serialization.safe_globals([np.dtype]):  # what the user trusts stays trusted
+        load_weights(file)
+        assert np.dtype in torch.serialization.get_safe_globals()
 
 
 def test_unet_on_resnet18_is_said_to_fit_its_encoder_only(tmp_path):
     encoder = resnet18(spatial_dims=2, feed_forward=False, shortcut_type="B", bias_downsample=False).state_dict()
-    state = {f"encoder.{key}": tensor for key, tensor in encoder.items()}
-    state |= {f"decoder.blocks.0.conv1.{key}": torch.ones(2) for key in ("1.weight", "1.running_var")}
-    state |= {"decoder.blocks.0.conv1.0.weight": torch.ones(2, 768, 3, 3), "segmentation_head.0.weight": torch.ones(1)}
+    state = stock_to_smp(flexible_unet(2, "resnet18").state_dict())
+    state |= {f"encoder.{key}": tensor for key, tensor in encoder.items()}
     lines = import_weights(saved(state, tmp_path / "smp.pth"), tmp_path / "model.pt")
     assert lines[3].endswith("whose resnet18 has shortcuts without weights, but resnet18(shortcut_type='B')")
+
+
+def smp_blocks(widths):
+    """Decoder of smp's ``Unet`` that takes and gives these channels; its encoder is that of ``flexible_unet(2)``."""
+    state = {key: t for key, t in stock_to_smp(flexible_unet(2).state_dict()).items() if not key.startswith("decoder.")}
+    for block, (taken, given) in enumerate(widths):
+        sizes = (taken, given)
+        for conv in (1, 2):
+            name = f"decoder.blocks.{block}.conv{conv}"
+            state[f"{name}.0.weight"] = torch.ones(given, sizes[conv - 1], 3, 3)
+            state |= {f"{name}.1.{key}": torch.ones(given) for key in ("weight", "bias", "running_mean", "running_var")}
+    return state
+
+
+@pytest.mark.parametrize(
+    ("widths", "taken"),
+    [
+        ([(256 + 128, 8), (8 + 64, 8), (8 + 64, 4), (4, 4)], r"\[384, 72, 72, 4\]"),  # encoder_depth=4
+        ([(512 + 256, 8), (8 + 128, 8), (8 + 64, 4), (4 + 64, 4)], r"\[768, 136, 72, 68\]"),  # one block cut off
+        ([(512 + 256, 8), (8 + 128, 8), (8 + 64, 4), (4 + 32, 4), (4, 2)], r"\[768, 136, 72, 36, 4\]"),
+    ],
+)
+def test_unet_whose_decoder_does_not_show_what_is_upsampled_is_refused(tmp_path, widths, taken):
+    fitting = [(512 + 256, 8), (8 + 128, 8), (8 + 64, 4), (4 + 64, 4), (4, 2)]
+    import_weights(saved(smp_blocks(fitting), tmp_path / "5.pth"), tmp_path / "5.pt")
+    file = saved(smp_blocks(widths), tmp_path / "smp.pth")
+    with pytest.raises(InputError, match=rf"smp\.pth: the blocks of its decoder take {taken} channels .* FlexibleUNet"):
+        import_weights(file, tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("build", "key"),
+    [
+        (lambda: stock_to_smp(flexible_unet(2).state_dict()), "decoder.blocks.0.attention1.attention.cSE.1.weight"),
+        (lambda: stock_to_smp(flexible_unet(2).state_dict()), "encoder.layer1.0.se.fc1.weight"),
+        (lambda: stock_to_smp(flexible_unet(2).state_dict()), "decoder.blocks.0.conv1.0.bias"),
+        (lambda: numbered(RESNET50), "layer2.0.downsample.2.weight"),
+        (lambda: numbered(RESNET50, "encoder.") | numbered(MLP, "predictor."), "encoder.layer1.0.se.fc1.weight"),
+    ],
+)
+def test_tensor_that_makes_features_is_never_dropped(tmp_path, build, key):
+    file = saved({f"module.{name}": t for name, t in (build() | {key: torch.ones(4)}).items()}, tmp_path / "more.pth")
+    with pytest.raises(InputError, match=rf"more\.pth: .* with module\.{re.escape(key)}, for which .* no place"):
+        import_weights(file, tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -225,6 +395,7 @@ def test_export_of_a_classifier_leaves_its_head(tmp_path):
         (lambda: resnet10(spatial_dims=2).state_dict(), "torchvision", r"same tensors, first .*downsample\.0\.bias"),
         (lambda: flexible_unet(2, "resnet18").state_dict(), "torchvision", r"this ResNet has none \(type A\)"),
         (lambda: flexible_unet(2, pre_conv="default").state_dict(), "smp", r"same tensors, first decoder\.blocks\.0"),
+        (lambda: flexible_unet(2, decoder_bias=True).state_dict(), "smp", r"first decoder\.blocks\.0\.conv1\.0\.bias"),
         (lambda: flexible_unet(2, norm="instance").state_dict(), "smp", "same tensors, first decoder.*running_var"),
         (lambda: {"a": torch.ones(1)}, "onnx", "layout must be torchvision or smp, got onnx"),
     ],
@@ -253,7 +424,7 @@ def test_export_refuses_what_the_layout_lacks(tmp_path, state, target, reason):
             {"state_dict": {"a": torch.ones(1)}, "args": Namespace(b=1)},
             r"Python object \(argparse.Namespace\) .* never",
         ),
-        ({"state_dict": {"a": torch.ones(1)}, "best": np.float64(1)}, r"Python object \(numpy.*scalar\) .* never"),
+        ({"state_dict": {"a": torch.ones(1)}, "curve": np.ones(2)}, r"Python object \(numpy.*reconstruct\) .* never"),
     ],
 )
 def test_import_refuses(tmp_path, content, reason):

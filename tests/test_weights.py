@@ -3,6 +3,7 @@ import re
 import zipfile
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, UNet, resnet10, resnet18, resnet34, resnet50
@@ -14,6 +15,7 @@ from dira_monai import weights
 from dira_monai.backbones import encode, encoder_names, encoder_state
 from dira_monai.errors import InputError
 from dira_monai.genesis import GenesisUNet
+from dira_monai.weight_files import read_weights
 from dira_monai.weights import load_pretrained, match_weights
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -258,10 +260,73 @@ def test_no_coverage_asked_loads_what_fits(tmp_path, capsys):
     assert "  coverage: 0.0% of the encoder, 0.0% of the network" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, 90, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, 1.1, 90, float("nan"), "high", None, [0.9]])
 def test_minimum_coverage_is_a_share(value):
     with pytest.raises(InputError, match=r"minimum_coverage must lie in \[0, 1\], got"):
         load_pretrained(basic_unet(2), None, minimum_coverage=value)
+
+
+def classifier(backbone, shortcut):
+    options = {"conv1_t_stride": 2, "bias_downsample": False, "feed_forward": False}
+    return backbone(spatial_dims=2, n_input_channels=1, shortcut_type=shortcut, **options)
+
+
+def kernel_3(network):
+    network.encoder.conv1 = nn.Conv2d(1, 64, 3, stride=2, padding=1, bias=False)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "hole"),
+    [
+        (
+            lambda: classifier(resnet18, "B"),
+            lambda: flexible_unet(2, "resnet18"),
+            r"layer2\.0\.downsample\.0\.weight \(in the file only\)",
+        ),
+        (
+            lambda: flexible_unet(2, "resnet18"),
+            lambda: classifier(resnet18, "B"),
+            r"layer2\.0\.downsample\.0\.weight \(not in the file\)",
+        ),
+        (
+            lambda: flexible_unet(2),
+            lambda: kernel_3(flexible_unet(2)),
+            r"conv1\.weight \(\(64, 1, 7, 7\) in the file, \(64, 1, 3, 3\) in the network\)",
+        ),
+    ],
+)
+def test_missing_convolution_stops_however_small_it_is(tmp_path, capsys, source, target, hole):
+    state, network = shaken(source()).state_dict(), target()
+    assert match_weights(network, state).encoder_coverage > 0.95
+    path, before = saved(state, tmp_path / "model.pt"), copied(network)
+    with pytest.raises(
+        InputError, match=rf"model\.pt: .* not be those of the file, .*{hole}.*; minimum_coverage 0 loads"
+    ):
+        load_pretrained(network, path, minimum_coverage=0.5)
+    assert_same(network.state_dict(), before)
+    load_pretrained(network, path, minimum_coverage=0)
+    note = next(line for line in capsys.readouterr().out.splitlines() if "note: the encoder's features are not" in line)
+    assert re.search(hole, note)
+
+
+def test_head_of_a_network_without_known_encoder_may_differ(tmp_path):
+    """The head is told from the encoder in known networks only; in others it must not stop what else fits."""
+    source, target = (UNet(2, 1, classes, (64, 128), (2,), num_res_units=2) for classes in (1, 2))
+    path = saved(source.state_dict(), tmp_path / "model.pt")
+    match = match_weights(target, source.state_dict())
+    assert match.mismatched
+    assert match.encoder_coverage > 0.9
+    load_pretrained(target, path)
+
+
+def test_path_that_is_empty_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved(basic_unet(2).state_dict(), tmp_path / "models" / "model.pt")
+    with pytest.raises(InputError, match=r"pretrained is empty; give a file, or None"):
+        load_pretrained(basic_unet(2), "")
+    with pytest.raises(InputError, match="the name of the weight file is empty"):
+        read_weights("")
 
 
 def test_no_path_leaves_the_network_as_it_is(capsys):
@@ -295,6 +360,8 @@ def in_memory(content):
 
 def test_bundle_folder_and_archive(tmp_path):
     source = shaken(basic_unet(2))
+    number = archive(tmp_path / "n.zip", "b/models/model.pt", content=in_memory({"best": np.float64(1.5)}))
+    assert read_weights(number) == {"best": 1.5}
     saved(source.state_dict(), tmp_path / "bundle" / "models" / "model.pt")
     names = ["bundle/models/model.pt", "bundle/models/deep/models/model.pt", "bundle/docs/README.md"]
     zipped = archive(tmp_path / "bundle.zip", *names, content=in_memory(source.state_dict()))
