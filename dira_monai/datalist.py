@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from .errors import InputError
 from .files import replacing
-from .listing import LISTS, VALIDATION_FRACTION, check_datalist, make_datalist
+from .listing import LISTS, VALIDATION_FRACTION, check_datalist, find_root, make_datalist
 from .scans import check_image, find_files, find_images
 from .summaries import MAX_ROWS, describe_datalist, span, summarize_datalist
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_image",
     "describe_datalist",
     "find_images",
+    "find_root",
     "load_datalist",
     "make_datalist",
     "prepare_data",
@@ -67,13 +68,6 @@ def read_datalist(path: str | Path) -> dict:
         raise InputError(f"the datalist {path} is not valid JSON: {error}.") from error
 
 
-def find_root(datalist: dict, path: str | Path) -> Path:
-    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in."""
-    home = Path(os.path.abspath(path)).parent
-    named = home / datalist.get("dataset_dir", ".")
-    return named if named.is_dir() else home
-
-
 def make_absolute(
     datalist: dict,
     path: str | Path,
@@ -116,8 +110,8 @@ def prepare_data(
 ) -> dict:
     """The datalist that a bundle trains on, with absolute paths; made on first use, then read from ``output_dir``.
 
-    Without ``dataset_dir`` the built-in phantoms are written to ``output_dir/phantom``. A JSON file, or a
-    ``datalist.json`` in the folder, is used as it is. Anything else goes through ``make_datalist`` into
+    Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
+    file, or a ``datalist.json`` in the folder, is used as it is. Anything else goes through ``make_datalist`` into
     ``output_dir/datalist.json``, which is used again while arguments and file names stay the same. Among several
     processes the first one works and the others wait.
 
@@ -163,7 +157,7 @@ def on_first_process(work: Callable[[], dict]) -> dict:
 
 
 def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: Sequence[int] | int | None) -> dict:
-    source = Path(dataset_dir).expanduser() if dataset_dir else make_phantoms(output / "phantom", made_for)
+    source = Path(dataset_dir).expanduser() if dataset_dir else make_phantoms(output, made_for)
     given = source if source.suffix == ".json" else source / "datalist.json"
     path = given if given.is_file() else output / "datalist.json"
     if path != given and not _is_current(path, source, made_for):
@@ -176,20 +170,31 @@ def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: 
     return datalist
 
 
-def make_phantoms(directory: Path, made_for: dict) -> Path:
-    """The folder of the images of the built-in data set, which is written to ``directory`` where it is not yet there.
+def phantom_folder(output: Path, made_for: dict) -> Path:
+    """The folder of the built-in data set of this kind and seed.
 
     Args:
-        directory: for all files of the data set.
+        output: folder of the run.
         made_for: with ``spatial_dims`` and ``seed``.
     """
+    return output / "phantom" / f"{PHANTOMS[made_for['spatial_dims']][0]}_seed_{made_for['seed']}"
+
+
+def make_phantoms(output: Path, made_for: dict) -> Path:
+    """The folder of the images of the built-in data set in ``phantom_folder``, written where it is not yet there.
+
+    Args:
+        output: folder of the run.
+        made_for: with ``spatial_dims`` and ``seed``; each pair has a data set of its own.
+    """
+    directory = phantom_folder(output, made_for)
     images = directory / "images"
     if not images.is_dir():
         from .phantom import write_phantoms  # here, since real data needs none of it
 
         kind, count = PHANTOMS[made_for["spatial_dims"]]
         print(f"No dataset_dir is given: making {count} synthetic {kind} phantoms in {images}, no real scans.")
-        half_made = directory.with_name(f".{kind}_phantoms_{made_for['seed']}")  # a killed run's are completed
+        half_made = directory.with_name(f".{directory.name}")  # a killed run's are completed
         write_phantoms(half_made, kind=kind, count=count, seed=made_for["seed"])
         os.replace(half_made, directory)
     return images

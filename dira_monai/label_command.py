@@ -6,7 +6,8 @@ from fire.decorators import SetParseFns
 
 from .datalist import write_datalist
 from .label_listing import TEST_FRACTION, make_labelled_datalist
-from .label_splits import check_overlap, warn_of_absent_classes
+from .label_overlap import check_overlap
+from .label_splits import warn_of_absent_classes
 from .labelled import describe_labelled
 from .listing import VALIDATION_FRACTION
 
@@ -41,6 +42,7 @@ def labelled(
     validation_fraction: float = VALIDATION_FRACTION,
     seed: int = 0,
     exclude_patients_of: str | None = None,
+    pictures_only: bool = True,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
     strict: bool = False,
@@ -62,10 +64,11 @@ def labelled(
         spatial_dims: 2 or 3; by default what most images have.
         in_channels: channels that every image must have; gray images fit 3.
         patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
-        test_fraction: part of the patients for test, where no table gives splits.
+        test_fraction: part of the training patients for test, where no table gives them.
         validation_fraction: part of the other patients for validation, where no table gives them.
         seed: of the draws of these patients.
         exclude_patients_of: a split of the table, whose patients are left out.
+        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         strict: stop at the first image that cannot be used.
@@ -88,6 +91,7 @@ def labelled(
         validation_fraction=validation_fraction,
         seed=seed,
         exclude_patients_of=exclude_patients_of,
+        pictures_only=pictures_only,
         strict=strict,
         workers=workers,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from .errors import InputError
 from .label_maps import LabelRule, check_label_rule, measure_pair, refuse_wrong_classes
 from .label_sources import find_label_maps, find_labels, leave_out, parse_labels
-from .label_splits import check_labeled, split_entries
+from .label_splits import check_labeled, check_pictures, split_entries
 from .label_tables import Label, Row, Vocabulary, check_vocabulary
 from .listing import VALIDATION_FRACTION, check_arguments, majority, sort_out
 from .scans import Image, first_file, measure_each, measure_images
@@ -40,6 +40,7 @@ def make_labelled_datalist(
     validation_fraction: float = VALIDATION_FRACTION,
     seed: int = 0,
     exclude_patients_of: str | None = None,
+    pictures_only: bool = True,
     strict: bool = False,
     workers: int | None = None,
 ) -> dict:
@@ -53,7 +54,7 @@ def make_labelled_datalist(
 
     Label maps are found by ``find_pairs``; labels of images by ``read_label_table`` or, where there is no table, by
     ``read_class_folders``. Splits are those of the column ``split`` of a table, or of folders train, val and test that
-    hold all images; what they lack is drawn by ``split_entries``.
+    hold all images, also below ``images``; what they lack is drawn by ``split_entries``, which notes it in ``drawn``.
 
     Args:
         directory: folder that is searched with all its sub-folders.
@@ -68,10 +69,11 @@ def make_labelled_datalist(
         spatial_dims: 2 or 3; by default what most of the images have.
         in_channels: channels that every image must have; gray images fit 3.
         patient: "auto" (the table's column, or else ``choose_rule``), a rule of ``find_patients``, or a CSV file.
-        test_fraction: part of the patients for test, 0 for none.
-        validation_fraction: part of the other patients for validation.
+        test_fraction: part of the training patients for test, where nothing else says; 0 for none.
+        validation_fraction: part of the others for validation, where nothing else says.
         seed: of the draws.
         exclude_patients_of: a split of the table, whose patients are left out of all lists.
+        pictures_only: in 2D skip all but PNG and JPEG, which the bundles' readers load; it has no effect in 3D.
         strict: raise at the first image that cannot be used, instead of listing it in ``skipped``.
         workers: threads that read images, by default one a processor, at most 8.
 
@@ -95,6 +97,7 @@ def make_labelled_datalist(
         "validation_fraction": validation_fraction,
         "seed": seed,
         "exclude_patients_of": exclude_patients_of,
+        "pictures_only": pictures_only,
     }
     check_task(asked)
     return _make(Path(os.path.abspath(Path(directory).expanduser())), asked, strict, workers)
@@ -169,6 +172,8 @@ def _measure(
     for entry, split in rows:
         label = labels[first_file(entry["image"])]
         try:
+            if spatial_dims == 2 and asked["pictures_only"]:
+                check_pictures({"image": entry["image"], "label": label})
             paths = {"image": _one_path(entry["image"], root), "label": label}
             entries.append((paths | {key: value for key, value in entry.items() if key != "image"}, split))
         except InputError as error:

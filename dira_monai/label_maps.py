@@ -181,18 +181,21 @@ def measure_pair(pair: Pair, directory: str | Path, rule: LabelRule) -> dict:
         raise InputError(f"the label map {label} has {sizes[0]} voxels where its image has {sizes[1]}.")
     if values.ndim > len(shape):
         raise InputError(f"the label map {label} has {values.shape[-1]} channels where 1 is needed.")
-    _check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
+    check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
     return facts | {"holds": find_classes(label, np.unique(values), rule)}
 
 
-def _check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
-    if affine is None or other is None:  # PNG and JPEG have no place in space
+def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
+    """Nothing, where ``label``, whose affine is ``other``, lies on its image; None: a picture has no place in space.
+
+    Raises:
+        InputError: if a corner of the one lies more than a tenth of a voxel away from that of the other.
+    """
+    if affine is None or other is None:
         return
-    rank = len(shape)
-    affine, other = np.asarray(affine), np.asarray(other)
-    difference = affine - other
+    rank, affine = len(shape), np.asarray(affine)
     corners = np.array([[*corner, *[0] * (3 - rank), 1] for corner in product(*((0, n - 1) for n in shape))])
-    away = np.linalg.norm(corners @ difference[:3].T, axis=1).max()
+    away = np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max()
     if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min():  # nan is wrong too
         raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
 

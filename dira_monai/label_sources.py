@@ -1,5 +1,6 @@
 """Where the labels of a folder come from: images with words, patients and splits, before anything is read."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,9 @@ def find_labels(root: Path, asked: Mapping[str, Any]) -> Found:
         return rows, skipped, {}, rule
     images = in_image_folders(images)
     rows, skipped = read_label_table(table, root, images, Vocabulary.of(asked), asked["label_column"])
+    if not any(row.split for row in rows):
+        splits = folder_splits([row.image for row in rows])
+        rows = [row._replace(split=split) for row, split in zip(rows, splits, strict=True)]
     listed = {first_file(row.image) for row in rows}
     others = [image for image in images if first_file(image) not in listed]
     left_out = {}
@@ -70,7 +74,7 @@ def find_labels(root: Path, asked: Mapping[str, Any]) -> Found:
     else:
         skipped += [{"image": image, "reason": f"{first_file(image)} has no row in {table}."} for image in others]
     if asked["patient"] == "auto" and any(row.patient for row in rows):
-        return rows, skipped, left_out, table.name
+        return rows, skipped, left_out, _table_rule(table, root)
     rows, rule = _fill_patients(rows, root, asked["patient"])
     return rows, skipped, left_out, rule
 
@@ -81,10 +85,17 @@ def _fill_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[list[Row
     if rule.lower().endswith(".csv"):
         table = read_patient_table(rule, images)
         filled = zip(rows, table, strict=True)
-        return [row._replace(patient=name, split=row.split or split) for row, (name, split) in filled], rule
+        kept = [row._replace(patient=name, split=row.split or split) for row, (name, split) in filled]
+        return kept, _table_rule(Path(rule), root)
     rule = choose_rule(images) if rule == "auto" else rule
     names = find_patients(images, root, rule)
     return [row._replace(patient=name) for row, name in zip(rows, names, strict=True)], rule
+
+
+def _table_rule(table: Path, root: Path) -> str:
+    """The path of a table that tells patients: from ``root`` where it lies there, else from /."""
+    path, home = (Path(os.path.abspath(place)) for place in (table, root))
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 
 
 def leave_out(rows: Sequence[Row], exclude: str | None) -> tuple[list[Row], dict[str, int]]:

@@ -1,40 +1,46 @@
 """Which labeled images are for training, validation and test, and whether the three lists can be used."""
 
 import math
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from .datalist import find_root, read_datalist
 from .errors import InputError
+from .label_maps import IMAGE_FOLDERS
 from .listing import LISTS, SPLITS, check_datalist, first_names
 from .patients import choose_validation
+from .reader import PIL_SUFFIXES
 from .scans import Image, first_file
 
 LABELED_SPLITS = SPLITS | dict.fromkeys(("test", "testing"), "test")
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:
-    """The first folder of each image where all of them are words like train, val and test, or else "" for each."""
-    folders = [PurePosixPath(first_file(image)).parts[0] for image in images]
-    return folders if all(folder.lower() in LABELED_SPLITS for folder in folders) else [""] * len(folders)
+    """The first folder of each image where all of them are words like train, val and test, or else "" for each.
+
+    Folders like ``images`` do not count: ``images/train`` is as good as ``train/images`` and ``train``.
+    """
+    above = [PurePosixPath(first_file(image)).parent.parts for image in images]
+    folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
+    told = all(folder and folder.lower() in LABELED_SPLITS for folder in folders)
+    return folders if told else [""] * len(folders)
 
 
 def split_entries(
     rows: Sequence[tuple[dict, str]], test_fraction: float, validation_fraction: float, seed: int
-) -> dict[str, list[dict]]:
-    """The lists ``training``, ``validation`` and ``test``.
+) -> dict[str, Any]:
+    """The lists ``training``, ``validation`` and ``test``, and in ``drawn`` the part of each list that is drawn.
 
-    Where no row says validation or test, ``choose_validation`` draws the test patients from all of them; where none
-    says validation, it then draws these from the patients that are left for training.
+    Where no row says test, ``choose_validation`` draws the test patients from those for training; where none says
+    validation, it then draws these from the patients that are left.
 
     Args:
         rows: entries with ``patient``, and the word of ``LABELED_SPLITS`` that a table gives them.
-        test_fraction: part of all patients, 0 for an empty list.
-        validation_fraction: part of the patients that are not for test.
+        test_fraction: part of the patients for training, 0 for an empty list.
+        validation_fraction: part of those that are left.
         seed: of both draws.
 
     Raises:
@@ -42,16 +48,24 @@ def split_entries(
     """
     splits = [LABELED_SPLITS[word.lower()] for _, word in rows]
     patients = [entry["patient"] for entry, _ in rows]
-    if set(splits) == {"training"} and test_fraction:
-        if len(set(patients)) < 3:
-            raise InputError(
-                f"training, validation and test need 3 patients, got {len(set(patients))}: "
-                f"{first_names(sorted(set(patients)))}; give another patient rule, or --test_fraction 0."
-            )
-        splits = _draw(patients, splits, "test", test_fraction, seed)
-    if "training" in splits and "validation" not in splits:
-        splits = _draw(patients, splits, "validation", validation_fraction, seed)
-    return {name: [entry for (entry, _), split in zip(rows, splits, strict=True) if split == name] for name in LISTS}
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    drawn = {name: part for name, part in fractions.items() if part and "training" in splits and name not in splits}
+    if "test" in drawn:
+        _need_patients(patients, splits, [name for name in LISTS if name == "training" or name in drawn])
+    for name, fraction in drawn.items():
+        splits = _draw(patients, splits, name, fraction, seed)
+    lists = {name: [entry for (entry, _), split in zip(rows, splits, strict=True) if split == name] for name in LISTS}
+    return {**lists, "drawn": drawn}
+
+
+def _need_patients(patients: Sequence[str], splits: Sequence[str], names: Sequence[str]) -> None:
+    """Nothing, where the patients for training are enough for the lists of these names."""
+    pool = sorted({patient for patient, split in zip(patients, splits, strict=True) if split == "training"})
+    if len(pool) < len(names):
+        raise InputError(
+            f"{', '.join(names[:-1])} and {names[-1]} need {len(names)} patients, got {len(pool)}: "
+            f"{first_names(pool)}; give another patient rule, or --test_fraction 0."
+        )
 
 
 def _draw(patients: Sequence[str], splits: Sequence[str], name: str, fraction: float, seed: int) -> list[str]:
@@ -127,69 +141,32 @@ def count_classes(datalist: dict) -> dict[str, list[int] | None]:
 
 
 def warn_of_absent_classes(datalist: dict) -> list[str]:
-    """One line for each list but training, where it is not empty, of the classes that it lacks."""
+    """One line for each list that is not empty of the classes that it lacks."""
     warnings = []
     for key, counts in count_classes(datalist).items():
         absent = _absent(datalist, counts)
-        if absent and datalist[key] and key != "training":
-            words = ", ".join(absent)
-            warnings.append(f"warning: {key} has no image of {words}: the metrics of this class are undefined there.")
+        if absent and datalist[key]:
+            effect = "the metrics of this class are undefined there"
+            effect = "it cannot be learned; try another label_subset" if key == "training" else effect
+            warnings.append(f"warning: {key} has no image of {', '.join(absent)}: {effect}.")
     return warnings
+
+
+def check_pictures(entry: dict) -> None:
+    """Nothing, where image and label map of an entry are PNG or JPEG.
+
+    Raises:
+        InputError: if one is not.
+    """
+    for file in (first_file(entry["image"]), entry["label"]):
+        if isinstance(file, str) and not file.lower().endswith(PIL_SUFFIXES):
+            raise InputError(f"{file} has another format: 2D fine-tuning reads PNG and JPEG; convert it.")
 
 
 def _absent(datalist: dict, counts: Sequence[int] | None) -> list[str]:
     if counts is None:
         return []
     return [name for name, count in zip(datalist["class_names"], counts, strict=True) if not count]
-
-
-def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path) -> list[str]:
-    """The test images that pre-training has seen, or whose patients it has seen.
-
-    Images are the same where their real paths are. Patients are compared by name, where one list's ``dataset_dir`` is
-    inside or equal to the other's, since else the same name may be another patient.
-
-    Args:
-        datalist: with ``test``.
-        path: its file.
-        pretraining_list: JSON file of a pre-training.
-
-    Raises:
-        InputError: if the pre-training's list cannot be read.
-    """
-    seen = read_datalist(pretraining_list)
-    check_datalist(seen, pretraining_list)
-    entries = [*seen["training"], *seen["validation"]]
-    own, other = find_root(datalist, path), find_root(seen, pretraining_list)
-    files = set(chain.from_iterable(_real_files(entry["image"], other) for entry in entries))
-    roots = [Path(os.path.realpath(root)) for root in (own, other)]
-    related = roots[0].is_relative_to(roots[1]) or roots[1].is_relative_to(roots[0])
-    patients = {str(entry["patient"]) for entry in entries if "patient" in entry} if related else set()
-    return [
-        first_file(entry["image"])
-        for entry in datalist["test"]
-        if files.intersection(_real_files(entry["image"], own)) or str(entry.get("patient", "")) in patients - {""}
-    ]
-
-
-def _real_files(image: Image, root: Path) -> Iterable[str]:
-    return (os.path.realpath(root / file) for file in ([image] if isinstance(image, str) else image))
-
-
-def check_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path, allow_overlap: bool) -> list[str]:
-    """Nothing, or where ``allow_overlap`` is set one line, if pre-training has seen test images or patients.
-
-    Raises:
-        InputError: if it has, and ``allow_overlap`` is not set.
-    """
-    if not (seen := find_overlap(datalist, path, pretraining_list)):
-        return []
-    told = f"{len(seen)} of {len(datalist['test'])} test images or their patients are in {pretraining_list}"
-    if allow_overlap:
-        return [f"warning: {told}, which is allowed: {first_names(seen)}; results on them are too good."]
-    raise InputError(
-        f"{told}: {first_names(seen)}; pre-train without them, or give --allow_overlap True to test on them anyway."
-    )
 
 
 def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, list[str]]:

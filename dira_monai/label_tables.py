@@ -91,12 +91,12 @@ def read_label_table(
     file = pick_column(table, columns, "file_column", None, FILE_COLUMNS)
     patient = next((name for name in PATIENT_COLUMNS if name in columns), "")
     single = _single_column(table, columns, vocabulary, label_column)
-    index = _index(images, root, table)
+    index = index_images(images, root, table)
     found: dict[str, Row] = {}
     skipped = []
     for number, cell in enumerate(cells, start=2):
         place = f"{table}, row {number}"
-        image = _find(cell[file], index, place)
+        image = find_image(cell[file], index, place)
         if image is None:
             reason = f"{cell[file]} does not exist, although it stands in {place}."
             skipped.append({"image": cell[file], "reason": reason})
@@ -118,8 +118,14 @@ def _single_column(table: Path, columns: Sequence[str], vocabulary: Vocabulary, 
     return pick_column(table, columns, "label_column", wanted, LABEL_COLUMNS)
 
 
-def _index(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:
-    """Images by what a row may call them, from the strictest name to the loosest."""
+def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:
+    """Images by what a row may call them, from the strictest name to the loosest, as ``find_image`` needs them.
+
+    Args:
+        images: relative to ``root``.
+        root: absolute path of their folder.
+        table: the file with the row.
+    """
     home = os.path.abspath(table.parent)
     tiers: list[dict[str, list[Image]]] = []
     for image in images:
@@ -132,7 +138,17 @@ def _index(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, l
     return tiers
 
 
-def _find(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
+def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
+    """The image that a row means, or None where there is none.
+
+    Args:
+        name: what the row calls it.
+        index: of ``index_images``.
+        place: what an error calls the row.
+
+    Raises:
+        InputError: if it may be several.
+    """
     name = os.path.normpath(name.replace("\\", "/")) if name else ""
     found = next((tier[name] for tier in index if name in tier), [])
     if len(found) > 1:
@@ -151,13 +167,18 @@ def read_class_folders(root: Path, images: Sequence[Image], splits: Sequence[str
     """
     rows, skipped = [], []
     for image, split in zip(images, splits, strict=True):
-        parts = PurePosixPath(first_file(image)).parts[1 if split else 0 : -1]
+        parts = _below_split(image, split)[:-1]
         if parts:
             rows.append(Row(image, parts[0], "", split, str(root / first_file(image))))
         else:
             reason = f"{first_file(image)} lies in no folder of a class, and there is no table labels.csv."
             skipped.append({"image": image, "reason": reason})
     return rows, skipped
+
+
+def _below_split(image: Image, split: str) -> tuple[str, ...]:
+    parts = PurePosixPath(first_file(image)).parts
+    return parts[parts.index(split) + 1 :] if split else parts
 
 
 def class_folder_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[str, list[str]]:
@@ -169,8 +190,7 @@ def class_folder_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[s
         rule: of ``find_patients``, or "auto".
     """
     below: list[Image] = [
-        row.image if isinstance(row.image, list) else "/".join(row.image.split("/")[2 if row.split else 1 :])
-        for row in rows
+        row.image if isinstance(row.image, list) else "/".join(_below_split(row.image, row.split)[1:]) for row in rows
     ]
     rule = choose_rule(below) if rule == "auto" else rule
     return rule, find_patients(below, root, rule)

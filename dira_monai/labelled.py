@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .datalist import find_root, make_absolute, make_phantoms, on_first_process, read_datalist, write_datalist
+from .datalist import (
+    find_root,
+    make_absolute,
+    make_phantoms,
+    on_first_process,
+    phantom_folder,
+    read_datalist,
+    write_datalist,
+)
 from .errors import InputError
 from .label_listing import TEST_FRACTION, check_task, make_labelled_datalist
 from .label_maps import label_folder
-from .label_splits import check_labeled, check_overlap, count_classes, take_fraction, warn_of_absent_classes
+from .label_overlap import check_overlap
+from .label_splits import check_labeled, check_pictures, count_classes, take_fraction, warn_of_absent_classes
 from .label_tables import find_table
 from .listing import LISTS, VALIDATION_FRACTION, check_datalist
 from .scans import find_files, first_file
@@ -20,7 +29,12 @@ from .summaries import format_table
 __all__ = ["describe_labelled", "load_labelled", "make_labelled_datalist", "prepare_labelled"]
 
 FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
+WITHOUT_EFFECT = "labels, label_column, label_map, patient, test_fraction, validation_fraction and seed"  # on a list
 MAX_REASONS = 3  # that are shown of what was skipped
+UNCHECKED = (
+    "warning: pretrained weights without pretraining_list: "
+    "whether the test images were in the pre-training is not checked"
+)
 
 
 def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
@@ -30,7 +44,7 @@ def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
 
     Args:
         path: JSON file.
-        asked: the arguments of ``FIXED``, as ``make_labelled_datalist`` takes them.
+        asked: the arguments of ``FIXED`` and ``pictures_only``, as ``make_labelled_datalist`` takes them.
 
     Raises:
         InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
@@ -42,6 +56,9 @@ def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
             raise InputError(f"{path} was made for {key} {datalist[key]} where {asked[key]} is asked for.")
     datalist = {"test": [], **datalist, **{key: asked[key] for key in FIXED}}
     check_labeled(datalist, path)
+    if asked["spatial_dims"] == 2 and asked["pictures_only"]:
+        for entry in (entry for key in LISTS for entry in datalist[key]):
+            check_pictures(entry)
     return datalist
 
 
@@ -65,16 +82,19 @@ def prepare_labelled(
     validation_fraction: float = VALIDATION_FRACTION,
     label_fraction: float = 1.0,
     label_subset: int = 0,
+    pretrained: str | None = None,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
     exclude_patients_of: str | None = None,
+    pictures_only: bool = True,
 ) -> dict:
     """The labeled datalist that a bundle is fine-tuned on, with absolute paths; prints a table of it.
 
-    Without ``dataset_dir`` the built-in phantoms are written to ``output_dir/phantom``. A JSON file, or a
-    ``datalist.json`` in the folder, is used as it is; anything else goes through ``make_labelled_datalist``, whose
-    result is used again while arguments and files stay the same. ``output_dir/datalist.json`` holds the whole list in
-    the end, in any case. Among several processes the first one works and the others wait.
+    Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
+    file, or a ``datalist.json`` in the folder, is used as it is, with its own splits and labels; anything else goes
+    through ``make_labelled_datalist``, whose result is used again while arguments and files stay the same.
+    ``output_dir/datalist.json`` holds the whole list in the end, in any case. Among several processes the first one
+    works and the others wait.
 
     Args:
         dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
@@ -91,17 +111,19 @@ def prepare_labelled(
         label_column: column of the CSV file.
         label_map: class of a word in the CSV file.
         patient: what tells patients apart.
-        test_fraction: part of the patients for test.
-        validation_fraction: part of the other patients for validation.
+        test_fraction: part of the training patients for test, where nothing else says.
+        validation_fraction: part of the others for validation, where nothing else says.
         label_fraction: part of the training patients that is returned, see ``take_fraction``.
         label_subset: seed of their choice.
+        pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
-        exclude_patients_of: a split of the table, whose patients are left out.
+        exclude_patients_of: a split of the table, whose patients are left out; a given list must record the same.
+        pictures_only: in 2D take PNG and JPEG alone, as the bundles' readers do.
 
     Raises:
         InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in
-            every process.
+            every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
     """
     asked = {
         "task": task,
@@ -119,14 +141,17 @@ def prepare_labelled(
         "validation_fraction": validation_fraction,
         "seed": seed,
         "exclude_patients_of": exclude_patients_of,
+        "pictures_only": pictures_only,
     }
 
     def work() -> dict:
         datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)
         print(describe_labelled(datalist))
-        overlap = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else []
+        overlap = [UNCHECKED] if pretrained else []
+        if pretraining_list:
+            overlap = check_overlap(datalist, path, pretraining_list, allow_overlap)
         part, told = take_fraction(datalist, label_fraction, label_subset)
-        print("\n".join([*warn_of_absent_classes(datalist), *overlap, *told, f"all of it: {path}"]))
+        print("\n".join([*overlap, *told, *warn_of_absent_classes(part), f"all of it: {path}"]))
         return part
 
     return on_first_process(work)
@@ -140,6 +165,13 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
     given = source if source.suffix == ".json" else source / "datalist.json"
     if given.is_file():
         datalist = load_labelled(given, asked)
+        excluded = asked["exclude_patients_of"]
+        if excluded is not None and datalist.get("exclude_patients_of") != excluded:
+            raise InputError(
+                f"{given} is used as it is and was made for exclude_patients_of "
+                f"{datalist.get('exclude_patients_of')!r} where {excluded!r} is asked for; make the list anew with it."
+            )
+        print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
         datalist["dataset_dir"] = str(find_root(datalist, given))
         if given.resolve() != path.resolve():
             write_datalist(datalist, path)
@@ -157,10 +189,10 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
 def _find_source(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> Path:
     if dataset_dir:
         return Path(dataset_dir).expanduser()
-    root = output / "phantom"
+    root = phantom_folder(output, asked)
     if root.is_dir():
         print(f"No dataset_dir is given: using the synthetic phantoms in {root}, no real scans.")
-    return make_phantoms(root, asked).parent
+    return make_phantoms(output, asked).parent
 
 
 def _is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
@@ -188,7 +220,7 @@ def _fingerprint(wanted: Mapping[str, Any]) -> str:
 
 
 def describe_labelled(datalist: dict) -> str:
-    """A text table of images, patients and images with each class in each list, and what was skipped and left out."""
+    """A text table of images, patients and images with each class in each list, and what was drawn and left out."""
     lists = {key: datalist[key] for key in LISTS}
     patients = {key: {str(entry.get("patient", first_file(entry["image"]))) for entry in lists[key]} for key in LISTS}
     counts = count_classes(datalist)
@@ -203,5 +235,7 @@ def describe_labelled(datalist: dict) -> str:
     lines = [format_table(rows), f"{len(skipped)} skipped, patients by {datalist.get('patient_rule', 'the list')}"]
     lines += [f"skipped: {entry['reason']}" for entry in skipped[:MAX_REASONS]]
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
+    if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
+        lines.append(f"drawn from the training patients: {', '.join(drawn)}")
     lines += [f"left out: {count} {reason}" for reason, count in datalist.get("left_out", {}).items()]
     return "\n".join(lines)

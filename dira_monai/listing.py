@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import InputError
 from .patients import choose_rule, choose_validation, find_patients, read_patient_table
@@ -18,6 +19,13 @@ VALIDATION_FRACTION = 0.1
 SPLITS = {"train": "training", "training": "training", "": "training"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )
+
+
+class Places(NamedTuple):
+    """Where an image lies."""
+
+    paths: set[str]  # of its files; a DICOM series may be named by its folder instead
+    folders: set[str]  # of the files, where it is a list of them
 
 
 def make_datalist(
@@ -174,25 +182,67 @@ def check_datalist(
         required: what every entry must have.
 
     Raises:
-        InputError: if a list is missing or empty, an entry lacks something, or a patient is in two lists.
+        InputError: if a list is missing or empty, an entry lacks something, or a patient or an image is in two lists.
     """
-    patients = {}
     for key in lists:
         entries = datalist.get(key) if isinstance(datalist, dict) else None
         if not isinstance(entries, list) or not (entries or key == "test"):
             raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
         for index, entry in enumerate(entries):
             _check_entry(entry, required, f"{name} has no {{}} in entry {index} of {key!r}.")
-        patients[key] = {entry["patient"] for entry in entries if "patient" in entry}
+    patients = {key: {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in lists}
+    root = find_root(datalist, name)
+    places = {key: locate_images(datalist[key], root) for key in lists}
     for one, other in combinations(lists, 2):
         if both := sorted(patients[one] & patients[other], key=str):
             raise InputError(f"{name} has {len(both)} patients in both {one} and {other}: {first_names(both)}.")
+        if both := [first_file(datalist[one][index]["image"]) for index in find_common(places[one], places[other])]:
+            raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
 
 
 def _check_entry(entry: object, required: Sequence[str], message: str) -> None:
     for part in required:
         if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
             raise InputError(message.format(repr(part)))
+
+
+def find_root(datalist: dict, path: str | Path) -> Path:
+    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in."""
+    home = Path(os.path.abspath(path)).parent
+    named = home / datalist.get("dataset_dir", ".")
+    return named if named.is_dir() else home
+
+
+def locate_images(entries: Sequence[dict], root: Path) -> list[Places]:
+    """The real paths of the ``image`` of each entry; relative ones start at ``root``."""
+    folders: dict[str, str] = {}
+
+    def real(file: str) -> str:
+        folder, name = os.path.split(os.path.join(root, file))
+        if name in ("", ".", "..") or os.path.islink(os.path.join(folder, name)):
+            return os.path.realpath(os.path.join(folder, name))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)  # once, since a folder holds many files
+        return os.path.join(folders[folder], name)
+
+    images = [entry["image"] for entry in entries]
+    lists = [[image] if isinstance(image, str) else image for image in images]
+    paths = [{real(file) for file in files} for files in lists]
+    return [
+        Places(found, set() if isinstance(image, str) else {os.path.dirname(path) for path in found})
+        for image, found in zip(images, paths, strict=True)
+    ]
+
+
+def find_common(own: Sequence[Places], others: Sequence[Places]) -> list[int]:
+    """The numbers of the first images that are among the others: same file, or a folder and the files in it."""
+    paths: set[str] = set().union(*(place.paths for place in others))
+    folders: set[str] = set().union(*(place.folders for place in others))
+    return [
+        index
+        for index, place in enumerate(own)
+        if place.paths & paths or place.paths & folders or place.folders & paths
+    ]
 
 
 def first_names(names: Sequence[object]) -> str:

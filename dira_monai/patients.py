@@ -134,18 +134,19 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
 
 
 def pick_column(
-    table: str | Path, columns: Sequence[str], option: str, wanted: str | None, defaults: Sequence[str]
+    table: str | Path, columns: Sequence[str], option: str | None, wanted: str | None, defaults: Sequence[str]
 ) -> str:
     """The wanted column, or the first of the usual ones that is there.
 
     Raises:
-        InputError: if there is none; it names the option that says which.
+        InputError: if there is none; it names the option that says which, where there is one.
     """
     for name in [wanted] if wanted else defaults:
         if name in columns:
             return name
     wish = wanted or ", ".join(defaults)
-    raise InputError(f"{table} has no column {wish}; its columns are {', '.join(columns)}: name one by --{option}.")
+    hint = f": name one by --{option}" if option else ""
+    raise InputError(f"{table} has no column {wish}; its columns are {', '.join(columns)}{hint}.")
 
 
 def image_names(image: Image) -> list[str]:

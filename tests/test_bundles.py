@@ -300,7 +300,8 @@ def test_without_data_the_bundle_makes_phantoms_once(scans, tmp_path, capsys):
     said = [line for line in capsys.readouterr().out.splitlines() if "phantom" in line]
     assert len(said) == 1
     assert "synthetic" in said[0]
-    images = sorted((tmp_path / "out/phantom/images").iterdir())
+    images = sorted((tmp_path / "out/phantom").glob("ct_seed_*/images/*"))
+    assert images
     times = [image.stat().st_mtime_ns for image in images]
     run(3, ["train"], options)
     assert [image.stat().st_mtime_ns for image in images] == times

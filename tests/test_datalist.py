@@ -130,6 +130,41 @@ def test_check_datalist(broken, message):
         check_datalist(broken)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"image": "a.png"}, {"image": "b/../a.png"}),
+        ({"image": "a.png", "patient": 1}, {"image": "link.png", "patient": 2}),
+        ({"image": "a.png"}, {"image": "linked/a.png"}),
+        ({"image": ["b/1.dcm", "b/2.dcm"]}, {"image": "b"}),
+        ({"image": "b/"}, {"image": ["b/1.dcm"]}),
+        ({"image": ["b/1.dcm", "b/2.dcm"]}, {"image": ["b/2.dcm", "b/3.dcm"]}),
+    ],
+)
+def test_an_image_in_two_lists_is_refused(tmp_path, one, other):
+    write_image(tmp_path / "a.png", noise(4, 4))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    listed = {"dataset_dir": str(tmp_path), "training": [{"image": "c.png"}, one], "validation": [other]}
+    name = one["image"] if isinstance(one["image"], str) else one["image"][0]
+    with pytest.raises(InputError, match=f"has 1 images in both training and validation: {name}"):
+        check_datalist(listed)
+    write_datalist({**listed, "dataset_dir": "."}, tmp_path / "list.json")
+    with pytest.raises(InputError, match=r"list\.json has 1 images in both training and validation"):
+        load_datalist(tmp_path / "list.json")
+    listed |= {"validation": [{"image": "d.png"}], "test": [other]}
+    check_datalist(listed)
+    with pytest.raises(InputError, match=f"in both training and test: {name}"):
+        check_datalist(listed, lists=("training", "validation", "test"))
+
+
+def test_two_series_of_a_folder_are_two_images(tmp_path):
+    check_datalist(
+        {"dataset_dir": str(tmp_path), "training": [{"image": ["s/1", "s/2"]}], "validation": [{"image": ["s/3"]}]}
+    )
+
+
 def test_load_datalist(pictures, tmp_path):
     made = make_datalist(pictures)
     write_datalist(made, tmp_path / "new" / "list.json")

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
-from scan_files import cut, noise, write_image, write_nifti, write_series
+from scan_files import cut, noise, write_image, write_nifti, write_series, write_slice
 
 from dira_monai.datalist import write_datalist
 from dira_monai.errors import InputError
+from dira_monai.label_maps import LabelRule, find_classes
 from dira_monai.labelled import describe_labelled, make_labelled_datalist
 from dira_monai.patients import choose_validation
 from dira_monai.reader import ScanReader
@@ -42,7 +43,8 @@ def ten(words, head="file,label", more=lambda index: ""):
 
 
 def segment(root, **options):
-    return make_labelled_datalist(root, "segmentation", options.pop("class_names", ["background", "lung"]), **options)
+    given = {"class_names": ["background", "lung"], "pictures_only": False, **options}
+    return make_labelled_datalist(root, "segmentation", given.pop("class_names"), **given)
 
 
 def classify(root, class_names=("healthy", "ill"), **options):
@@ -236,6 +238,43 @@ def test_wrong_classes_are_refused_with_what_mends_them(tmp_path, spatial_dims):
         segment(tmp_path, label_threshold=255)
     with pytest.raises(InputError, match="allow 0 to 2; give --label_values with one value a class"):
         segment(tmp_path, class_names=["a", "b", "c"])
+
+
+def test_a_value_at_the_threshold_is_the_first_class():
+    rule = LabelRule(2, threshold=127)
+    for values, holds in (([0, 127], [1, 0]), ([128], [0, 1]), ([127, 128], [1, 1])):
+        assert find_classes("a.png", np.array(values), rule) == holds
+
+
+def test_in_2d_only_what_the_bundles_read(tmp_path):
+    for index in range(6):
+        write_image(
+            tmp_path / "images" / f"x{index}.{('png', 'jpg', 'jpeg', 'JPG')[index % 4]}", noise(6, 8, seed=index)
+        )
+    write_nifti(tmp_path / "images" / "slice.nii.gz", noise(6, 8, 1))
+    write_slice(tmp_path / "images" / "s" / "ray.dcm", noise(6, 8))
+    rows = [f"x{index},{index % 2}" for index in range(6)] + ["slice,0", "ray,1"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    made = classify(tmp_path, spatial_dims=2, patient="file")
+    assert [entry["image"][7:9] for entry in entries(made)] == [f"x{index}" for index in range(6)]
+    reason = "has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+    told = sorted(skip["reason"] for skip in made["skipped"])
+    assert told == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
+    assert len(entries(classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False))) == 8
+
+
+def test_in_2d_label_maps_are_pictures_too(tmp_path):
+    for index in range(4):
+        write_image(tmp_path / "images" / f"{index}.png", noise(8, 6, seed=index))
+        write_image(tmp_path / "masks" / f"{index}.png", noise(8, 6, seed=index, high=2))
+    write_image(tmp_path / "images" / "n.png", noise(8, 6))
+    write_nifti(tmp_path / "masks" / "n.nii.gz", noise(6, 8, 1, high=2))
+    made = make_labelled_datalist(tmp_path, "segmentation", ["background", "lung"])
+    assert reasons(made) == {
+        "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+    }
+    assert len(segment(tmp_path)["skipped"]) == 0
+    assert len(entries(make_labelled_datalist(write_maps(tmp_path / "3d", 3), "segmentation", ["a", "b"]))) == 10
 
 
 def test_label_values_are_in_the_order_of_the_classes(tmp_path):
@@ -440,6 +479,19 @@ def test_splits_are_drawn_by_patient(tmp_path):
     assert classify(root, patient="file")["training"][0]["patient"].startswith("x")
 
 
+@pytest.mark.parametrize("place", ["data", "data/images", "elsewhere"])
+def test_the_rule_of_a_table_says_where_it_lies(tmp_path, monkeypatch, place):
+    text, names = ten(["healthy", "ill"], "file,label,patient", lambda index: f",p{index // 2}")
+    root, table = write_table(tmp_path / "data", text, names), tmp_path / place / "p.csv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(text)
+    monkeypatch.chdir(table.parent)
+    inside = {"data": "p.csv", "data/images": "images/p.csv", "elsewhere": str(table)}[place]
+    assert classify(root, patient="p.csv")["patient_rule"] == inside  # given from the working directory
+    assert classify(root, labels=str(table))["patient_rule"] == inside
+    assert classify(root / "images")["patient_rule"] == str(root / "labels.csv")  # one folder above
+
+
 def test_splits_of_the_table(tmp_path):
     split = ["train", "val", "Test", "boxes", "", "train", "testing", "boxes", "validation", "train"]
     text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda index: f",p{index},{split[index]}")
@@ -463,6 +515,62 @@ def test_validation_is_drawn_from_training_where_the_table_has_none(tmp_path):
     assert [entry["image"][8] for entry in made["test"]] == ["0", "1"]
     drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
     assert {entry["patient"] for entry in made["validation"]} == drawn
+
+
+def test_test_is_drawn_from_training_where_the_table_has_none(tmp_path):
+    text, names = ten(["healthy", "ill"], "file,label,split", lambda index: ",val" if index < 2 else ",train")
+    made = classify(write_table(tmp_path, text, names), test_fraction=0.5)
+    drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
+    assert [{entry["patient"] for entry in made[key]} for key in LISTS] == [
+        {f"x{index}" for index in range(2, 10)} - drawn,
+        {"x0", "x1"},
+        drawn,
+    ]
+    assert describe_labelled(made).endswith("drawn from the training patients: test (test_fraction 0.5)")
+    without = classify(tmp_path, test_fraction=0)
+    assert [len(without[key]) for key in LISTS] == [8, 2, 0]
+    assert "drawn" not in describe_labelled(without)
+    (tmp_path / "labels.csv").write_text("file,label,split\nx0.png,ill,val\nx1.png,ill,train\n")
+    with pytest.raises(InputError, match="training and test need 2 patients, got 1: x1; give another patient rule, or"):
+        classify(tmp_path)
+
+
+SPLIT_FOLDERS = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "above"),
+    [
+        *(("table", above) for above in ("{}", "{}/images", "images/{}", "Images/{}/more")),
+        *(("segmentation", above) for above in ("{}/images", "images/{}", "imagesTr/{}")),
+        *(("class folders", above) for above in ("{}", "images/{}")),
+    ],
+)
+def test_folders_of_splits(tmp_path, kind, above):
+    text, names = ten(["healthy", "ill"])
+    for index, (name, split) in enumerate(zip(names, SPLIT_FOLDERS, strict=True)):
+        folder = above.format(split) + (("/healthy", "/ill")[index % 2] if kind == "class folders" else "")
+        write_image(tmp_path / folder / name, noise(6, 8, seed=index))
+        if kind == "segmentation":
+            write_image(tmp_path / folder.replace("images", "labels") / name, noise(6, 8, high=2))
+    if kind == "table":
+        (tmp_path / "labels.csv").write_text(text)
+    made = segment(tmp_path) if kind == "segmentation" else classify(tmp_path)
+    found = [sorted(entry["image"].split("/")[-1] for entry in made[key]) for key in LISTS]
+    assert found == [names[:6], names[6:8], names[8:]]
+    assert made["drawn"] == {}
+    if kind != "segmentation":
+        assert [entry["label"] for entry in sorted(entries(made), key=lambda e: e["image"][-6:])] == [0, 1] * 5
+
+
+@pytest.mark.parametrize("stray", ["images/x.png", "images/other/x.png"])
+def test_folders_of_splits_that_do_not_hold_all_images_are_none(tmp_path, stray):
+    files = [tmp_path / "images" / split / f"{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
+    for file in [*files, tmp_path / stray]:
+        write_image(file, noise(6, 8))
+        write_image(tmp_path / "labels" / file.relative_to(tmp_path / "images"), noise(6, 8, high=2))
+    made = segment(tmp_path, test_fraction=0)
+    assert list(made["drawn"]) == ["validation"]
 
 
 def test_splits_that_are_refused(tmp_path):

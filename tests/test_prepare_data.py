@@ -109,7 +109,7 @@ def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial
 
     monkeypatch.setattr(phantom, "write_phantoms", write_phantoms)
     data = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
-    assert data["dataset_dir"] == str(tmp_path / "out" / "phantom" / "images")
+    assert data["dataset_dir"] == str(tmp_path / "out" / "phantom" / f"{kind}_seed_5" / "images")
     assert len(data["training"]) + len(data["validation"]) == 4
     assert capsys.readouterr().out.startswith(
         f"No dataset_dir is given: making {datalist.PHANTOMS[spatial_dims][1]} synthetic"
@@ -117,6 +117,11 @@ def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial
     prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
     assert "No dataset_dir" not in capsys.readouterr().out
     assert asked == [(kind, 5)]
+    other = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=6)
+    assert asked == [(kind, 5), (kind, 6)]
+    assert other["dataset_dir"] != data["dataset_dir"]
+    assert prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5) == data
+    assert len(asked) == 2
 
 
 def test_killed_phantoms_are_completed(tmp_path, monkeypatch):

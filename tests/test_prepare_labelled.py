@@ -5,13 +5,14 @@ import sys
 import numpy as np
 import pytest
 import torch.distributed as dist
-from scan_files import noise, write_image, write_nifti
+from scan_files import noise, write_image, write_nifti, write_series
 
 from dira_monai import label_listing, phantom, prepare_labelled
 from dira_monai.__main__ import main
 from dira_monai.datalist import make_datalist, write_datalist
 from dira_monai.errors import InputError
-from dira_monai.label_splits import check_overlap, find_overlap, take_fraction
+from dira_monai.label_overlap import check_overlap, find_overlap
+from dira_monai.label_splits import take_fraction
 from dira_monai.labelled import make_labelled_datalist
 
 LISTS = ("training", "validation", "test")
@@ -30,7 +31,8 @@ def write_cases(root, spatial_dims=2, count=10, values=(0, 1)):
 
 
 def prepare(source, output, task="segmentation", **options):
-    given = {"spatial_dims": 2, "in_channels": 1, "class_names": ["a", "b"], "seed": 0, **options}
+    given = {"spatial_dims": 2, "in_channels": 1, "class_names": ["a", "b"], "seed": 0, "pictures_only": False}
+    given |= options
     return prepare_labelled(None if source is None else str(source), str(output), task, **given)
 
 
@@ -115,6 +117,38 @@ def test_prepare_labelled_takes_a_given_list(cases, tmp_path, made, name):
     assert prepare(tmp_path / "out" / "datalist.json", tmp_path / "out") == data
 
 
+@pytest.mark.parametrize("name", ["data/datalist.json", "lists/mine.json"])
+def test_a_given_list_keeps_its_splits_and_says_so(cases, tmp_path, capsys, name):
+    made = make_labelled_datalist(cases, "classification", ["a", "b"], pictures_only=False)
+    write_datalist(made, tmp_path / name)
+    source = cases if name.startswith("data") else tmp_path / name
+    data = prepare(source, tmp_path / "out", "classification", seed=5, test_fraction=0.5, patient="file")
+    assert [len(data[key]) for key in LISTS] == [len(made[key]) for key in LISTS]
+    line = f"{tmp_path / name}: its own splits and labels are used, on which labels, label_column, label_map, patient, "
+    assert capsys.readouterr().out.startswith(line + "test_fraction, validation_fraction and seed have no effect\n")
+    with pytest.raises(InputError, match="was made for exclude_patients_of None where 'boxes' is asked for; make the"):
+        prepare(source, tmp_path / "out", "classification", exclude_patients_of="boxes")
+    write_datalist(made | {"exclude_patients_of": "boxes"}, tmp_path / name)
+    assert prepare(source, tmp_path / "out", "classification", exclude_patients_of="boxes") == data | {
+        "exclude_patients_of": "boxes"
+    }
+
+
+def test_a_given_list_of_what_the_2d_bundles_cannot_read_is_refused(cases, tmp_path):
+    write_datalist(listed(cases), tmp_path / "l.json")
+    words = r"images/case_0\.nii\.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it"
+    with pytest.raises(InputError, match=words):
+        prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True)
+    prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True, spatial_dims=3)
+
+
+def test_an_image_in_two_of_three_lists_is_refused(cases, tmp_path):
+    test = [{"image": "images/case_2.nii.gz", "label": 1, "patient": "p7"}]
+    write_datalist(listed(cases, test=test), tmp_path / "l.json")
+    with pytest.raises(InputError, match=r"has 1 images in both validation and test: images/case_2\.nii\.gz"):
+        prepare(tmp_path / "l.json", tmp_path / "out", "classification")
+
+
 def listed(cases, **changes):
     """A list for classification that is as it should be, but for the changes."""
     entry = {"image": "images/case_0.nii.gz", "label": 0, "patient": "p0"}
@@ -188,6 +222,8 @@ def test_prepare_labelled_makes_phantoms_once(tmp_path, monkeypatch, capsys, spa
     assert capsys.readouterr().out.startswith("No dataset_dir is given: using the synthetic phantoms in")
     assert asked == [(kind, 3)]
     assert sum(len(first[key]) for key in LISTS) == 6
+    prepare(None, tmp_path, task, spatial_dims=spatial_dims, seed=4)
+    assert asked == [(kind, 3), (kind, 4)]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +287,24 @@ def test_take_fraction_keeps_every_class_and_is_nested(multi_label):
             ]
 
 
+def test_a_class_that_a_part_of_the_labels_lacks_is_told(tmp_path, capsys):
+    write_cases(tmp_path / "data", count=12)
+    rows = "".join(f"case_{n},p{n},{'train' if n < 8 else 'val' if n < 10 else 'test'}\n" for n in range(12))
+    (tmp_path / "p.csv").write_text("file,patient,split\n" + rows)
+    first = np.random.default_rng(0).permutation(8)[:2]
+    other = next(n for n in range(8) if n not in first)
+    for number in range(8):
+        if number != other:
+            write_nifti(tmp_path / "data" / "labels" / f"case_{number}.nii.gz", np.zeros((6, 8), np.uint8))
+    options = {"patient": str(tmp_path / "p.csv"), "label_fraction": 0.25}
+    part = prepare(tmp_path / "data", tmp_path / "out", **options)
+    assert {entry["patient"] for entry in part["training"]} == {f"p{n}" for n in first}
+    line = "warning: training has no image of b: it cannot be learned; try another label_subset."
+    assert line in capsys.readouterr().out.splitlines()
+    prepare(tmp_path / "data", tmp_path / "out", patient=str(tmp_path / "p.csv"))
+    assert "warning" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("fraction", [0, 1.1, -0.5, "all", True])
 def test_label_fraction_out_of_range(cases, tmp_path, fraction):
     with pytest.raises(InputError, match=f"label_fraction must be above 0 and at most 1, got {fraction!r}"):
@@ -271,13 +325,17 @@ def overlapping(cases):
     rows = "".join(f"case_{n},{n % 2},p{n},{'test' if n > 7 else 'train'}\n" for n in range(10))
     (cases / "labels.csv").write_text("file,label,patient,split\n" + rows)
 
-    def pretrain(images, patients, dataset_dir=cases, name="pre.json"):
+    def pretrain(images, patients, dataset_dir=cases, name="pre.json", rule=None):
         entries = [{"image": image, "patient": who} for image, who in zip(images, patients, strict=True)]
         listed = {"dataset_dir": str(dataset_dir), "training": entries[:-1], "validation": entries[-1:]}
-        write_datalist(listed, cases.parent / name)
+        write_datalist(listed | ({"patient_rule": rule} if rule else {}), cases.parent / name)
         return str(cases.parent / name)
 
-    return make_labelled_datalist(cases, "classification", ["a", "b"]), cases.parent / "own.json", pretrain
+    return (
+        make_labelled_datalist(cases, "classification", ["a", "b"], pictures_only=False),
+        cases.parent / "own.json",
+        pretrain,
+    )
 
 
 def test_pretraining_on_test_images_is_refused(overlapping, cases, tmp_path, capsys):
@@ -298,18 +356,73 @@ def test_pretraining_on_test_images_is_refused(overlapping, cases, tmp_path, cap
 def test_overlap_of_files_and_patients(overlapping, cases, tmp_path):
     own, path, pretrain = overlapping
     eight = ["images/case_8.nii.gz"]
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"])) == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases.parent)) == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases / "images")) == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "data2")) == eight  # no such folder
+    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"]))[0] == eight
+    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases.parent))[0] == eight
+    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases / "images"))[0] == eight
+    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "data2"))[0] == eight  # no such folder
     (tmp_path / "other").mkdir()
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "other")) == []
+    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "other"))[0] == []
     (tmp_path / "other" / "link.nii.gz").symlink_to(cases / "images" / "case_9.nii.gz")
     pre = pretrain(["link.nii.gz", "b"], ["p1", "p8"], tmp_path / "other")
-    assert find_overlap(own, path, pre) == ["images/case_9.nii.gz"]
+    assert find_overlap(own, path, pre)[0] == ["images/case_9.nii.gz"]
     pre = pretrain([["z", str(cases / "images" / "case_9.nii.gz")], "b"], ["p1", "p8"], tmp_path / "other")
-    assert find_overlap(own, path, pre) == ["images/case_9.nii.gz"]
-    assert check_overlap(own, path, pretrain(["a", "b"], ["p1", "p2"]), False) == []
+    assert find_overlap(own, path, pre)[0] == ["images/case_9.nii.gz"]
+    assert check_overlap(own, path, pretrain(["a", "b"], ["p1", "p2"], rule="labels.csv"), False) == []
+
+
+def test_patients_that_cannot_be_compared_are_told(overlapping, cases, tmp_path, capsys):
+    own, path, pretrain = overlapping
+
+    def warning(listed):
+        return check_overlap(own, path, listed, False)
+
+    begin = "warning: patients could not be compared, only images: "
+    names = ["a", "b"], ["q1", "q2"]
+    assert warning(pretrain(*names, rule="labels.csv")) == []
+    assert warning(pretrain(*names, rule=str(cases / "labels.csv"))) == []  # the same table, named from /
+    assert warning(pretrain(*names, cases / "images", rule=str(cases / "labels.csv"))) == []
+    assert warning(pretrain(*names, rule="file")) == [f"{begin}patients are by labels.csv here and by file there."]
+    assert warning(pretrain(*names)) == [f"{begin}patients are by labels.csv here and by an unknown rule there."]
+    (tmp_path / "other").mkdir()
+    unrelated = pretrain(*names, tmp_path / "other", rule="labels.csv")
+    assert warning(unrelated) == [f"{begin}{cases} and {tmp_path / 'other'} are unrelated folders."]
+    del own["test"][0]["patient"]
+    assert warning(pretrain(*names, rule="labels.csv")) == [f"{begin}not all images have a patient."]
+    own["test"] = []
+    assert warning(pretrain(*names)) == []
+    prepare(cases, tmp_path / "out", "classification", pretraining_list=pretrain(*names, rule="file"))
+    assert f"{begin}patients are by labels.csv here and by file there." in capsys.readouterr().out.splitlines()
+
+
+def test_a_series_is_found_again_in_a_list_of_its_files(tmp_path):
+    for index in range(4):
+        write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
+    rows = "".join(f"images/p{n},{n % 2},{('train', 'train', 'val', 'test')[n]}\n" for n in range(4))
+    (tmp_path / "labels.csv").write_text("file,label,split\n" + rows)
+    own = make_labelled_datalist(tmp_path, "classification", ["a", "b"])
+    assert [entry["image"] for entry in own["test"]] == ["images/p3"]
+    seen = make_datalist(tmp_path / "images")
+    for key in ("training", "validation"):
+        assert all(isinstance(entry["image"], list) for entry in seen[key])
+        for entry in seen[key]:
+            entry["patient"] += " of another list"
+    write_datalist(seen, tmp_path / "pre.json")
+    assert find_overlap(own, tmp_path / "own.json", tmp_path / "pre.json") == (["images/p3"], "")
+
+
+def test_pretrained_weights_without_a_list_are_told(cases, tmp_path, overlapping, capsys):
+    _, _, pretrain = overlapping
+    line = (
+        "warning: pretrained weights without pretraining_list: "
+        "whether the test images were in the pre-training is not checked"
+    )
+    for options, told in (
+        ({}, False),
+        ({"pretrained": "model.pt"}, True),
+        ({"pretrained": "model.pt", "pretraining_list": pretrain(["a", "b"], "xy")}, False),
+    ):
+        prepare(cases, tmp_path / "out", "classification", **options)
+        assert (line in capsys.readouterr().out.splitlines()) == told
 
 
 def distribute(monkeypatch, rank, broadcast):
@@ -357,6 +470,7 @@ def command(tmp_path, monkeypatch, capsys):
 def test_command_of_segmentation(tmp_path, command):
     write_cases(tmp_path / "data", values=(0, 255))
     words = ["data", "--task=segmentation", "--class_names=[background, 2]", "--output=lists/l.json"]
+    words.append("--pictures_only=False")
     status, _, errors = command(*words)
     assert status == (
         "error: labels/case_0.nii.gz holds the label values 0, 255 where 2 classes allow 0 to 1; "
@@ -366,20 +480,20 @@ def test_command_of_segmentation(tmp_path, command):
     status, output, errors = command(*words, "--label_values=[0, 255]")
     assert (status, errors) == (0, "")
     first = [line.split()[0] for line in output.splitlines()]
-    assert first == ["training", "images", "patients", "background", "2", "0", "lists/l.json"]
+    assert first == ["training", "images", "patients", "background", "2", "0", "drawn", "lists/l.json"]
     written = json.loads((tmp_path / "lists" / "l.json").read_text())
     assert [len(written[key]) for key in LISTS] == [7, 1, 2]
 
 
 def test_command_of_classification(cases, tmp_path, command):
     words = ["data", "--task", "classification", "--class_names", "[a, b]", "--label_map", "{0: a, 1: b}"]
+    words.append("--pictures_only=False")
     status, output, errors = command(*words, "--seed=3", "--test_fraction=0.5")
     assert (status, errors) == (0, "")
     assert output.endswith("datalist.json is written\n")
     made = json.loads((tmp_path / "datalist.json").read_text())
-    assert (
-        made["test"] == make_labelled_datalist(cases, "classification", ["a", "b"], seed=3, test_fraction=0.5)["test"]
-    )
+    options = {"seed": 3, "test_fraction": 0.5, "pictures_only": False}
+    assert made["test"] == make_labelled_datalist(cases, "classification", ["a", "b"], **options)["test"]
     write_image(tmp_path / "data" / "images" / "more.png", noise(8, 6))
     write_datalist(made, tmp_path / "pre.json")
     status, _, _ = command(*words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json")
