@@ -132,8 +132,9 @@ def localize(
     target_layer: str | None = None,
     threshold: float = 0.5,
     component: str = "largest",
-    patient: str = "auto",
+    patient: str | None = None,
     label_map: dict | None = None,
+    strict: bool = False,
     allow_leak: bool = False,
     device: str | None = None,
     pictures: int = 8,
@@ -147,14 +148,15 @@ def localize(
         boxes: CSV file with the columns file, finding, x, y, w, h (or left, top, right, bottom).
         masks: folder of label maps named like the images, instead of boxes.
         finding: class that all labels of the masks stand for; by default the label's number is mapped by label_map.
-        datalist: JSON file that the classifier was trained with; by default output/datalist.json in the bundle.
+        datalist: JSON file that the classifier was trained with; by default the one of the run of the weights.
         overrides: values of inference.json to replace, such as "{'image_size': [96, 96]}".
         weights: by default models/model.pt in the bundle.
         target_layer: whose features make the map; by default layer4, or the last one before the pooling.
         threshold: of the map, which lies in 0 to 1.
         component: largest (one box, around the largest component) or each (one box a component).
-        patient: auto, dicom, folder, file, or a CSV file with the columns file and patient.
+        patient: dicom, folder, file, or a CSV file with the columns file and patient; by default that of the datalist.
         label_map: from words of the table to classes, or None to leave rows out: "{'Infiltrate': 'Infiltration'}".
+        strict: stop at boxes or masks of images that are not there.
         allow_leak: report images whose patients were trained on instead of refusing them.
         device: such as cpu or cuda:0; by default that of inference.json.
         pictures: how many cases are drawn.

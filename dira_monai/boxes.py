@@ -1,20 +1,23 @@
 """The boxes that a person drew: read from a table, or made from the connected components of masks."""
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 from .errors import InputError
+from .label_maps import check_geometry, in_image_folders
+from .label_tables import find_image, index_images
 from .localization import component_boxes
-from .patients import read_table
-from .reader import SUFFIXES, ScanReader
-from .scans import Image, find_images, first_file, measure_images
+from .patients import FILE_COLUMNS, pick_column, read_table, stem
+from .reader import SUFFIXES
+from .scans import Image, find_images, first_file, measure_array, measure_each, read_image
 
-FILE_COLUMNS = ("file", "image", "path", "image index")
+IMAGE_COLUMNS = (*FILE_COLUMNS, "image index")
 FINDING_COLUMNS = ("finding", "label", "finding label")
 # of the axes x, y and z; the names with brackets are those of ChestX-ray14's BBox_List_2017.csv
 LOW_COLUMNS = (("x", "left", "bbox [x"), ("y", "top"), ("z",))
@@ -54,44 +57,50 @@ def class_of(word: str, class_names: Sequence[str], label_map: Mapping[str, str 
 
 
 def read_boxes(
-    table: str | Path, directory: str | Path, class_names: Sequence[str], label_map: Mapping[str, str | None]
-) -> list[Truth]:
-    """The boxes of a CSV file, by image and finding in the order of the table.
+    table: str | Path,
+    directory: str | Path,
+    class_names: Sequence[str],
+    label_map: Mapping[str, str | None],
+    strict: bool = False,
+) -> tuple[list[Truth], list[str]]:
+    """The boxes of a CSV file, by image and finding in the order of the table, and of the other rows what is wrong.
 
     The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
     height, or right and bottom; for volumes also z and d or depth. The unit is a voxel of the file's array, x along its
-    first axis: of a PNG x runs to the right and y down. An image is named by its path, or the end of it, with or
-    without suffix.
+    first axis: of a PNG x runs to the right and y down. An image is named as in a table of labels
+    (``read_label_table``), with any suffix or none. Rows of images that are not there are left out.
 
     Args:
         table: the file.
         directory: folder of the images, searched with its sub-folders.
         class_names: of the classifier.
         label_map: see ``class_of``.
+        strict: raise at a row whose image is not there.
 
     Raises:
-        InputError: if a column or an image is missing, or a box is empty, outside of its image or of no class.
+        InputError: if a column is missing, a box is empty, outside of its image or of no class, or a name fits several
+            images.
     """
     header, cells = read_table(table, "table of boxes")
     columns = [name.strip().lower() for name in header]
-    rows = [{name.strip().lower(): cell for name, cell in row.items()} for row in cells]
+    file = pick_column(table, columns, None, None, IMAGE_COLUMNS)
+    word = pick_column(table, columns, None, None, FINDING_COLUMNS)
     found: dict[tuple[str, str], list[tuple[ndarray, str]]] = defaultdict(list)
-    index, images = _index(directory), dict[str, Image]()
-    for number, row in enumerate(rows, start=2):
-        where = f"{table}, row {number}"
-        finding = class_of(_cell(row, columns, FINDING_COLUMNS, where), class_names, label_map, where)
-        if finding is not None:
-            image = _find(_cell(row, columns, FILE_COLUMNS, where), index, directory, where)
+    index, images, missing = _index(directory, table), dict[str, Image](), []
+    for number, cell in enumerate(cells, start=2):
+        row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
+        image = _find(row[file], index, where)
+        if image is None:
+            missing.append(_tell(f"{where}: the image {row[file]!r} does not exist in {directory}.", strict))
+        elif (finding := class_of(row[word], class_names, label_map, where)) is not None:
             images[first_file(image)] = image
             found[first_file(image), finding].append((_read_box(row, columns, where), where))
-    shapes = _shapes(images, directory)
-    for (name, _), boxes in found.items():
+    facts, truths = _measure(images, directory), []
+    for (name, kind), boxes in found.items():
         for box, where in boxes:
-            _check_box(box, shapes[name], f"{where}: the box of {name}")
-    return [
-        Truth(images[name], finding, np.array([box for box, _ in boxes]), shapes[name])
-        for (name, finding), boxes in found.items()
-    ]
+            _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
+        truths.append(Truth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
+    return truths, missing
 
 
 def _pick(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -125,7 +134,7 @@ def _read_box(row: Mapping[str, str], columns: Sequence[str], where: str) -> nda
     return np.array(low + high)
 
 
-def _check_box(box: ndarray, shape: tuple[int, ...], where: str) -> None:
+def _check_box(box: ndarray, shape: Sequence[int], where: str) -> None:
     low, high = np.split(box, 2)
     text, size = ", ".join(f"{value:g}" for value in box), " x ".join(map(str, shape))
     if len(low) != len(shape):
@@ -144,89 +153,97 @@ def read_masks(
     class_names: Sequence[str],
     label_map: Mapping[str, str | None],
     finding: str | None = None,
-) -> list[Truth]:
-    """One box for each connected component of each label of each mask; masks of zeros have none.
+    strict: bool = False,
+) -> tuple[list[Truth], list[str]]:
+    """One box for each connected component of each label of each mask, and of masks without image what is wrong.
 
     Args:
-        folder: of the masks; each is named like its image, as in ``read_boxes``.
+        folder: of the masks; each is named like its image, as in ``read_boxes``. No image lies in it.
         directory: folder of the images.
         class_names: of the classifier.
         label_map: see ``class_of``; the words are the labels, as in "1".
         finding: the class that every label over 0 stands for.
+        strict: raise at a mask whose image is not there.
 
     Raises:
-        InputError: if a mask has no image, another shape than it, broken numbers, or a label that is no class.
+        InputError: if a mask has another shape or place in space than its image, broken numbers, or a label that is no
+            class.
     """
     found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
-    index, masks = _index(directory), find_images(folder)
-    partners = [_find(_bare(first_file(mask)), index, directory, str(Path(folder, first_file(mask)))) for mask in masks]
-    images = {first_file(image): image for image in partners}
-    shapes = _shapes(images, directory)
-    for mask, name in zip(masks, map(first_file, partners), strict=True):
+    index, pairs, missing = _index(directory, folder), list[tuple[Image, Image]](), []
+    for mask in find_images(folder):
+        name, where = _bare(first_file(mask)), str(Path(folder, first_file(mask)))
+        image = _find(name, index, where)
+        if image is None:
+            missing.append(_tell(f"{where}: the image {name!r} does not exist in {directory}.", strict))
+        else:
+            pairs.append((mask, image))
+    images = {first_file(image): image for _, image in pairs}
+    facts = _measure(images, directory)
+    for mask, name in ((mask, first_file(image)) for mask, image in pairs):
         where = str(Path(folder, first_file(mask)))
-        labels = _read_mask(mask, folder, shapes[name])
+        labels = _read_mask(mask, folder, facts[name])
         for value in np.unique(labels[labels > 0]):
             word = f"{value:g}" if finding is None else finding
             kind = class_of(word, class_names, label_map, where)
             if kind is not None:
                 found[name, kind].append(component_boxes(labels == value))
-    return [Truth(images[name], kind, np.concatenate(boxes), shapes[name]) for (name, kind), boxes in found.items()]
+    return [
+        Truth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
+        for (name, kind), boxes in found.items()
+    ], missing
 
 
-def _read_mask(mask: Image, folder: str | Path, shape: tuple[int, ...]) -> ndarray:
-    reader, files = ScanReader(), [mask] if isinstance(mask, str) else mask
-    array, _ = reader.get_data(reader.read([Path(folder, file) for file in files]))
-    if array.shape != shape:
-        sizes = [" x ".join(map(str, lengths)) for lengths in (array.shape, shape)]
-        raise InputError(f"{Path(folder, files[0])} has the shape {sizes[0]} where its image has {sizes[1]}.")
+def _read_mask(mask: Image, folder: str | Path, facts: Mapping[str, Any]) -> ndarray:
+    name = Path(folder, first_file(mask))
+    array, meta = read_image(mask, folder)
+    if list(array.shape) != facts["shape"]:
+        sizes = [" x ".join(map(str, lengths)) for lengths in (array.shape, facts["shape"])]
+        raise InputError(f"{name} has the shape {sizes[0]} where its image has {sizes[1]}.")
     if (wrong := array[array != np.round(array)]).size:
-        raise InputError(f"{Path(folder, files[0])} must hold whole numbers, got {wrong[0]:g}.")
+        raise InputError(f"{name} must hold whole numbers, got {wrong[0]:g}.")
+    check_geometry(str(name), facts["shape"], facts["affine"], meta.get("affine"))
     return array
 
 
 def _bare(file: str) -> str:
-    suffix = next((known for known in (*SUFFIXES[::-1], ".dcm") if file.lower().endswith(known)), "")
-    return file[: len(file) - len(suffix)]
+    known = file.lower().endswith((*SUFFIXES, ".dcm"))  # what follows the last point of 1.2.840 is no suffix
+    return str(PurePosixPath(file).with_name(stem(file))) if known else file
 
 
-def _names(image: Image) -> list[str]:
-    """The path without suffix; of a DICOM series also that of its folder."""
-    file = first_file(image)
-    return [_bare(file)] if isinstance(image, str) else [_bare(file), str(PurePosixPath(file).parent)]
+def _index(directory: str | Path, source: str | Path) -> list[dict[str, list[Image]]]:
+    """The images as a table of labels names them, and by their paths without suffix; none of the folder of masks."""
+    root, apart = Path(os.path.abspath(directory)), os.path.realpath(source)
+    found = [(image, Path(os.path.realpath(root / first_file(image)))) for image in find_images(directory)]
+    images = in_image_folders([image for image, file in found if not file.is_relative_to(apart)])
+    bare: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        bare[_bare(first_file(image))].append(image)
+    tiers = index_images(images, root, Path(source))
+    return [*tiers[:3], bare, *tiers[3:]]
 
 
-def _index(directory: str | Path) -> dict[str, list[Image]]:
-    """The images of a folder by the last part of their names."""
-    index: dict[str, list[Image]] = defaultdict(list)
-    for image in find_images(directory):
-        for last in {PurePosixPath(name).name for name in _names(image)}:
-            index[last].append(image)
-    return index
+def _find(name: str, index: Sequence[Mapping[str, list[Image]]], where: str) -> Image | None:
+    return find_image(name, index, where) or find_image(_bare(name), index, where)
 
 
-def _find(name: str, index: Mapping[str, list[Image]], directory: str | Path, where: str) -> Image:
-    """The one image that has the path ``name`` or else ends with it, in the row or of the mask ``where``."""
-    bare, root = _bare(name), Path(directory).resolve().as_posix()
-    near = index.get(PurePosixPath(bare).name, [])
-    choices = (
-        [image for image in near if first_file(image) == name],
-        [image for image in near if bare in _names(image)],
-        [image for image in near if any(f"{root}/{known}".endswith(f"/{bare}") for known in _names(image))],
-    )
-    chosen = next(filter(None, choices), [])
-    if len(chosen) == 1:
-        return chosen[0]
-    if not chosen:
-        raise InputError(f"{where}: the image {name!r} does not exist in {directory}.")
-    others = ", ".join(first_file(image) for image in chosen[:3])
-    raise InputError(f"{where}: the image {name!r} fits {len(chosen)} files of {directory}: {others}.")
+def _tell(reason: str, strict: bool) -> str:
+    if strict:
+        raise InputError(reason)
+    return reason
 
 
-def _shapes(images: Mapping[str, Image], directory: str | Path) -> dict[str, tuple[int, ...]]:
-    facts = measure_images(list(images.values()), directory, strict=True)
-    shapes = {name: tuple(fact["shape"]) for name, fact in zip(images, facts, strict=True) if isinstance(fact, dict)}
-    ranks = {len(shape): name for name, shape in shapes.items()}
+def _measure(images: Mapping[str, Image], directory: str | Path) -> dict[str, dict]:
+    """Facts and affine of each image, which all have the same number of axes."""
+    found = measure_each(_measure_place, list(images.values()), directory, strict=True)
+    facts = {name: fact for name, fact in zip(images, found, strict=True) if isinstance(fact, dict)}
+    ranks = {len(fact["shape"]): name for name, fact in facts.items()}
     if len(ranks) > 1:
         names = " and ".join(f"{name} ({rank})" for rank, name in sorted(ranks.items()))
         raise InputError(f"the boxed images must all have 2 or all 3 spatial axes, but there are {names}.")
-    return shapes
+    return facts
+
+
+def _measure_place(image: Image, directory: str | Path) -> dict:
+    array, meta = read_image(image, directory)
+    return measure_array(first_file(image), array, meta) | {"affine": meta.get("affine")}

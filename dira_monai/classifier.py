@@ -1,5 +1,6 @@
 """A trained classifier, built from the configuration of its bundle."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,10 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
-from torch import nn
+from torch import Tensor, nn
 
 from .checkpoint import load_module, load_weights
 from .errors import InputError, find_input_error
+from .leaks import FIXED
+
+SETTINGS = (*FIXED, "image_size", "patch_size", "intensity_range", "spacing", "axcodes")
 
 
 class Classifier(NamedTuple):
@@ -21,7 +25,7 @@ class Classifier(NamedTuple):
     class_names: list[str]
     config: Path  # inference.json
     weights: Path
-    root: Path  # folder of the bundle
+    settings: dict[str, Any]  # those of ``SETTINGS`` that the configuration has
 
 
 def read_classifier(
@@ -59,9 +63,11 @@ def read_classifier(
         parser[name] = value
     network = _place(_build(parser, "network_def", config), _build(parser, "device", config))
     path = Path(weights) if weights else Path(_build(parser, "ckpt_dir", config), "model.pt")
-    load_module(network, load_weights(path), path, type(network).__name__)
+    load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
     names = [str(name) for name in _build(parser, "class_names", config)]
-    return Classifier(network, _build(parser, "preprocessing", config), names, config, path, root)
+    found = {name: _build(parser, name, config) for name in SETTINGS if name in parser} | {"class_names": names}
+    settings = json.loads(json.dumps(found, default=str))  # as a datalist holds them: tuples are lists
+    return Classifier(network, _build(parser, "preprocessing", config), names, config, path, settings)
 
 
 def _build(parser: ConfigParser, name: str, config: Path) -> Any:
@@ -70,12 +76,26 @@ def _build(parser: ConfigParser, name: str, config: Path) -> Any:
     try:
         return parser.get_parsed_content(name)
     except Exception as error:  # whatever the expressions of a configuration raise
-        cause = str(find_input_error(error) or error.__cause__ or error).splitlines()[0]
-        raise InputError(f"{config}: {name} cannot be built ({cause}).") from error
+        raise InputError(f"{config}: {name} cannot be built ({find_cause(error)}).") from error
+
+
+def find_cause(error: BaseException) -> str:
+    """The first line of what lies at the root of an exception, or its kind where it has no text."""
+    known = find_input_error(error)
+    while known is None and error.__cause__ is not None:
+        error = error.__cause__
+    cause = known or error
+    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__).rstrip(".")
+
+
+def _plain(state: Any, path: Path) -> Mapping[str, Tensor]:
+    if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
+        return state
+    raise InputError(f"{path} holds a {type(state).__name__} that is no plain state dict, as model.pt of a run is.")
 
 
 def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
     try:
         return network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        raise InputError(f"device {device} cannot be used ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"device {device} cannot be used ({find_cause(error)}).") from error

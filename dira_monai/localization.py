@@ -22,6 +22,7 @@ from .errors import InputError
 
 COMPONENTS = ("largest", "each")
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # least IoU of a box that counts as found
+TIE = 1e-6  # of the map: what interpolation makes of equal values
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -34,7 +35,7 @@ class Case(NamedTuple):
     truth: ndarray  # boxes, at least one
     predicted: Mapping[float, ndarray]  # boxes at each threshold, that of the largest component first
     share: float  # part of the image that lies inside the true boxes
-    pointed: bool  # the maximum of the map lies inside a true box
+    pointed: bool  # the maximum of the map (``find_peak``) lies inside a true box
     constant: bool  # the map is the same everywhere, so it points nowhere and has no box
 
 
@@ -174,7 +175,7 @@ def judge(image: str, finding: str, heat: ndarray, truth: ndarray, thresholds: S
     Args:
         image: its name.
         finding: its name.
-        heat: in [0, 1], shape (*spatial); where several voxels have the maximum, the first one counts.
+        heat: in [0, 1], shape (*spatial).
         truth: boxes, shape (N, 2 spatial_dims).
         thresholds: over 0.
     """
@@ -187,9 +188,16 @@ def judge(image: str, finding: str, heat: ndarray, truth: ndarray, thresholds: S
         truth=truth,
         predicted={value: predict_boxes(heat, value, "each") for value in thresholds},
         share=float(inside.mean()),
-        pointed=not constant and bool(inside.flat[heat.argmax()]),
+        pointed=not constant and bool(inside[find_peak(heat)]),
         constant=constant,
     )
+
+
+def find_peak(heat: ndarray) -> tuple[int, ...]:
+    """The voxel of the maximum; of tied ones that nearest to the center of their largest connected plateau."""
+    labels, _ = ndimage.label(heat >= heat.max() - TIE, np.ones((3,) * heat.ndim))
+    tied = np.argwhere(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
+    return tuple(tied[((tied - tied.mean(axis=0)) ** 2).sum(axis=1).argmin()])
 
 
 def centered_box(shape: Sequence[int], size: ndarray) -> ndarray:

@@ -13,11 +13,18 @@ from .box_panel import stack_rows
 from .files import replacing
 from .localization import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
 
+UNKNOWN = {  # rules that make each image its own patient
+    "file": " (patients unknown: only the same images are found)",
+    "dicom and file": " (of other files than DICOM patients unknown: only the same images are found)",
+}
+
 
 def make_report(cases: Sequence[Case], threshold: float, component: str) -> dict[str, Any]:
     """Numbers of each finding and of all together, at each threshold, and of each case; see ``summarize``.
 
-    ``findings`` and ``sweep`` are by finding, "all" the last, where every box counts the same.
+    ``findings`` and ``sweep`` are by finding, the last is ``total``, where every box counts the same: "all", unless
+    that is a finding. Boxes that a map predicts too many cost nothing, so that component "each" cannot be worse than
+    "largest": compare "each" with "each" alone.
 
     Args:
         cases: at least one, judged with the threshold and ``THRESHOLDS``.
@@ -27,8 +34,12 @@ def make_report(cases: Sequence[Case], threshold: float, component: str) -> dict
     groups = {
         name: [case for case in cases if case.finding == name] for name in sorted({case.finding for case in cases})
     }
-    groups["all"] = list(cases)
+    total = "all"
+    while total in groups:
+        total += " findings"
+    groups[total] = list(cases)
     return {
+        "total": total,
         "note": "The sweep is measured on the tested boxes themselves: it cannot choose a threshold for them.",
         "findings": {name: summarize(group, threshold, component) for name, group in groups.items()},
         "sweep": {
@@ -90,12 +101,25 @@ def describe_report(report: Mapping[str, Any]) -> list[str]:
         lines.append(start + "".join(f" {value:8.2f}" for value in found["accuracy"].values()))
         chance = found["accuracy_of_centered_box"].values()
         lines.append(f"{'  centered box':42}" + "".join(f" {value:8.2f}" for value in chance))
-    total = report["findings"]["all"]
+    total = report["findings"][report["total"]]
     lines.append(
         f"{total['images']} images; component {report['component']} of the map of {report['target_layer']} at "
         f"threshold {report['threshold']:g}; {total['constant_maps']} constant maps count as missed; the centered box "
         "has the mean size of these same boxes"
     )
+    return lines + _describe_checks(report)
+
+
+def _describe_checks(report: Mapping[str, Any]) -> list[str]:
+    """What was compared with the training, and what could not be used."""
+    lines = []
+    if report["missing"]["count"]:
+        lines.append(f"left out: {report['missing']['count']}, the first: {report['missing']['first']}")
+    if report["leak"] is not None:
+        unknown = UNKNOWN.get(report["patient_rule"], "")
+        lines.append(f"training: {report['datalist']}, patients by {report['patient_rule']}{unknown}")
+    if report["datalist_newer"]:
+        lines.append(f"{report['datalist']} is newer than {report['weights']}: it may be the list of another training")
     if report["leak"]:
         lines.append(f"leak: {len(report['leak'])} boxed images are of patients of the training or validation")
     if report["leak"] is None:

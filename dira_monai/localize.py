@@ -1,6 +1,7 @@
 """Weakly supervised localization: does a classifier, trained on labels of whole images, look where the lesions are?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from tqdm import tqdm
 
 from .box_panel import draw_boxes
 from .boxes import Truth, read_boxes, read_masks
-from .classifier import Classifier, read_classifier
+from .classifier import Classifier, find_cause, read_classifier
 from .errors import InputError
-from .leaks import find_leaks
+from .leaks import check_settings, find_datalist, find_leaks, is_newer, read_list
 from .localization import (
     COMPONENTS,
     THRESHOLDS,
@@ -45,8 +46,9 @@ def localize(
     target_layer: str | None = None,
     threshold: float = 0.5,
     component: str = "largest",
-    patient: str = "auto",
+    patient: str | None = None,
     label_map: Mapping[Any, str | None] | None = None,
+    strict: bool = False,
     allow_leak: bool = False,
     device: str | None = None,
     pictures: int = 8,
@@ -63,83 +65,99 @@ def localize(
         boxes: CSV file, see ``read_boxes``.
         masks: folder, see ``read_masks``; either this or ``boxes``.
         finding: class of all labels of the masks.
-        datalist: that the classifier was trained with; None: output/datalist.json in the bundle.
+        datalist: that the classifier was trained with; None: see ``find_datalist``.
         overrides: of the configuration, see ``read_classifier``.
         weights: see ``read_classifier``.
         target_layer: see ``find_layer``.
         threshold: of the map, over 0 and at most 1.
         component: "largest" or "each", see ``predict_boxes``.
-        patient: rule or table that gives each image's patient, see ``find_leaks``.
+        patient: rule or table that gives each image's patient, see ``find_leaks``; None: "auto".
         label_map: from words of the table or labels of the masks to classes, see ``class_of``.
+        strict: stop at boxes or masks of images that are not there, instead of reporting them.
         allow_leak: report images and patients of the training instead of refusing them.
         device: see ``read_classifier``.
         pictures: how many cases are drawn, at least 0.
 
     Raises:
-        InputError: if an argument is out of range, a file cannot be used, nothing has a box, or a boxed patient was
-            trained on.
+        InputError: if an argument is out of range, a file cannot be used, nothing has a box, a boxed patient was
+            trained on, or the datalist is of another classifier.
     """
     for name, value in (("overrides", overrides), ("label_map", label_map)):
         if not isinstance(value, Mapping | None):
             raise InputError(f"{name} must be an object such as {{'name': 'value'}}, got {value!r}.")
-    _check_options(threshold, component, allow_leak, pictures, boxes, masks)
+    _check_options(threshold, component, pictures, {"strict": strict, "allow_leak": allow_leak})
+    if (boxes is None) == (masks is None):
+        raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
     classifier = read_classifier(bundle, overrides, weights, device)
     words = {str(word): name for word, name in (label_map or {}).items()}
     if boxes is not None:
-        truths = read_boxes(boxes, dataset_dir, classifier.class_names, words)
+        truths, missing = read_boxes(boxes, dataset_dir, classifier.class_names, words, strict)
     elif masks is not None:
-        truths = read_masks(masks, dataset_dir, classifier.class_names, words, finding)
+        truths, missing = read_masks(masks, dataset_dir, classifier.class_names, words, finding, strict)
     if not truths:
-        raise InputError(f"{masks or boxes} has no box of a class.")
-    checked = datalist or classifier.root / "output" / "datalist.json"
-    leaks = _guard([truth.image for truth in truths], dataset_dir, checked, patient, allow_leak)
+        raise InputError(f"{masks or boxes} has no box of a class{f'; {missing[0]}' if missing else '.'}")
+    images = list({first_file(truth.image): truth.image for truth in truths}.values())
+    training = _guard(images, dataset_dir, datalist, classifier, str(patient or "auto"), allow_leak)
     layer = find_layer(classifier.network, target_layer)
     cases, rows = _run(classifier, truths, dataset_dir, layer, (threshold, component), pictures)
     report = {
         "config": str(classifier.config),
         "weights": str(classifier.weights),
+        "settings": classifier.settings,
         "target_layer": layer,
         "boxes": str(masks or boxes),
         "threshold": threshold,
         "component": component,
-        **leaks,
+        "missing": {"count": len(missing), "first": missing[0] if missing else None},
+        **training,
         **make_report(cases, threshold, component),
     }
     write_report(report, rows, output_dir)
     return report
 
 
-def _check_options(
-    threshold: float, component: str, allow_leak: bool, pictures: int, boxes: object, masks: object
-) -> None:
+def _check_options(threshold: float, component: str, pictures: int, switches: Mapping[str, object]) -> None:
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise InputError(f"threshold must be over 0 and at most 1, got {threshold!r}.")
     if component not in COMPONENTS:
         raise InputError(f"component must be {' or '.join(COMPONENTS)}, got {component!r}.")
-    if not isinstance(allow_leak, bool):
-        raise InputError(f"allow_leak must be True or False, got {allow_leak!r}.")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be True or False, got {value!r}.")
     if type(pictures) is not int or pictures < 0:
         raise InputError(f"pictures must be a whole number from 0, got {pictures!r}.")
-    if (boxes is None) == (masks is None):
-        raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
 
 
-def _guard(images: Sequence[Image], directory: str | Path, datalist: str | Path, patient: str, allow: bool) -> dict:
+def _guard(
+    images: Sequence[Image],
+    directory: str | Path,
+    datalist: str | Path | None,
+    classifier: Classifier,
+    patient: str,
+    allow: bool,
+) -> dict[str, Any]:
     """What the report says about the training; refuses what was trained on unless that is allowed."""
-    unique = list({first_file(image): image for image in images}.values())
+    found: dict[str, Any] = {"datalist": datalist and str(datalist), "datalist_newer": None, "patient_rule": patient}
+    content = None
     try:
-        leaks, rule = find_leaks(unique, directory, datalist, patient)
+        path = datalist or find_datalist(classifier.weights)
+        found["datalist"] = str(path)
+        content = read_list(path)
+        found["datalist_newer"] = is_newer(path, classifier.weights)
+        found["leak"], found["patient_rule"] = find_leaks(images, directory, path, patient)
     except InputError as error:
         if not allow:
             raise InputError(f"{str(error).rstrip('.')}; --allow_leak True reports without that check.") from error
-        return {"datalist": str(datalist), "patient_rule": patient, "leak": None, "leak_unchecked": str(error)}
-    if leaks and not allow:
+        found |= {"leak": None, "leak_unchecked": str(error)}
+    if content is not None:
+        check_settings(classifier.settings, content, found["datalist"])
+    if (leaks := found["leak"]) and not allow:
         first = ", ".join(f"{leak['image']} ({leak['list']}, same {leak['by']})" for leak in leaks[:3])
         raise InputError(
-            f"{len(leaks)} of {len(unique)} boxed images are of patients that {datalist} trains or validates on: "
+            f"{len(leaks)} of {len(images)} boxed images are of patients that {path} trains or validates on: "
             f"{first}{', ...' if len(leaks) > 3 else ''}; leave them out, or --allow_leak True reports them."
         )
-    return {"datalist": str(datalist), "patient_rule": rule, "leak": leaks}
+    return found
 
 
 def _run(
@@ -157,13 +175,14 @@ def _run(
         groups.setdefault(first_file(truth.image), []).append(truth)
     cases, rows = list[Case](), list[Picture.Image]()
     for name, group in tqdm(groups.items(), "localizing", disable=None):
-        sample = classifier.preprocessing({"image": _paths(group[0].image, directory)})
-        if not cases:
-            check_cam(cam, sample, len(classifier.class_names))
+        with _naming(name):
+            sample = classifier.preprocessing({"image": _paths(group[0].image, directory)})
+            if not cases:
+                check_cam(cam, sample, len(classifier.class_names))
         for truth in group:
-            heat = heat_map(cam, classifier.preprocessing, sample, classifier.class_names.index(truth.finding))[
-                0
-            ].numpy()
+            with _naming(name):
+                index = classifier.class_names.index(truth.finding)
+                heat = heat_map(cam, classifier.preprocessing, sample, index)[0].numpy()
             if heat.shape != truth.shape:
                 raise InputError(
                     f"{name}: the preprocessing leads back to {heat.shape}, not to the file's {truth.shape}."
@@ -172,6 +191,17 @@ def _run(
             if len(rows) < pictures:
                 rows.append(_draw(truth, heat, directory, *rule))
     return cases, rows
+
+
+@contextmanager
+def _naming(image: str) -> Iterator[None]:
+    """Tell the image that preprocessing or network cannot take; they raise whatever they like."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{image} cannot be taken by the classifier: {find_cause(error)}.") from error
 
 
 def _paths(image: Image, directory: str | Path) -> str | list[str]:

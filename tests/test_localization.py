@@ -13,11 +13,13 @@ from dira_monai import InputError
 from dira_monai.box_panel import GREEN, RED, WIDTH, draw_boxes, face_viewer, overlay, stack_rows, turn_boxes
 from dira_monai.localization import (
     OVERLAPS,
+    THRESHOLDS,
     best_overlaps,
     centered_box,
     check_cam,
     component_boxes,
     find_layer,
+    find_peak,
     heat_map,
     inside_boxes,
     judge,
@@ -25,6 +27,7 @@ from dira_monai.localization import (
     predict_boxes,
     summarize,
 )
+from dira_monai.localization_report import make_report
 from dira_monai.panel import GAP, TITLE
 
 
@@ -109,6 +112,30 @@ def test_judge(spatial_dims):
     assert (case.pointed, case.constant, case.share) == (True, False, 0.5**spatial_dims)
     np.testing.assert_array_equal(case.predicted[0.5], [cube(1, 2, spatial_dims)])
     assert not judge("a", "mass", heat[::-1], truth + 1, [0.5]).pointed
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_middle_of_a_plateau_is_pointed_at(spatial_dims):
+    heat = fill(np.full((12,) * spatial_dims, 0.2), cube(1, 8, spatial_dims), 0.5)
+    fill(heat, cube(2, 7, spatial_dims), 1)  # voxels 2 to 6, the middle one is 4
+    fill(heat, cube(2, 4, spatial_dims), 1 - 1e-7)  # what interpolation makes of equal values
+    fill(heat, cube(10, 12, spatial_dims), 1)  # a smaller plateau
+    assert find_peak(heat) == (4,) * spatial_dims
+    for low, pointed in ((4, True), (2, False)):
+        truth = np.array([cube(low, low + 1, spatial_dims)])
+        assert judge("a", "mass", heat, truth, [0.5]).pointed is pointed
+
+
+def test_a_finding_may_be_called_all():
+    heat, truth = fill(np.zeros((8, 8)), cube(0, 2, 2)), np.array([cube(0, 2, 2)])
+    cases = [judge("a", "all", heat, truth, THRESHOLDS), judge("b", "all findings", heat * 0, truth, THRESHOLDS)]
+    cases.append(judge("c", "mass", heat * 0, truth, THRESHOLDS))
+    report = make_report(cases, 0.5, "largest")
+    boxes = {name: found["boxes"] for name, found in report["findings"].items()}
+    assert boxes == {"all": 1, "all findings": 1, "mass": 1, "all findings findings": 3}
+    assert list(report["sweep"]) == list(boxes)
+    assert report["total"] == "all findings findings"
+    assert make_report(cases[2:], 0.5, "largest")["total"] == "all"
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
