@@ -1,6 +1,6 @@
 """The loss of classifiers and the weights of their classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,17 +10,21 @@ from .distributed import average_scalars
 from .errors import InputError
 
 
-def class_weights(labels: Sequence[Any], weights: str | Sequence[float] | None, count: int) -> list[float] | None:
-    """Weights of the classes of a classifier.
+def class_weights(
+    labels: Sequence[Any] | None, weights: str | Sequence[float] | None, count: int
+) -> list[float] | None:
+    """Weights of the classes in a loss.
 
     Args:
-        labels: of the training images: class numbers, or lists of 0, 1 and None (not known).
+        labels: of the training images: class numbers, or lists of 0, 1 and None (not known); None: no labels of whole
+            images, as in segmentation.
         weights: None: all alike; "balanced": inversely proportional to frequency, 1 on average over the images for
             class numbers, and the ratio of negative to positive images for lists; or a list of numbers.
         count: number of classes.
 
     Raises:
-        InputError: if ``weights`` is another word or has another length, or if a class to balance has no image.
+        InputError: if ``weights`` is another word or has another length, if a class to balance has no image, or if
+            there are no labels to balance.
     """
     if weights is None or not isinstance(weights, str):
         if weights is not None and (len(weights) != count or min(weights) < 0):
@@ -28,12 +32,33 @@ def class_weights(labels: Sequence[Any], weights: str | Sequence[float] | None, 
         return None if weights is None else [float(w) for w in weights]
     if weights != "balanced":
         raise InputError(f"class_weights must be None, a list or 'balanced', got {weights!r}")
+    if labels is None:
+        raise InputError("class_weights 'balanced' is for classification; give segmentation one number a class")
     frequency = _frequency(labels, count)
     if not all(share > 0 for share in frequency):
         raise InputError(f"class_weights 'balanced': class {frequency.index(0)} has no image in training")
     if isinstance(labels[0], int):
         return [1 / (count * share) for share in frequency]
     return [(1 - share) / share for share in frequency]
+
+
+def check_classes(items: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Refuse a list by which no classifier can be judged: without one class that some images have and others lack.
+
+    Args:
+        items: entries of a datalist, whose ``label`` is a class number or a list of 0, 1 and None.
+        name: what an error calls the list.
+
+    Raises:
+        InputError: if there is no such class.
+    """
+    labels = [item["label"] for item in items]
+    columns = [labels] if isinstance(labels[0], int) else list(zip(*labels, strict=True))
+    if not any(len({value for value in column if value is not None}) > 1 for column in columns):
+        raise InputError(
+            f"the {name} list has no class that some of its {len(items)} images have and others lack, so no epoch can "
+            "be called the best; give a larger fraction or another seed"
+        )
 
 
 def _frequency(labels: Sequence[Any], count: int) -> list[float]:

@@ -29,15 +29,18 @@ class FineTuner(ResumableTrainer):
         kwargs: everything that ``ResumableTrainer`` takes.
 
     Raises:
-        InputError: if ``freeze_epochs`` is negative.
+        InputError: if ``freeze_epochs`` is negative, or the network has no known encoder to freeze.
     """
 
     def __init__(self, *, freeze_epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if freeze_epochs < 0:
-            raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
         self.freeze_epochs = freeze_epochs
         self.encoder = list(encoder_parts(self.network))
+        if freeze_epochs < 0:
+            raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
+        if freeze_epochs > 0 and not self.encoder:
+            name = type(self.network).__name__
+            raise InputError(f"freeze_epochs must be 0 where the encoder of the network is not known ({name})")
         broadcast(self.network)
         self.add_event_handler(Events.EPOCH_STARTED, FineTuner.thaw)
 
@@ -137,8 +140,8 @@ def layer_groups(network: nn.Module, learning_rate: float, layer_decay: float = 
 class EarlyStop:
     """Handler that ends the training when the key metric has not improved for so many epochs.
 
-    It counts from the evaluator's best epoch, which the checkpoint keeps, so a resumed run stops where an unbroken one
-    does; MONAI's ``EarlyStopHandler`` counts in itself and starts anew.
+    It judges after each validation and counts from the evaluator's best epoch, which the checkpoint keeps, so a resumed
+    run stops where an unbroken one does; MONAI's ``EarlyStopHandler`` counts in itself and starts anew.
 
     Attributes:
         evaluator: whose best epoch counts; the handler must stand behind its ``ValidationHandler``.
@@ -161,7 +164,9 @@ class EarlyStop:
     def judge(self, engine: Engine) -> None:
         """End the run, if it is time."""
         best = self.evaluator.state.best_metric_epoch
-        if self.patience is not None and best > 0 and engine.state.epoch - best >= self.patience:
+        if self.patience is None or best < 1 or self.evaluator.state.epoch != engine.state.epoch:
+            return  # nothing to judge by in this epoch
+        if engine.state.epoch - best >= self.patience:
             engine.logger.info(f"no improvement since epoch {best}: stopped after epoch {engine.state.epoch}")
             engine.terminate()
 
@@ -179,21 +184,26 @@ class SeededCacheDataset(CacheDataset):
         return super().__getitem__(index)
 
 
-def check_output(network: nn.Module, in_channels: int, size: Sequence[int], output_shape: Sequence[int]) -> None:
+def check_output(network: nn.Module, in_channels: int, size: Sequence[int] | None, classes: int, spatial: bool) -> None:
     """Refuse a network that fails on images of this size, or gives an output of another shape.
 
     Args:
         network: on any device; nothing in it changes.
         in_channels: of the images.
-        size: pixels or voxels per axis.
-        output_shape: of one image: (classes,) of a classifier, (classes, *size) of a segmenter.
+        size: pixels or voxels per axis; None: not known, nothing is checked.
+        classes: channels that the output must have.
+        spatial: whether the output is an image of the same size, or one value a class.
 
     Raises:
         InputError: if it does not fit; names the size and the reason.
     """
+    if size is None:
+        return
+    if isinstance(size, int):
+        raise InputError(f"the size of the images must be a list with a number for each axis, got {size}")
     with contextlib.suppress(TypeError):  # of a network that cannot be taken apart, only the output is known
         check_patch_size(network, size)
-    training = network.training
+    name, training = type(network).__name__, network.training
     try:
         with torch.no_grad():
             images = torch.zeros(1, in_channels, *size, device=next(network.parameters()).device)
@@ -201,10 +211,11 @@ def check_output(network: nn.Module, in_channels: int, size: Sequence[int], outp
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"images of {list(size)} with {in_channels} channels do not fit the {type(network).__name__}: {reason}"
+            f"images of {list(size)} with {in_channels} channels do not fit the {name}: {reason}"
         ) from error
     finally:
         network.train(training)
-    shape = list(output.shape[1:]) if isinstance(output, Tensor) else type(output).__name__
-    if shape != list(output_shape):
-        raise InputError(f"the network gives {shape} for an image of {list(size)} where {list(output_shape)} is needed")
+    given = list(output.shape[1:]) if isinstance(output, Tensor) else type(output).__name__
+    wanted = [classes, *size] if spatial else [classes]
+    if given != wanted:
+        raise InputError(f"the {name} gives {given} for an image of {list(size)} where {wanted} is needed")

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dira_monai.classification import ClassificationLoss, class_weights
+from dira_monai.classification import ClassificationLoss, check_classes, class_weights
 from dira_monai.errors import InputError
 
 NAN = float("nan")
@@ -64,6 +64,17 @@ def test_balanced_weights_of_several_labels_are_negatives_per_positive_among_the
     assert class_weights(labels, "balanced", 2) == pytest.approx([3.0, 2.0])
 
 
+@pytest.mark.parametrize("labels", [[0, 0, 1], [[1, 0], [1, 1]], [[None, 0], [1, None], [0, None]]])
+def test_a_list_with_a_class_to_tell_apart_is_accepted(labels):
+    check_classes([{"label": label} for label in labels], "validation")
+
+
+@pytest.mark.parametrize("labels", [[2, 2], [[1, 0], [1, None]], [[None], [0]]])
+def test_a_list_without_any_class_to_tell_apart_is_refused(labels):
+    with pytest.raises(InputError, match=r"the validation list has no class that some of its 2 images have and others"):
+        check_classes([{"label": label} for label in labels], "validation")
+
+
 def test_given_weights_are_kept():
     assert class_weights([0, 1], [1, 3], 2) == [1.0, 3.0]
     assert class_weights([0, 1], None, 2) is None
@@ -76,6 +87,7 @@ def test_given_weights_are_kept():
         ([0, 1], [1.0, -1.0], "class_weights must be 2 numbers from 0"),
         ([0, 1], "equal", "class_weights must be None, a list or 'balanced', got 'equal'"),
         ([0, 0], "balanced", "class_weights 'balanced': class 1 has no image in training"),
+        (None, "balanced", "class_weights 'balanced' is for classification"),
         ([[0, 1], [None, 0]], "balanced", "class_weights 'balanced': class 0 has no image in training"),
     ],
 )

@@ -50,6 +50,15 @@ def test_positions_of_two_processes_interleave_to_the_order_of_one(monkeypatch, 
     assert len(alone) > 0
 
 
+def test_a_single_image_a_step_is_refused_unless_it_is_enough():
+    data = list(range(3))
+    with pytest.raises(InputError, match="batch_size must be at least 2, since batch statistics need company, got 1"):
+        SeededSampler(data, 1)
+    assert sorted(index for index, _ in SeededSampler(data, 1, smallest_batch=1)) == data
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        SeededSampler(data, 0, smallest_batch=1)
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize(("size", "batch_size", "epoch_length"), [(10, 4, None), (3, 4, None), (12, 2, 5), (50, 4, 2)])
 def test_every_process_gets_full_batches(monkeypatch, size, batch_size, epoch_length, processes):

@@ -14,6 +14,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import TORCHRUN, assert_equal_states, command_of, execute, load
+from scipy.ndimage import binary_erosion
+from scipy.spatial.distance import cdist
 
 from dira_monai.errors import InputError, find_input_error
 
@@ -251,6 +253,37 @@ def dice(truth, pred):
     return 2 * (truth & pred).sum() / (truth.sum() + pred.sum())
 
 
+def edge(mask):
+    return mask & ~binary_erosion(mask)
+
+
+def hd95(truth, pred, spacing):
+    """The larger of the 95th percentiles of the distances from either surface to the other, by all pairs of voxels."""
+    if not pred.any():
+        return float(np.linalg.norm(np.multiply(truth.shape, spacing)))
+    first, second = (np.argwhere(edge(mask)) * spacing for mask in (truth, pred))
+    distances = cdist(first, second)
+    return max(np.percentile(distances.min(axis=axis), 95) for axis in (0, 1))
+
+
+def check_figures(metrics, told, listed, names):
+    """AUC by all pairs, average precision by ranks and the calibration error by bins, from the told probabilities."""
+    for c, name in enumerate(names):
+        p = np.array([told[Path(entry["image"]).name][c] for entry in listed])
+        y = np.array([entry["label"] == c for entry in listed])
+        pairs = p[y][:, None] - p[~y]
+        auc = np.mean((pairs > 0) + 0.5 * (pairs == 0))
+        assert float(metrics[f"val_auc_{name}"]) == pytest.approx(auc, abs=1e-4)
+        order = y[np.argsort(-p)]
+        ap = np.mean([order[: i + 1].mean() for i in np.flatnonzero(order)])
+        assert float(metrics[f"val_ap_{name}"]) == pytest.approx(ap, abs=1e-4)
+        bins = np.minimum((p * 15).astype(int), 14)
+        ece = sum(abs(p[bins == b].mean() - y[bins == b].mean()) * np.mean(bins == b) for b in set(bins))
+        assert float(metrics[f"val_ece_{name}"]) == pytest.approx(ece, abs=1e-3)
+    aucs = [float(metrics[f"val_auc_{name}"]) for name in names]
+    assert float(metrics["val_mean_auc"]) == pytest.approx(np.mean(aucs), abs=1e-5)
+
+
 def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blocked, tmp_path):
     kind, folder, options = trained
     task, dims = kind
@@ -276,12 +309,13 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
         told = {Path(row["file"]).name: [float(row["dark"]), float(row["bright"])] for row in rows}
         assert len(told) == 16
         assert all(sum(p) == pytest.approx(1, abs=1e-4) for p in told.values())
+        check_figures(metrics, told, listed, options["class_names"])
         again = (folder / "out/evaluation/predictions.csv").read_text().split()
         for name, *values in (line.split(",") for line in again):
             assert told[Path(name).name] == pytest.approx([float(v) for v in values], abs=1e-4)
         assert len(again) == len(listed)
         return
-    scores = []
+    scores, distances = [], []
     for entry in listed:
         source, label = dataset / entry["image"], read(dataset / entry["label"])
         saved = tmp_path / (source.name.split(".")[0] + "_seg" + "".join(source.suffixes))
@@ -290,12 +324,15 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
         if dims == 3:
             np.testing.assert_allclose(nib.load(saved).affine, nib.load(source).affine)
         label = label > 127 if dims == 2 else label
-        scores.append([dice(label == c, pred == c) for c in range(1, len(options["class_names"]))])
+        classes = range(1, len(options["class_names"]))
+        scores.append([dice(label == c, pred == c) for c in classes])
+        distances += [hd95(label == c, pred == c, (2, 1, 1.5) if dims == 3 else (1, 1)) for c in classes]
     scores = np.array(scores)
     assert float(metrics["val_mean_dice"]) == pytest.approx(scores.mean(), abs=1e-5)
     for column, name in enumerate(options["class_names"][1:]):
         assert float(metrics[f"val_dice_{name}"]) == pytest.approx(scores[:, column].mean(), abs=1e-5)
-    assert {"val_hd95_mm", "val_surface_dice"} <= metrics.keys()
+    assert float(metrics["val_hd95_mm"]) == pytest.approx(np.mean(distances), rel=1e-4)
+    assert 0 <= float(metrics["val_surface_dice"]) <= 1
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
@@ -357,6 +394,101 @@ def test_pretrained_weights_are_where_the_training_starts(kind, scans, tmp_path,
     assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
 
 
+def test_several_labels_with_unknown_ones_train_and_are_judged(scans, tmp_path):
+    kind = ("classification", 2)
+    rows = ["file,bright,odd"] + [f"case{i}.png,{i % 2},{'' if i % 4 == 0 else i % 3 % 2}" for i in range(16)]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    table = {"labels": str(tmp_path / "table.csv"), "multi_label": True, "class_names": ["bright", "odd"]}
+    own = {"class_weights": "balanced", "label_smoothing": 0.1, "val_interval": 2, "patience": 1}
+    options = overrides(kind, scans, tmp_path, **table, **own)
+    train(kind, options)
+    rows = list(csv.DictReader((tmp_path / "out/metrics.csv").open()))
+    assert [bool(row["val_mean_auc"]) for row in rows] == [False, True]
+    listed = json.loads((tmp_path / "out/datalist.json").read_text())
+    assert any(None in entry["label"] for entry in listed["training"])
+    assert {"val_auc_bright", "val_auc_odd", "val_ap_odd", "val_ece_odd"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_one_validation_image_is_enough_for_segmentation(dims, scans, tmp_path):
+    kind = ("segmentation", dims)
+    options = overrides(kind, scans, tmp_path, validation_fraction=0.05, max_epochs=1, batch_size=4 - dims)
+    train(kind, options)
+    assert len(json.loads((tmp_path / "out/datalist.json").read_text())["validation"]) == 1
+    row = next(csv.DictReader((tmp_path / "out/metrics.csv").open()))
+    assert 0 <= float(row["val_dice_blob"]) <= 1
+
+
+def transformed(kind, options, entry):
+    """A sample as the fixed transforms of train.json make it."""
+    parser = ConfigParser(config(kind, "train"))
+    parser.update(options)
+    sample = entry
+    for transform in parser.get_parsed_content("fixed_transforms"):
+        sample = transform(sample)
+    return sample
+
+
+def test_labels_above_the_threshold_are_class_1_and_keep_16_bits(tmp_path):
+    values = np.array([[0, 126, 127], [128, 300, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "image.png")
+    entry = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "deep.png")}
+    for threshold, expected in ((127, values > 127), (300, values > 300), (0, values > 0)):
+        label = transformed(("segmentation", 2), {"label_threshold": threshold, "image_size": None}, entry)["label"]
+        np.testing.assert_array_equal(label[0].T, expected)
+    options = {"label_threshold": None, "label_values": [0, 126, 127, 128, 300, 65535], "image_size": None}
+    label = transformed(("segmentation", 2), options | {"class_names": list("abcdef")}, entry)["label"]
+    np.testing.assert_array_equal(label[0].T, np.arange(6).reshape(2, 3))
+
+
+@pytest.mark.parametrize("kind", [("segmentation", 2), ("classification", 2)])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_gray_and_color_pictures_fit_the_channels(tmp_path, kind, in_channels):
+    color = np.random.default_rng(0).integers(0, 255, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(color).save(tmp_path / "color.png")
+    Image.fromarray(color[..., 0]).save(tmp_path / "gray.png")
+    Image.fromarray(color).convert("RGB").save(tmp_path / "mask.png")
+    options = {"in_channels": in_channels, "image_size": None, "class_names": ["a", "b"]}
+    for name in ("color", "gray"):
+        label = str(tmp_path / "mask.png") if kind[0] == "segmentation" else 1
+        sample = transformed(kind, options, {"image": str(tmp_path / f"{name}.png"), "label": label})
+        assert sample["image"].shape == (in_channels, 5, 4)
+        if name == "color" and in_channels == 3:
+            np.testing.assert_allclose(sample["image"].numpy(), color.transpose(2, 1, 0) / 255, atol=1e-6)
+        if kind[0] == "segmentation":
+            assert sample["label"].shape == (1, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("files", "change", "sentence"),
+    [
+        (["train", "evaluate"], {"intensity_range": "None"}, "MONAI ignores --intensity_range=None: write '$None'"),
+        (["train", "evaluate"], {}, "datalist.json: no such file; run train.json first"),
+        (["inference"], {"image": "/nowhere.nii.gz"}, "model.pt: no such file"),
+    ],
+)
+def test_evaluation_and_inference_say_what_is_missing(tmp_path, blocked, files, change, sentence):
+    kind = ("segmentation", 3)
+    options = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)} | change
+    words = command_of(bundle(*kind), files, options)
+    words = [f"{a}={b}" for a, b in zip(words[4::2], words[5::2], strict=True)]
+    result = execute([*command_of(bundle(*kind), files, {})[:4], *words], PYTHONPATH=blocked)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_evaluation_refuses_an_empty_list_and_other_classes(trained, blocked):
+    kind, _, options = trained
+    own = later(kind, options) | {"output_dir": options["output_dir"]}
+    empty = execute(command_of(bundle(*kind), ["train", "evaluate"], own | {"split": "left"}), PYTHONPATH=blocked)
+    assert empty.stderr.strip().splitlines()[-1].endswith("has no image in the list left")
+    others = own | {"class_names": options["class_names"][::-1]}
+    result = execute(command_of(bundle(*kind), ["train", "evaluate"], others), PYTHONPATH=blocked)
+    assert f"class_names of the training: {options['class_names']}" in result.stderr
+
+
 def fails(kind, options):
     """What a user reads when the run stops: one sentence, without a stack trace."""
     result = execute(command_of(bundle(*kind), ["train"], options))
@@ -386,6 +518,9 @@ def test_bad_input_gives_one_sentence(kind, scans, tmp_path, change, sentence):
         (("classification", 2), {"class_weights": [1, 2, 3]}, "class_weights must be 2 numbers"),
         (("segmentation", 3), {"pretrained": "/nowhere/model.pt"}, "/nowhere/model.pt: no such"),
         (("segmentation", 3), {"layer_decay": 2}, "layer_decay must lie in"),
+        (("segmentation", 3), {"class_weights": [1, 2]}, "class_weights must be 3 numbers"),
+        (("segmentation", 3), {"intensity_range": [0, 65535]}, "do not suit intensity_range"),
+        (("classification", 2), {"validation_fraction": 0.05}, "the validation list has no class that some of its 1"),
     ],
 )
 def test_values_that_do_not_fit_the_data_are_refused(kind, scans, tmp_path, change, sentence):

@@ -171,40 +171,47 @@ def test_parameters_outside_of_all_layers_learn_slowest():
 
 
 class Scores:
-    """An evaluator whose best epoch follows a list of scores."""
+    """An evaluator whose best epoch follows a list of scores, None where an epoch is not validated."""
 
     def __init__(self, scores):
         self.scores = scores
-        self.state = SimpleNamespace(best_metric=-1, best_metric_epoch=-1)
+        self.state = SimpleNamespace(best_metric=-1, best_metric_epoch=-1, epoch=0)
 
     def attach(self, engine):
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.judge)
 
     def judge(self, engine):
         score = self.scores[engine.state.epoch - 1]
+        if score is None:
+            return
+        self.state.epoch = engine.state.epoch
         if score > self.state.best_metric:
             self.state.best_metric, self.state.best_metric_epoch = score, engine.state.epoch
 
 
-@pytest.mark.parametrize(("patience", "last"), [(1, 3), (2, 6), (3, 8), (None, 8)])
-def test_training_stops_after_so_many_epochs_without_a_better_score(patience, last):
-    scores = Scores([0.1, 0.2, 0.1, 0.3, 0.2, 0.3, 0.35, 0.3])
+def stopped(scores, patience, start=0):
     engine = Engine(lambda engine, batch: None)
     scores.attach(engine)
     EarlyStop(scores, patience).attach(engine)
-    engine.run([0], max_epochs=8)
-    assert engine.state.epoch == last
+    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "epoch", start))
+    engine.run([0], max_epochs=len(scores.scores))
+    return engine.state.epoch
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 3), (2, 6), (3, 8), (None, 8)])
+def test_training_stops_after_so_many_epochs_without_a_better_score(patience, last):
+    assert stopped(Scores([0.1, 0.2, 0.1, 0.3, 0.2, 0.3, 0.35, 0.3]), patience) == last
+
+
+def test_no_epoch_without_a_validation_ends_the_training():
+    assert stopped(Scores([None, None, 0.1, None, None, 0.2, None, None, 0.1, None]), 2) == 9
+    assert stopped(Scores([None, None, 0.1, None, None, 0.2]), 1) == 6
 
 
 def test_early_stop_counts_on_when_resumed():
     scores = Scores([0.3, 0.2, 0.2, 0.2])
-    scores.state = SimpleNamespace(best_metric=0.3, best_metric_epoch=1)  # as the checkpoint restores it
-    engine = Engine(lambda engine, batch: None)
-    scores.attach(engine)
-    EarlyStop(scores, 2).attach(engine)
-    engine.add_event_handler(Events.STARTED, lambda e: setattr(e.state, "epoch", 2))
-    engine.run([0], max_epochs=4)
-    assert engine.state.epoch == 3
+    scores.state = SimpleNamespace(best_metric=0.3, best_metric_epoch=1, epoch=0)  # as the checkpoint restores it
+    assert stopped(scores, 2, start=2) == 3
 
 
 def random_transforms(spatial_dims):
@@ -243,6 +250,10 @@ def test_unusable_values_are_refused():
         layer_groups(unet(2), 0.1, 0)
     with pytest.raises(InputError, match="freeze_epochs must not be negative, got -1"):
         make_tuner(unet(2), freeze_epochs=-1)
+    with pytest.raises(
+        InputError, match=r"freeze_epochs must be 0 where the encoder of the network is not known \(Conv2d\)"
+    ):
+        make_tuner(nn.Conv2d(1, 2, 3, padding=1), freeze_epochs=1)
     with pytest.raises(InputError, match="patience must be at least 1 epoch, or None, got 0"):
         EarlyStop(Scores([]), 0)
     with pytest.raises(InputError, match="precision must be one of fp32, bf16, fp16, got 'int8'"):
@@ -254,16 +265,17 @@ def test_unusable_values_are_refused():
 def test_a_network_that_fits_is_accepted_and_left_as_it_was(kind, spatial_dims):
     network, size = KINDS[kind](spatial_dims), [32] * spatial_dims
     before = copy.deepcopy(network.state_dict())
-    check_output(network, 1, size, [2, *size] if kind == "unet" else [2])
+    check_output(network, 1, size, 2, kind == "unet")
+    check_output(network, 1, None, 7, False)
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_networks_that_cannot_be_pretrained_are_judged_by_their_output():
     network = UNet(2, 1, 3, channels=(2, 4), strides=(2,))
-    check_output(network, 1, [16, 16], [3, 16, 16])
+    check_output(network, 1, [16, 16], 3, True)
     with pytest.raises(InputError, match=r"gives \[3, 16, 16\] for an image of \[15, 15\]"):
-        check_output(network, 1, [15, 15], [3, 15, 15])
+        check_output(network, 1, [15, 15], 3, True)
 
 
 def test_a_network_that_does_not_fit_is_refused():
@@ -273,15 +285,17 @@ def test_a_network_that_does_not_fit_is_refused():
     with pytest.raises(
         InputError, match=r"images of \[16, 16\] with 1 channels do not fit the Sequential: Expected more"
     ):
-        check_output(classifier, 1, [16, 16], [2])
+        check_output(classifier, 1, [16, 16], 2, False)
     with pytest.raises(InputError, match=r"patch_size \[8, 8\] does not fit BasicUNet: each axis must be at least 16"):
-        check_output(instance, 1, [8, 8], [2, 8, 8])
+        check_output(instance, 1, [8, 8], 2, True)
     with pytest.raises(InputError, match=r"images of \[32, 32\] with 3 channels do not fit the ResNet"):
-        check_output(resnet(2), 3, [32, 32], [2])
+        check_output(resnet(2), 3, [32, 32], 2, False)
     with pytest.raises(InputError, match=r"gives \[2\] for an image of \[32, 32\] where \[3\] is needed"):
-        check_output(resnet(2), 1, [32, 32], [3])
+        check_output(resnet(2), 1, [32, 32], 3, False)
     with pytest.raises(InputError, match=r"gives list for an image"):
-        check_output(DoubleOutput(), 1, [4, 4], [1, 4, 4])
+        check_output(DoubleOutput(), 1, [4, 4], 1, True)
+    with pytest.raises(InputError, match="must be a list with a number for each axis, got 32"):
+        check_output(resnet(2), 1, 32, 2, False)
 
 
 class DoubleOutput(nn.Conv2d):
