@@ -52,7 +52,8 @@ demo-3d: .venv/installed
 	  --output $(DEMO)/ct.json --test_fraction 0.25
 	$(RUN) $(PRETRAIN_3D) --dataset_dir $(DEMO)/ct.json $(NETWORK_3D) --patch_size "[32, 32, 32]" $(SMALL) \
 	  --output_dir $(DEMO)/3d/output --ckpt_dir $(DEMO)/3d/models \
-	  --batch_size 8 --epoch_length 15 --max_epochs 8 --stage_epochs "[1, 3, 4]" --val_samples 32 --val_interval 2
+	  --batch_size 8 --epoch_length 15 --max_epochs 8 --stage_epochs "[1, 3, 4]" --val_samples 32 --val_interval 2 \
+	  --learning_rate 0.0003 --warmup_epochs 2
 	$(call tune,3d,random,$(OPTIONS_3D))
 	$(call tune,3d,tuned,$(OPTIONS_3D) --pretrained $(DEMO)/3d/models/model.pt)
 
