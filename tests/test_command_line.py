@@ -7,7 +7,6 @@ import pytest
 from scan_files import noise, write_image, write_nifti
 
 from dira_monai import phantom
-from dira_monai.__main__ import main
 
 
 @pytest.fixture
@@ -19,23 +18,6 @@ def folder(tmp_path):
     for name in ("x", "y"):
         write_image(tmp_path / "scans" / f"{name}.png", noise(4, 5))
     return tmp_path
-
-
-@pytest.fixture
-def command(folder, monkeypatch, capsys):
-    """Runs a command line in the folder; exit status, output and errors."""
-    monkeypatch.chdir(folder)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["dira_monai", *words])
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def test_datalist(command, folder):

@@ -1,6 +1,5 @@
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ import torch.distributed as dist
 from scan_files import noise, write_image, write_nifti, write_series
 
 from dira_monai import label_listing, phantom, prepare_labelled
-from dira_monai.__main__ import main
 from dira_monai.datalist import make_datalist, write_datalist
 from dira_monai.errors import InputError
 from dira_monai.label_overlap import check_overlap, find_overlap
@@ -450,34 +448,17 @@ def test_several_processes(cases, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Runs a command line in the folder; exit status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["dira_monai", "labelled", *words])
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def test_command_of_segmentation(tmp_path, command):
     write_cases(tmp_path / "data", values=(0, 255))
     words = ["data", "--task=segmentation", "--class_names=[background, 2]", "--output=lists/l.json"]
     words.append("--pictures_only=False")
-    status, _, errors = command(*words)
+    status, _, errors = command("labelled", *words)
     assert status == (
         "error: labels/case_0.nii.gz holds the label values 0, 255 where 2 classes allow 0 to 1; "
         'give --label_threshold 127 or --label_values "[0, 255]".'
     )
     assert not (tmp_path / "lists").exists()
-    status, output, errors = command(*words, "--label_values=[0, 255]")
+    status, output, errors = command("labelled", *words, "--label_values=[0, 255]")
     assert (status, errors) == (0, "")
     first = [line.split()[0] for line in output.splitlines()]
     assert first == ["training", "images", "patients", "background", "2", "0", "drawn", "lists/l.json"]
@@ -488,7 +469,7 @@ def test_command_of_segmentation(tmp_path, command):
 def test_command_of_classification(cases, tmp_path, command):
     words = ["data", "--task", "classification", "--class_names", "[a, b]", "--label_map", "{0: a, 1: b}"]
     words.append("--pictures_only=False")
-    status, output, errors = command(*words, "--seed=3", "--test_fraction=0.5")
+    status, output, errors = command("labelled", *words, "--seed=3", "--test_fraction=0.5")
     assert (status, errors) == (0, "")
     assert output.endswith("datalist.json is written\n")
     made = json.loads((tmp_path / "datalist.json").read_text())
@@ -496,8 +477,10 @@ def test_command_of_classification(cases, tmp_path, command):
     assert made["test"] == make_labelled_datalist(cases, "classification", ["a", "b"], **options)["test"]
     write_image(tmp_path / "data" / "images" / "more.png", noise(8, 6))
     write_datalist(made, tmp_path / "pre.json")
-    status, _, _ = command(*words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json")
+    status, _, _ = command(
+        "labelled", *words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json"
+    )
     assert "test images or their patients are in pre.json" in status
-    status, _, _ = command("data", "--task=classification", "--class_names=ab")
+    status, _, _ = command("labelled", "data", "--task=classification", "--class_names=ab")
     assert status == "error: class_names must be a list of at least 2 different names, got 'ab'."
     assert not (tmp_path / "new.json").exists()
