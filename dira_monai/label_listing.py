@@ -16,6 +16,24 @@ from .scans import Image, first_file, measure_each, measure_images
 
 TASKS = ("segmentation", "classification")
 TEST_FRACTION = 0.2
+ASKED = (  # arguments of ``make_labelled_datalist`` that the list depends on, and records
+    "task",
+    "spatial_dims",
+    "in_channels",
+    "class_names",
+    "multi_label",
+    "label_threshold",
+    "label_values",
+    "label_column",
+    "label_map",
+    "labels",
+    "patient",
+    "test_fraction",
+    "validation_fraction",
+    "seed",
+    "exclude_patients_of",
+    "pictures_only",
+)
 ONLY_FOR = {  # task: options that mean nothing for the other one
     "segmentation": ("label_threshold", "label_values"),
     "classification": ("multi_label", "label_column", "label_map"),
@@ -81,24 +99,8 @@ def make_labelled_datalist(
         InputError: if an argument is out of range, a word or most label maps fit no class, there is no usable image,
             ``check_labeled`` fails, or any image is unusable where ``strict`` is set.
     """
-    asked: dict[str, Any] = {
-        "task": task,
-        "spatial_dims": spatial_dims,
-        "in_channels": in_channels,
-        "class_names": class_names,
-        "multi_label": multi_label,
-        "label_threshold": label_threshold,
-        "label_values": label_values,
-        "label_column": label_column,
-        "label_map": label_map,
-        "labels": labels,
-        "patient": patient,
-        "test_fraction": test_fraction,
-        "validation_fraction": validation_fraction,
-        "seed": seed,
-        "exclude_patients_of": exclude_patients_of,
-        "pictures_only": pictures_only,
-    }
+    given = locals()
+    asked = {name: given[name] for name in ASKED}
     check_task(asked)
     return _make(Path(os.path.abspath(Path(directory).expanduser())), asked, strict, workers)
 

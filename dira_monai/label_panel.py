@@ -10,8 +10,7 @@ from monai.engines import Evaluator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .files import replacing
-from .panel import GAP, TITLE, middle_slices
+from .panel import GAP, TITLE, middle_slices, save_panel
 
 COLORS = ((0, 0, 0), (230, 60, 60), (60, 170, 240), (250, 200, 40), (90, 200, 90), (190, 90, 220), (250, 140, 40))
 OPACITY = 0.45
@@ -141,6 +140,4 @@ class LabelPanel:
         figures = {name: value for name, value in engine.state.metrics.items() if name.startswith("val_mean")}
         caption = f"epoch {engine.state.epoch}   " + "   ".join(f"{k[4:]} {v:.3f}" for k, v in figures.items())
         table = draw_table(self.rows, titles, self.notes, caption)
-        for path in (self.output_dir / "panels" / f"epoch_{engine.state.epoch:04d}.png", self.output_dir / "panel.png"):
-            with replacing(path) as file:
-                table.save(file, format="PNG")
+        save_panel(table, self.output_dir, engine.state.epoch)

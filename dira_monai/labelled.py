@@ -17,7 +17,7 @@ from .datalist import (
     write_datalist,
 )
 from .errors import InputError
-from .label_listing import TEST_FRACTION, check_task, make_labelled_datalist
+from .label_listing import ASKED, TEST_FRACTION, check_task, make_labelled_datalist
 from .label_maps import label_folder
 from .label_overlap import check_overlap
 from .label_splits import check_labeled, check_pictures, count_classes, take_fraction, warn_of_absent_classes
@@ -125,24 +125,8 @@ def prepare_labelled(
         InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in
             every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
     """
-    asked = {
-        "task": task,
-        "spatial_dims": spatial_dims,
-        "in_channels": in_channels,
-        "class_names": class_names,
-        "multi_label": multi_label,
-        "label_threshold": label_threshold,
-        "label_values": label_values,
-        "label_column": label_column,
-        "label_map": label_map,
-        "labels": labels,
-        "patient": patient,
-        "test_fraction": test_fraction,
-        "validation_fraction": validation_fraction,
-        "seed": seed,
-        "exclude_patients_of": exclude_patients_of,
-        "pictures_only": pictures_only,
-    }
+    given = locals()
+    asked = {name: given[name] for name in ASKED}
 
     def work() -> dict:
         datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)

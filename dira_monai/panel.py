@@ -69,6 +69,13 @@ def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str
     return panel
 
 
+def save_panel(panel: Image.Image, output_dir: Path, epoch: int) -> None:
+    """Write a picture as ``panel.png``, the newest, and as that of its epoch in ``panels``."""
+    for path in (output_dir / "panels" / f"epoch_{epoch:04d}.png", output_dir / "panel.png"):
+        with replacing(path) as file:
+            panel.save(file, format="PNG")
+
+
 class Panel:
     """Handler of the evaluator that draws its first samples, the same in every epoch.
 
@@ -104,6 +111,4 @@ class Panel:
         target, distorted, restored = self.kept
         caption = f"epoch {engine.state.epoch}   " + "   ".join(shown)
         panel = draw_panel(target, distorted, restored, caption)
-        for path in (self.output_dir / "panels" / f"epoch_{engine.state.epoch:04d}.png", self.output_dir / "panel.png"):
-            with replacing(path) as file:
-                panel.save(file, format="PNG")
+        save_panel(panel, self.output_dir, engine.state.epoch)
