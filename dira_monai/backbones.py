@@ -2,11 +2,12 @@
 
 Known are ``FlexibleUNet``, ``SegResNet``, ``BasicUNet``, ``DynUNet``, ``SwinUNETR`` of MONAI, ``GenesisUNet`` and their
 subclasses; for any other class every function here raises a ``TypeError`` that lists the known ones. A further class
-joins by registering one function each with ``encode``, ``decode``, ``encoder_names`` and ``downsampling``.
+joins by registering one function each with ``encode``, ``decoder_maps``, ``output_layer``, ``encoder_names`` and
+``downsampling``.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import singledispatch
 from math import prod
 
@@ -37,14 +38,33 @@ def encode(network: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 @singledispatch
-def decode(network: nn.Module, features: list[Tensor]) -> Tensor:
-    """Output of the network (logits) from the maps of ``encode``: ``decode(n, encode(n, x))`` equals ``n(x)``.
+def decoder_maps(network: nn.Module, features: list[Tensor]) -> list[Tensor]:
+    """Feature maps of the decoder, coarse to fine: the output of each of its blocks.
 
     Args:
         network: the network whose ``encode`` gave the maps.
         features: the maps of ``encode``; they are left as they are.
     """
     raise _unknown(network)
+
+
+@singledispatch
+def output_layer(network: nn.Module) -> nn.Module:
+    """What makes the output of the network (logits) from the finest map of the decoder."""
+    raise _unknown(network)
+
+
+def decode(network: nn.Module, features: list[Tensor]) -> Tensor:
+    """Output of the network (logits) from the maps of ``encode``: ``decode(n, encode(n, x))`` equals ``n(x)``."""
+    return output_layer(network)(decoder_maps(network, features)[-1])
+
+
+def without_skips(features: list[Tensor]) -> list[Tensor]:
+    """The same maps with all but the deepest replaced by zeros, for a U-Net that must carry all it knows downwards.
+
+    The network stays what it is: its weights for skip connections are there, unused, and fine-tuning may use them.
+    """
+    return [*map(torch.zeros_like, features[:-1]), features[-1]]
 
 
 @singledispatch
@@ -81,10 +101,15 @@ def encoder_state(network: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def feature_channels(network: nn.Module) -> int:
     """Channels of the deepest map, found by encoding the smallest image with a copy of the network."""
-    stem = _stem(network)
-    first, *rest = downsampling(network)
-    smallest = stem.new_zeros(1, stem.shape[1], 2 * first, *rest)  # doubled: instance norm needs two values
-    return encode(encoder_only(network).eval(), smallest)[-1].shape[1]
+    return encode(encoder_only(network).eval(), _smallest_image(network))[-1].shape[1]
+
+
+@torch.no_grad()
+def decoder_channels(network: nn.Module) -> list[int]:
+    """Channels of each map of the decoder, coarse to fine, and last those of the output, found like the deepest's."""
+    network = copy.deepcopy(network).eval()
+    maps = decoder_maps(network, encode(network, _smallest_image(network)))
+    return [tensor.shape[1] for tensor in (*maps, output_layer(network)(maps[-1]))]
 
 
 def size_divisor(network: nn.Module) -> tuple[int, ...]:
@@ -130,6 +155,13 @@ def _stem(network: nn.Module) -> Tensor:
     return next(weight for weight in network.parameters() if weight.ndim > 2)
 
 
+def _smallest_image(network: nn.Module) -> Tensor:
+    """Zeros, shape (1, in_channels, *spatial)."""
+    stem = _stem(network)
+    first, *rest = downsampling(network)
+    return stem.new_zeros(1, stem.shape[1], 2 * first, *rest)  # doubled: instance norm needs two values
+
+
 def _every_axis(network: nn.Module, value: int) -> tuple[int, ...]:
     return (value,) * (_stem(network).ndim - 2)
 
@@ -151,12 +183,13 @@ def _encode_chain(blocks: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     return features
 
 
-def _decode_chain(blocks: Sequence[nn.Module], features: list[Tensor]) -> Tensor:
-    """The finest map of a decoder whose blocks take the map below and the skip map."""
-    x = features[-1]
+def _decode_chain(blocks: Iterable[Callable[..., Tensor]], features: Sequence[Tensor | None]) -> list[Tensor]:
+    """The maps of a decoder whose blocks take the map below and the skip map, which may be None."""
+    maps, x = [], features[-1]
     for block, skip in zip(blocks, features[-2::-1], strict=True):
         x = block(x, skip)
-    return x
+        maps.append(x)
+    return maps
 
 
 encode.register(FlexibleUNet, lambda network, x: network.encoder(x))
@@ -164,9 +197,15 @@ encoder_names.register(FlexibleUNet, lambda network: ("encoder",))
 downsampling.register(FlexibleUNet, lambda network: _every_axis(network, 2 ** (network.skip_connect + 1)))
 
 
-@decode.register
-def _(network: FlexibleUNet, features: list[Tensor]) -> Tensor:
-    return network.segmentation_head(network.decoder(features, network.skip_connect))
+output_layer.register(FlexibleUNet, lambda network: network.segmentation_head)
+
+
+@decoder_maps.register
+def _(network: FlexibleUNet, features: list[Tensor]) -> list[Tensor]:
+    blocks = network.decoder.blocks
+    skips = features[:-1][::-1][: network.skip_connect]
+    missing = [None] * (len(blocks) - len(skips))
+    return _decode_chain(blocks, [*missing, *skips[::-1], features[-1]])
 
 
 _SEGRESNET = ("convInit", "dropout", "down_layers")  # dropout exists on demand
@@ -175,19 +214,25 @@ encoder_names.register(SegResNet, lambda network: tuple(name for name in _SEGRES
 downsampling.register(SegResNet, lambda network: _every_axis(network, 2 ** (len(network.blocks_down) - 1)))
 
 
-@decode.register
-def _(network: SegResNet, features: list[Tensor]) -> Tensor:
-    return network.decode(features[-1], features[::-1])
+output_layer.register(SegResNet, lambda network: network.conv_final if network.use_conv_final else nn.Identity())
+
+
+@decoder_maps.register
+def _(network: SegResNet, features: list[Tensor]) -> list[Tensor]:
+    blocks = zip(network.up_samples, network.up_layers, strict=True)
+    return _decode_chain([lambda x, skip, u=up, b=block: b(u(x) + skip) for up, block in blocks], features)
 
 
 encoder_names.register(BasicUNet, lambda network: ("conv_0", "down_1", "down_2", "down_3", "down_4"))
 downsampling.register(BasicUNet, lambda network: _every_axis(network, 16))
 
 
-@decode.register
-def _(network: BasicUNet, features: list[Tensor]) -> Tensor:
-    blocks = [network.upcat_4, network.upcat_3, network.upcat_2, network.upcat_1]
-    return network.final_conv(_decode_chain(blocks, features))
+output_layer.register(BasicUNet, lambda network: network.final_conv)
+
+
+@decoder_maps.register
+def _(network: BasicUNet, features: list[Tensor]) -> list[Tensor]:
+    return _decode_chain([network.upcat_4, network.upcat_3, network.upcat_2, network.upcat_1], features)
 
 
 encoder_names.register(GenesisUNet, lambda network: ("down_tr64", "down_tr128", "down_tr256", "down_tr512"))
@@ -200,9 +245,12 @@ def _(network: nn.Module, x: Tensor) -> list[Tensor]:
     return _encode_chain(_parts(network), x)
 
 
-@decode.register
-def _(network: GenesisUNet, features: list[Tensor]) -> Tensor:
-    return network.out_tr(_decode_chain([network.up_tr256, network.up_tr128, network.up_tr64], features))
+output_layer.register(GenesisUNet, lambda network: network.out_tr)
+
+
+@decoder_maps.register
+def _(network: GenesisUNet, features: list[Tensor]) -> list[Tensor]:
+    return _decode_chain([network.up_tr256, network.up_tr128, network.up_tr64], features)
 
 
 encoder_names.register(DynUNet, lambda network: ("input_block", "downsamples", "bottleneck"))
@@ -221,9 +269,12 @@ def _(network: DynUNet, x: Tensor) -> list[Tensor]:
     return _encode_chain([network.input_block, *network.downsamples, network.bottleneck], x)
 
 
-@decode.register
-def _(network: DynUNet, features: list[Tensor]) -> Tensor:
-    return network.output_block(_decode_chain(network.upsamples, features))
+output_layer.register(DynUNet, lambda network: network.output_block)
+
+
+@decoder_maps.register
+def _(network: DynUNet, features: list[Tensor]) -> list[Tensor]:
+    return _decode_chain(network.upsamples, features)
 
 
 _SWINUNETR = ("swinViT", "encoder1", "encoder2", "encoder3", "encoder4", "encoder10")
@@ -238,7 +289,10 @@ def _(network: SwinUNETR, x: Tensor) -> list[Tensor]:
     return [*skips, hidden[3], network.encoder10(hidden[4])]
 
 
-@decode.register
-def _(network: SwinUNETR, features: list[Tensor]) -> Tensor:
+output_layer.register(SwinUNETR, lambda network: network.out)
+
+
+@decoder_maps.register
+def _(network: SwinUNETR, features: list[Tensor]) -> list[Tensor]:
     blocks = [network.decoder5, network.decoder4, network.decoder3, network.decoder2, network.decoder1]
-    return network.out(_decode_chain(blocks, features))
+    return _decode_chain(blocks, features)

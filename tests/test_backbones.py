@@ -9,13 +9,16 @@ from reference import GOLDEN, assert_matches, filled, layout, normal
 from dira_monai.backbones import (
     check_patch_size,
     decode,
+    decoder_maps,
     downsampling,
     encode,
     encoder_names,
     encoder_only,
     encoder_state,
     feature_channels,
+    output_layer,
     size_divisor,
+    without_skips,
 )
 from dira_monai.errors import InputError
 from dira_monai.genesis import GenesisUNet
@@ -103,6 +106,45 @@ def test_features_are_fine_to_coarse_and_survive_decode(build, spatial_dims):
 
 @every_rank
 @every_network
+def test_decoder_maps_are_coarse_to_fine_and_the_output_layer_makes_the_output_of_the_last(build, spatial_dims):
+    network = build(spatial_dims).eval()
+    x = small_image(network)
+    features = encode(network, x)
+    maps = decoder_maps(network, features)
+    sizes = [tensor[0, 0].numel() for tensor in maps]
+    assert sizes == sorted(sizes)
+    assert sizes[0] > features[-1][0, 0].numel()  # the deepest map is the encoder's
+    assert sizes[-1] == x[0, 0].numel()
+    assert torch.equal(output_layer(network)(maps[-1]), network(x))
+
+
+@every_rank
+@every_network
+def test_without_skips_the_output_depends_on_nothing_but_the_deepest_map(build, spatial_dims):
+    network = build(spatial_dims).train()  # in evaluation a narrow network may be dead behind its ReLUs
+
+    def decoded(maps):
+        torch.manual_seed(0)  # of the dropout
+        return decode(network, maps)
+
+    features = [feature.detach().requires_grad_() for feature in encode(network, small_image(network, batch=2))]
+    copies = [feature.detach().clone() for feature in features]
+    left = without_skips(features)
+    assert left[-1] is features[-1]
+    assert [feature.shape for feature in left] == [feature.shape for feature in features]
+    assert not any(feature.any() for feature in left[:-1])
+    assert all(torch.equal(feature, copy) for feature, copy in zip(features, copies, strict=True))
+    output = decoded(left)
+    others = [torch.rand_like(feature) for feature in features[:-1]]
+    assert torch.equal(decoded(without_skips([*others, features[-1]])), output)
+    assert not torch.equal(decoded(features), output)
+    output.square().sum().backward()
+    assert [feature.grad is None for feature in features] == [True] * (len(features) - 1) + [False]
+    assert features[-1].grad.abs().sum() > 0
+
+
+@every_rank
+@every_network
 def test_encoder_only_gives_equal_maps_without_the_decoder(build, spatial_dims):
     network = build(spatial_dims).eval()
     encoder = encoder_only(network)
@@ -175,6 +217,8 @@ def test_subclasses_are_known():
     [
         lambda network: encode(network, torch.rand(1, 1, 8, 8)),
         lambda network: decode(network, []),
+        lambda network: decoder_maps(network, []),
+        output_layer,
         encoder_names,
         encoder_only,
         encoder_state,
