@@ -1,5 +1,6 @@
 # make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
 # make test: lint, types and tests (about 6 minutes on 2 cores)
+# make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +26,7 @@ $(RUN) "['$(TUNE)$(1)/configs/train.json','$(TUNE)$(1)/configs/evaluate.json']" 
   --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
 endef
 
-.PHONY: demo demo-3d demo-2d test lint types clean
+.PHONY: demo demo-3d demo-2d methods test lint types clean
 
 # torch comes first and pinned, so that no other package brings another build of it along
 .venv/installed: setup.cfg constraints.txt
@@ -66,6 +67,9 @@ demo-2d: .venv/installed
 	  --batch_size 16 --epoch_length 15 --max_epochs 8 --stage_epochs "[1, 3, 4]" --val_interval 2
 	$(call tune,2d,random,$(OPTIONS_2D))
 	$(call tune,2d,tuned,$(OPTIONS_2D) --pretrained $(DEMO)/2d/models/model.pt)
+
+methods: .venv/installed
+	$(BIN)/python benchmarks/methods.py --output $(DEMO)/methods
 
 test: lint types
 	$(BIN)/python -m pytest

@@ -15,8 +15,10 @@ from fire.decorators import SetParseFns
 from .datalist import MAX_ROWS, describe_datalist, make_datalist, summarize_datalist, write_datalist
 from .errors import InputError
 from .label_command import labelled
+from .probe_command import probe
 from .scans import first_file
 from .scores import compare_scores
+from .word_command import visual_words
 
 
 class _Lines:
@@ -220,6 +222,8 @@ def main() -> None:
                 "labelled": _later(labelled),
                 "phantom": phantom,
                 "localize": localize,
+                "probe": _later(probe),
+                "visual-words": _later(visual_words),
                 "scores": scores,
                 "import-weights": import_weights,
                 "export-weights": export_weights,

@@ -57,22 +57,42 @@ def read_classifier(
     except ValueError as error:
         raise InputError(f"{config} cannot be read as JSON ({error}).") from error
     replaced = {"bundle_root": str(root)} | dict(overrides or {}) | ({} if device is None else {"device": device})
-    for name, value in replaced.items():
+    replace_values(parser, replaced, config)
+    network = place(build_value(parser, "network_def", config), build_value(parser, "device", config))
+    path = Path(weights) if weights else Path(build_value(parser, "ckpt_dir", config), "model.pt")
+    load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
+    names = [str(name) for name in build_value(parser, "class_names", config)]
+    found = {name: build_value(parser, name, config) for name in SETTINGS if name in parser} | {"class_names": names}
+    settings = json.loads(json.dumps(found, default=str))  # as a datalist holds them: tuples are lists
+    return Classifier(network, build_value(parser, "preprocessing", config), names, config, path, settings)
+
+
+def replace_values(parser: ConfigParser, values: Mapping[str, Any], config: str | Path) -> None:
+    """Replace values of a configuration by their ids; ``bundle_root`` and ``device`` may be new.
+
+    Raises:
+        InputError: if the configuration has no such id.
+    """
+    for name, value in values.items():
         if name not in parser and name not in ("bundle_root", "device"):
             raise InputError(f"{config} has no value {name!r} to replace by {value!r}.")
         parser[name] = value
-    network = _place(_build(parser, "network_def", config), _build(parser, "device", config))
-    path = Path(weights) if weights else Path(_build(parser, "ckpt_dir", config), "model.pt")
-    load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
-    names = [str(name) for name in _build(parser, "class_names", config)]
-    found = {name: _build(parser, name, config) for name in SETTINGS if name in parser} | {"class_names": names}
-    settings = json.loads(json.dumps(found, default=str))  # as a datalist holds them: tuples are lists
-    return Classifier(network, _build(parser, "preprocessing", config), names, config, path, settings)
 
 
-def _build(parser: ConfigParser, name: str, config: Path) -> Any:
+def build_value(parser: ConfigParser, name: str, config: str | Path, purpose: str = "localization") -> Any:
+    """What the id of a configuration stands for, instantiated.
+
+    Args:
+        parser: with the configuration.
+        name: the id.
+        config: its file, for errors.
+        purpose: what an error says that needs it.
+
+    Raises:
+        InputError: if there is no such id, or it cannot be built.
+    """
     if name not in parser:
-        raise InputError(f"{config} has no value {name!r}, which localization needs.")
+        raise InputError(f"{config} has no value {name!r}, which {purpose} needs.")
     try:
         return parser.get_parsed_content(name)
     except Exception as error:  # whatever the expressions of a configuration raise
@@ -94,7 +114,12 @@ def _plain(state: Any, path: Path) -> Mapping[str, Tensor]:
     raise InputError(f"{path} holds a {type(state).__name__} that is no plain state dict, as model.pt of a run is.")
 
 
-def _place(network: nn.Module, device: torch.device | str) -> nn.Module:
+def place(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """The network on a device.
+
+    Raises:
+        InputError: if there is no such device.
+    """
     try:
         return network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts

@@ -1,8 +1,7 @@
 """What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
 
 Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
-batch.
-Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,9 +54,7 @@ def box_mask(boxes: Boxes, n: int, shape: Sequence[int], device: torch.device) -
     for axis, extent in enumerate(shape):
         position = torch.arange(extent, device=device)
         inside = (position >= start[:, axis, None]) & (position < (start + length)[:, axis, None])
-        view = [1] * (len(shape) + 1)
-        view[axis + 1] = extent
-        mask = mask & inside.reshape(-1, *view)
+        mask = mask & inside.reshape(-1, *[1] * (axis + 1), extent, *[1] * (len(shape) - axis - 1))
     return mask
 
 
@@ -193,8 +190,7 @@ class BlockShuffling:
 class LocalPixelShuffling:
     """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
 
-    All blocks are read from the undistorted image; where blocks overlap, the later one is seen, as in the published
-    code.
+    All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
 
     Attributes:
         count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.

@@ -27,8 +27,9 @@ def gather(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
+    rows = rows.contiguous()  # the parts take over its strides
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
+    dist.all_gather(parts, rows)
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
@@ -82,6 +83,19 @@ class _SumOverProcesses(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Rows of all processes in the order of ``gather``, whose gradient is the sum over the processes.
+
+    Every process computes the loss L of the whole batch from them and gets world * dL/drows for its own rows, so that
+    the mean of the parameters' gradients over the processes is the gradient of one process with the whole batch.
+    """
+    if world_size() == 1:
+        return rows
+    everyone = rows.new_zeros(world_size() * len(rows), *rows.shape[1:])
+    everyone[rank() :: world_size()] = rows
+    return _SumOverProcesses.apply(everyone)  # zeros elsewhere: the sum is the batch
 
 
 class SynchronizedBatchNorm(_BatchNorm):

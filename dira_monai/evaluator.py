@@ -8,8 +8,9 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from .backbones import encode
+from .grid_views import GridViews
 from .objectives import Objective
-from .trainer import restore
+from .trainer import decoded, restored
 from .training import autocast
 from .views import Views
 
@@ -18,7 +19,9 @@ class DiRAEvaluator(SupervisedEvaluator):
     """Evaluator of restoration and discrimination; it changes no weight and no buffer.
 
     ``engine.state.output`` holds ``image`` (distorted), ``label`` (target), ``pred`` (restored), all (B, C,
-    *patch_size) in [0, 1], and ``query`` and ``key``, embeddings of unit length (B, D).
+    *patch_size) in [0, 1]; where the objective gives them, ``query`` and ``key``, embeddings of unit length (B, D); and
+    the objective's loss and figures as ``contrastive`` and ``contrastive_...``. Where the views are masked, the visible
+    voxels of image and restoration are those of the target, so that figures concern the masked ones.
 
     Attributes:
         objective: as in the trainer.
@@ -27,7 +30,9 @@ class DiRAEvaluator(SupervisedEvaluator):
         kwargs: everything that ``monai.engines.SupervisedEvaluator`` takes.
     """
 
-    def __init__(self, *, objective: Objective, views: Views, precision: str = "fp32", **kwargs: Any) -> None:
+    def __init__(
+        self, *, objective: Objective, views: Views | GridViews, precision: str = "fp32", **kwargs: Any
+    ) -> None:
         super().__init__(decollate=False, **kwargs)
         self.objective = objective
         self.views = views
@@ -36,15 +41,20 @@ class DiRAEvaluator(SupervisedEvaluator):
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """Views, embeddings and restoration of one batch."""
         images, _ = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
-        views = self.views(images, batchdata["seed"]) | {"seed": batchdata["seed"]}
+        views = self.views(images, batchdata["seed"])
+        views |= {name: value for name, value in batchdata.items() if name != "image"}
         self.network.eval()
         self.objective.eval()
         with torch.no_grad(), self.context:
             features = encode(self.network, views["query"])
-            told = self.objective(self.network, views, features)
-            restored = restore(self.network, features)
-        output = {"image": views["query"], "label": views["target"], "pred": restored}
-        self.state.output = output | {"query": told["query"], "key": told["key"]}
+            maps = decoded(self.network, self.objective, features)
+            told = self.objective(self.network, views, features, maps)
+            images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
+        if "mask" in views:
+            images = {name: torch.where(views["mask"], image, views["target"]) for name, image in images.items()}
+        figures = {f"contrastive_{name}": told[name] for name in self.objective.figures if name in told}
+        embeddings = {name: told[name] for name in ("query", "key") if name in told}
+        self.state.output = images | figures | embeddings | {"contrastive": told["loss"]}
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

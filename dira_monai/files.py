@@ -33,3 +33,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink()
         kept = "the file of before is kept" if path.exists() else "nothing was written"
         raise InputError(f"{path}: cannot be written ({error}); {kept}") from error
+    except BaseException:  # whatever else ends the block, an interrupt too
+        with suppress(OSError):
+            temporary.unlink()
+        raise

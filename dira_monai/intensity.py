@@ -10,7 +10,7 @@ from torch import Tensor
 from .draws import Draws
 
 
-def _column(values: Tensor, images: Tensor) -> Tensor:
+def column(values: Tensor, images: Tensor) -> Tensor:
     """One value a sample, shape (B,), ready to meet images (B, C, *spatial)."""
     return values.to(images.device, non_blocking=True).reshape(-1, *[1] * (images.ndim - 1))
 
@@ -42,10 +42,10 @@ class Jitter:
         brightness = 1 + on * self.brightness * draws.uniform(low=-1, high=1)
         contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
         gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
-        changed = (images * _column(brightness, images)).clamp(0, 1)
+        changed = (images * column(brightness, images)).clamp(0, 1)
         mean = changed.flatten(1).double().mean(1).float()  # in float32 the last bit depends on the batch size
-        changed = torch.lerp(_column(mean, images), changed, _column(contrast, images)).clamp(0, 1)
-        return changed if self.gamma == 0 else changed.double().pow(_column(gamma, images)).float()  # likewise
+        changed = torch.lerp(column(mean, images), changed, column(contrast, images)).clamp(0, 1)
+        return changed if self.gamma == 0 else changed.double().pow(column(gamma, images)).float()  # likewise
 
 
 class GaussianBlur:
@@ -101,7 +101,7 @@ class GaussianNoise:
         """Noisy images, same shape."""
         sigma = draws.chance(self.probability) * draws.uniform(high=self.sigma)
         noise = draws.normal(*images.shape[1:], device=images.device)
-        return (images + _column(sigma, images) * noise).clamp(0, 1)
+        return (images + column(sigma, images) * noise).clamp(0, 1)
 
 
 class NonlinearIntensity:

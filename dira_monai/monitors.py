@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COLLAPSED = 0.99  # of ``collapse``: an effective rank below 1.15 for 16 embeddings, below 2.3 for 128 or more
+
 
 def set_contrastive(query: Tensor, key: Tensor, temperature: float = 0.2) -> float:
     """InfoNCE over a whole validation set: each query's own key against the keys of all other samples.

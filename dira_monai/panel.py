@@ -42,26 +42,32 @@ def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndar
     return picture
 
 
+def _picture(image: Tensor) -> np.ndarray:
+    """The picture of an image (C, *spatial): of three channels (rows, columns, 3), else of the first one."""
+    slices = [middle_slices(channel) for channel in image]
+    return np.stack(slices, axis=-1) if len(slices) == 3 else slices[0]
+
+
 def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str = "", width: int = 224) -> Image.Image:
     """A table of pictures, a row for each sample: target, distorted, restored, and the absolute error.
 
     Args:
-        target: images in [0, 1], shape (B, C, *spatial); the first channel is shown.
+        target: images in [0, 1], shape (B, C, *spatial); three channels are shown in color, else the first.
         distorted: what the network saw.
         restored: what it made of it.
         caption: line of text at the top.
         width: least width of a tile, pixels.
     """
     samples = [(t, d, r, (r - t).abs()) for t, d, r in zip(target, distorted, restored, strict=True)]
-    tiles = [[middle_slices(image[0]) for image in sample] for sample in samples]
+    tiles = [[_picture(image) for image in sample] for sample in samples]
     zoom = max(1, round(width / tiles[0][0].shape[1]))
-    height, width = (n * zoom for n in tiles[0][0].shape)
+    height, width = (n * zoom for n in tiles[0][0].shape[:2])
     size = (len(COLUMNS) * (width + GAP) + GAP, 2 * TITLE + len(tiles) * (height + GAP))
-    panel = Image.new("L", size, 40)
+    panel = Image.new("RGB" if tiles[0][0].ndim == 3 else "L", size, "#282828")
     text = ImageDraw.Draw(panel)
-    text.text((GAP, 4), caption, fill=255)
+    text.text((GAP, 4), caption, fill="white")
     for column, name in enumerate(COLUMNS):
-        text.text((GAP + column * (width + GAP), TITLE), name, fill=255)
+        text.text((GAP + column * (width + GAP), TITLE), name, fill="white")
         for row, sample in enumerate(tiles):
             pixels = (sample[column].clip(0, 1) * 255).round().astype(np.uint8)
             tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)

@@ -125,6 +125,7 @@ class TrainingLog:
         means = self._look(engine) | engine.epoch_figures()
         means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
+        engine.state.figures = means  # for handlers that judge the epoch
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
         self._record(means)

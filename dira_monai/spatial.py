@@ -1,7 +1,7 @@
-"""Where voxels are taken from: random resized crops with flips, and elastic deformation, in 2D and 3D alike."""
+"""Where voxels are taken from: random resized crops, flips, rotation and elastic deformation, in 2D and 3D alike."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,68 @@ class RandomResizedCrop:
             centers = (torch.arange(length, device=images.device) + 0.5) / length
             rows.append(start[:, axis, None] + centers * size[:, axis, None] - 0.5)
         return resample(images, _mesh(rows))
+
+
+class RandomRotation:
+    """Images turned about their middle by random angles, read by linear interpolation.
+
+    As the rotation of GraVIS and PCRLv2, which read the nearest pixel; what comes from outside is black as there,
+    unless ``padding_mode`` says otherwise. Angles are in voxels: where voxels are not square in a plane, shapes shear.
+
+    Attributes:
+        degrees: largest angle; drawn from -degrees .. degrees.
+        planes: pairs of axes, each turned by an angle of its own, one after the other; in 3D (0, 1) turns about axis 2.
+        padding_mode: what lies outside: zeros, border or reflection.
+    """
+
+    def __init__(
+        self, degrees: float = 10.0, planes: Sequence[Sequence[int]] = ((0, 1),), padding_mode: str = "zeros"
+    ) -> None:
+        if padding_mode not in ("zeros", "border", "reflection"):
+            raise InputError(f"padding_mode must be zeros, border or reflection, got {padding_mode!r}")
+        if any(len(set(plane)) != 2 for plane in planes):
+            raise InputError(f"planes must be pairs of different axes, got {[list(plane) for plane in planes]}")
+        self.degrees = degrees
+        self.planes = planes
+        self.padding_mode = padding_mode
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Turned images, same shape.
+
+        Raises:
+            InputError: if a plane names an axis that the images lack.
+        """
+        shape = images.shape[2:]
+        if max(map(max, self.planes), default=0) >= len(shape):
+            planes = [list(plane) for plane in self.planes]
+            raise InputError(f"planes {planes} must name axes below {len(shape)}, the number of the images' axes")
+        index = [torch.arange(n, device=images.device)[None] - (n - 1) / 2 for n in shape]
+        places = list(_mesh([row.expand(len(images), -1) for row in index]).unbind(1))  # from the middle
+        angles = draws.uniform(len(self.planes), low=-1, high=1) * math.radians(self.degrees)
+        for (a, b), angle in zip(self.planes, angles.unbind(1), strict=True):
+            angle = angle.to(images.device).reshape(-1, *[1] * len(shape))
+            cosine, sine = angle.cos(), angle.sin()
+            places[a], places[b] = cosine * places[a] - sine * places[b], sine * places[a] + cosine * places[b]
+        middle = [(n - 1) / 2 for n in shape]
+        positions = torch.stack([place + half for place, half in zip(places, middle, strict=True)], dim=1)
+        return resample(images, positions, self.padding_mode)
+
+
+class Chain:
+    """Several changes one after the other, as one: such as a crop and a rotation as the spatial step of ``Views``.
+
+    Attributes:
+        steps: each takes images and ``Draws``.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[Tensor, Draws], Tensor]]) -> None:
+        self.steps = steps
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Changed images."""
+        for step in self.steps:
+            images = step(images, draws)
+        return images
 
 
 class ElasticDeformation:

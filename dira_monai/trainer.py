@@ -1,58 +1,34 @@
 """One training step of DiRA: MONAI's supervised trainer, extended for three losses and two optimizers."""
 
-import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
-from .backbones import decode, encode, encoder_state
+from .backbones import decoder_maps, encode, encoder_state, output_layer, without_skips
 from .distributed import average_scalars, broadcast
+from .draws import Draws
 from .errors import InputError
-from .losses import GANS, discriminator_accuracy, discriminator_loss, generator_loss
+from .grid_views import GridViews
+from .losses import GANS, discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty, masked_loss
 from .monitors import collapse
-from .objectives import Objective
+from .objectives import NoObjective, Objective
+from .stages import Schedule, Weights
 from .training import ResumableTrainer, make_scaler, optimizer_step
 from .views import Views
 
-LOGGER = logging.getLogger(__name__)
-STAGES = ("di", "dir", "dira")
 
-FIGURES = (
-    "loss",
-    "contrastive",
-    "restoration",
-    "adversarial",
-    "discriminator",
-    "contrastive_accuracy",
-    "discriminator_accuracy",
-)
+def decoded(network: nn.Module, objective: Objective, features: list[Tensor]) -> list[Tensor]:
+    """The decoder's maps, coarse to fine, with or without skip connections, as the objective has it."""
+    return decoder_maps(network, features if objective.skip_connections else without_skips(features))
 
 
-class Weights(NamedTuple):
-    """Weights of the three losses in one epoch."""
-
-    contrastive: float
-    restoration: float
-    adversarial: float
-
-    @property
-    def restores(self) -> bool:
-        """Whether an image is restored at all: the decoder runs and the views are distorted."""
-        return self.restoration > 0 or self.adversarial > 0
-
-    @property
-    def stage(self) -> str:
-        """Name of the stage as the paper has it: di, dir or dira."""
-        return STAGES[2] if self.adversarial > 0 else STAGES[1] if self.restoration > 0 else STAGES[0]
-
-
-def restore(network: nn.Module, features: list[Tensor]) -> Tensor:
+def restored(network: nn.Module, maps: list[Tensor]) -> Tensor:
     """Restored images in [0, 1], float32: the sigmoid of the network's output, as in the published code."""
-    return decode(network, features).float().sigmoid()
+    return output_layer(network)(maps[-1]).float().sigmoid()
 
 
 class DiRATrainer(ResumableTrainer):
@@ -60,11 +36,14 @@ class DiRATrainer(ResumableTrainer):
 
     A step: encode the query view once; the objective tells images apart; the decoder restores the target; the
     discriminator, frozen, judges the restoration; the generator steps; then the discriminator steps on targets as
-    real and restorations as false. A part with weight 0 costs nothing.
+    real and restorations as false. A part with weight 0 costs nothing. Where the views are masked, the restoration loss
+    is that of the masked voxels.
 
     ``engine.state.output`` holds, detached: ``loss`` (weighted sum), of the losses that are active ``contrastive``,
-    ``restoration``, ``adversarial``, ``discriminator``; ``contrastive_accuracy``, ``discriminator_accuracy``; ``query``
-    and ``key`` (embeddings); ``restored`` (images).
+    ``restoration``, ``adversarial``, ``discriminator``; ``discriminator_accuracy``, or with wgan, which has none,
+    ``discriminator_distance`` (mean logit of targets less that of restorations: the Wasserstein distance, as far as the
+    critic knows it); ``gradient_penalty`` before its weight; the objective's figures with ``contrastive_`` before their
+    names; ``query`` and ``key`` (embeddings); ``restored`` (images).
 
     Attributes:
         objective: such as ``MoCo``.
@@ -74,7 +53,11 @@ class DiRATrainer(ResumableTrainer):
         contrastive_weight: w_dis.
         restoration_weight: w_res.
         adversarial_weight: w_adv.
-        gan: form of the adversarial losses: lsgan, vanilla or hinge.
+        gan: form of the adversarial losses: lsgan, vanilla, hinge or wgan.
+        gradient_penalty: weight of WGAN-GP's penalty against the sum of the discriminator's two terms, which is halved
+            together with them; 0: none, which wgan does not bear.
+        conditional: whether the discriminator sees the distorted image too, as further channels (stepwise pre-training,
+            Guo et al., DART 2022).
         stage_epochs: how many epochs the stages di, dir and dira last; None: all weights hold from the first epoch.
         precision: fp32, bf16 or fp16.
         kwargs: everything that ``ResumableTrainer`` takes; ``loss_function`` is the restoration loss, and
@@ -87,51 +70,42 @@ class DiRATrainer(ResumableTrainer):
         self,
         *,
         objective: Objective,
-        views: Views,
+        views: Views | GridViews,
         discriminator: nn.Module,
         discriminator_optimizer: torch.optim.Optimizer,
         contrastive_weight: float = 1.0,
         restoration_weight: float = 10.0,
         adversarial_weight: float = 0.001,
         gan: str = "lsgan",
+        gradient_penalty: float = 0.0,
+        conditional: bool = False,
         stage_epochs: Sequence[int] | None = None,
         precision: str = "fp32",
         **kwargs: Any,
     ) -> None:
         super().__init__(precision=precision, **kwargs)
-        if stage_epochs is not None and (len(stage_epochs) != len(STAGES) or min(stage_epochs) < 0):
-            raise InputError(f"stage_epochs must be three counts, for di, dir and dira, got {list(stage_epochs)}")
         self.objective = objective
         self.views = views
         self.discriminator = discriminator
         self.discriminator_optimizer = discriminator_optimizer
-        self.weights = Weights(contrastive_weight, restoration_weight, adversarial_weight)
+        weights = Weights(contrastive_weight, restoration_weight, adversarial_weight)
+        self.schedule = Schedule(weights, stage_epochs, self.state.max_epochs)
         self.gan = gan
-        self.stage_epochs = stage_epochs
+        self.gradient_penalty = gradient_penalty
+        self.conditional = conditional
         self.discriminator_scaler = make_scaler(self.state.device, precision)
         self.keys: list[Tensor] = []  # of the batches since the last optimizer step
         if gan not in GANS:
             raise InputError(f"gan must be one of {', '.join(GANS)}, got {gan!r}")
-        if stage_epochs is not None and sum(stage_epochs) != self.state.max_epochs:
-            LOGGER.warning(
-                f"stage_epochs {list(stage_epochs)} are not the {self.state.max_epochs} epochs of the run: "
-                f"it ends in stage {self.weights_at(self.state.max_epochs).stage}"
-            )
-        idle = [e for e in range(1, self.state.max_epochs + 1) if max(self.weights_at(e)) <= 0]
-        if idle:
-            stage = self.weights_at(idle[0]).stage
-            raise InputError(
-                f"epoch {idle[0]} has nothing to learn: in stage {stage} no loss has a positive weight; "
-                "give contrastive_weight, or that stage 0 epochs in stage_epochs"
-            )
+        if gan == "wgan" and gradient_penalty <= 0:
+            raise InputError(f"gan wgan needs a positive gradient_penalty, got {gradient_penalty}")
+        if contrastive_weight > 0 and isinstance(objective, NoObjective):
+            raise InputError(f"contrastive_weight must be 0 without an objective, got {contrastive_weight}")
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:
         """Weights of an epoch, counted from 1; epochs beyond the schedule belong to its last stage."""
-        if self.stage_epochs is None or epoch > sum(self.stage_epochs[:2]):
-            return self.weights
-        in_di = epoch <= self.stage_epochs[0]
-        return self.weights._replace(adversarial=0.0, restoration=0.0 if in_di else self.weights.restoration)
+        return self.schedule.at(epoch)
 
     def stage(self, epoch: int) -> str:
         """Name of the stage of an epoch, counted from 1, as the paper has it."""
@@ -152,26 +126,26 @@ class DiRATrainer(ResumableTrainer):
         return super().exports() | extra
 
     def step_figures(self) -> dict[str, Tensor]:
-        """Losses, accuracies, and the deviation of the restoration, which is 0 where it is one constant."""
+        """Losses, accuracies, the objective's figures, and the deviation of the restoration: 0 for a constant one."""
         output = self.state.output
-        figures = {name: output[name] for name in FIGURES if name in output}
+        figures = {name: value for name, value in output.items() if value.ndim == 0}
         return figures | ({"restored_deviation": output["restored"].std()} if "restored" in output else {})
 
     def epoch_figures(self) -> dict[str, float]:
         """How far the embeddings have collapsed, and the momentum of the key branch."""
         figures = {"collapse": collapse(self.state.output["query"])} if "query" in self.state.output else {}
-        moving = hasattr(self.objective, "momentum_at")
-        return figures | {"momentum": self.objective.momentum_at(self.progress) if moving else 0}
+        return figures | {"momentum": self.objective.momentum_at(self.progress)}
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch: both updates."""
         images, _ = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
         weights = self.weights_at(self.state.epoch)
-        views = self.views(images, batchdata["seed"], distort=weights.restores) | {"seed": batchdata["seed"]}
+        views = self.views(images, batchdata["seed"], distort=weights.restores)
+        views |= {name: value for name, value in batchdata.items() if name != "image"}
         first, last = self.accumulation()
         output = self._generator_step(views, weights, first, last)
         if weights.adversarial > 0:
-            output |= self._discriminator_step(views["target"], output["restored"], first, last)
+            output |= self._discriminator_step(views, output["restored"], first, last)
         self.state.output = average_scalars(output)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
@@ -188,13 +162,13 @@ class DiRATrainer(ResumableTrainer):
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self.loss_scaler.scale(output["loss"] / self.accumulation_steps).backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if weights.contrastive > 0:
+        if "key" in output:
             self.keys.append(output["key"].detach())
         if last:
             optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
-            if self.keys:
-                self.objective.update(self.network, torch.cat(self.keys), self.progress)
-                self.keys = []
+            if weights.contrastive > 0:
+                self.objective.update(self.network, torch.cat(self.keys) if self.keys else None, self.progress)
+            self.keys = []
         return {name: value.detach() for name, value in output.items()}
 
     @property
@@ -207,35 +181,60 @@ class DiRATrainer(ResumableTrainer):
         output: dict[str, Tensor] = {}
         features = encode(self.network, views["query"])
         total = torch.zeros([], device=views["query"].device)
-        if weights.contrastive > 0:
-            told = self.objective(self.network, views, features)
-            output |= {"contrastive": told["loss"], "contrastive_accuracy": told["accuracy"]}
-            output |= {"query": told["query"], "key": told["key"]}
+        learns = weights.contrastive > 0
+        decodes = weights.restores or (learns and self.objective.needs_decoder)
+        maps = decoded(self.network, self.objective, features) if decodes else None
+        if learns:
+            self.objective.progress = self.progress
+            told = self.objective(self.network, views, features, maps)
+            output |= {"contrastive": told["loss"]} | {n: told[n] for n in ("query", "key") if n in told}
+            output |= {f"contrastive_{name}": told[name] for name in self.objective.figures if name in told}
             total = total + weights.contrastive * told["loss"]
-        if weights.restores:
-            output["restored"] = restore(self.network, features)
-            output["restoration"] = self.loss_function(output["restored"], views["target"])
+        if weights.restores and maps is not None:
+            output["restored"] = restored(self.network, maps)
+            output["restoration"] = masked_loss(
+                self.loss_function, output["restored"], views["target"], views.get("mask")
+            )
             total = total + weights.restoration * output["restoration"]
         if weights.adversarial > 0:
             self.discriminator.requires_grad_(False)
-            output["adversarial"] = generator_loss(self.discriminator(output["restored"])[-1], self.gan)
+            judged = self.discriminator(self._shown(output["restored"], views))[-1]
+            output["adversarial"] = generator_loss(judged, self.gan)
             self.discriminator.requires_grad_(True)
             total = total + weights.adversarial * output["adversarial"]
         return output | {"loss": total}
 
-    def _discriminator_step(self, target: Tensor, restored: Tensor, first: bool, last: bool) -> dict[str, Tensor]:
-        """Loss and accuracy of the discriminator; a step of its optimizer if this batch is the ``last``."""
+    def _shown(self, images: Tensor, views: dict[str, Tensor]) -> Tensor:
+        """What the discriminator sees of images: themselves, and if it is conditional, what was to be restored."""
+        return torch.cat([images, views["query"]], dim=1) if self.conditional else images
+
+    def _discriminator_step(
+        self, views: dict[str, Tensor], restored: Tensor, first: bool, last: bool
+    ) -> dict[str, Tensor]:
+        """Loss and figures of the discriminator; a step of its optimizer if this batch is the ``last``."""
         self.discriminator.train()
         if first:
             self.discriminator_optimizer.zero_grad()
+        target, restored = self._shown(views["target"], views), self._shown(restored, views)
         with self.context:
             real, false = self.discriminator(target)[-1], self.discriminator(restored)[-1]
         loss = discriminator_loss(real, false, self.gan)
+        figures = self._verdict(real.detach(), false.detach())
+        if self.gradient_penalty > 0:
+            share = Draws(~views["seed"].cpu()).uniform()  # the seed's own numbers place the crop
+            penalty = gradient_penalty(self.discriminator, target, restored, share)
+            loss = loss + 0.5 * self.gradient_penalty * penalty  # halved as the loss is: their ratio is the papers'
+            figures["gradient_penalty"] = penalty.detach()
         self.discriminator_scaler.scale(loss / self.accumulation_steps).backward()
         if last:
             optimizer_step(self.discriminator_optimizer, self.discriminator_scaler, None)
-        accuracy = discriminator_accuracy(real, false, self.gan)
-        return {"discriminator": loss.detach(), "discriminator_accuracy": accuracy.detach()}
+        return {"discriminator": loss.detach()} | figures
+
+    def _verdict(self, real: Tensor, false: Tensor) -> dict[str, Tensor]:
+        """How well the discriminator tells targets from restorations."""
+        if GANS[self.gan].threshold is None:
+            return {"discriminator_distance": real.float().mean() - false.float().mean()}
+        return {"discriminator_accuracy": discriminator_accuracy(real, false, self.gan)}
 
 
 def trainable(*modules: nn.Module) -> list[nn.Parameter]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .distortions import Distortion
 from .draws import Draws
 from .errors import InputError
+from .masking import Masking
 from .spatial import flip_where
 
 
@@ -33,6 +34,11 @@ class Views:
         crop: the spatial step, such as ``RandomResizedCrop``.
         photometric: changes of intensity, applied in order.
         distortions: what is to be undone, applied in order, in both views as in DiRA.
+        other_photometric: those of the second and every further view; None: as of the first.
+        masking: what hides parts of the first view, last of all; None: nothing is hidden.
+        count: number of views of each image, at least 1.
+        local_crop: the spatial step of small views, such as a ``RandomResizedCrop`` of small boxes.
+        local_count: number of small views of each image.
         flip_axes: axes that are mirrored, each by itself.
         flip_probability: of mirroring an axis.
         target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
@@ -44,14 +50,28 @@ class Views:
         photometric: Sequence[Distortion] = (),
         distortions: Sequence[Distortion] = (),
         *,
+        other_photometric: Sequence[Distortion] | None = None,
+        masking: Masking | None = None,
+        count: int = 2,
+        local_crop: Distortion | None = None,
+        local_count: int = 0,
         flip_axes: Sequence[int] = (0,),
         flip_probability: float = 0.5,
         target_flip: str = "corrected",
     ) -> None:
         if target_flip not in ("corrected", "reference"):
             raise InputError(f"target_flip must be corrected or reference, got {target_flip!r}")
+        if count < 1:
+            raise InputError(f"the number of views must be at least 1, got {count}")
+        if local_count > 0 and local_crop is None:
+            raise InputError(f"{local_count} small views need a local_crop")
         self.crop = crop
         self.photometric = photometric
+        self.other_photometric = photometric if other_photometric is None else other_photometric
+        self.masking = masking
+        self.count = count
+        self.local_crop = local_crop
+        self.local_count = local_count
         self.distortions = distortions
         self.flip_axes = flip_axes
         self.flip_probability = flip_probability
@@ -67,24 +87,44 @@ class Views:
             distort: False leaves the distortions out (stage `di` has nothing to restore).
 
         Returns:
-            ``query`` and ``key``, the two inputs, and ``target``, what ``query`` is to be restored to.
+            ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``mask``, True where
+            it was hidden, (B, 1, *patch_size); of a second view ``key``; of all further ones ``more``, shape
+            (B, count - 2, C, *patch_size); of small views ``local``, shape (B, local_count, C, *local_patch_size).
         """
         images = to_unit(images.as_subclass(torch.Tensor))
         draws = Draws(seeds.cpu())
         everyone = torch.arange(len(seeds))
-        query, target = self._view(images, draws.rows(everyone), distort)
-        key, _ = self._view(images, draws.rows(everyone), distort)
-        return {"query": query, "key": key, "target": target}
+        query, target = self._view(images, draws.rows(everyone), self.crop, self.photometric, distort)
+        views = {"query": query, "target": target}
+        others = [
+            self._view(images, draws.rows(everyone), self.crop, self.other_photometric, distort)[0]
+            for _ in range(self.count - 1)
+        ]
+        if others:
+            views["key"] = others[0]
+        if len(others) > 1:
+            views["more"] = torch.stack(others[1:], dim=1)
+        if self.local_crop is not None and self.local_count > 0:
+            small = [
+                self._view(images, draws.rows(everyone), self.local_crop, self.photometric, distort=False)[0]
+                for _ in range(self.local_count)
+            ]
+            views["local"] = torch.stack(small, dim=1)
+        if self.masking is not None and distort:
+            views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
+        return views
 
-    def _view(self, images: Tensor, draws: Draws, distort: bool) -> tuple[Tensor, Tensor]:
+    def _view(
+        self, images: Tensor, draws: Draws, crop: Distortion, photometric: Sequence[Distortion], distort: bool
+    ) -> tuple[Tensor, Tensor]:
         """One input and its clean target."""
-        target = self.crop(images, draws)
+        target = crop(images, draws)
         flipped = torch.zeros(len(images), images.ndim - 2, dtype=torch.bool)
         flipped[:, list(self.flip_axes)] = draws.uniform(len(self.flip_axes)) < self.flip_probability
         view = flip_where(target, flipped)
         if self.target_flip == "corrected":
             target = view
-        for change in (*self.photometric, *(self.distortions if distort else ())):
+        for change in (*photometric, *(self.distortions if distort else ())):
             view = change(view, draws)
         return view, target
 

@@ -13,6 +13,8 @@ from dira_monai.distortions import (
     draw_boxes,
 )
 from dira_monai.draws import Draws, sample_seeds
+from dira_monai.errors import InputError
+from dira_monai.masking import Masking
 
 SHAPES = [(24, 20), (12, 10, 14)]
 
@@ -363,3 +365,44 @@ def test_one_of_begins_independent_streams():
 def test_one_of_refuses_bad_probabilities(probabilities):
     with pytest.raises(ValueError, match="probabilities must be one for each of 2 distortions and sum to at most 1"):
         OneOf([paint(0.0), paint(1.0)], probabilities)
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.75, 9), (0.5, 6), (0.01, 1), (0.99, 11)])
+@pytest.mark.parametrize(("shape", "block"), [((12, 8), (3, 3)), ((6, 8, 3), (2, 4, 2))])  # 4 x 3 and 3 x 2 x 2 blocks
+def test_masking_hides_so_many_blocks_of_every_sample(shape, block, ratio, hidden):
+    images = random_images(50, shape)
+    masked, mask = Masking(ratio, block, fill=0.05)(images, streams(50))
+    assert mask.shape == images.shape
+    assert mask.dtype == torch.bool
+    assert torch.equal(masked, torch.where(mask, torch.tensor(0.05), images))
+    corners = mask[(slice(None), 0, *(slice(None, None, b) for b in block))]  # the first voxel of each block
+    assert (corners.flatten(1).sum(1) == hidden).all()
+    places = torch.cartesian_prod(*map(torch.arange, shape))
+    whole = corners[(slice(None), *(places // torch.tensor(block)).T)].reshape(50, *shape)
+    assert torch.equal(mask[:, 0], whole)  # blocks are hidden as a whole, those that the border cuts as well
+    assert len(corners.flatten(1).unique(dim=0)) > 5
+
+
+def test_every_block_is_hidden_equally_often_and_one_mask_serves_all_channels():
+    images = random_images(4000, (4, 4)).expand(-1, 2, -1, -1)
+    masked, mask = Masking(0.25, (2, 2))(images, streams(4000))
+    share = mask[:, 0, ::2, ::2].float().mean(0)
+    torch.testing.assert_close(share, torch.full((2, 2), 0.25), rtol=0, atol=4 * math.sqrt(0.25 * 0.75 / 4000))
+    assert mask.shape == (4000, 1, 4, 4)
+    assert torch.equal(masked[:, 0] == 0, mask[:, 0])
+    assert torch.equal(masked[:, 0], masked[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, "the masking ratio must lie between 0 and 1, got 0.0"),
+        ({"ratio": 1.0}, "the masking ratio must lie between 0 and 1, got 1.0"),
+        ({"block_size": (4, 0)}, r"block_size must be at least 1 voxel along each axis, got \[4, 0\]"),
+        ({"block_size": (4, 4, 4)}, r"block_size \[4, 4, 4\] must have 2 entries, one for each axis"),
+        ({"block_size": (8, 9)}, r"block_size \[8, 9\] leaves one block of images of \[8, 8\] voxels"),
+    ],
+)
+def test_masking_refuses_what_hides_nothing_or_all(options, message):
+    with pytest.raises(InputError, match=message):
+        Masking(**options)(random_images(1, (8, 8)), streams(1))

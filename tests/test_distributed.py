@@ -18,6 +18,7 @@ from dira_monai.distributed import (
     synchronize_batch_norm,
     world_size,
 )
+from dira_monai.masking import Masking
 
 CPU = torch.device("cpu")
 LOSSES = ("loss", "contrastive", "restoration", "adversarial", "discriminator", "contrastive_accuracy")
@@ -54,6 +55,17 @@ def train(folder, batch_size, seed=0, **options):
         "states": states(run.trainer),
         "metrics": dict(run.evaluator.state.metrics),
         "iteration": run.trainer.state.iteration,
+    }
+
+
+def stepwise():
+    """A conditional WGAN-GP, and masks whose blocks the border cuts, so that samples hide unequally many voxels."""
+    return {
+        "gan": "wgan",
+        "gradient_penalty": 10.0,
+        "conditional": True,
+        "loss_function": nn.L1Loss(),
+        "views": {"masking": Masking(0.5, (5, 7))},
     }
 
 
@@ -110,11 +122,13 @@ def work(process, folder):
     found = {
         "rank": (rank(), world_size()),
         "gather": gather(rows),
+        "gather columns": gather(torch.tensor([[0.0, 2, 4], [10, 12, 14]]).add(process).T),
         "average": averaged(),
         "scalars": average_scalars({"loss": torch.tensor(1.0 + process), "image": rows}),
         "weights": shared_weights(),
         "norm": {(kind, m): normalize(kind, m, slice(process, None, 2)) for kind in NORMS for m in (0.1, None)},
         "train": train(f"{folder}/models", batch_size=2, seed=process),
+        "stepwise": train(f"{folder}/stepwise", batch_size=2, seed=process, **stepwise()),
         "resumed": train(f"{folder}/models", batch_size=2, seed=7 + process, resume=True),
     }
     torch.save(found, f"{folder}/{process}.pt")
@@ -155,6 +169,7 @@ def test_gather_gives_the_order_of_one_process(both):
         assert found["rank"] == (process, 2)
         assert_same(found["gather"], torch.arange(6.0)[:, None])
         assert not found["gather"].requires_grad
+        assert_same(found["gather columns"], torch.stack([torch.arange(6.0), torch.arange(10.0, 16)], dim=1))
 
 
 def test_average_gradients_is_the_mean_over_the_processes(both):
@@ -211,6 +226,15 @@ def test_two_processes_train_as_one_with_the_whole_batch(both, alone):
     for part in ("network", "objective", "discriminator"):
         torch.testing.assert_close(first["states"][part], alone["states"][part], rtol=0, atol=1e-4)
         assert_same(second["states"][part], first["states"][part])
+
+
+def test_two_processes_train_as_one_with_wgan_condition_and_masks(both, tmp_path):
+    alone = train(tmp_path, batch_size=4, **stepwise())
+    for found in both:
+        torch.testing.assert_close(found["stepwise"]["losses"], alone["losses"], rtol=0, atol=1e-4)
+        assert found["stepwise"]["metrics"] == pytest.approx(alone["metrics"], abs=1e-4)
+        for part in ("network", "discriminator"):
+            torch.testing.assert_close(found["stepwise"]["states"][part], alone["states"][part], rtol=0, atol=1e-4)
 
 
 def test_two_processes_fill_the_same_queue_in_the_order_of_one(both, alone):

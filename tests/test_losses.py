@@ -10,10 +10,13 @@ from dira_monai.losses import (
     discriminator_accuracy,
     discriminator_loss,
     generator_loss,
+    gradient_penalty,
     info_nce,
+    masked_loss,
 )
 
-GANS = ["lsgan", "vanilla", "hinge"]
+GANS = ["lsgan", "vanilla", "hinge", "wgan"]
+SHAPES = [(5, 4), (3, 4, 2)]
 
 
 def published_embeddings():
@@ -120,6 +123,7 @@ def test_lsgan_equals_the_published_values():
             ),
         ),
         ("hinge", (2 - 0.5) / 2, 0.5 * ((0 + 0.5) / 2 + (0 + 1.5) / 2)),
+        ("wgan", (2 - 0.5) / 2, 0.5 * (-(2 + 0.5) / 2 + (-2 + 0.5) / 2)),
     ],
 )
 def test_adversarial_losses_by_hand(gan, generator, discriminator):
@@ -165,5 +169,98 @@ def test_discriminator_accuracy_of_one_answer_to_all_is_a_half(gan, logit):
     ],
 )
 def test_unknown_gan_is_refused(call):
-    with pytest.raises(ValueError, match="gan must be one of lsgan, vanilla, hinge; got wgan"):
-        call("wgan")
+    with pytest.raises(ValueError, match="gan must be one of lsgan, vanilla, hinge, wgan; got dcgan"):
+        call("dcgan")
+
+
+def test_the_critic_of_wgan_has_no_accuracy():
+    with pytest.raises(ValueError, match="gan must have a threshold between real and restored, wgan has none"):
+        discriminator_accuracy(torch.zeros(1), torch.zeros(1), "wgan")
+
+
+class Quadratic(torch.nn.Module):
+    """A discriminator whose map of logits is s x²: its mean over n voxels has the gradient 2 s x / n."""
+
+    def __init__(self, s):
+        super().__init__()
+        self.s = torch.nn.Parameter(torch.tensor(s))
+
+    def forward(self, images):
+        return [images, self.s * images.square()]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_penalty_and_its_gradient_by_hand(shape, channels):
+    real, fake = normal(1, (3, channels, *shape)), normal(2, (3, channels, *shape))
+    share, s = torch.tensor([0.0, 0.25, 1.0]), 1.7
+    count = channels * math.prod(shape)
+    expected = slope = 0.0
+    for a, b, u in zip(real.double(), fake.double(), share.double(), strict=True):
+        length = 2 * (u * a + (1 - u) * b).norm() / count
+        expected += (s * length - 1) ** 2 / 3
+        slope += 2 * (s * length - 1) * length / 3  # by s
+    discriminator = Quadratic(s)
+    penalty = gradient_penalty(discriminator, real, fake, share)
+    torch.testing.assert_close(penalty.detach(), expected.float())
+    penalty.backward()
+    torch.testing.assert_close(discriminator.s.grad, slope.float())
+
+
+def test_gradient_penalty_is_the_mean_over_the_samples_and_leaves_the_images_without_gradient():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(2, 4, 1, num_layers_d=2, kernel_size=3, norm="INSTANCE")
+    real, fake = torch.rand(2, 3, 1, 16, 16).requires_grad_()
+    share = torch.rand(3)
+    penalty = gradient_penalty(discriminator, real, fake, share)
+    rows = [
+        gradient_penalty(discriminator, real[i : i + 1], fake[i : i + 1], share[i : i + 1]).detach() for i in range(3)
+    ]
+    torch.testing.assert_close(penalty.detach(), torch.stack(rows).mean())
+    penalty.backward()
+    assert all(p.grad.isfinite().all() for p in discriminator.parameters() if p.grad is not None)
+    assert sum(p.grad.abs().sum() for p in discriminator.parameters() if p.grad is not None) > 0
+
+
+def test_gradient_penalty_of_a_flat_discriminator_is_one_and_finite():
+    discriminator = Quadratic(0.0)
+    penalty = gradient_penalty(discriminator, torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4), torch.full((2,), 0.5))
+    penalty.backward()
+    assert penalty == 1
+    assert discriminator.s.grad.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradient_penalty_computes_in_float32(dtype):
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(2, 4, 1, num_layers_d=2, kernel_size=3, norm="INSTANCE")
+    real, fake = torch.rand(2, 2, 1, 16, 16).to(dtype)
+    share = torch.tensor([0.3, 0.6])
+    expected = gradient_penalty(discriminator, real.float(), fake.float(), share)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        penalty = gradient_penalty(discriminator, real, fake, share)
+    assert penalty.dtype == torch.float32
+    torch.testing.assert_close(penalty, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("loss", "power"), [(torch.nn.MSELoss(), 2), (torch.nn.L1Loss(), 1)])
+def test_masked_loss_is_the_mean_over_the_hidden_voxels_of_each_sample(loss, power, shape, channels):
+    restored, target = normal(1, (4, channels, *shape)).requires_grad_(), normal(2, (4, channels, *shape))
+    mask = normal(3, (4, 1, *shape)) > torch.tensor([-1.0, 0.0, 0.5, 1.0]).reshape(4, 1, *[1] * len(shape))
+    assert len(set(mask.flatten(1).sum(1).tolist())) > 1
+    rows = []
+    for mine, true, hidden in zip(restored.detach().double(), target.double(), mask, strict=True):
+        rows.append((mine - true).abs().pow(power)[hidden.expand_as(mine)].mean())
+    value = masked_loss(loss, restored, target, mask)
+    torch.testing.assert_close(value.detach(), torch.stack(rows).mean().float())
+    halves = [masked_loss(loss, restored[i : i + 2], target[i : i + 2], mask[i : i + 2]) for i in (0, 2)]
+    torch.testing.assert_close(value, sum(halves) / 2)  # as two processes or two accumulated batches have it
+    value.backward()
+    assert torch.equal(restored.grad != 0, mask.expand_as(restored))
+
+
+def test_masked_loss_without_a_mask_is_the_loss():
+    restored, target = normal(1, (2, 1, 4, 4)), normal(2, (2, 1, 4, 4))
+    assert masked_loss(torch.nn.MSELoss(), restored, target, None) == torch.nn.functional.mse_loss(restored, target)

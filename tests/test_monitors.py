@@ -123,7 +123,7 @@ def tiles_of(panel, rows, height, width, zoom):
 
 @pytest.mark.parametrize("shape", [(20, 12), (6, 4, 5)])
 def test_a_panel_shows_target_distorted_restored_and_error(shape):
-    target, distorted, restored = torch.rand(3, 2, 3, *shape)  # three channels, of which the first is shown
+    target, distorted, restored = torch.rand(3, 2, 2, *shape)  # two channels, of which the first is shown
     restored[0, 0] = 1.5  # beyond white
     panel = draw_panel(target, distorted, restored, "a caption", width=60)
     height, width = middle_slices(target[0, 0]).shape

@@ -1,5 +1,6 @@
 import copy
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -55,8 +56,8 @@ def flexible_unet(spatial_dims=2):
     )
 
 
-def make_views(patch_size):
-    return Views(RandomResizedCrop(patch_size), [Jitter()], [InPainting(count=2, size=(0.2, 0.4))])
+def make_views(patch_size, **options):
+    return Views(RandomResizedCrop(patch_size), [Jitter()], [InPainting(count=2, size=(0.2, 0.4))], **options)
 
 
 def make_dataset(patch_size, count=8):
@@ -79,13 +80,20 @@ def make_trainer(
     optimizer="Adam",
     loader=None,
     prepare=lambda module: module,
+    views=None,
     **options,
 ):
-    """A trainer of four epochs of two batches of four unless told otherwise; ``seed`` is of the weights."""
+    """A trainer of four epochs of two batches of four unless told otherwise; ``seed`` is of the weights.
+
+    ``objective`` holds options of MoCo, or makes another objective; ``views`` holds options of ``Views``.
+    """
     torch.manual_seed(seed)
     network = prepare(build(len(patch_size)))
-    moco = prepare(MoCo(network, 8, **{"queue_size": 10, "momentum": 0.9, **(objective or {})}))
-    discriminator = PatchDiscriminator(len(patch_size), 4, 1, num_layers_d=2, kernel_size=3, norm="INSTANCE")
+    if not callable(objective):
+        objective = partial(MoCo, network, 8, **{"queue_size": 10, "momentum": 0.9, **(objective or {})})
+    objective = prepare(objective())
+    shown = 2 if options.get("conditional") else 1
+    discriminator = PatchDiscriminator(len(patch_size), 4, shown, num_layers_d=2, kernel_size=3, norm="INSTANCE")
     rate = {"lr": 0.1, "momentum": 0.9} if optimizer == "SGD" else {"lr": 0.01}
     kind = getattr(torch.optim, optimizer)
     defaults = {
@@ -97,10 +105,10 @@ def make_trainer(
     }
     return DiRATrainer(
         network=network,
-        optimizer=kind(trainable(network, moco), **rate),
-        objective=moco,
+        optimizer=kind(trainable(network, objective), **rate),
+        objective=objective,
         discriminator=discriminator,
-        views=make_views(patch_size),
+        views=make_views(patch_size, **(views or {})),
         train_data_loader=make_loader(patch_size, epoch_length=2) if loader is None else loader,
         **(defaults | options),
     )
@@ -281,7 +289,7 @@ def test_weight_0_never_decodes_or_distorts(monkeypatch):
     def forbidden(*_):
         raise AssertionError("ran")
 
-    monkeypatch.setattr(trainer_module, "decode", forbidden)
+    monkeypatch.setattr(trainer_module, "decoder_maps", forbidden)
     trainer.views.distortions = [forbidden]
     outputs = record(trainer)
     run_epochs(trainer, 1)

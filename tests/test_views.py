@@ -9,6 +9,7 @@ from monai.transforms import Compose
 from dira_monai.distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
 from dira_monai.draws import Draws, sample_seeds
 from dira_monai.intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
+from dira_monai.masking import Masking
 from dira_monai.spatial import ElasticDeformation, RandomResizedCrop
 from dira_monai.views import RandDistortiond, Views, to_unit
 
@@ -59,6 +60,15 @@ def views_of_all_kinds(shape, **options):
     )
 
 
+def views_of_many(shape, **options):
+    """Four views, two small ones, and a masked first one."""
+    small = RandomResizedCrop([n // 2 for n in shape], scale=(0.1, 0.3))
+    masking = Masking(0.5, [2] * len(shape))
+    return views_of_all_kinds(
+        shape, **{"count": 4, "local_crop": small, "local_count": 2, "masking": masking} | options
+    )
+
+
 @pytest.fixture
 def two_threads():
     before = torch.get_num_threads()
@@ -106,6 +116,16 @@ def test_views_of_a_sample_are_the_same_in_any_batch(shape):
     assert_same_on_any_split(
         lambda images, seeds: tuple(views(images, seeds).values()),
         random_images(5, [n + 3 for n in shape], 2),
+        sample_seeds(0, 0, 5),
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_further_small_and_masked_views_of_a_sample_are_the_same_in_any_batch(shape):
+    views = views_of_many(shape)
+    assert_same_on_any_split(
+        lambda images, seeds: tuple(views(images, seeds).values()),
+        random_images(5, [n + 3 for n in shape]),
         sample_seeds(0, 0, 5),
     )
 
@@ -275,6 +295,77 @@ def test_views_are_plain_tensors_without_gradient(shape):
     for view in views_of_all_kinds(shape)(images, sample_seeds(0, 0, 2)).values():
         assert type(view) is torch.Tensor
         assert not view.requires_grad
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_number_of_views(shape):
+    images, seeds = random_images(3, [n + 3 for n in shape], 2), sample_seeds(0, 0, 3)
+    found = {count: views_of_all_kinds(shape, count=count)(images, seeds) for count in (1, 2, 3, 5)}
+    assert {count: set(views) for count, views in found.items()} == {
+        1: {"query", "target"},
+        2: {"query", "target", "key"},
+        3: {"query", "target", "key", "more"},
+        5: {"query", "target", "key", "more"},
+    }
+    assert found[5]["more"].shape == (3, 3, 2, *shape)
+    for views in found.values():
+        assert all(torch.equal(view, found[5][name]) for name, view in views.items() if name != "more")
+    assert torch.equal(found[3]["more"], found[5]["more"][:, :1])  # those that are there stay as they are
+    all_views = torch.stack([found[5]["query"], found[5]["key"], *found[5]["more"].unbind(1)], dim=1)
+    assert len(all_views.flatten(0, 1).flatten(1).unique(dim=0)) == 15
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_small_views_are_cropped_changed_and_not_distorted(shape):
+    images, seeds = random_images(4, [n + 3 for n in shape]), sample_seeds(0, 0, 4)
+    size = [n // 2 for n in shape]
+    crop = RandomResizedCrop(size, scale=(0.1, 0.3))
+
+    def darken(images, draws):
+        return images / 2
+
+    views = Views(keep, [darken], [lambda x, d: x * 0], local_crop=crop, local_count=3)
+    local = views(images, seeds)["local"]
+    assert local.shape == (4, 3, 1, *size)
+    assert local.max() <= 0.5
+    assert (local > 0).any()
+    assert len(local.flatten(0, 1).flatten(1).unique(dim=0)) == 12
+    whole = Views(keep, local_crop=lambda x, d: x, local_count=1, flip_axes=())(images, seeds)
+    assert torch.equal(whole["local"][:, 0], images)
+
+
+def test_further_views_may_have_photometric_changes_of_their_own():
+    views = Views(keep, [lambda x, d: x + 1], [], other_photometric=[lambda x, d: x + 2], count=3, flip_axes=())
+    out = views(torch.full((1, 1, 1), 0.5), sample_seeds(0, 0, 1))
+    assert (out["query"], out["target"], out["key"], out["more"]) == (1.5, 0.5, 2.5, 2.5)
+    none = Views(keep, [lambda x, d: x + 1], other_photometric=[], flip_axes=())(
+        torch.ones(1, 1, 1), torch.zeros(1).long()
+    )
+    assert (none["query"], none["key"]) == (2, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_masking_hides_parts_of_the_first_view_alone(shape):
+    images, seeds = random_images(6, shape), sample_seeds(0, 0, 6)
+    views, plain = views_of_many(shape), views_of_many(shape, masking=None)
+    out, bare = views(images, seeds), plain(images, seeds)
+    assert out["mask"].shape == (6, 1, *shape)
+    assert torch.equal(out["query"], bare["query"].masked_fill(out["mask"], 0))
+    assert all(torch.equal(out[name], bare[name]) for name in ("target", "key", "more", "local"))
+    assert "mask" not in views(images, seeds, distort=False)  # there is nothing to restore then
+    assert torch.equal(views(images, seeds, distort=False)["query"], plain(images, seeds, distort=False)["query"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "the number of views must be at least 1, got 0"),
+        ({"local_count": 2}, "2 small views need a local_crop"),
+    ],
+)
+def test_views_that_cannot_be_made_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Views(keep, **options)
 
 
 def meta_image(shape, seed=0):

@@ -1,51 +1,22 @@
-"""Discriminative objectives: heads, state and loss of learning by telling images apart."""
+"""Momentum contrast: a key branch that follows the network, and a queue of its keys."""
 
 import logging
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import encode, encoder_only, feature_channels
-from .distributed import gather
-from .errors import InputError
-from .losses import contrastive_accuracy, info_nce
+from ..backbones import encode, encoder_only, feature_channels
+from ..distributed import gather
+from ..errors import InputError
+from ..losses import contrastive_accuracy, info_nce
+from ..monitors import COLLAPSED
+from .base import Objective, Projector, annealed, check_momentum, follow
 
 LOGGER = logging.getLogger(__name__)
-
-
-class Projector(nn.Sequential):
-    """Embeddings of unit length from the deepest feature map: global average, Linear, ReLU, Linear (MoCo-v2).
-
-    With ``pooled_norm`` the averages are batch-normalized first. Networks with instance norm need it: there the average
-    of a channel is nearly the same for every image, and without it embeddings collapse to one direction.
-    """
-
-    def __init__(self, in_channels: int, hidden_size: int, embedding_size: int, pooled_norm: bool = False) -> None:
-        layers = [nn.Linear(in_channels, hidden_size), nn.ReLU(), nn.Linear(hidden_size, embedding_size)]
-        super().__init__(*([nn.BatchNorm1d(in_channels, affine=False)] if pooled_norm else []), *layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Embeddings (B, D), float32, of feature maps (B, C, *spatial)."""
-        return F.normalize(super().forward(features.flatten(2).mean(2)).float(), dim=1)
-
-
-class Objective(nn.Module):
-    """What trainer and evaluator ask of a discriminative objective: heads, state and a loss.
-
-    Heads and state are parameters and buffers. ``forward(network, views, features)`` returns at least ``loss``,
-    ``accuracy``, ``query`` and ``key`` and changes nothing but batch norm; ``update`` is called after each optimizer
-    step and never in validation.
-    """
-
-    def momentum_at(self, progress: float) -> float:
-        """Momentum of a following branch after ``progress``, in [0, 1], of the training; 0 where there is none."""
-        return 0.0
-
-    def update(self, network: nn.Module, key: Tensor, progress: float = 0.0) -> None:
-        """Change the state that is not learned by gradient; ``key`` holds this process's keys since the last step."""
+AT_CHANCE = 2  # times the odds of a guess
 
 
 class MoCo(Objective):
@@ -92,9 +63,7 @@ class MoCo(Objective):
         if temperature <= 0:
             raise InputError(f"temperature must be positive, got {temperature}")
         final_momentum = momentum if final_momentum is None else final_momentum
-        for name, value in (("momentum", momentum), ("final_momentum", final_momentum)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {value}")
+        check_momentum(momentum=momentum, final_momentum=final_momentum)
         channels = feature_channels(network)
         self.temperature = temperature
         self.momentum = momentum
@@ -111,20 +80,30 @@ class MoCo(Objective):
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, embedding_size), dim=1))
         self.register_buffer("pointer", torch.zeros([], dtype=torch.long))
 
-    def forward(self, network: nn.Module, views: dict[str, Tensor], features: list[Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Contrastive loss of a batch.
 
         Args:
-            network: unused here; objectives that encode the second view with the network itself need it.
+            network: unused here, as the key branch encodes the second view.
             views: of which ``key`` (B, C, *spatial) and ``seed`` (B,) are used.
             features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
 
         Returns:
             ``loss`` and ``accuracy`` (share of queries nearest to their own key; chance is 1 / (1 + K)), scalars;
             ``query`` and ``key``, embeddings of unit length, (B, D).
+
+        Raises:
+            InputError: if there is no second view.
         """
         query = self.projector(features[-1])
-        key = self._keys(views["key"], views["seed"])
+        key = self._keys(self.second_view(views), views["seed"])
         loss = info_nce(query, key, self.queue, self.temperature)
         accuracy = contrastive_accuracy(query.detach(), key, self.queue)
         return {"loss": loss, "accuracy": accuracy, "query": query, "key": key}
@@ -150,21 +129,49 @@ class MoCo(Objective):
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
-        return self.final_momentum - (self.final_momentum - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
+        return annealed(self.momentum, self.final_momentum, progress)
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether the queries are all alike, or no longer find their keys.
+
+        Collapse is asked first, since the accuracy does not show it: where all embeddings point one way, that way
+        drifts, and a new key is nearer to its query than the old ones of the queue. A BasicUNet without ``pooled_norm``
+        on CT phantoms had accuracy 1.0 with collapse 0.999, and with it 0.2 with 0.3.
+
+        The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to K; so the
+        bound lies below 1 for every K: it is 0.2 for K = 8 and 0.0005 for K = 4,096.
+
+        Args:
+            figures: ``accuracy`` and ``collapse``, means over an epoch.
+        """
+        size = len(self.queue)
+        if figures["collapse"] > COLLAPSED:
+            return (
+                f"the query embeddings of MoCo all point one way (collapse {figures['collapse']:.3f} of 1) and tell "
+                f"nothing apart, whatever the accuracy ({figures['accuracy']:.4f}) says; try pooled_norm True or a "
+                "lower learning_rate"
+            )
+        if figures["accuracy"] < AT_CHANCE / (AT_CHANCE + size):
+            return (
+                f"the queries of MoCo find their own key among {size} others no better than by guessing (accuracy "
+                f"{figures['accuracy']:.4f}); try pooled_norm True or a lower learning_rate"
+            )
+        return None
 
     @torch.no_grad()
-    def update(self, network: nn.Module, key: Tensor, progress: float = 0.0) -> None:
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
         """After the optimizer's step: move the key branch towards the network and put the keys into the queue.
 
         Args:
             network: the network whose encoder is followed.
-            key: all keys since the last step, of this process, shape (n, D).
+            key: all keys since the last step, of this process, shape (n, D); None: the queue stays.
             progress: share of the training that is done.
         """
         share = 1 - self.momentum_at(progress)
         follow(self.key_encoder, network, share, self.average_buffers)
         follow(self.key_projector, self.projector, share, self.average_buffers)
-        self.enqueue(gather(key))
+        if key is not None:
+            self.enqueue(gather(key))
 
     @torch.no_grad()
     def enqueue(self, key: Tensor) -> None:
@@ -173,13 +180,3 @@ class MoCo(Objective):
         places = (self.pointer + torch.arange(len(key), device=key.device)) % size
         self.queue[places[-size:]] = key[-size:].to(self.queue.dtype)
         self.pointer.copy_((self.pointer + len(key)) % size)
-
-
-def follow(slow: nn.Module, fast: nn.Module, share: float, buffers: bool) -> None:
-    """Move each parameter of ``slow`` by ``share`` towards that of the same name in ``fast``; buffers if asked to."""
-    source: dict[str, Tensor] = dict(fast.named_parameters())
-    target: dict[str, Tensor] = dict(slow.named_parameters())
-    if buffers:
-        source |= fast.named_buffers()
-        target |= {name: b for name, b in slow.named_buffers() if b.dtype.is_floating_point}
-    torch._foreach_lerp_(list(target.values()), [source[name] for name in target], share)

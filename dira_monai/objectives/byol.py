@@ -1,0 +1,101 @@
+"""BYOL: the network predicts what a slowly following copy of it makes of the other view."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import encode, encoder_only, feature_channels
+from ..embedding_losses import negative_cosine
+from .base import annealed, check_momentum, deviation, follow, head, pooled_head
+from .siamese import Siamese
+
+
+class BYOL(Siamese):
+    """Bootstrap your own latent (Grill et al., 2020, https://arxiv.org/abs/2006.07733).
+
+    The following branch, called key branch here as in MoCo, is encoder and projector. Its batch-norm statistics are of
+    its own passes unless told otherwise.
+
+    Attributes:
+        network: stock MONAI U-Net, which encodes both views and whose encoder is copied; it stays outside.
+        embedding_size: D.
+        hidden_size: width of projector and predictor; None: twice the encoder's deepest number of channels, the
+            paper's 4,096 for a ResNet-50.
+        momentum: of the key branch at the start.
+        final_momentum: at the end, reached along a cosine.
+        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
+        average_buffers: whether batch-norm statistics of the key branch follow the network's.
+
+    Raises:
+        InputError: if a momentum is outside of [0, 1].
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int = 256,
+        hidden_size: int | None = None,
+        *,
+        momentum: float = 0.996,
+        final_momentum: float = 1.0,
+        pooled_norm: bool = False,
+        average_buffers: bool = False,
+    ) -> None:
+        super().__init__()
+        check_momentum(momentum=momentum, final_momentum=final_momentum)
+        self.momentum = momentum
+        self.final_momentum = final_momentum
+        self.average_buffers = average_buffers
+        channels = feature_channels(network)
+        hidden = hidden_size or 2 * channels
+        self.projector = pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm)
+        self.predictor = head(embedding_size, hidden, embedding_size)
+        self.key_projector = pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm)
+        self.key_projector.load_state_dict(self.projector.state_dict())
+        self.key_encoder = encoder_only(network)
+        self.key_encoder.requires_grad_(False)
+        self.key_projector.requires_grad_(False)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch: squared distances of unit predictions and unit keys, of both directions, in [0, 8] (eq. 2).
+
+        Args:
+            network: encodes the second view.
+            views: of which ``query`` and ``key`` (B, C, *spatial) are used: the key branch sees both.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``deviation`` of the network's embeddings (``base.deviation``); ``query``, the prediction of
+            the first view, and ``key``, the key branch's embedding of the second, both of unit length, (B, D).
+
+        Raises:
+            InputError: if there is no second view.
+        """
+        z1, z2 = self.both(network, views, features)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        with torch.no_grad():
+            key1, key2 = (
+                self.key_projector(encode(self.key_encoder, view)[-1]) for view in (views["query"], views["key"])
+            )
+        loss = 4 + 2 * (negative_cosine(p1, key2) + negative_cosine(p2, key1))
+        unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(key2.float(), dim=1)}
+        return {"loss": loss, "deviation": deviation(z1)} | unit
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
+        return annealed(self.momentum, self.final_momentum, progress)
+
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
+        """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
+        share = 1 - self.momentum_at(progress)
+        follow(self.key_encoder, network, share, self.average_buffers)
+        follow(self.key_projector, self.projector, share, self.average_buffers)

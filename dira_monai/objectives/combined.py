@@ -1,0 +1,123 @@
+"""Several objectives as one: their weighted sum."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .base import Objective
+
+
+class CombinedObjective(Objective):
+    """Weighted sum of objectives, each with its own heads and state.
+
+    A figure of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
+    the weight. Of a class that occurs again, the second is ``moco2``. Each objective encodes further views by itself.
+    The decoder sees the finer maps only if all objectives want that.
+
+    Attributes:
+        objectives: at least one; the first one's embeddings are the ones that validation compares.
+        weights: as many, none negative.
+
+    Raises:
+        InputError: if there is no objective, or their number is not that of the weights, or one is negative.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
+        super().__init__()
+        if len(objectives) == 0 or len(objectives) != len(weights):
+            raise InputError(
+                f"as many weights as objectives are needed, at least one, got {len(weights)} for {len(objectives)}"
+            )
+        if min(weights) < 0:
+            raise InputError(f"weights must not be negative, got {list(weights)}")
+        self.objectives = nn.ModuleList(objectives)
+        self.weights = list(weights)
+        self.names = _names(objectives)
+        self.figures = tuple(
+            f"{name}_{figure}"
+            for name, objective in zip(self.names, objectives, strict=True)
+            for figure in ("loss", *objective.figures)
+        )
+        self.skip_connections = all(objective.skip_connections for objective in objectives)
+        self.needs_decoder = any(objective.needs_decoder for objective in objectives)
+        self.resized_on_load = tuple(
+            f"objectives.{i}.{name}"
+            for i, objective in enumerate(objectives)
+            for name in getattr(objective, "resized_on_load", ())
+        )
+        self.keys: list[list[Tensor]] = [[] for _ in objectives]  # of each, since the last optimizer step
+
+    @property
+    def parts(self) -> list[Objective]:
+        """The objectives."""
+        return cast(list[Objective], list(self.objectives))
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted sum of the losses of a batch; in training the keys of all are kept for ``update``.
+
+        Args:
+            network: see ``Objective``, as everything else.
+            views: likewise.
+            features: likewise.
+            maps: likewise.
+
+        Returns:
+            ``loss``; each objective's loss and figures under its name; ``query`` and ``key`` of the first objective,
+            where it has them.
+        """
+        told: dict[str, Tensor] = {}
+        total = torch.zeros([], device=features[-1].device)
+        for i, (name, objective) in enumerate(zip(self.names, self.parts, strict=True)):
+            objective.progress = self.progress
+            own = objective(network, views, features, maps)
+            total = total + self.weights[i] * own["loss"]
+            told |= {f"{name}_{figure}": own[figure].detach() for figure in ("loss", *objective.figures)}
+            told |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
+            if self.training and "key" in own:
+                self.keys[i].append(own["key"].detach())
+        return told | {"loss": total}
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum of the first objective that has a following branch; 0 where there is none."""
+        momenta = [objective.momentum_at(progress) for objective in self.parts]
+        return next((momentum for momentum in momenta if momentum > 0), 0.0)
+
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
+        """After the optimizer's step: each objective's own update with its own keys, not with ``key``."""
+        for objective, keys in zip(self.parts, self.keys, strict=True):
+            objective.update(network, torch.cat(keys) if keys else None, progress)
+            keys.clear()
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """The sentences of all objectives in one; ``collapse`` is of the first one's embeddings.
+
+        Args:
+            figures: means over an epoch.
+        """
+        sentences = []
+        for i, (name, objective) in enumerate(zip(self.names, self.parts, strict=True)):
+            own = {f: figures[f"{name}_{f}"] for f in objective.figures if f"{name}_{f}" in figures}
+            own |= {"collapse": figures["collapse"] if i == 0 and "collapse" in figures else float("nan")}
+            sentences.append(objective.ailment(own))
+        return "; ".join(sentence for sentence in sentences if sentence) or None
+
+
+def _names(objectives: Sequence[Objective]) -> list[str]:
+    """Class names in lower case, with a number from the second of a class on."""
+    seen: Counter[str] = Counter()
+    names = []
+    for objective in objectives:
+        name = type(objective).__name__.lower()
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}{seen[name]}")
+    return names

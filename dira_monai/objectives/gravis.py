@@ -1,0 +1,115 @@
+"""GraVIS: many views of each image, ranked before the views of all other images."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import encode, feature_channels
+from ..distributed import gather_with_gradient
+from ..errors import InputError
+from ..ranking import ATTENTIONS, ranking_accuracy, smooth_ap
+from .base import Objective, Projector, deviation
+
+COLLAPSED = 0.05  # deviation below which embeddings point one way; independent directions have 1
+
+
+class GraVIS(Objective):
+    """Grouping of augmented views (Zhou et al., 2022, https://arxiv.org/abs/2301.04410): ``losses.smooth_ap``.
+
+    Every view is encoded by the network itself, with gradient; there is no key branch. The number of views is that of
+    ``Views``: the paper takes 20, the published loader makes 2. Over several processes all of them rank the views of
+    the whole batch. The encoder gets the query views in one batch and all further ones in a second, whose batch
+    statistics differ; the published code encodes all together.
+
+    Attributes:
+        network: stock MONAI U-Net, whose encoder learns; it stays outside.
+        embedding_size: D.
+        hidden_size: width of the projector; None: the encoder's deepest number of channels.
+        temperature: softness of the ranks.
+        attention: which views of an image count most: smooth_ap or uniform.
+        normalized: whether embeddings are ranked by their cosines; the published code takes plain dot products.
+        chunk_size: views whose ranks are held in memory at a time; None: all at once.
+        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
+    """
+
+    figures = ("accuracy", "deviation")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int = 128,
+        hidden_size: int | None = None,
+        *,
+        temperature: float = 0.2,
+        attention: str = "smooth_ap",
+        normalized: bool = False,
+        chunk_size: int | None = None,
+        pooled_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"temperature must be positive, got {temperature}")
+        if attention not in ATTENTIONS:
+            raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
+        if chunk_size is not None and chunk_size < 1:
+            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+        channels = feature_channels(network)
+        self.temperature = temperature
+        self.attention = attention
+        self.normalized = normalized
+        self.chunk_size = chunk_size
+        self.projector = Projector(channels, hidden_size or channels, embedding_size, pooled_norm)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Ranking loss of all views of a batch.
+
+        Args:
+            network: the U-Net, which encodes the views behind the first.
+            views: of which ``key`` (B, C, *spatial) and ``more`` (B, V - 2, C, *spatial), if any, are used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``accuracy`` (share of views whose V - 1 nearest are of the own image) and ``deviation`` of all
+            embeddings (``base.deviation``), scalars of the batch of all processes; ``query`` and ``key``, the first two
+            views' embeddings of unit length (B, D).
+
+        Raises:
+            InputError: if there is no second view.
+        """
+        embeddings = self._embeddings(network, views, features[-1])  # (B, V, D)
+        unit = F.normalize(embeddings, dim=2)
+        count = embeddings.shape[1]
+        everyone = gather_with_gradient(unit if self.normalized else embeddings).flatten(0, 1)
+        loss = smooth_ap(everyone, count, self.temperature, self.attention, self.chunk_size)
+        accuracy = ranking_accuracy(everyone.detach(), count)
+        figures = {"accuracy": accuracy, "deviation": deviation(embeddings.flatten(0, 1))}
+        return figures | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
+
+    def _embeddings(self, network: nn.Module, views: Mapping[str, Tensor], first: Tensor) -> Tensor:
+        """Embeddings of all views, float32, shape (B, V, D), given the deepest map of the first."""
+        more = views["more"].unbind(1) if "more" in views else ()
+        others = torch.cat([self.second_view(views), *more])  # view by view
+        embeddings = self.projector.raw(torch.cat([first, encode(network, others)[-1]]))
+        return embeddings.unflatten(0, (-1, len(first))).transpose(0, 1)
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether the embeddings of all views point one way.
+
+        Args:
+            figures: ``deviation``, mean over an epoch.
+        """
+        if figures["deviation"] >= COLLAPSED:
+            return None
+        return (
+            f"the embeddings of all views have collapsed to one direction (deviation {figures['deviation']:.3f}, "
+            "healthy is near 1), so no ranking is learned; try pooled_norm True or a lower learning_rate"
+        )

@@ -1,0 +1,198 @@
+"""Objectives that need no negatives: Barlow Twins and SimSiam pull two views of an image together."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import encode, feature_channels
+from ..distributed import gather_with_gradient
+from ..embedding_losses import cross_correlation, negative_cosine, redundancy_reduction
+from ..errors import InputError
+from .base import Objective, deviation, head, pooled_head
+
+COLLAPSED = 0.1  # of the deviation, which is 1 where embeddings are spread evenly and 0 where they are equal
+COPIED = 0.8  # of the mean off-diagonal |C|, which independent components keep below 0.65 for 3 images or more
+UNRELATED = 0.02  # of the mean diagonal of C
+
+
+class Siamese(Objective):
+    """What SimSiam and BYOL share: a projector, a predictor, and the sign of their collapse.
+
+    Attributes:
+        projector: embeddings (B, D) of the deepest map.
+        predictor: from an embedding to what the other view's may be, (B, D).
+    """
+
+    figures = ("deviation",)
+    projector: nn.Sequential
+    predictor: nn.Sequential
+
+    def both(self, network: nn.Module, views: Mapping[str, Tensor], features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Embeddings of query and key view by the network itself, (B, D) each."""
+        return self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether all images have nearly the same embedding.
+
+        Args:
+            figures: ``deviation``, mean over an epoch.
+        """
+        if figures["deviation"] >= COLLAPSED:
+            return None
+        return (
+            f"{type(self).__name__} gives every image nearly the same embedding (deviation {figures['deviation']:.3f} "
+            "of 1): it has collapsed; try a lower learning_rate or a larger batch_size"
+        )
+
+
+class BarlowTwins(Objective):
+    """Barlow Twins (Zbontar et al., 2021, https://arxiv.org/abs/2103.03230): components that agree and do not repeat.
+
+    Both views go through the network. C is that of the batch of all processes; with accumulated gradients, of one of
+    the batches that are accumulated. The projector's three layers are four times as wide as the deepest map: the
+    paper's 8,192 for a ResNet-50, where they hold 151 million weights, and less for smaller networks.
+
+    Attributes:
+        network: stock MONAI U-Net, which encodes both views; it stays outside.
+        embedding_size: D; None: ``hidden_size``.
+        hidden_size: width of the projector; None: four times the encoder's deepest number of channels.
+        redundancy_weight: lambda, of the off-diagonal elements.
+        scale: factor of the loss, which is a sum over the D components and so grows with D.
+        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
+
+    Raises:
+        InputError: if ``redundancy_weight`` is negative or ``scale`` not positive.
+    """
+
+    figures = ("diagonal", "off_diagonal")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int | None = None,
+        hidden_size: int | None = None,
+        *,
+        redundancy_weight: float = 0.0051,
+        scale: float = 1.0,
+        pooled_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if redundancy_weight < 0:
+            raise InputError(f"redundancy_weight must not be negative, got {redundancy_weight}")
+        if scale <= 0:
+            raise InputError(f"scale must be positive, got {scale}")
+        channels = feature_channels(network)
+        hidden = hidden_size or 4 * channels
+        size = embedding_size or hidden
+        self.redundancy_weight = redundancy_weight
+        self.scale = scale
+        self.projector = pooled_head(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_bias=False)
+        self.norm = nn.BatchNorm1d(size, affine=False)  # of what validation compares; the loss standardizes by itself
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch, which standardizes by the batch in validation too.
+
+        Args:
+            network: encodes the second view.
+            views: of which ``key`` (B, C, *spatial) is used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``diagonal``, the mean of C_ii, and ``off_diagonal``, the mean of the other |C_ij|; ``query`` and
+            ``key``, the standardized embeddings at unit length, (B, D), without gradient.
+
+        Raises:
+            InputError: if there is no second view.
+        """
+        deepest = features[-1], encode(network, self.second_view(views))[-1]
+        z1, z2 = (self.projector(features).float() for features in deepest)  # also their gradient is summed in float32
+        correlation = cross_correlation(gather_with_gradient(z1), gather_with_gradient(z2))
+        loss = self.scale * redundancy_reduction(correlation, self.redundancy_weight)
+        with torch.no_grad():
+            size, diagonal = len(correlation), correlation.diagonal()
+            others = (correlation.abs().sum() - diagonal.abs().sum()) / max(1, size * (size - 1))
+            query, key = (F.normalize(self.norm(z), dim=1) for z in (z1, z2))
+        return {"loss": loss, "diagonal": diagonal.mean(), "off_diagonal": others, "query": query, "key": key}
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether the components repeat each other or say nothing of the image.
+
+        Args:
+            figures: ``diagonal`` and ``off_diagonal``, means over an epoch.
+        """
+        if figures["off_diagonal"] > COPIED:
+            return (
+                f"the components of Barlow Twins' embeddings repeat each other (mean off-diagonal |C| "
+                f"{figures['off_diagonal']:.2f}); try a larger batch_size, of 3 images at least, or a lower "
+                "learning_rate"
+            )
+        if figures["diagonal"] < UNRELATED:
+            return (
+                "the components of Barlow Twins' embeddings do not agree between the views of an image (mean diagonal "
+                f"of C {figures['diagonal']:.2f}); try a lower learning_rate or weaker photometric changes"
+            )
+        return None
+
+
+class SimSiam(Siamese):
+    """SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566): a predictor and a stopped gradient.
+
+    Attributes:
+        network: stock MONAI U-Net, which encodes both views; it stays outside.
+        embedding_size: D; None: the encoder's deepest number of channels, in the paper 2,048.
+        hidden_size: width of the projector; None: the encoder's deepest number of channels, in the paper 2,048.
+        predictor_size: width of the predictor; None: a quarter of D, as in the paper.
+        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int | None = None,
+        hidden_size: int | None = None,
+        predictor_size: int | None = None,
+        *,
+        pooled_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = feature_channels(network)
+        hidden, size = hidden_size or channels, embedding_size or channels
+        self.projector = pooled_head(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_norm=True)
+        self.predictor = head(size, predictor_size or max(1, size // 4), size)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch: half of the two negative cosines, in [-1, 1] (eq. 2).
+
+        Args:
+            network: encodes the second view.
+            views: of which ``key`` (B, C, *spatial) is used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``deviation`` of the embeddings (``base.deviation``); ``query``, the prediction of the first
+            view, and ``key``, the embedding of the second, both of unit length, (B, D).
+
+        Raises:
+            InputError: if there is no second view.
+        """
+        z1, z2 = self.both(network, views, features)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+        unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(z2.detach().float(), dim=1)}
+        return {"loss": loss, "deviation": deviation(z1)} | unit

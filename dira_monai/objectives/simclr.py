@@ -1,0 +1,93 @@
+"""SimCLR: each view finds the other one of its image among all views of the batch."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones import encode, feature_channels
+from ..distributed import gather_with_gradient
+from ..embedding_losses import nt_xent, nt_xent_accuracy
+from ..errors import InputError
+from .base import Objective, Projector
+
+AT_CHANCE = 1.5  # times the chance, up to which an accuracy counts as none
+
+
+class SimCLR(Objective):
+    """SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709): both views by the network, negatives by the batch.
+
+    The batch is that of all processes; with accumulated gradients it is one of the batches that are accumulated.
+    The network encodes the views one after the other, each with batch statistics of its own; the published code encodes
+    both in one batch.
+
+    Attributes:
+        network: stock MONAI U-Net, which encodes both views; it stays outside.
+        embedding_size: D.
+        hidden_size: width of the projector; None: the encoder's deepest number of channels.
+        temperature: divisor of the cosine similarities.
+        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
+
+    Raises:
+        InputError: if ``temperature`` is not positive.
+    """
+
+    figures = ("accuracy", "chance")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int = 128,
+        hidden_size: int | None = None,
+        *,
+        temperature: float = 0.1,
+        pooled_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"temperature must be positive, got {temperature}")
+        channels = feature_channels(network)
+        self.temperature = temperature
+        self.projector = Projector(channels, hidden_size or channels, embedding_size, pooled_norm)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            network: encodes the second view.
+            views: of which ``key`` (B, C, *spatial) is used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``accuracy`` (share of the 2 B views that are nearest to their partner) and ``chance``, that of a
+            guess, 1 / (2 B - 1); ``query`` and ``key``, embeddings of unit length, (B, D).
+
+        Raises:
+            InputError: if there is no second view.
+        """
+        query, key = self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
+        z1, z2 = gather_with_gradient(query), gather_with_gradient(key)
+        accuracy = nt_xent_accuracy(z1.detach(), z2.detach())
+        chance = torch.full_like(accuracy, 1 / (2 * len(z1) - 1))
+        loss = nt_xent(z1, z2, self.temperature)
+        return {"loss": loss, "accuracy": accuracy, "chance": chance, "query": query, "key": key}
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether the views find their partners no more often than by guessing.
+
+        Args:
+            figures: ``accuracy`` and ``chance``, means over an epoch.
+        """
+        if figures["accuracy"] > min(AT_CHANCE * figures["chance"], 0.99):
+            return None
+        return (
+            f"SimCLR's views find their partner no more often than by guessing (accuracy {figures['accuracy']:.3f}, "
+            f"chance {figures['chance']:.3f}); try pooled_norm True, a lower learning_rate or a larger batch_size"
+        )

@@ -1,0 +1,130 @@
+"""VoCo: where a crop was taken, told by its likeness to the crops of a grid."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones import encode, feature_channels
+from ..errors import InputError
+from .base import Objective, pooled_head
+
+CLOSEST = 1e-6  # least distance of |y - s| from 1, where the logarithm would be infinite
+ALIKE = 0.9  # mean |cosine| of bases; drawn at random in 128 dimensions they have 0.07
+UNRELATED = 0.02  # mean likeness to the bases that a crop overlaps, each by its share
+
+
+class VoCo(Objective):
+    """Volume contrast (Wu et al., CVPR 2024, https://arxiv.org/abs/2402.17300): the overlap of a crop with its bases.
+
+    With s_i the cosine, not below 0, of query and base i, y_i their overlap and s_ij the cosine of two bases of an
+    image: L_pred = -mean log(1 - |y_i - s_i|), L_reg = mean |s_ij|. Equal embeddings of everything give the largest
+    loss, s_i = 1 where y_i is mostly 0 and s_ij = 1, but no gradient that leads away; so a last batch norm, which
+    centers the embeddings of each batch, makes it impossible.
+
+    Deviation from the published code: bases are encoded by the network itself, with gradient; there is no momentum
+    copy. The projector (Linear, batch norm, ReLU, Linear, batch norm) sees query and bases in one batch, the encoder
+    in two.
+
+    Attributes:
+        network: stock MONAI U-Net, whose encoder learns; it stays outside.
+        embedding_size: D.
+        hidden_size: width of the projector; None: the encoder's deepest number of channels.
+        regularization_weight: of L_reg.
+        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
+    """
+
+    figures = ("accuracy", "prediction", "overlap_similarity", "base_similarity")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        embedding_size: int = 128,
+        hidden_size: int | None = None,
+        *,
+        regularization_weight: float = 1.0,
+        pooled_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if regularization_weight < 0:
+            raise InputError(f"regularization_weight must be at least 0, got {regularization_weight}")
+        channels = feature_channels(network)
+        self.regularization_weight = regularization_weight
+        widths = (channels, hidden_size or channels, embedding_size)
+        self.projector = pooled_head(*widths, pooled_norm=pooled_norm, last_norm=True)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            network: the U-Net, which encodes the bases.
+            views: of which ``bases`` (B, n, C, *spatial) and ``overlap`` (B, n), from ``GridViews``, are used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss``; ``accuracy`` (share of queries that are nearest to a base that they overlap most; chance is about
+            1 / n), ``prediction`` (L_pred), ``overlap_similarity`` (mean of s_i, weighted by the overlap) and
+            ``base_similarity`` (L_reg), scalars; ``query`` and ``key``, embeddings of unit length of the query and of
+            the base that it overlaps most, (B, D).
+
+        Raises:
+            InputError: if the views have no bases.
+        """
+        if "bases" not in views:
+            raise InputError("VoCo compares a crop with those of a grid: the views must be dira_monai.GridViews")
+        shape, overlap = views["bases"].shape[:2], views["overlap"]
+        deepest = torch.cat([features[-1], encode(network, views["bases"].flatten(0, 1))[-1]])
+        query, bases = F.normalize(self.projector(deepest).float(), dim=1).tensor_split([shape[0]])
+        bases = bases.unflatten(0, shape)
+        cosine = (bases * query[:, None]).sum(dim=2)  # products of this form stay float32 under autocast
+        prediction = overlap_loss(cosine.clamp(min=0), overlap)
+        i, j = torch.triu_indices(shape[1], shape[1], offset=1, device=bases.device)
+        between = (bases[:, i] * bases[:, j]).sum(dim=2).abs().mean()
+        most, nearest = overlap.max(dim=1), cosine.argmax(dim=1, keepdim=True)
+        figures = {
+            "accuracy": (overlap.gather(1, nearest)[:, 0] == most.values).float().mean(),
+            "prediction": prediction,
+            "overlap_similarity": (cosine.clamp(min=0) * overlap).sum(dim=1).mean(),
+            "base_similarity": between,
+        }
+        key = bases[torch.arange(shape[0], device=bases.device), most.indices]
+        return figures | {"loss": prediction + self.regularization_weight * between, "query": query, "key": key}
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether all bases lie on one line, or a crop looks like none of those that it overlaps.
+
+        Args:
+            figures: ``base_similarity`` and ``overlap_similarity``, means over an epoch.
+        """
+        if figures["base_similarity"] > ALIKE:
+            return (
+                f"the embeddings of VoCo's base crops are all alike or opposite (mean |cosine| "
+                f"{figures['base_similarity']:.3f}), so no place is told from another; try pooled_norm True or a lower "
+                "learning_rate"
+            )
+        if figures["overlap_similarity"] < UNRELATED:
+            return (
+                "VoCo's crops look like none of the base crops that they overlap (mean likeness "
+                f"{figures['overlap_similarity']:.3f}), so no overlap is predicted; try a lower learning_rate or "
+                "regularization_weight, or weaker photometric changes"
+            )
+        return None
+
+
+def overlap_loss(similarity: Tensor, overlap: Tensor) -> Tensor:
+    """Mean of -log(1 - |y - s|), VoCo's loss of predicted overlaps, float32; at most 13.8 for a prediction.
+
+    Args:
+        similarity: s, in [0, 1], any shape.
+        overlap: y, in [0, 1], same shape.
+    """
+    wrong = (overlap.float() - similarity.float()).abs()
+    return -torch.log1p(-wrong.clamp(max=1 - CLOSEST)).mean()
