@@ -10,7 +10,7 @@ from torch import Tensor
 from .backbones import encode
 from .grid_views import GridViews
 from .objectives import Objective
-from .trainer import decoded, restored
+from .trainer import decoded, named, restored
 from .training import autocast
 from .views import Views
 
@@ -52,9 +52,7 @@ class DiRAEvaluator(SupervisedEvaluator):
             images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
         if "mask" in views:
             images = {name: torch.where(views["mask"], image, views["target"]) for name, image in images.items()}
-        figures = {f"contrastive_{name}": told[name] for name in self.objective.figures if name in told}
-        embeddings = {name: told[name] for name in ("query", "key") if name in told}
-        self.state.output = images | figures | embeddings | {"contrastive": told["loss"]}
+        self.state.output = images | named(self.objective, told)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -9,6 +9,7 @@ from monai.metrics import compute_roc_auc
 from torch import Tensor, nn
 
 from .backbones import encode
+from .objectives.base import pooled
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of the linear classifier, strongest first
 ROWS = 256  # test images whose similarities are held at once
@@ -30,7 +31,7 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
     """
     places = dense_patch_slices(image.shape[1:], window, window)
     crops = torch.stack([image[(slice(None), *place)] for place in places])
-    parts = [encode(network, part)[-1].float().flatten(2).mean(2) for part in crops.split(batch_size)]
+    parts = [pooled(encode(network, part)[-1]) for part in crops.split(batch_size)]
     return torch.cat(parts).mean(0).cpu()
 
 

@@ -11,6 +11,7 @@ from .distortions import Distortion
 from .draws import Draws
 from .errors import InputError
 from .masking import Masking
+from .spatial import Chain
 from .views import to_unit
 
 
@@ -79,9 +80,9 @@ class GridViews:
         room = torch.tensor(self.region_size) - torch.tensor(self.patch_size)
         start = (draws.uniform(len(room)) * (room + 1)).long()
         target = crop_at(images, start, self.patch_size)
-        query = _changed(target, draws.rows(everyone), [*self.photometric, *(self.distortions if distort else ())])
+        query = Chain([*self.photometric, *(self.distortions if distort else ())])(target, draws.rows(everyone))
         bases = [
-            _changed(crop_at(images, corner[None], self.patch_size), draws.rows(everyone), self.photometric)
+            Chain(self.photometric)(crop_at(images, corner[None], self.patch_size), draws.rows(everyone))
             for corner in self.corners
         ]
         overlap = overlap_shares(start, self.corners, self.patch_size).to(images.device, non_blocking=True)
@@ -113,10 +114,3 @@ def overlap_shares(start: Tensor, corners: Tensor, size: Sequence[int]) -> Tenso
     """
     shift = (start[:, None] - corners).abs() / torch.tensor(size)
     return (1 - shift).clamp(min=0).prod(dim=2)
-
-
-def _changed(images: Tensor, draws: Draws, changes: Sequence[Distortion]) -> Tensor:
-    """Images after the changes in their order."""
-    for change in changes:
-        images = change(images, draws)
-    return images

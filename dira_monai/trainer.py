@@ -31,6 +31,13 @@ def restored(network: nn.Module, maps: list[Tensor]) -> Tensor:
     return output_layer(network)(maps[-1]).float().sigmoid()
 
 
+def named(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an objective returned, under the names that outputs of trainer and evaluator have."""
+    figures = {f"contrastive_{name}": told[name] for name in objective.figures if name in told}
+    embeddings = {name: told[name] for name in ("query", "key") if name in told}
+    return {"contrastive": told["loss"]} | embeddings | figures
+
+
 class DiRATrainer(ResumableTrainer):
     """Trainer of w_dis L_dis + w_res L_res + w_adv L_adv of DiRA (https://arxiv.org/abs/2204.10437).
 
@@ -187,8 +194,7 @@ class DiRATrainer(ResumableTrainer):
         if learns:
             self.objective.progress = self.progress
             told = self.objective(self.network, views, features, maps)
-            output |= {"contrastive": told["loss"]} | {n: told[n] for n in ("query", "key") if n in told}
-            output |= {f"contrastive_{name}": told[name] for name in self.objective.figures if name in told}
+            output |= named(self.objective, told)
             total = total + weights.contrastive * told["loss"]
         if weights.restores and maps is not None:
             output["restored"] = restored(self.network, maps)

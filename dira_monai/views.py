@@ -13,7 +13,7 @@ from .distortions import Distortion
 from .draws import Draws
 from .errors import InputError
 from .masking import Masking
-from .spatial import flip_where
+from .spatial import Chain, flip_where
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -124,9 +124,7 @@ class Views:
         view = flip_where(target, flipped)
         if self.target_flip == "corrected":
             target = view
-        for change in (*photometric, *(self.distortions if distort else ())):
-            view = change(view, draws)
-        return view, target
+        return Chain([*photometric, *(self.distortions if distort else ())])(view, draws), target
 
 
 class RandDistortiond(MapTransform, RandomizableTransform):

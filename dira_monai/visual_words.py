@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import check_patch_size
-from .classifier import find_cause
+from .classifier import place
 from .draws import sample_seeds
 from .errors import InputError
 from .files import replacing
@@ -119,10 +119,7 @@ def _network(
     except (TypeError, InputError) as error:
         raise InputError(f"patients cannot be compared at feature_size {setup.feature_size}: {error}") from error
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return network.to(torch.device(chosen)), origin
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        raise InputError(f"device {chosen} cannot be used ({find_cause(error)}).") from error
+    return place(network, chosen), origin
 
 
 def _choose(search: Search) -> list[Word]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .backbones import decode, encode, without_skips
 from .draws import sample_seeds
 from .errors import InputError
+from .objectives.base import pooled
 from .views import to_unit
 
 FEATURES = (16, 32, 64, 128, 256, 16)  # channels of the auto-encoder; a patient has 256 features
@@ -90,9 +91,7 @@ def patient_features(network: nn.Module, images: Tensor, batch_size: int = 8) ->
     """
     device = next(network.parameters()).device
     network.eval()
-    parts = [
-        encode(network, to_unit(part.to(device)))[-1].flatten(2).mean(2).float() for part in images.split(batch_size)
-    ]
+    parts = [pooled(encode(network, to_unit(part.to(device)))[-1]) for part in images.split(batch_size)]
     return torch.cat(parts).cpu()
 
 

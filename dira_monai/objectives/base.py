@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones import encoder_only
 from ..distributed import gather
 from ..errors import InputError
 
@@ -77,6 +78,43 @@ class Objective(nn.Module):
                 f"{type(self).__name__} compares the views of an image: views_per_image must be at least 2, got 1"
             )
         return views["key"]
+
+
+class KeyBranch(Objective):
+    """What MoCo and BYOL share: an encoder and a projector that follow those that learn, without a gradient.
+
+    Attributes:
+        projector: embeddings (B, D) of the deepest map; learns.
+        key_projector: follows it.
+        key_encoder: follows the network's encoder; there is no decoder.
+        momentum: of the key branch at the start.
+        final_momentum: at the end, reached along a cosine.
+        average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
+    """
+
+    projector: nn.Module
+    key_projector: nn.Module
+    momentum: float
+    final_momentum: float
+    average_buffers: bool
+
+    def add_key_branch(self, network: nn.Module, key_projector: nn.Module) -> None:
+        """Begin to follow the network's encoder and ``self.projector``; ``key_projector`` is built like the latter."""
+        self.key_projector = key_projector
+        self.key_projector.load_state_dict(self.projector.state_dict())
+        self.key_encoder = encoder_only(network)
+        self.key_encoder.requires_grad_(False)
+        self.key_projector.requires_grad_(False)
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
+        return annealed(self.momentum, self.final_momentum, progress)
+
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
+        """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
+        share = 1 - self.momentum_at(progress)
+        follow(self.key_encoder, network, share, self.average_buffers)
+        follow(self.key_projector, self.projector, share, self.average_buffers)
 
 
 def pooled(features: Tensor) -> Tensor:

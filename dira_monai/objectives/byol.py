@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, encoder_only, feature_channels
+from ..backbones import encode, feature_channels
 from ..embedding_losses import negative_cosine
-from .base import annealed, check_momentum, deviation, follow, head, pooled_head
+from .base import KeyBranch, check_momentum, deviation, head, pooled_head
 from .siamese import Siamese
 
 
-class BYOL(Siamese):
+class BYOL(KeyBranch, Siamese):
     """Bootstrap your own latent (Grill et al., 2020, https://arxiv.org/abs/2006.07733).
 
     The following branch, called key branch here as in MoCo, is encoder and projector. Its batch-norm statistics are of
@@ -52,11 +52,7 @@ class BYOL(Siamese):
         hidden = hidden_size or 2 * channels
         self.projector = pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm)
         self.predictor = head(embedding_size, hidden, embedding_size)
-        self.key_projector = pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm)
-        self.key_projector.load_state_dict(self.projector.state_dict())
-        self.key_encoder = encoder_only(network)
-        self.key_encoder.requires_grad_(False)
-        self.key_projector.requires_grad_(False)
+        self.add_key_branch(network, pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm))
 
     def forward(
         self,
@@ -89,13 +85,3 @@ class BYOL(Siamese):
         loss = 4 + 2 * (negative_cosine(p1, key2) + negative_cosine(p2, key1))
         unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(key2.float(), dim=1)}
         return {"loss": loss, "deviation": deviation(z1)} | unit
-
-    def momentum_at(self, progress: float) -> float:
-        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
-        return annealed(self.momentum, self.final_momentum, progress)
-
-    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
-        """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
-        share = 1 - self.momentum_at(progress)
-        follow(self.key_encoder, network, share, self.average_buffers)
-        follow(self.key_projector, self.projector, share, self.average_buffers)

@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, encoder_only, feature_channels
+from ..backbones import encode, feature_channels
 from ..distributed import gather
 from ..errors import InputError
 from ..losses import contrastive_accuracy, info_nce
 from ..monitors import COLLAPSED
-from .base import Objective, Projector, annealed, check_momentum, follow
+from .base import KeyBranch, Projector, check_momentum
 
 LOGGER = logging.getLogger(__name__)
 AT_CHANCE = 2  # times the odds of a guess
 
 
-class MoCo(Objective):
+class MoCo(KeyBranch):
     """Momentum contrast, version 2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297): DiRA's discriminative part.
 
     Corrections of the published DiRA code: the key branch is an encoder and a projector, no decoder; ``forward`` moves
@@ -72,11 +72,7 @@ class MoCo(Objective):
         self.average_buffers = average_buffers
         head = (channels, hidden_size or channels, embedding_size, pooled_norm)
         self.projector = Projector(*head)
-        self.key_projector = Projector(*head)
-        self.key_projector.load_state_dict(self.projector.state_dict())
-        self.key_encoder = encoder_only(network)
-        self.key_encoder.requires_grad_(False)
-        self.key_projector.requires_grad_(False)
+        self.add_key_branch(network, Projector(*head))
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, embedding_size), dim=1))
         self.register_buffer("pointer", torch.zeros([], dtype=torch.long))
 
@@ -127,10 +123,6 @@ class MoCo(Objective):
             state_dict = state_dict | {prefix + "queue": torch.cat([older, newest]), prefix + "pointer": pointer}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def momentum_at(self, progress: float) -> float:
-        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
-        return annealed(self.momentum, self.final_momentum, progress)
-
     def ailment(self, figures: Mapping[str, float]) -> str | None:
         """Whether the queries are all alike, or no longer find their keys.
 
@@ -167,9 +159,7 @@ class MoCo(Objective):
             key: all keys since the last step, of this process, shape (n, D); None: the queue stays.
             progress: share of the training that is done.
         """
-        share = 1 - self.momentum_at(progress)
-        follow(self.key_encoder, network, share, self.average_buffers)
-        follow(self.key_projector, self.projector, share, self.average_buffers)
+        super().update(network, key, progress)
         if key is not None:
             self.enqueue(gather(key))
 

@@ -26,8 +26,8 @@ class Siamese(Objective):
     """
 
     figures = ("deviation",)
-    projector: nn.Sequential
-    predictor: nn.Sequential
+    projector: nn.Module
+    predictor: nn.Module
 
     def both(self, network: nn.Module, views: Mapping[str, Tensor], features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Embeddings of query and key view by the network itself, (B, D) each."""
