@@ -44,7 +44,7 @@ class DiRATrainer(ResumableTrainer):
     A step: encode the query view once; the objective tells images apart; the decoder restores the target; the
     discriminator, frozen, judges the restoration; the generator steps; then the discriminator steps on targets as
     real and restorations as false. A part with weight 0 costs nothing. Where the views are masked, the restoration loss
-    is that of the masked voxels.
+    is that of the masked voxels, and the discriminator sees the target's own voxels everywhere else.
 
     ``engine.state.output`` holds, detached: ``loss`` (weighted sum), of the losses that are active ``contrastive``,
     ``restoration``, ``adversarial``, ``discriminator``; ``discriminator_accuracy``, or with wgan, which has none,
@@ -211,7 +211,12 @@ class DiRATrainer(ResumableTrainer):
         return output | {"loss": total}
 
     def _shown(self, images: Tensor, views: dict[str, Tensor]) -> Tensor:
-        """What the discriminator sees of images: themselves, and if it is conditional, what was to be restored."""
+        """What the discriminator sees of images: themselves, and if it is conditional, what was to be restored.
+
+        The restoration loss says nothing of voxels that no mask hides, so the discriminator must not judge them either.
+        """
+        if "mask" in views:
+            images = torch.where(views["mask"], images, views["target"])
         return torch.cat([images, views["query"]], dim=1) if self.conditional else images
 
     def _discriminator_step(

@@ -143,8 +143,9 @@ def test_the_masked_restoration_loss_is_of_the_hidden_voxels(spatial_dims):
     assert output["loss"] == 10 * output["restoration"]
 
 
-def test_masked_restorations_do_not_feel_what_is_shown():
-    trainer = make_trainer(**restoring(views={"masking": Masking(0.5, (4, 4))}))
+@pytest.mark.parametrize("weights", [{"adversarial_weight": 0.0}, {"restoration_weight": 0.0}, CRITIC])
+def test_neither_loss_reaches_voxels_that_no_mask_hides(weights):
+    trainer = make_trainer(views={"masking": Masking(0.5, (4, 4))}, **weights)
     trainer.network.final_conv.register_full_backward_hook(lambda _m, _i, gradients: seen.append(gradients[0]))
     seen = []
     views, *_ = first_iteration(trainer)
