@@ -26,22 +26,30 @@ class DiRAEvaluator(SupervisedEvaluator):
     Attributes:
         objective: as in the trainer.
         views: as in the trainer; the data loader's seeds fix them.
+        distort: whether the views are distorted, as they are where the trainer restores.
         precision: fp32, bf16 or fp16.
         kwargs: everything that ``monai.engines.SupervisedEvaluator`` takes.
     """
 
     def __init__(
-        self, *, objective: Objective, views: Views | GridViews, precision: str = "fp32", **kwargs: Any
+        self,
+        *,
+        objective: Objective,
+        views: Views | GridViews,
+        distort: bool = True,
+        precision: str = "fp32",
+        **kwargs: Any,
     ) -> None:
         super().__init__(decollate=False, **kwargs)
         self.objective = objective
         self.views = views
+        self.distort = distort
         self.context = autocast(self.state.device, precision)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """Views, embeddings and restoration of one batch."""
         images, _ = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
-        views = self.views(images, batchdata["seed"])
+        views = self.views(images, batchdata["seed"], distort=self.distort)
         views |= {name: value for name, value in batchdata.items() if name != "image"}
         self.network.eval()
         self.objective.eval()

@@ -213,15 +213,17 @@ def test_validation_metrics_repeat_and_do_not_depend_on_the_epoch():
     assert evaluator.state.metrics != found[0]  # of other weights
 
 
-def test_evaluator_restores_the_distorted_query_by_the_network_itself():
+@pytest.mark.parametrize("distort", [True, False])
+def test_evaluator_restores_the_query_by_the_network_itself(distort):
     trainer = make_trainer(genesis_unet)
-    evaluator = make_evaluator(trainer)
+    trainer.views.photometric = []
+    evaluator = make_evaluator(trainer, distort=distort)
     outputs = record(evaluator)
     evaluator.run(1)
     assert [len(output["pred"]) for output in outputs] == [3, 3, 2]
     for output in outputs:
         assert_same(output["pred"], trainer.network.eval()(output["image"]).sigmoid())
-        assert differs({"image": output["image"]}, {"image": output["label"]})
+        assert differs({"image": output["image"]}, {"image": output["label"]}) is distort
         torch.testing.assert_close(output["query"].norm(dim=1), torch.ones(len(output["query"])))
 
 
