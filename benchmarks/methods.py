@@ -108,7 +108,7 @@ def run_method(dims: int, method: str, images: Path, folder: Path) -> dict[str, 
 
 def describe(results: Sequence[dict[str, Any]]) -> str:
     """A table of the runs; losses are those of the last epoch."""
-    rows = [["", "method", "s/step", "peak MiB", *LOSSES]]
+    rows = [["", "method", "s/step", "peak RSS MiB", *LOSSES]]
     for facts in results:
         head = [f"{facts['dims']}d", facts["method"]]
         if "failed" in facts:
