@@ -69,9 +69,9 @@ class PCRLv2(Objective):
     follow from the number of steps done and nothing else, so all processes draw the same. In validation every level
     is used and the mean taken, so that epochs can be compared.
 
-    Deviations from the published code: beta falls over this run's length and not over 240 epochs; the small views are
-    encoded in one batch; each view's embedding of a level is computed once a step; heads of the levels are the
-    same in 2D and 3D.
+    Deviations from the published code: beta falls over this run's length and not over 240 epochs; each view's embedding
+    of a level is computed once a step; heads of the levels are the same in 2D and 3D, all levels of the decoder
+    have them, and what they restore goes through a sigmoid last.
 
     Attributes:
         network: stock MONAI U-Net; it stays outside.

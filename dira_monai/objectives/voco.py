@@ -23,9 +23,10 @@ class VoCo(Objective):
     loss, s_i = 1 where y_i is mostly 0 and s_ij = 1, but no gradient that leads away; so a last batch norm, which
     centers the embeddings of each batch, makes it impossible.
 
-    Deviation from the published code: bases are encoded by the network itself, with gradient; there is no momentum
-    copy. The projector (Linear, batch norm, ReLU, Linear, batch norm) sees query and bases in one batch, the encoder
-    in two.
+    The losses are the paper's. The published code averages L_pred over the overlapping bases alone, adds the mean of
+    s_i^2 over the others, and takes max(0, cosine)^2 for L_reg. Other deviations from it: bases are encoded by the
+    network itself, with gradient, and not by a momentum copy; the projector (Linear, batch norm, ReLU, Linear, batch
+    norm) sees the deepest map alone, of query and bases in one batch, which the encoder sees in two.
 
     Attributes:
         network: stock MONAI U-Net, whose encoder learns; it stays outside.
