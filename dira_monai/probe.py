@@ -20,7 +20,7 @@ from .errors import InputError
 from .files import replacing
 from .frozen import choose_logistic, class_auc, image_features, knn_scores, linear_scores, standardize
 from .label_overlap import check_overlap
-from .label_splits import check_labeled
+from .label_splits import check_labeled, take_fraction
 from .labelled import UNCHECKED
 from .listing import LISTS
 from .summaries import format_table
@@ -41,6 +41,8 @@ def probe(
     random: int = 3,
     neighbors: int = 20,
     temperature: float = 0.07,
+    label_fraction: float = 1.0,
+    label_subsets: int = 1,
     pretraining_list: str | Path | None = None,
     allow_overlap: bool = False,
     device: str | None = None,
@@ -62,6 +64,8 @@ def probe(
         random: number of encoders of random weights, with the seeds 0, 1, ...
         neighbors: see ``knn_scores``.
         temperature: see ``knn_scores``.
+        label_fraction: share of the training patients whose labels are used; see ``take_fraction``.
+        label_subsets: number of such parts, with the seeds 0, 1, ..., over which the AUC are averaged.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         device: such as cpu or cuda:0; None: that of the configuration.
@@ -71,8 +75,10 @@ def probe(
         InputError: if an argument is out of range, a file cannot be used, the list has no test images that differ in a
             class, or pre-training has seen them.
     """
-    _check_options(overrides, random, neighbors, temperature)
+    counts = {"random": (random, 0), "neighbors": (neighbors, 1), "label_subsets": (label_subsets, 1)}
+    _check_options(overrides, temperature, counts)
     datalist = _read_labels(path)
+    subsets = label_rows(datalist, label_fraction, label_subsets)
     lines = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else [UNCHECKED]
     print("\n".join(lines))
     config = [str(file) for file in ([config_file] if isinstance(config_file, str | Path) else config_file)]
@@ -90,11 +96,13 @@ def probe(
         "overrides": dict(overrides or {}),
         "neighbors": neighbors,
         "temperature": temperature,
+        "label_fraction": label_fraction,
         "classes": datalist["class_names"],
         "images": {key: len(datalist[key]) for key in LISTS},
+        "labeled_images": [len(rows) for rows in subsets],
         "channels": next(iter(features.values()))["training"].shape[1],
         "encoders": {
-            name: judge(found, labels, datalist["class_names"], neighbors, temperature)
+            name: judge_subsets(found, labels, subsets, datalist["class_names"], neighbors, temperature)
             for name, found in features.items()
         },
     }
@@ -103,10 +111,10 @@ def probe(
     return report
 
 
-def _check_options(overrides: object, random: object, neighbors: object, temperature: object) -> None:
+def _check_options(overrides: object, temperature: object, counts: Mapping[str, tuple[object, int]]) -> None:
     if not isinstance(overrides, Mapping | None):
         raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}")
-    for name, value, least in (("random", random, 0), ("neighbors", neighbors, 1)):
+    for name, (value, least) in counts.items():
         if type(value) is not int or value < least:
             raise InputError(f"{name} must be a whole number from {least}, got {value!r}")
     if not isinstance(temperature, int | float) or temperature <= 0:
@@ -128,6 +136,17 @@ def _read_labels(path: str | Path) -> dict:
             "ranked; make it with a greater test_fraction or another seed"
         )
     return datalist
+
+
+def label_rows(datalist: dict, fraction: float, subsets: int) -> list[list[int]]:
+    """Places in the training list of the images whose labels are used, of each of so many parts of the patients.
+
+    Raises:
+        InputError: if the fraction is out of range.
+    """
+    place = {id(entry): number for number, entry in enumerate(datalist["training"])}
+    parts = [take_fraction(datalist, fraction, seed)[0]["training"] for seed in range(subsets)]
+    return [[place[id(entry)] for entry in part] for part in parts]
 
 
 def label_matrix(entries: Sequence[Mapping[str, Any]], count: int) -> Tensor:
@@ -211,6 +230,47 @@ def judge(
         by_class = {c: None if math.isnan(a) else a for c, a in zip(class_names, areas, strict=True)}
         found[name] = {"auc": by_class, "mean": sum(defined) / len(defined)}
     found["linear"]["penalty"] = penalty
+    return found
+
+
+def judge_subsets(
+    features: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    subsets: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    neighbors: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, Any]:
+    """What ``judge`` finds, averaged over parts of the training images; ``means`` and ``penalties`` are of each part.
+
+    Args:
+        features: see ``judge``.
+        labels: see ``judge``.
+        subsets: rows of the training images of each part.
+        class_names: see ``judge``.
+        neighbors: see ``knn_scores``.
+        temperature: see ``knn_scores``.
+    """
+    parts = [
+        judge(
+            {**features, "training": features["training"][list(rows)]},
+            {**labels, "training": labels["training"][list(rows)]},
+            class_names,
+            neighbors,
+            temperature,
+        )
+        for rows in subsets
+    ]
+    found: dict[str, Any] = {}
+    for name in PROBES:
+        areas = {c: [part[name]["auc"][c] for part in parts] for c in class_names}
+        means = [part[name]["mean"] for part in parts]
+        found[name] = {
+            "auc": {c: None if None in values else sum(values) / len(values) for c, values in areas.items()},
+            "mean": sum(means) / len(means),
+            "means": means,
+        }
+    found["linear"]["penalties"] = [part["linear"]["penalty"] for part in parts]
     return found
 
 

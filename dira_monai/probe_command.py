@@ -16,6 +16,8 @@ def probe(
     random: int = 3,
     neighbors: int = 20,
     temperature: float = 0.07,
+    label_fraction: float = 1.0,
+    label_subsets: int = 1,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
     device: str | None = None,
@@ -32,6 +34,8 @@ def probe(
         random: number of encoders of random weights beside it.
         neighbors: of the k-NN.
         temperature: of the votes of the k-NN.
+        label_fraction: share of the training patients whose labels are used.
+        label_subsets: number of such parts, over which the AUC are averaged.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         device: such as cpu or cuda:0; by default that of config_file.

@@ -23,7 +23,8 @@ from dira_monai.frozen import (
     logistic_loss,
     standardize,
 )
-from dira_monai.probe import describe_probe, label_matrix, probe
+from dira_monai.label_splits import take_fraction
+from dira_monai.probe import describe_probe, judge, judge_subsets, label_matrix, label_rows, probe
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {d: str(ROOT / "bundles" / f"dira_pretrain_{d}d" / "configs" / "train.json") for d in (2, 3)}
@@ -235,6 +236,7 @@ def test_the_command_probes_weights_beside_random_ones(labeled, command):
     assert report["encoders"]["weights"] == report["encoders"]["random 1"]  # they are the weights of this seed
     assert report["classes"] == ["stripes", "spots"]
     assert report["images"]["test"] >= 4
+    assert report["labeled_images"] == [report["images"]["training"]]
     assert report["channels"] == {2: 512, 3: 32}[spatial_dims]
     found = report["encoders"]["weights"]
     assert found["linear"]["mean"] == 1  # any convolutions tell stripes from spots
@@ -244,6 +246,33 @@ def test_the_command_probes_weights_beside_random_ones(labeled, command):
     assert lines[-5].split("  ")[0] == "AUC"
     assert "whether the test images were in the pre-training is not checked" in output
     assert "matched" in output  # the report of what was loaded
+
+
+def test_parts_of_the_labels_are_those_of_fine_tuning():
+    entries = [{"image": f"{n}.png", "patient": f"p{n // 2}", "label": n // 2 % 2} for n in range(40)]
+    datalist = {"task": "classification", "class_names": ["a", "b"], "training": entries}
+    assert label_rows(datalist, 1.0, 2) == [list(range(40))] * 2
+    subsets = label_rows(datalist, 0.2, 3)
+    for seed, rows in enumerate(subsets):
+        assert [entries[row] for row in rows] == take_fraction(datalist, 0.2, seed)[0]["training"]
+        assert len({entries[row]["patient"] for row in rows}) >= 4
+    assert subsets[0] != subsets[1] != subsets[2]
+
+
+def test_areas_are_averaged_over_parts_of_the_labels():
+    labels = {"training": some_labels(60), "validation": some_labels(20), "test": some_labels(30)}
+    features = {name: torch.randn(len(rows), 4, dtype=torch.float64) for name, rows in labels.items()}
+    subsets = [list(range(40)), list(range(20, 60))]
+    found = judge_subsets(features, labels, subsets, ["a", "b", "c"], neighbors=5)
+    parts = [
+        judge(*({**of, "training": of["training"][rows]} for of in (features, labels)), ["a", "b", "c"], 5)
+        for rows in subsets
+    ]
+    assert parts[0] != parts[1]
+    for name in ("k-NN", "linear"):
+        assert found[name]["means"] == [part[name]["mean"] for part in parts]
+        assert found[name]["mean"] == pytest.approx(sum(found[name]["means"]) / 2)
+        assert found[name]["auc"]["b"] == pytest.approx(sum(part[name]["auc"]["b"] for part in parts) / 2)
 
 
 def test_the_report_is_a_table_of_means_and_deviations():
@@ -275,9 +304,14 @@ def changed_list(folder, name, change):
         ({"random": -1}, "random must be a whole number from 0, got -1"),
         ({"random": True}, "random must be a whole number from 0, got True"),
         ({"neighbors": 0}, "neighbors must be a whole number from 1, got 0"),
+        ({"label_subsets": 0}, "label_subsets must be a whole number from 1, got 0"),
+        ({"label_fraction": 0}, "label_fraction must be above 0 and at most 1, got 0"),
         ({"temperature": 0}, "temperature must be a positive number, got 0"),
         ({"overrides": "patch_size"}, "overrides must be an object such as .*, got 'patch_size'"),
         ({"overrides": {"patchsize": [32]}}, "has no value 'patchsize' to replace by"),
+        ({"overrides": {"optimizer_arguments#width": 3}}, "has no value 'optimizer_arguments#width' to replace by 3"),
+        ({"overrides": {"network_def#width#0": 3}}, "has no value 'network_def#width#0' to replace by 3"),
+        ({"overrides": {"network_def#width": 3}}, r"network_def cannot be built \(.*unexpected keyword.* 'width'\)"),
         ({"overrides": {"patch_size": [20, 20, 20]}}, "patch_size .* does not fit|has 3 axes"),
         ({"config_file": "nowhere/train.json"}, "nowhere/train.json does not exist; name the train.json"),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),
