@@ -18,6 +18,7 @@ from dira_monai.backbones import encode
 from dira_monai.checkpoint import Checkpoint
 from dira_monai.data import PretrainDataset, SeededSampler
 from dira_monai.distributed import rank, synchronize_batch_norm, world_size
+from dira_monai.draws import sample_seeds
 from dira_monai.errors import InputError
 from dira_monai.intensity import Jitter
 from dira_monai.losses import smooth_ap
@@ -42,7 +43,7 @@ def published_embeddings():
 
 
 def explicit_loss(z, views, temperature, attention):
-    """The formula over all triplets, float64."""
+    """The formula over all triplets, of which those of one pair i, j are added up at once; float64."""
     z = z.double()
     n = len(z)
     similarity = z @ z.T
@@ -54,9 +55,9 @@ def explicit_loss(z, views, temperature, attention):
     for i in range(n):
         group = range(i // views * views, i // views * views + views)
         for j in group:
-            among = {k: step(similarity[i, k] - similarity[i, j]) for k in range(n) if k != j}
-            positive = 1 + sum(among[k] for k in group if k != j)
-            everyone = 1 + sum(among.values())
+            ahead = step(similarity[i] - similarity[i, j])
+            positive = 1 + ahead[[k for k in group if k != j]].sum()
+            everyone = 1 + ahead[[k for k in range(n) if k != j]].sum()
             weight = positive if attention == "smooth_ap" else 1
             total = total + weight / (weight + everyone - positive)
     return 1 - total / (n * views)
@@ -75,7 +76,9 @@ def test_smooth_ap_equals_the_published_value():
 
 
 @every_attention
-@pytest.mark.parametrize(("images", "views", "temperature"), [(3, 4, 0.2), (5, 2, 1.0), (1, 3, 0.2), (2, 6, 0.05)])
+@pytest.mark.parametrize(
+    ("images", "views", "temperature"), [(3, 4, 0.2), (5, 2, 1.0), (1, 3, 0.2), (2, 6, 0.05), (2, 20, 0.2)]
+)
 def test_smooth_ap_equals_the_loop_over_all_triplets(images, views, temperature, attention):
     z = 0.7 * normal(images, (images * views, 5))
     ours = value_and_gradient(smooth_ap, z, views, temperature, attention)
@@ -231,6 +234,21 @@ def test_gravis_ranks_the_embeddings_of_all_views(spatial_dims, count, normalize
     torch.testing.assert_close(told["deviation"].double(), spread, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close((told["query"], told["key"]), (unit[:, 0], unit[:, 1]))
     assert set(told) == {"loss", "query", "key", *gravis.figures}
+
+
+def test_gravis_ranks_the_papers_twenty_views_as_the_loop_over_all_triplets():
+    network = basic_unet()
+    make = Views(RandomResizedCrop((16, 16), (0.6, 1.0)), [Jitter()], count=20)
+    views = make(torch.rand(2, 1, 20, 20), sample_seeds(0, 0, 2))
+    assert views["more"].shape == (2, 18, 1, 16, 16)
+    gravis = GraVIS(network, 6, temperature=0.01)
+    told = gravis(network, views, encode(network, views["query"]))
+    with torch.no_grad():
+        images = torch.cat([views["query"][:, None], views["key"][:, None], views["more"]], dim=1).flatten(0, 1)
+        rows = gravis.projector.raw(encode(network, images)[-1])  # image by image
+        expected = explicit_loss(rows, 20, 0.01, "smooth_ap")
+    torch.testing.assert_close(told["loss"].detach().double(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(told["accuracy"], ranking_accuracy(rows, 20))
 
 
 def test_gravis_of_one_view_is_refused():

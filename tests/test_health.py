@@ -2,10 +2,15 @@ import json
 import logging
 import math
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import test_gravis
+import test_pcrl
+import test_siamese
+import test_voco
 import torch
 import torch.distributed as dist
 from test_monitors import logged_run, rows_of
@@ -14,7 +19,8 @@ from dira_monai.checkpoint import load_weights
 from dira_monai.errors import InputError
 from dira_monai.health import CERTAIN, CONSTANT, HealthWatch, find_ailments
 from dira_monai.monitors import COLLAPSED
-from dira_monai.objectives import MoCo, Objective
+from dira_monai.objectives import CombinedObjective, MoCo, Objective
+from dira_monai.progress import TrainingLog
 
 ROOT = Path(__file__).parents[1]
 WELL = {"contrastive": 1.0, "contrastive_accuracy": 0.5, "restored_deviation": 0.2, "discriminator_accuracy": 0.8}
@@ -167,6 +173,44 @@ def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplo
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
     warnings = [r.getMessage() for r in caplog.records if r.name == "dira_monai.health"]
     assert [told.partition(":")[0] for told in warnings] == ["epoch 4, since epoch 3"]
+
+
+ALONE = {"restoration_weight": 0.0, "adversarial_weight": 0.0}
+
+
+def moco_in_second_place():
+    """SimSiam's trainer, whose objective has got a MoCo beside it."""
+    trainer = test_siamese.make_run("simsiam", **ALONE)
+    second = MoCo(trainer.network, 8, queue_size=9)
+    trainer.objective = CombinedObjective([trainer.objective, second], [1.0, 1.0])
+    return trainer
+
+
+COLLAPSES = {
+    "barlow_twins": (partial(test_siamese.make_run, "barlow_twins", **ALONE), "Twins' embeddings do not agree between"),
+    "simsiam": (partial(test_siamese.make_run, "simsiam", **ALONE), "SimSiam gives every image nearly the same"),
+    "byol": (partial(test_siamese.make_run, "byol", **ALONE), "BYOL gives every image nearly the same"),
+    "simclr": (partial(test_siamese.make_run, "simclr", **ALONE), "SimCLR's views find their partner no more often"),
+    "gravis": (test_gravis.make_trainer, "the embeddings of all views have collapsed"),
+    "pcrl": (test_pcrl.make_trainer, "the decoder's coarsest level is the same for every image"),
+    "voco": (test_voco.make_trainer, "VoCo's crops look like none of the base crops"),
+    "combined": (moco_in_second_place, "SimSiam gives .*; the query embeddings of MoCo all point one way"),
+}
+
+
+@pytest.mark.parametrize("method", COLLAPSES)
+def test_a_method_that_has_collapsed_stops_in_its_own_words(method, tmp_path):
+    make, sentence = COLLAPSES[method]
+    trainer = make()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    for name, parameter in trainer.objective.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.zeros_(parameter)  # every image gets the bias
+    TrainingLog(str(tmp_path), str(tmp_path)).attach(trainer)
+    HealthWatch("stop", patience=1).attach(trainer)
+    with pytest.raises(InputError, match=f"epoch 1, since epoch 1: .*{sentence}"):
+        trainer.run()
 
 
 def test_a_network_that_restores_a_constant_is_told(tmp_path, caplog):

@@ -1,4 +1,5 @@
 import copy
+import math
 from collections import deque
 
 import pytest
@@ -8,7 +9,21 @@ from reference import GOLDEN, unit_rows
 from test_trainer import assert_same, basic_unet, flexible_unet, genesis_unet
 
 from dira_monai.backbones import decode, encode, encoder_names
-from dira_monai.objectives import MoCo, Objective, Projector
+from dira_monai.objectives import (
+    BYOL,
+    BarlowTwins,
+    CombinedObjective,
+    GraVIS,
+    MoCo,
+    NoObjective,
+    Objective,
+    PCRLv2,
+    Projector,
+    SimCLR,
+    SimSiam,
+    VisualWords,
+    VoCo,
+)
 from dira_monai.trainer import trainable
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -304,3 +319,18 @@ def test_an_objective_without_a_following_branch_has_momentum_0():
     objective = Objective()
     objective.update(basic_unet(), torch.empty(0, 8))
     assert objective.momentum_at(0.5) == 0
+
+
+JUDGES = {
+    **{kind.__name__: kind for kind in (BarlowTwins, BYOL, GraVIS, PCRLv2, SimCLR, SimSiam, VoCo)},
+    "MoCo": lambda network: MoCo(network, queue_size=6),
+    "VisualWords": lambda network: VisualWords(network, classes=3),
+    "NoObjective": lambda network: NoObjective(),
+    "CombinedObjective": lambda network: CombinedObjective([SimSiam(network), make_moco(network)], [1, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", JUDGES)
+def test_a_figure_that_is_not_a_number_is_not_judged(kind):
+    objective = JUDGES[kind](basic_unet())
+    assert objective.ailment(dict.fromkeys([*objective.figures, "collapse"], math.nan)) is None

@@ -1,11 +1,15 @@
 """SimCLR, and the sum of several objectives."""
 
 import copy
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.bundle import ConfigParser
 from reference import normal
 from test_objectives import make_views
 from test_trainer import assert_same, basic_unet, genesis_unet, make_trainer, record, run_epochs, states
@@ -18,6 +22,7 @@ from dira_monai.errors import InputError
 from dira_monai.objectives import BYOL, BarlowTwins, CombinedObjective, MoCo, Objective, SimCLR, SimSiam
 from dira_monai.trainer import trainable
 
+ROOT = Path(__file__).parents[1]
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
 
@@ -268,6 +273,52 @@ def test_sentences_of_all_parts_are_joined():
     said = combined.ailment(healthy | {"simsiam_deviation": 0.01, "barlowtwins_diagonal": 0.0})
     assert "SimSiam" in said
     assert "; the components of Barlow Twins'" in said
+
+
+def test_each_part_is_judged_by_the_collapse_of_its_own_queries():
+    network = basic_unet()
+    parts = SimSiam(network), MoCo(network, 8, queue_size=10, pooled_norm=True), SimCLR(network, 8, pooled_norm=True)
+    combined = CombinedObjective(parts, [1, 1, 1])
+    views = make_views(4)
+    healthy = {"simsiam_deviation": 0.9, "moco_accuracy": 1.0, "simclr_accuracy": 1.0, "simclr_chance": 0.1}
+
+    def judged():
+        combined(network, views, encode(network, views["query"]))
+        return combined.ailment(healthy | {"collapse": 0.1})  # of the first
+
+    assert combined.ailment(healthy) is None  # nothing seen yet
+    assert judged() is None
+    for part, sentence in (
+        (parts[1], "the query embeddings of MoCo all point one way (collapse 1.000 of 1)"),
+        (parts[2], "the embeddings of simclr all point one way (collapse 1.000 of 1)"),
+    ):
+        nn.init.zeros_(part.projector[-1].weight)  # leaves the bias
+        said = judged()
+        assert said.startswith(sentence)
+        part.projector[-1].reset_parameters()
+        combined.eval()
+        assert judged() == said  # validation is not judged
+        combined.train()
+        assert judged() is None
+
+
+@every_rank
+def test_the_example_in_the_documentation_makes_an_objective(spatial_dims, tmp_path):
+    section = (ROOT / "docs/objectives.md").read_text().partition("## Several at once")[2]
+    example = re.search(r"```json\n(.*?)```", section, re.DOTALL)[1]
+    (tmp_path / "own.json").write_text(example)
+    parser = ConfigParser()
+    parser.read_config([ROOT / f"bundles/dira_pretrain_{spatial_dims}d/configs/train.json", tmp_path / "own.json"])
+    channels = {"in_channels": 1, "out_channels": 1, "features": [4, 4, 8, 8, 8, 4]}
+    network_def = {"_target_": "BasicUNet", "spatial_dims": spatial_dims} | channels
+    parser.update({"network_def": network_def, "device": "$torch.device('cpu')", "queue_size": 8})
+    combined, network = (parser.get_parsed_content(name) for name in ("objective", "network"))
+    assert isinstance(combined, CombinedObjective)
+    assert [type(part) for part in combined.objectives] == [MoCo, BYOL]
+    assert combined.weights == json.loads(example)["objective_def"]["weights"]
+    assert len(combined.objectives[0].queue) == 8
+    views = make_views(2, spatial_dims, side=32)
+    assert combined(network, views, encode(network, views["query"]))["loss"].isfinite()
 
 
 @pytest.mark.parametrize(

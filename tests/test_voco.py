@@ -263,6 +263,17 @@ RUNS = {
 }
 
 
+@every_rank
+@pytest.mark.parametrize("make", [make_trainer, test_pcrl.make_trainer], ids=["voco", "pcrl"])
+def test_a_step_in_bf16_is_near_fp32(make, spatial_dims):
+    options = {"epochs": 1, "epoch_length": 1, "lr": 0.01, "restoration_weight": 1.0}
+    exact, half = (train(make(spatial_dims, precision=precision, **options)) for precision in ("fp32", "bf16"))
+    assert all(tensor.isfinite().all() for tensor in half["states"]["network"].values())
+    assert not torch.equal(half["figures"]["loss"], exact["figures"]["loss"])  # it was half precision
+    for name in exact["figures"].keys() - {"contrastive_accuracy"}:  # of four images
+        torch.testing.assert_close(half["figures"][name], exact["figures"][name], rtol=0.05, atol=0.04, msg=name)
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     return in_two_processes(tmp_path_factory.mktemp("two"), RUNS)

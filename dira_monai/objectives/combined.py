@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..monitors import COLLAPSED, collapse
 from .base import Objective
 
 
@@ -16,7 +17,7 @@ class CombinedObjective(Objective):
 
     A figure of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
     the weight. Of a class that occurs again, the second is ``moco2``. Each objective encodes further views by itself.
-    The decoder sees the finer maps only if all objectives want that.
+    The decoder sees the finer maps only if all objectives want that. Each is judged by the collapse of its own queries.
 
     Attributes:
         objectives: at least one; the first one's embeddings are the ones that validation compares.
@@ -50,6 +51,7 @@ class CombinedObjective(Objective):
             for name in getattr(objective, "resized_on_load", ())
         )
         self.keys: list[list[Tensor]] = [[] for _ in objectives]  # of each, since the last optimizer step
+        self.queries: list[Tensor | None] = [None] * len(objectives)  # of each, of the last batch of training
 
     @property
     def parts(self) -> list[Objective]:
@@ -63,7 +65,7 @@ class CombinedObjective(Objective):
         features: list[Tensor],
         maps: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted sum of the losses of a batch; in training the keys of all are kept for ``update``.
+        """Weighted sum of the losses of a batch; in training keys are kept for ``update``, queries for ``ailment``.
 
         Args:
             network: see ``Objective``, as everything else.
@@ -83,9 +85,15 @@ class CombinedObjective(Objective):
             total = total + self.weights[i] * own["loss"]
             told |= {f"{name}_{figure}": own[figure].detach() for figure in ("loss", *objective.figures)}
             told |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
-            if self.training and "key" in own:
-                self.keys[i].append(own["key"].detach())
+            if self.training:
+                self._keep(i, own)
         return told | {"loss": total}
+
+    def _keep(self, i: int, told: Mapping[str, Tensor]) -> None:
+        """Keys and queries of an objective, by its place."""
+        self.queries[i] = told["query"].detach() if "query" in told else None
+        if "key" in told:
+            self.keys[i].append(told["key"].detach())
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the first objective that has a following branch; 0 where there is none."""
@@ -99,17 +107,30 @@ class CombinedObjective(Objective):
             keys.clear()
 
     def ailment(self, figures: Mapping[str, float]) -> str | None:
-        """The sentences of all objectives in one; ``collapse`` is of the first one's embeddings.
+        """The sentences of all objectives in one.
+
+        Each is told the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
+        and it finds nothing, that is said in its place.
 
         Args:
-            figures: means over an epoch.
+            figures: means over an epoch; its ``collapse``, which is of the first one's queries, is not needed.
         """
         sentences = []
-        for i, (name, objective) in enumerate(zip(self.names, self.parts, strict=True)):
+        for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):
             own = {f: figures[f"{name}_{f}"] for f in objective.figures if f"{name}_{f}" in figures}
-            own |= {"collapse": figures["collapse"] if i == 0 and "collapse" in figures else float("nan")}
-            sentences.append(objective.ailment(own))
+            own["collapse"] = float("nan") if query is None else collapse(query)
+            sentences.append(objective.ailment(own) or _one_way(name, own["collapse"]))
         return "; ".join(sentence for sentence in sentences if sentence) or None
+
+
+def _one_way(name: str, share: float) -> str | None:
+    """What is said of an objective whose own sentence does not tell that its embeddings are collapsed."""
+    if share > COLLAPSED:
+        return (
+            f"the embeddings of {name} all point one way (collapse {share:.3f} of 1): they tell nothing apart; try "
+            "pooled_norm True or a lower learning_rate"
+        )
+    return None
 
 
 def _names(objectives: Sequence[Objective]) -> list[str]:

@@ -107,9 +107,9 @@ class GraVIS(Objective):
         Args:
             figures: ``deviation``, mean over an epoch.
         """
-        if figures["deviation"] >= COLLAPSED:
-            return None
-        return (
-            f"the embeddings of all views have collapsed to one direction (deviation {figures['deviation']:.3f}, "
-            "healthy is near 1), so no ranking is learned; try pooled_norm True or a lower learning_rate"
-        )
+        if figures["deviation"] < COLLAPSED:
+            return (
+                f"the embeddings of all views have collapsed to one direction (deviation {figures['deviation']:.3f}, "
+                "healthy is near 1), so no ranking is learned; try pooled_norm True or a lower learning_rate"
+            )
+        return None

@@ -85,9 +85,10 @@ class SimCLR(Objective):
         Args:
             figures: ``accuracy`` and ``chance``, means over an epoch.
         """
-        if figures["accuracy"] > min(AT_CHANCE * figures["chance"], 0.99):
-            return None
-        return (
-            f"SimCLR's views find their partner no more often than by guessing (accuracy {figures['accuracy']:.3f}, "
-            f"chance {figures['chance']:.3f}); try pooled_norm True, a lower learning_rate or a larger batch_size"
-        )
+        if figures["accuracy"] <= min(AT_CHANCE * figures["chance"], 0.99):
+            return (
+                "SimCLR's views find their partner no more often than by guessing (accuracy "
+                f"{figures['accuracy']:.3f}, chance {figures['chance']:.3f}); try pooled_norm True, a lower "
+                "learning_rate or a larger batch_size"
+            )
+        return None

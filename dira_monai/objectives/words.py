@@ -72,10 +72,11 @@ class VisualWords(Objective):
         Args:
             figures: ``accuracy`` and ``collapse``, means over an epoch.
         """
-        if figures["accuracy"] >= AT_CHANCE / (AT_CHANCE + self.classes - 1):
-            return None
         alike = ", and all cubes get the same answer" if figures.get("collapse", 0.0) > COLLAPSED else ""
-        return (
-            f"the {self.classes} visual words are recognized no better than by guessing (accuracy "
-            f"{figures['accuracy']:.4f}{alike}); try pooled_norm True or a lower learning_rate, and look at words.png"
-        )
+        if figures["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):
+            return (
+                f"the {self.classes} visual words are recognized no better than by guessing (accuracy "
+                f"{figures['accuracy']:.4f}{alike}); try pooled_norm True or a lower learning_rate, and look "
+                "at words.png"
+            )
+        return None
