@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 from monai.transforms import Compose
 from torch import Tensor, nn
 
@@ -68,15 +68,29 @@ def read_classifier(
 
 
 def replace_values(parser: ConfigParser, values: Mapping[str, Any], config: str | Path) -> None:
-    """Replace values of a configuration by their ids; ``bundle_root`` and ``device`` may be new.
+    """Replace values of a configuration by their ids.
+
+    New ids may be ``bundle_root``, ``device`` and arguments of something with a ``_target_``, which judges them itself.
+
+    Args:
+        parser: with the configuration.
+        values: by their ids, such as ``network_def#features``.
+        config: its file, for errors.
 
     Raises:
         InputError: if the configuration has no such id.
     """
     for name, value in values.items():
-        if name not in parser and name not in ("bundle_root", "device"):
+        if name not in parser and name not in ("bundle_root", "device") and not _is_argument(parser, name):
             raise InputError(f"{config} has no value {name!r} to replace by {value!r}.")
         parser[name] = value
+
+
+def _is_argument(parser: ConfigParser, name: str) -> bool:
+    """Whether the id belongs to something that is instantiated."""
+    parent, _ = ReferenceResolver.split_id(name, last=True)
+    found = parser.get(parent) if parent else None
+    return isinstance(found, dict) and "_target_" in found
 
 
 def build_value(parser: ConfigParser, name: str, config: str | Path, purpose: str = "localization") -> Any:

@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .classifier import find_cause
+from .classifier import find_cause, replace_values
 from .data import check_intensity_range
 from .datalist import load_datalist
 from .errors import InputError
@@ -41,6 +41,7 @@ class Setup(NamedTuple):
     settings: WordSettings
     images: dict[str, Any]  # by the names of ``IMAGES``
     dtype: str  # of the stored cubes
+    name: str  # of the configuration, for errors
 
     @property
     def patch_size(self) -> list[int]:
@@ -54,8 +55,12 @@ class Setup(NamedTuple):
 
     @property
     def network(self) -> nn.Module:
-        """The network that is going to be trained, with random weights."""
-        return self.parser.get_parsed_content("network_def")
+        """The network that is going to be trained, with random weights.
+
+        Raises:
+            InputError: if it cannot be built.
+        """
+        return _build(self.parser, "network_def", self.name)
 
     def load(self, patient: Patient) -> Tensor:
         """The prepared image, in [0, 1], (C, *spatial).
@@ -87,16 +92,13 @@ def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] 
         parser.read_config(files)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} cannot be read as configuration ({error}).") from error
-    for key, value in (overrides or {}).items():
-        if key not in parser:
-            raise InputError(f"{name} has no value {key!r} to replace by {value!r}.")
-        parser[key] = value
+    replace_values(parser, overrides or {}, name)
     settings = _build(parser, "words", name)
     if not isinstance(settings, WordSettings):
         raise InputError(f"words of {name} must be a WordSettings, got {settings!r}.")
     images = {key: _build(parser, key, name) for key in IMAGES}
     preprocessing = _build(parser, "train#preprocessing", name)
-    return Setup(parser, preprocessing, settings, images, str(_build(parser, "cache_dtype", name)))
+    return Setup(parser, preprocessing, settings, images, str(_build(parser, "cache_dtype", name)), str(name))
 
 
 def _build(parser: ConfigParser, key: str, name: str | Path) -> Any:

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet
 from scan_files import write_image, write_nifti
 from scipy.optimize import minimize
 
 from dira_monai.backbones import encode
+from dira_monai.classifier import build_value, replace_values
 from dira_monai.errors import InputError
 from dira_monai.frozen import (
     PENALTIES,
@@ -29,7 +31,7 @@ from dira_monai.probe import describe_probe, judge, judge_subsets, label_matrix,
 ROOT = Path(__file__).parents[1]
 CONFIGS = {d: str(ROOT / "bundles" / f"dira_pretrain_{d}d" / "configs" / "train.json") for d in (2, 3)}
 SMALL = {  # overrides that make the network tiny
-    2: {"patch_size": [64, 64], "network_def#backbone": "resnet10"},
+    2: {"patch_size": [64, 64], "network_def#backbone": "resnet10", "network_def#decoder_channels": [16, 8, 8, 4, 2]},
     3: {"patch_size": [32, 32, 16], "network_def#features": [4, 4, 8, 16, 32, 4]},
 }
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -199,8 +201,6 @@ def make_folder(root, spatial_dims, count=10):
 
 def save_network(path, spatial_dims, seed):
     """Random weights of the network that a configuration with the overrides builds from this seed."""
-    from monai.bundle import ConfigParser
-
     parser = ConfigParser()
     parser.read_config(CONFIGS[spatial_dims])
     for name, value in SMALL[spatial_dims].items():
@@ -287,6 +287,21 @@ def test_the_report_is_a_table_of_means_and_deviations():
     assert rows[3].split() == ["mean", *("0.900", "0.600", "±", "0.141") * 2]
     alone = describe_probe({"classes": ["a"], "encoders": {"weights": encoders["weights"]}}).splitlines()
     assert alone[0].split() == ["AUC", "k-NN", "linear"]
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "name", "value", "tensor", "shape"),
+    [
+        (2, "network_def#decoder_channels", [16, 8, 8, 4, 2], "segmentation_head.0.weight", (1, 2, 3, 3)),
+        (3, "network_def::norm", "batch", "down_1.convs.conv_0.adn.N.running_mean", (4,)),
+    ],
+)
+def test_an_override_may_be_a_new_argument_of_the_network(spatial_dims, name, value, tensor, shape):
+    parser = ConfigParser()
+    parser.read_config(CONFIGS[spatial_dims])
+    assert name not in parser
+    replace_values(parser, SMALL[spatial_dims] | {name: value}, "train.json")
+    assert build_value(parser, "network_def", "train.json").state_dict()[tensor].shape == shape
 
 
 def changed_list(folder, name, change):
