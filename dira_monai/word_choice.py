@@ -13,6 +13,7 @@ from .draws import Draws, sample_seeds
 from .errors import InputError
 
 COUNTS = {"classes": 2, "neighbors": 1, "validation_neighbors": 1, "trials": 1, "scales": 0}  # the least of each
+ROUNDING = 1e-6  # voxels, that a distance of centers in shares of the extent may be wrong by
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def _choose(
     centers = (starts + size / 2).double() / extent
     airy = near = 0
     for trial, (start, center) in enumerate(zip(starts.tolist(), centers, strict=True), 1):
-        distances = [((center - torch.tensor(w.center).double()) * extent).abs().max() for w in earlier]
-        if min(distances, default=math.inf) <= settings.min_distance:
+        distances = [((center - torch.tensor(w.center, dtype=torch.float64)) * extent).abs().max() for w in earlier]
+        if min(distances, default=math.inf) <= settings.min_distance + ROUNDING:
             near += 1
             continue
         cube = volume[(slice(None), *(slice(s, s + n) for s, n in zip(start, patch_size, strict=True)))]

@@ -1,8 +1,12 @@
 """Visual words: what is found, what is stored, and a bundle that trains on it."""
 
 import csv
+import io
 import json
+import math
 import pickle
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import monai.bundle
@@ -11,16 +15,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet
 from PIL import Image
-from running import command_of, execute
+from running import command_of, execute, load
 from torch.utils.data import DataLoader
 
 from dira_monai import word_features
+from dira_monai.__main__ import main
 from dira_monai.backbones import encode
 from dira_monai.data import SeededSampler
 from dira_monai.draws import Draws
 from dira_monai.errors import InputError
+from dira_monai.panel import GAP, TITLE
 from dira_monai.phantom import chest_ct, chest_xray
 from dira_monai.visual_words import visual_words
 from dira_monai.word_choice import WordSettings, choose_words
@@ -238,11 +245,32 @@ def test_air_is_rejected(spatial_dims, share):
 
 @every_rank
 def test_places_fill_the_room_to_its_ends(spatial_dims):
-    settings = WordSettings(classes=60, margin=0.2, min_distance=0)
+    settings = WordSettings(classes=40, margin=0.2, min_distance=0)
     words = choose_words(lambda _: flat(1, spatial_dims), ["a"], settings, [30] * spatial_dims, seed=0)
     starts = np.array([[c * 60 - 15 for c in word.center] for word in words]).round()
     assert (starts.min(0) == 12).all()  # 0.2 of 60
     assert (starts.max(0) == 18).all()  # 0.8 of 60 less 30
+
+
+def chosen_starts(spatial_dims, *, seed=0, **settings):
+    """Where the cubes of words begin along the first axis, and how often each was drawn; there are eight places."""
+    chosen = WordSettings(margin=0, **settings)
+    patch = [53] + [60] * (spatial_dims - 1)
+    words = choose_words(lambda _: flat(1, spatial_dims), list("abcdefgh"), chosen, patch, seed)
+    return [round(word.center[0] * 60 - 53 / 2) for word in words], [word.trials for word in words]
+
+
+@every_rank
+def test_a_place_too_near_wastes_no_later_trial(spatial_dims):
+    starts, trials = chosen_starts(spatial_dims, classes=8, min_distance=0)
+    assert sorted(starts) == list(range(8))
+    assert sum(count > 1 for count in trials) > 1  # places of several patients were refused
+
+
+def test_a_place_at_just_the_least_distance_is_refused():
+    for seed in range(8):
+        first, second, third = sorted(chosen_starts(2, seed=seed, classes=3, min_distance=1)[0])
+        assert min(second - first, third - second) > 1
 
 
 def test_references_are_used_again_only_when_all_were_used():
@@ -424,6 +452,39 @@ def test_the_picture_has_a_row_a_word_and_a_column_a_patient(found):
     assert spread(2, 4) == [0, 1]
 
 
+def tile_of(cube):
+    """A cube as radiologists look at it: axial beside coronal above sagittal, each through the middle."""
+    if cube.ndim == 2:
+        return cube.T
+    x, y, z = (n // 2 for n in cube.shape)
+    axial, coronal, sagittal = (part.T[::-1, ::-1] for part in (cube[:, :, z], cube[:, y], cube[x]))
+    return np.hstack([axial, np.vstack([coronal, sagittal])])
+
+
+def test_the_tiles_of_the_picture_are_the_cubes_of_the_files(found):
+    _, words, folder = found
+    with Image.open(folder / "words.png") as file:
+        written = file.copy()
+    few = draw_words(folder, rows=2, training=3, validation=1, width=16)
+    every = {"training": range(4), "validation": range(2)}
+    for picture, numbers, ranks in (
+        (written, range(5), every),
+        (few, [0, 4], {"training": [0, 2, 3], "validation": [0]}),
+    ):
+        pixels = np.asarray(picture)
+        for row, number in enumerate(numbers):
+            columns = [(split, words["words"][number][split][rank]) for split in ranks for rank in ranks[split]]
+            width = (picture.width - GAP) // len(columns) - GAP
+            for column, (split, patient) in enumerate(columns):
+                index = [place[:3] for place in words[split]["rows"]].index([patient, number, 0])
+                tile = tile_of(np.load(folder / f"{split}.npy", mmap_mode="r")[index, 0].astype(float))
+                zoom = width // tile.shape[1]
+                tile = tile.repeat(zoom, axis=0).repeat(zoom, axis=1) * 255
+                left, top = GAP + column * (width + GAP), 2 * TITLE + row * (len(tile) + 2 * TITLE + GAP)
+                found_tile = pixels[top : top + len(tile), left : left + width]
+                np.testing.assert_allclose(found_tile, tile, atol=0.51)
+
+
 def test_a_search_that_fails_keeps_what_was_there(lists, tmp_path, monkeypatch):
     search(lists, 2, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -445,6 +506,12 @@ def test_a_search_that_fails_keeps_what_was_there(lists, tmp_path, monkeypatch):
         ({"weights": "/nowhere.pt"}, "/nowhere.pt"),
         ({"device": "nothing"}, "device nothing cannot be used"),
         ({"overrides": {"wrods": 1}}, r"has no value 'wrods' to replace by 1"),
+        ({"overrides": {"train#width": 1}}, r"has no value 'train#width' to replace by 1"),
+        ({"overrides": {"words#clases": 9}}, "words of .* cannot be built .*unexpected keyword argument 'clases'"),
+        (
+            {"overrides": {"network_def#width": 1}, "weights": "any.pt"},
+            "network_def of .* cannot be built .*unexpected keyword argument 'width'",
+        ),
         ({"overrides": {"words": 1}}, "must be a WordSettings, got 1"),
         ({"overrides": {"words#classes": 0}}, "cannot be built .classes must be a whole number"),
         ({"overrides": {"words#feature_size": [8, 8]}}, r"compared at feature_size \[8, 8\]: patch_size"),
@@ -478,50 +545,156 @@ def test_a_bundle_without_the_files_is_one_sentence(tmp_path):
 
 
 @every_rank
-def test_phantoms_become_words_and_a_bundle_trains_on_them(spatial_dims, command, tmp_path):
-    """Everything from the command line; the phantoms are drawn, no patients."""
-    images = tmp_path / "images"
+def test_the_preset_has_the_documented_values(spatial_dims):
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES[spatial_dims] / f"configs/{name}.json") for name in ("train", "transvw")])
+    parser["parameters"] = "$[torch.zeros(1, requires_grad=True)]"
+    value = parser.get_parsed_content
+    weights = tuple(value(f"{name}_weight") for name in ("contrastive", "restoration", "adversarial"))
+    assert weights == (1, 100, 1)
+    optimizer = value("optimizer")
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["lr"] == 1e-3
+    assert value("patch_size") == value("region_size") == {2: [128, 128], 3: [64, 64, 32]}[spatial_dims]
+    assert value("image_size") == {2: 448, 3: None}[spatial_dims]
+    assert (value("views_per_image"), value("photometric"), value("flip_axes"), value("val_samples")) == (
+        1,
+        [],
+        [],
+        None,
+    )
+    assert value("stage_epochs") == [value("max_epochs") // 4, value("max_epochs") // 4, value("max_epochs") // 2]
+    assert parser["distortions"] == json.loads((BUNDLES[3] / "configs/train.json").read_text())["distortions"]
+    place = {2: {"margin": 0.1, "air_level": 0.03}, 3: {"margin": [0.195, 0.195, 0.12], "air_level": 0.425}}
+    assert value("words").as_dict() == {
+        "classes": 44,
+        "neighbors": 200,
+        "validation_neighbors": 30,
+        "max_air": 0.15,
+        "min_distance": 5,
+        "trials": 200,
+        "scales": 2,
+        "scale_range": [0.78, 1.25],
+        "shift": 0.156,
+        "feature_size": [2 * n for n in value("patch_size")],
+        **place[spatial_dims],
+    }
+
+
+SMALL_PATCH = {2: [32, 32], 3: [32, 32, 16]}
+TINY = {2: {"network_def#backbone": "resnet10"}, 3: {"network_def#features": [4, 4, 8, 8, 8, 4]}}
+
+
+def words_command(spatial_dims, folder):
+    """The command line that finds words in the phantoms of a folder."""
+    small = {"patch_size": SMALL_PATCH[spatial_dims], "words#margin": 0.05, "words#air_level": 0.03}
+    small |= {"words#feature_size": [32] * spatial_dims} | ({"image_size": 64} if spatial_dims == 2 else {})
+    paths = ("--datalist", f"{folder}/list.json", "--output", f"{folder}/words")
+    return ["visual-words", str(BUNDLES[spatial_dims]), *paths, "--overrides", repr(small)]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def phantoms(request, tmp_path_factory):
+    """Words that the command line found in phantoms, no patients: number of axes, folder, and what was said."""
+    folder = tmp_path_factory.mktemp(f"phantoms{request.param}")
+    images = folder / "images"
     images.mkdir()
     for number in range(6):
-        if spatial_dims == 2:
+        if request.param == 2:
             Image.fromarray(chest_xray(number, size=64).image).save(images / f"case{number}.png")
         else:
             volume = chest_ct(number, shape=(56, 48, 40), spacing=6)
             nib.save(nib.Nifti1Image(volume.image, volume.affine), images / f"case{number}.nii.gz")
-    assert command("datalist", str(images), "--output", "list.json", "--validation_fraction", "0.34")[0] == 0
-    small = {"patch_size": [32, 32, 16][:spatial_dims], "words#margin": 0.05, "words#air_level": 0.03}
-    small |= {"words#feature_size": [32] * spatial_dims} | ({"image_size": 64} if spatial_dims == 2 else {})
-    words = ["visual-words", str(BUNDLES[spatial_dims]), "--datalist", "list.json", "--output", "words"]
     counts = {"classes": 5, "neighbors": 3, "validation_neighbors": 9, "steps": 3, "batch_size": 2}
     flags = [part for name, value in counts.items() for part in (f"--{name}", str(value))]
-    status, said, errors = command(*words, *flags, "--overrides", repr(small))
-    assert (status, errors) == (0, errors), errors
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
+        for words in (
+            ["datalist", str(images), "--output", f"{folder}/list.json", "--validation_fraction", "0.34"],
+            [*words_command(request.param, folder), *flags],
+        ):
+            patch.setattr(sys, "argv", ["dira_monai", *words])
+            main()
+    return request.param, folder, said.getvalue()
+
+
+def options_on(phantoms, folder):
+    """Options of a run of two steps an epoch on the words of the phantoms."""
+    spatial_dims, words, _ = phantoms
+    options = {"patch_size": SMALL_PATCH[spatial_dims], "words_dir": str(words / "words"), "discriminator_channels": 4}
+    options |= {"output_dir": str(folder / "out"), "ckpt_dir": str(folder / "models")}
+    return options | {"epoch_length": 2, "batch_size": 4}
+
+
+def run_here(spatial_dims, names, options):
+    """What the command of a user calls, without the seconds of another process."""
+    monai.bundle.run(
+        config_file=[str(BUNDLES[spatial_dims] / f"configs/{name}.json") for name in names],
+        **options,
+    )
+
+
+def read_figures(folder):
+    """The rows of metrics.csv, numbers where there are any."""
+    with open(folder / "out/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value if name == "stage" else float(value) for name, value in row.items() if value} for row in rows]
+
+
+def test_phantoms_become_words_and_a_bundle_trains_on_them(phantoms, command, tmp_path):
+    """Everything from the command line."""
+    spatial_dims, folder, said = phantoms
     assert "5 words, 45 training and 10 validation cubes" in said
     assert "validation_neighbors is 9, but there are 2 validation patients" in said
     assert "5 words of 4 patients: 1 reuse a reference" in said
     assert "the mean image has" in said
-    tiny = {2: {"network_def#backbone": "resnet10"}, 3: {"network_def#features": [4, 4, 8, 8, 8, 4]}}[spatial_dims]
-    options = tiny | {"patch_size": small["patch_size"], "words_dir": str(tmp_path / "words")}
-    options |= {"output_dir": str(tmp_path / "out"), "ckpt_dir": str(tmp_path / "models"), "epoch_length": 2}
-    options |= {"batch_size": 4, "max_epochs": 2, "stage_epochs": [0, 1, 1], "discriminator_channels": 4}
+    options = TINY[spatial_dims] | options_on(phantoms, tmp_path) | {"max_epochs": 2, "stage_epochs": [0, 1, 1]}
     if spatial_dims == 2:
         result = execute(command_of(BUNDLES[2], ["train", "transvw"], options))
         assert result.returncode == 0, result.stderr
-    else:  # what that command calls, without the seconds of another process
-        configs = [str(BUNDLES[3] / f"configs/{name}.json") for name in ("train", "transvw")]
-        monai.bundle.run(config_file=configs, **options)
-    with open(tmp_path / "out/metrics.csv") as file:
-        rows = list(csv.DictReader(file))
+    else:
+        run_here(3, ["train", "transvw"], options)
+    rows = read_figures(tmp_path)
     assert [row["stage"] for row in rows] == ["dir", "dira"]
-    for row in rows:
-        figures = {name: float(value) for name, value in row.items() if name not in ("stage", "") and value}
-        assert 0 <= figures["val_contrastive_accuracy"] <= 1
-        assert 0 <= figures["contrastive_accuracy"] <= 1
-        assert 0 <= figures["val_collapse"] <= 1
+    for figures in rows:
+        for name in ("val_contrastive_accuracy", "contrastive_accuracy", "val_collapse"):
+            assert 0 <= figures[name] <= 1
         total = figures["val_contrastive"] + 100 * figures["val_mse"]
         assert figures["val_loss"] == pytest.approx(total, rel=1e-4)
     assert (tmp_path / "out/panel.png").exists()
-    status, _, errors = command(*words, "--classes", "0")
+    words = words_command(spatial_dims, folder)
+    status = command(*words, "--classes", "0")[0]
     assert status.startswith("error: words of ")
     assert "classes must be a whole number of at least 2, got 0" in status
-    assert command(*words, "--overrides", "3")[0].startswith("error: overrides must be an object")
+    assert command(*words[:-2], "--overrides", "3")[0].startswith("error: overrides must be an object")
+
+
+GENESIS = {
+    "_target_": "dira_monai.GenesisUNet",
+    "spatial_dims": "@spatial_dims",
+    "in_channels": "@in_channels",
+    "features": [4, 4, 8, 8],
+}
+
+
+@pytest.mark.parametrize("name", ["stepwise", "masked_dira", "genesis_unet"])
+def test_words_train_with_further_overlays_and_in_the_authors_network(phantoms, name, tmp_path):
+    spatial_dims = phantoms[0]
+    network = {"network_def": GENESIS, "pooled_norm": False} if name == "genesis_unet" else TINY[spatial_dims]
+    options = network | options_on(phantoms, tmp_path) | {"max_epochs": 1, "stage_epochs": "$None"}
+    run_here(spatial_dims, ["train", "transvw", *([] if name == "genesis_unet" else [name])], options)
+    (figures,) = read_figures(tmp_path)
+    assert figures.pop("stage") == "dira"
+    assert all(math.isfinite(value) for value in figures.values())
+    assert {"contrastive", "contrastive_accuracy", "restoration", "adversarial", "discriminator"} <= set(figures)
+    assert ("gradient_penalty" in figures) == (name == "stepwise")
+    weight = 10 if (name, spatial_dims) == ("masked_dira", 2) else 100
+    error = figures["val_mae" if name == "stepwise" else "val_mse"]
+    assert figures["val_loss"] == pytest.approx(figures["val_contrastive"] + weight * error, rel=1e-4)
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES[spatial_dims] / "configs/train.json"))
+    parser.update(network)
+    plain = parser.get_parsed_content("network_def")
+    plain.load_state_dict(load(tmp_path / "models/model.pt"))
+    optimizer = load(tmp_path / "models/checkpoint.pt")["optimizer"]
+    steps = [int(state["step"]) for state in optimizer["state"].values()]
+    assert steps == [2] * (len(list(plain.parameters())) + 4)  # all weights, those of the head too, in both steps

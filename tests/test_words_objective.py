@@ -3,13 +3,20 @@
 import math
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from ignite.engine import Events
+from ignite.metrics import Loss
+from monai.handlers import ValidationHandler
 from monai.networks.nets import BasicUNet, PatchDiscriminator
+from running import load
+from test_trainer import assert_same, differs, record, states
 from torch.utils.data import DataLoader, Dataset
 
 from dira_monai.backbones import encode
+from dira_monai.checkpoint import Checkpoint
 from dira_monai.data import SeededSampler
 from dira_monai.distortions import InPainting
 from dira_monai.distributed import synchronize_batch_norm, world_size
@@ -18,7 +25,9 @@ from dira_monai.evaluator import DiRAEvaluator
 from dira_monai.genesis import GenesisUNet
 from dira_monai.objectives import VisualWords
 from dira_monai.trainer import DiRATrainer, trainable
+from dira_monai.training import PRECISIONS
 from dira_monai.views import Views
+from dira_monai.word_data import KIND, WordDataset, write_words
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -57,15 +66,27 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, 0.1)
 
 
+def adam(parameters):
+    return torch.optim.Adam(parameters, 0.02)
+
+
 def make_trainer(
-    spatial_dims, *, batch_size=6, epochs=1, epoch_length=4, prepare=lambda module: module, optimizer=sgd, **options
+    spatial_dims,
+    *,
+    data=None,
+    batch_size=6,
+    epochs=1,
+    epoch_length=4,
+    prepare=lambda module: module,
+    optimizer=sgd,
+    **options,
 ):
-    """A trainer of all three losses."""
+    """A trainer of all three losses, on ``Stripes`` unless told otherwise."""
     torch.manual_seed(0)
     network = prepare(genesis_unet(spatial_dims))
     objective = prepare(VisualWords(network, CLASSES, 16, pooled_norm=True))
     discriminator = PatchDiscriminator(spatial_dims, 4, 1, num_layers_d=1, kernel_size=3, norm="INSTANCE")
-    data = Stripes(spatial_dims)
+    data = Stripes(spatial_dims) if data is None else data
     sampler = SeededSampler(data, batch_size, epoch_length=epoch_length)
     return DiRATrainer(
         device=CPU,
@@ -79,6 +100,17 @@ def make_trainer(
         loss_function=torch.nn.MSELoss(),
         train_data_loader=DataLoader(data, batch_size, sampler=sampler),
         **{"restoration_weight": 1.0, "adversarial_weight": 0.1} | options,
+    )
+
+
+def make_evaluator(trainer, data, **options):
+    return DiRAEvaluator(
+        device=CPU,
+        val_data_loader=DataLoader(data, 5, sampler=SeededSampler(data, 5, shuffle=False)),
+        network=trainer.network,
+        objective=trainer.objective,
+        views=trainer.views,
+        **options,
     )
 
 
@@ -145,23 +177,14 @@ def test_ailment_is_an_accuracy_of_guesses():
 @every_rank
 def test_a_training_learns_the_words(spatial_dims):
     alone = {"restoration_weight": 0.0, "adversarial_weight": 0.0}
-    trainer = make_trainer(spatial_dims, epochs=8, optimizer=lambda own: torch.optim.Adam(own, 0.02), **alone)
-    outputs = []
-    trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: outputs.append(dict(engine.state.output)))
+    trainer = make_trainer(spatial_dims, epochs=8, optimizer=adam, **alone)
+    outputs = record(trainer)
     trainer.run()
     losses = [output["contrastive"].item() for output in outputs]
     assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
     assert sum(output["contrastive_accuracy"] for output in outputs[-4:]) > 4 * 0.8
     assert not outputs[-1]["query"].requires_grad
-    evaluator = DiRAEvaluator(
-        device=CPU,
-        val_data_loader=DataLoader(
-            Stripes(spatial_dims), 5, sampler=SeededSampler(Stripes(spatial_dims), 5, shuffle=False)
-        ),
-        network=trainer.network,
-        objective=trainer.objective,
-        views=trainer.views,
-    )
+    evaluator = make_evaluator(trainer, Stripes(spatial_dims))
     before = {name: tensor.clone() for name, tensor in trainer.objective.state_dict().items()}
     evaluator.run()
     assert evaluator.state.output["contrastive"].isfinite()
@@ -181,6 +204,59 @@ def test_a_checkpoint_holds_the_head():
     features = encode(trainer.network, images)
     losses = [made.objective(made.network, {"word": words}, features)["loss"] for made in (trainer, other)]
     assert torch.equal(*losses)
+
+
+def write_stripes(folder, spatial_dims):
+    """``Stripes`` as files of the command visual-words."""
+    splits = {}
+    for split, count in (("training", 12), ("validation", 5)):
+        stripes = Stripes(spatial_dims, count)
+        np.save(folder / f"{split}.npy", stripes.images.numpy())
+        splits[split] = {"rows": [[0, word, 0, *[0] * spatial_dims, *[16] * spatial_dims] for word in stripes.words]}
+    write_words({"kind": KIND, "words": [{}] * CLASSES, **splits}, folder)
+
+
+@every_rank
+def test_a_killed_run_on_words_ends_as_an_unbroken_one(tmp_path, spatial_dims):
+    write_stripes(tmp_path, spatial_dims)
+
+    def kill(_):
+        raise RuntimeError("killed")
+
+    def run(folder, killed_in=None, **options):
+        data = {split: WordDataset(tmp_path, split) for split in ("training", "validation")}
+        trainer = make_trainer(spatial_dims, data=data["training"], epochs=2, epoch_length=3, optimizer=adam)
+        loss = Loss(lambda loss, _: loss, output_transform=lambda o: (o["contrastive"], o["label"]))
+        evaluator = make_evaluator(trainer, data["validation"], key_val_metric={"val_contrastive": loss})
+        for handler in (ValidationHandler(1, evaluator), Checkpoint(tmp_path / folder, evaluator, **options)):
+            handler.attach(trainer)
+        if killed_in:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=killed_in), kill)
+        trainer.run()
+        files = {name: load(tmp_path / folder / name) for name in ("model.pt", "objective.pt", "model_last.pt")}
+        return states(trainer), dict(evaluator.state.metrics), files
+
+    whole = run("whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        run("broken", killed_in=5)  # the second of three steps of the last epoch
+    assert_same(run("broken", resume=True), whole)
+
+
+def test_a_step_in_bf16_is_finite_and_near_that_in_fp32():
+    found = {}
+    for name in ("fp32", "bf16"):
+        trainer = make_trainer(2, epoch_length=1, precision=name)
+        logits = []
+        trainer.objective.head[-1].register_forward_hook(lambda *args, logits=logits: logits.append(args[-1]))
+        outputs, before = record(trainer), states(trainer)
+        trainer.run()
+        after = states(trainer)
+        for part in ("network", "objective", "discriminator"):
+            assert differs(before[part], after[part])
+            assert all(tensor.isfinite().all() for tensor in after[part].values())
+        assert [values.dtype for values in logits] == [PRECISIONS[name]]
+        found[name] = [float(outputs[0][loss]) for loss in ("loss", *DiRATrainer.losses)]
+    torch.testing.assert_close(found["fp32"], found["bf16"], rtol=0.02, atol=0.01)
 
 
 def train(batch_size):
