@@ -11,7 +11,7 @@ from monai.transforms import EnsureChannelFirst, LoadImage
 from PIL import Image
 from running import execute
 from scipy import ndimage
-from test_bundles import BUNDLES, OWN, SMALL, command
+from test_bundles import BUNDLES, OWN, SMALL, command, parsed
 
 from dira_monai.color import ColorJitter, Grayscale, Solarize, luma, rotate_hue
 from dira_monai.data import ToChannelsd
@@ -280,6 +280,38 @@ def test_color_files_arrive_as_red_green_and_blue(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), array.transpose(2, 1, 0))
     with pytest.raises(InputError, match=r"lesion0.png: has 3 channels where in_channels is 1"):
         ToChannelsd("image", 1)({"image": EnsureChannelFirst()(LoadImage(ScanReader)(str(folder / "lesion0.png")))})
+
+
+def skin_views(method, count=200, **options):
+    """What skin.json after a method makes of images of one color, patches of 35 pixels."""
+    parser = parsed(2, ["train", method, "skin"], patch_size=[35, 35], local_size=[20, 20], **options)
+    images = torch.tensor([0.8, 0.4, 0.3])[:, None, None].expand(count, 3, 40, 40)
+    return parser.get_parsed_content("views")(images, sample_seeds(0, 0, count))
+
+
+@pytest.mark.parametrize("method", ["barlow_twins", "byol", "simsiam", "pcrlv2"])
+def test_skin_gives_both_views_of_any_method_its_colors(method):
+    views = skin_views(method)
+    for images in (views["query"], views["key"]):
+        gray = (images.amax(1) - images.amin(1)).amax((1, 2)) < 1e-5
+        assert abs(gray.float().mean() - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 200)  # the others cannot become gray
+        assert images[~gray].std(0).mean() > 0.02
+
+
+@pytest.mark.parametrize("method", ["gravis", "pcrlv2"])
+def test_skin_cuts_three_holes_into_each_whole_view_and_none_into_small_ones(method):
+    views = skin_views(method, rotation_degrees=0)
+    for images in (views["query"], views["key"]):
+        cut = (images == 0).all(1).sum((1, 2))
+        assert cut.max() == 3 * 5**2  # a seventh of 35 pixels a side, where the holes do not meet
+        assert cut.min() >= 5**2
+    assert ("local" in views) == (method == "pcrlv2")
+    assert (views.get("local", torch.ones(1)) > 0).all()
+
+
+def test_skin_keeps_the_crop_of_the_method_before():
+    assert parsed(2, ["train", "pcrlv2", "skin"]).get_parsed_content("views#crop#steps#0#scale") == [0.3, 1.0]
+    assert parsed(2, ["train", "gravis", "skin"]).get_parsed_content("views#crop#steps#0#scale") == [0.2, 1.0]
 
 
 @pytest.fixture(scope="module")
