@@ -1,13 +1,11 @@
 import copy
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.optimizers import WarmupCosineSchedule
+from test_bundles import parsed
 from test_trainer import assert_same, basic_unet
 from torch import nn
 
@@ -232,24 +230,52 @@ def test_a_part_that_the_objective_lacks_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("method", "rate", "bias_rate", "decay"),
+    ("spatial_dims", "method", "batch_size", "rate", "bias_rate", "arguments"),
     [
-        ("barlow_twins", 0.2, 0.0048, 1e-6),
-        ("byol", 0.2, 0.2, 1.5e-6),
-        ("simclr", 0.3, 0.3, 1e-6),
-        ("simsiam", 0.05, None, 1e-4),
+        (2, "barlow_twins", 256, 0.2, 0.0048 / 0.024, {"weight_decay": 1e-6, "trust": 0.001}),
+        (2, "byol", 256, 0.2, 0.2, {"weight_decay": 1.5e-6, "trust": 0.001}),
+        (2, "simclr", 256, 0.3, 0.3, {"weight_decay": 1e-6, "trust": 0.001}),
+        (2, "simsiam", 256, 0.05, None, {"weight_decay": 1e-4}),
+        (2, "gravis", 16, 0.001, None, {}),
+        (2, "pcrlv2", 64, 0.01, None, {"weight_decay": 1e-4}),
+        (3, "pcrlv2", 32, 0.001, None, {"weight_decay": 1e-4}),
     ],
 )
-def test_the_2d_bundle_has_the_published_rates_at_their_batch_of_256(method, rate, bias_rate, decay):
-    folder = Path(__file__).parents[1] / "bundles/dira_pretrain_2d/configs"
-    train, overlay = (json.loads((folder / f"{name}.json").read_text()) for name in ("train", method))
-    parser = ConfigParser(train | overlay | {"batch_size": 256})
+def test_a_method_has_its_published_rates_at_their_batch(spatial_dims, method, batch_size, rate, bias_rate, arguments):
+    parser = parsed(spatial_dims, ["train", method], batch_size=batch_size)
     assert parser.get_parsed_content("learning_rate") == pytest.approx(rate)
-    assert parser.get_parsed_content("optimizer_arguments") == {"momentum": 0.9, "weight_decay": decay} | (
-        {} if bias_rate is None else {"trust": 0.001}
-    )
+    assert parser.get_parsed_content("optimizer_name") == ("LARS" if "trust" in arguments else "SGD")
+    assert parser.get_parsed_content("optimizer_arguments") == {"momentum": 0.9} | arguments
     if bias_rate is not None:
         assert parser.get_parsed_content("bias_learning_rate") == pytest.approx(bias_rate)
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "method", "warmup", "floor"),
+    [
+        (2, "barlow_twins", 10, 0.001),
+        (3, "barlow_twins", 10, 0.001),
+        (2, "byol", 10, 0),
+        (2, "simclr", 10, 0),
+        (2, "simsiam", 0, 0),
+        (3, "simsiam", 0, 0),
+        (2, "voco", 5, 0),
+        (3, "voco", 5, 0),
+    ],
+)
+def test_a_method_has_its_published_schedule(spatial_dims, method, warmup, floor):
+    network = {"_target_": "BasicUNet", "spatial_dims": spatial_dims, "features": [4] * 6}
+    parser = parsed(spatial_dims, ["train", method], network_def=network, iterations=2, max_epochs=15)
+    optimizer, schedule, objective = map(parser.get_parsed_content, ("optimizer", "lr_scheduler", "objective"))
+    fixed = {id(p) for p in objective.predictor.parameters()} if method == "simsiam" else set()
+    for step in range(31):
+        rate = expected_factor(step, 2 * warmup, 30, floor, 0.01)
+        expected = [1.0 if id(group["params"][0]) in fixed else rate for group in optimizer.param_groups]
+        factors = [lr / base for lr, base in zip(schedule.get_last_lr(), schedule.base_lrs, strict=True)]
+        assert factors == pytest.approx(expected, abs=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert (1.0 in factors) == (method == "simsiam")  # the rate of its predictor stays
 
 
 def test_optimizers_are_found_by_name():
