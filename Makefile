@@ -1,5 +1,5 @@
 # make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
-# make test: lint, types and tests (about 6 minutes on 2 cores)
+# make test: lint, types and tests (about 7 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
