@@ -10,7 +10,7 @@ from torch import Tensor
 from .backbones import encode
 from .grid_views import GridViews
 from .objectives import Objective
-from .trainer import decoded, named, restored
+from .trainer import completed, decoded, named, restored
 from .training import autocast
 from .views import Views
 
@@ -58,8 +58,7 @@ class DiRAEvaluator(SupervisedEvaluator):
             maps = decoded(self.network, self.objective, features)
             told = self.objective(self.network, views, features, maps)
             images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
-        if "mask" in views:
-            images = {name: torch.where(views["mask"], image, views["target"]) for name, image in images.items()}
+        images = {name: completed(image, views) for name, image in images.items()}
         self.state.output = images | named(self.objective, told)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)

@@ -31,6 +31,11 @@ def restored(network: nn.Module, maps: list[Tensor]) -> Tensor:
     return output_layer(network)(maps[-1]).float().sigmoid()
 
 
+def completed(images: Tensor, views: dict[str, Tensor]) -> Tensor:
+    """Images where a mask hides the target, and the target's own voxels elsewhere; without a mask the images."""
+    return torch.where(views["mask"], images, views["target"]) if "mask" in views else images
+
+
 def named(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an objective returned, under the names that outputs of trainer and evaluator have."""
     figures = {f"contrastive_{name}": told[name] for name in objective.figures if name in told}
@@ -215,8 +220,7 @@ class DiRATrainer(ResumableTrainer):
 
         The restoration loss says nothing of voxels that no mask hides, so the discriminator must not judge them either.
         """
-        if "mask" in views:
-            images = torch.where(views["mask"], images, views["target"])
+        images = completed(images, views)
         return torch.cat([images, views["query"]], dim=1) if self.conditional else images
 
     def _discriminator_step(
