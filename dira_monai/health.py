@@ -8,7 +8,7 @@ from ignite.engine import Events
 
 from .datalist import on_first_process
 from .errors import InputError
-from .monitors import COLLAPSED
+from .monitors import one_way
 from .objectives import Objective
 from .trainer import DiRATrainer
 
@@ -32,11 +32,8 @@ def find_ailments(figures: Mapping[str, float], objective: Objective) -> list[st
     own = {name: figures[f"contrastive_{name}"] for name in objective.figures if f"contrastive_{name}" in figures}
     own |= {"collapse": figures["collapse"]} if "collapse" in figures else {}
     told = [objective.ailment(own) if "contrastive" in figures else None]
-    if not any(told) and figures.get("collapse", 0.0) > COLLAPSED:
-        told.append(
-            f"the embeddings of all images point one way (collapse {figures['collapse']:.3f} of 1): they tell nothing "
-            "apart; try pooled_norm True or a lower learning_rate"
-        )
+    if not any(told):
+        told.append(one_way("the embeddings of all images", figures.get("collapse", 0.0)))
     if (deviation := figures.get("restored_deviation", 1.0)) < CONSTANT:
         told.append(
             f"the restored images are constant (their values deviate by {deviation:.4f}): nothing is restored; "

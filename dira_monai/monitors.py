@@ -43,6 +43,21 @@ def collapse(query: Tensor, key: Tensor | None = None) -> float:
     return float(1 - (rank - 1) / (size - 1))
 
 
+def one_way(embeddings: str, share: float) -> str | None:
+    """The sentence that some embeddings are collapsed, or None where their ``collapse`` is low or NaN.
+
+    Args:
+        embeddings: the sentence's subject, such as "the embeddings of all images".
+        share: their ``collapse``.
+    """
+    if share > COLLAPSED:
+        return (
+            f"{embeddings} point one way (collapse {share:.3f} of 1): they tell nothing apart; try pooled_norm True or "
+            "a lower learning_rate"
+        )
+    return None
+
+
 def psnr(mean_squared_error: float) -> float:
     """Peak signal-to-noise ratio of images in [0, 1], in dB.
 

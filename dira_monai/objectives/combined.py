@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..monitors import COLLAPSED, collapse
+from ..monitors import collapse, one_way
 from .base import Objective
 
 
@@ -119,18 +119,8 @@ class CombinedObjective(Objective):
         for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):
             own = {f: figures[f"{name}_{f}"] for f in objective.figures if f"{name}_{f}" in figures}
             own["collapse"] = float("nan") if query is None else collapse(query)
-            sentences.append(objective.ailment(own) or _one_way(name, own["collapse"]))
+            sentences.append(objective.ailment(own) or one_way(f"the embeddings of {name} all", own["collapse"]))
         return "; ".join(sentence for sentence in sentences if sentence) or None
-
-
-def _one_way(name: str, share: float) -> str | None:
-    """What is said of an objective whose own sentence does not tell that its embeddings are collapsed."""
-    if share > COLLAPSED:
-        return (
-            f"the embeddings of {name} all point one way (collapse {share:.3f} of 1): they tell nothing apart; try "
-            "pooled_norm True or a lower learning_rate"
-        )
-    return None
 
 
 def _names(objectives: Sequence[Objective]) -> list[str]:
