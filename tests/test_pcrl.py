@@ -78,13 +78,14 @@ def restored_by_hand(restorer, features, size):
 
 
 @pytest.mark.parametrize(("progress", "beta"), [(0.0, 1.0), (0.25, 0.5 + 0.5 * math.sqrt(0.5)), (0.5, 0.5), (1.0, 0.0)])
-def test_beta_falls_along_a_cosine_over_the_training(progress, beta):
+@pytest.mark.parametrize("weight", [1.0, 20.0])
+def test_beta_falls_along_a_cosine_over_the_training(progress, beta, weight):
     network = genesis_unet()
-    objective = PCRLv2(network)
+    objective = PCRLv2(network, middle_weight=weight)
     objective.progress = progress
     told = forward(objective, network, make_views(3))
     assert float(told["beta"]) == pytest.approx(beta, abs=1e-7)
-    torch.testing.assert_close(told["loss"], told["global"] + told["local"] + beta * told["middle"])
+    torch.testing.assert_close(told["loss"], told["global"] + told["local"] + beta * weight * told["middle"])
     assert told["middle"] > 0.01
 
 

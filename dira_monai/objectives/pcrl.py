@@ -60,8 +60,9 @@ def restorer(spatial_dims: int, channels: int, image_channels: int) -> nn.Sequen
 class PCRLv2(Objective):
     """Preservational contrastive learning, version 2 (Zhou et al., TPAMI 2023, https://arxiv.org/abs/2301.00772).
 
-    The loss is L_glob + L_loc + beta MSE_mid. L_glob compares query and key at one random level of the decoder, L_loc
-    each small view with query and key, each pair at a random level of its own: -1/2 [cos(p1, sg z2) + cos(p2, sg z1)].
+    The loss is L_glob + L_loc + w_mid beta MSE_mid. L_glob compares query and key at one random level of the decoder,
+    L_loc each small view with query and key, each pair at a random level of its own: -1/2 [cos(p1, sg z2) + cos(p2,
+    sg z1)].
     MSE_mid is that of the target and of what the level of L_glob restores; beta falls from 1 to 0 along a cosine over
     the training. The restoration of the output itself is the trainer's.
 
@@ -76,6 +77,8 @@ class PCRLv2(Objective):
     Attributes:
         network: stock MONAI U-Net; it stays outside.
         levels: places of the decoder's maps that have heads, 0 the coarsest; None: all.
+        middle_weight: w_mid, the weight of the output's restoration; published: 1, for 2D targets divided by ImageNet's
+            deviation of 0.225, whose squared errors are 20 times those of images in [0, 1].
     """
 
     skip_connections = False
@@ -83,7 +86,7 @@ class PCRLv2(Objective):
     figures = ("global", "local", "middle", "beta", "deviation")
     step: Tensor
 
-    def __init__(self, network: nn.Module, levels: Sequence[int] | None = None) -> None:
+    def __init__(self, network: nn.Module, levels: Sequence[int] | None = None, middle_weight: float = 1.0) -> None:
         super().__init__()
         *channels, image_channels = decoder_channels(network)
         self.levels = tuple(range(len(channels)) if levels is None else levels)
@@ -95,6 +98,7 @@ class PCRLv2(Objective):
         dims = len(downsampling(network))
         self.heads = nn.ModuleList(LevelHead(channels[level]) for level in self.levels)
         self.restorers = nn.ModuleList(restorer(dims, channels[level], image_channels) for level in self.levels)
+        self.middle_weight = middle_weight
         self.register_buffer("step", torch.zeros([], dtype=torch.long))
 
     @property
@@ -138,7 +142,7 @@ class PCRLv2(Objective):
         heads = {(v, level): self.heads[level](pyramids[v][level]) for v, level in dict.fromkeys(needed)}
         losses = {"global": _mean_loss(heads, whole), "local": _mean_loss(heads, parts)}
         losses["middle"] = self._middle(of_query, [pair.level for pair in whole], views)
-        loss = losses["global"] + losses["local"] + self.beta * losses["middle"]
+        loss = losses["global"] + losses["local"] + self.beta * self.middle_weight * losses["middle"]
         query, key = (F.normalize(heads[view, coarsest][0], dim=1) for view in (0, 1))
         figures = {"beta": loss.new_tensor(self.beta), "deviation": deviation(query)}
         return losses | figures | {"loss": loss, "query": query, "key": key}
