@@ -10,7 +10,7 @@ from torch import Tensor
 from .backbones import encode
 from .grid_views import GridViews
 from .objectives import Objective
-from .trainer import completed, decoded, named, restored
+from .trainer import completed, decoded, named, restored, told_apart
 from .training import autocast
 from .views import Views
 
@@ -56,7 +56,7 @@ class DiRAEvaluator(SupervisedEvaluator):
         with torch.no_grad(), self.context:
             features = encode(self.network, views["query"])
             maps = decoded(self.network, self.objective, features)
-            told = self.objective(self.network, views, features, maps)
+            told = told_apart(self.network, self.objective, views, features, maps)
             images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
         images = {name: completed(image, views) for name, image in images.items()}
         self.state.output = images | named(self.objective, told)

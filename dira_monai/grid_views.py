@@ -62,9 +62,9 @@ class GridViews:
             distort: False leaves distortions and masking out.
 
         Returns:
-            ``query`` and ``target``, (B, C, *patch_size), and with masking ``mask``, as of ``Views``; ``bases``, the n
-            crops of the grid, the last axis fastest, (B, n, C, *patch_size); ``overlap``, the share of the query that
-            lies in each base, in [0, 1], sum 1, (B, n).
+            ``query`` and ``target``, (B, C, *patch_size), and with masking ``whole`` and ``mask``, as of ``Views``;
+            ``bases``, the n crops of the grid, the last axis fastest, (B, n, C, *patch_size); ``overlap``, the share of
+            the query that lies in each base, in [0, 1], sum 1, (B, n).
 
         Raises:
             InputError: if the images have another size than the grid.
@@ -88,6 +88,7 @@ class GridViews:
         overlap = overlap_shares(start, self.corners, self.patch_size).to(images.device, non_blocking=True)
         views = {"query": query, "target": target, "bases": torch.stack(bases, dim=1), "overlap": overlap}
         if self.masking is not None and distort:
+            views["whole"] = query
             views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
         return views
 

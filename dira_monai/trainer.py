@@ -36,6 +36,24 @@ def completed(images: Tensor, views: dict[str, Tensor]) -> Tensor:
     return torch.where(views["mask"], images, views["target"]) if "mask" in views else images
 
 
+def told_apart(
+    network: nn.Module,
+    objective: Objective,
+    views: dict[str, Tensor],
+    features: list[Tensor],
+    maps: list[Tensor] | None,
+) -> dict[str, Tensor]:
+    """What the objective finds of views whose query has these features and maps.
+
+    A query of which blocks are hidden is shown to it whole, encoded once more: told apart by what is left, images were
+    hardly told apart at all, and an encoder that has only seen holes knows less of whole images.
+    """
+    if "whole" in views:
+        views = {name: view for name, view in views.items() if name != "mask"} | {"query": views["whole"]}
+        features, maps = encode(network, views["query"]), None
+    return objective(network, views, features, maps)
+
+
 def named(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an objective returned, under the names that outputs of trainer and evaluator have."""
     figures = {f"contrastive_{name}": told[name] for name in objective.figures if name in told}
@@ -48,8 +66,9 @@ class DiRATrainer(ResumableTrainer):
 
     A step: encode the query view once; the objective tells images apart; the decoder restores the target; the
     discriminator, frozen, judges the restoration; the generator steps; then the discriminator steps on targets as
-    real and restorations as false. A part with weight 0 costs nothing. Where the views are masked, the restoration loss
-    is that of the masked voxels, and the discriminator sees the target's own voxels everywhere else.
+    real and restorations as false. A part with weight 0 costs nothing. Where the query is masked, the restoration
+    loss is that of the masked voxels, the discriminator sees the target's own voxels everywhere else, and the objective
+    sees the query before it was masked, which costs a second pass of the encoder.
 
     ``engine.state.output`` holds, detached: ``loss`` (weighted sum), of the losses that are active ``contrastive``,
     ``restoration``, ``adversarial``, ``discriminator``; ``discriminator_accuracy``, or with wgan, which has none,
@@ -198,7 +217,7 @@ class DiRATrainer(ResumableTrainer):
         maps = decoded(self.network, self.objective, features) if decodes else None
         if learns:
             self.objective.progress = self.progress
-            told = self.objective(self.network, views, features, maps)
+            told = told_apart(self.network, self.objective, views, features, maps)
             output |= named(self.objective, told)
             total = total + weights.contrastive * told["loss"]
         if weights.restores and maps is not None:

@@ -87,9 +87,10 @@ class Views:
             distort: False leaves the distortions out (stage `di` has nothing to restore).
 
         Returns:
-            ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``mask``, True where
-            it was hidden, (B, 1, *patch_size); of a second view ``key``; of all further ones ``more``, shape
-            (B, count - 2, C, *patch_size); of small views ``local``, shape (B, local_count, C, *local_patch_size).
+            ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``whole``, the query
+            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); of a second view ``key``; of all
+            further ones ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
+            (B, local_count, C, *local_patch_size).
         """
         images = to_unit(images.as_subclass(torch.Tensor))
         draws = Draws(seeds.cpu())
@@ -111,6 +112,7 @@ class Views:
             ]
             views["local"] = torch.stack(small, dim=1)
         if self.masking is not None and distort:
+            views["whole"] = query
             views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
         return views
 

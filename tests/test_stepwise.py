@@ -143,6 +143,25 @@ def test_the_masked_restoration_loss_is_of_the_hidden_voxels(spatial_dims):
     assert output["loss"] == 10 * output["restoration"]
 
 
+@every_rank
+def test_the_objective_sees_the_masked_query_whole(spatial_dims):
+    options = {"patch_size": (16,) * spatial_dims, "views": {"masking": Masking(0.75, (4,) * spatial_dims)}}
+    trainer = make_trainer(genesis_unet, **options)
+    seen = []
+    trainer.objective.register_forward_pre_hook(lambda _module, given: seen.append(given))
+    made, _, network, _ = first_iteration(trainer)
+    [(_, views, features, maps)] = seen
+    assert torch.equal(views["query"], made["whole"])
+    assert not torch.equal(made["whole"], made["query"])
+    assert "mask" not in views
+    assert maps is None
+    torch.testing.assert_close(features[-1].detach(), encode(network, made["whole"])[-1].detach())
+    evaluator = make_evaluator(trainer, restoration_metric())
+    evaluator.run(1)
+    assert len(seen) > 1
+    assert all("mask" not in given[1] for given in seen)
+
+
 @pytest.mark.parametrize("weights", [{"adversarial_weight": 0.0}, {"restoration_weight": 0.0}, CRITIC])
 def test_neither_loss_reaches_voxels_that_no_mask_hides(weights):
     trainer = make_trainer(views={"masking": Masking(0.5, (4, 4))}, **weights)

@@ -351,6 +351,7 @@ def test_masking_hides_parts_of_the_first_view_alone(shape):
     out, bare = views(images, seeds), plain(images, seeds)
     assert out["mask"].shape == (6, 1, *shape)
     assert torch.equal(out["query"], bare["query"].masked_fill(out["mask"], 0))
+    assert torch.equal(out["whole"], bare["query"])
     assert all(torch.equal(out[name], bare[name]) for name in ("target", "key", "more", "local"))
     assert "mask" not in views(images, seeds, distort=False)  # there is nothing to restore then
     assert torch.equal(views(images, seeds, distort=False)["query"], plain(images, seeds, distort=False)["query"])

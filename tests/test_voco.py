@@ -89,12 +89,13 @@ def test_views_do_not_depend_on_the_batch():
     images, seeds = torch.rand(5, 1, 8, 8), sample_seeds(3, 0, 5)
     whole = views(images, seeds)
     parts = [views(images[i : i + 1], seeds[i : i + 1]) for i in range(5)]
-    assert set(whole) == {"query", "target", "bases", "overlap", "mask"}
+    assert set(whole) == {"query", "whole", "target", "bases", "overlap", "mask"}
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, torch.cat([part[name] for part in parts]))
     assert not torch.equal(whole["query"], whole["target"])
     plain = views(images, seeds, distort=False)
-    assert "mask" not in plain
+    assert not {"mask", "whole"} & set(plain)
+    assert torch.equal(whole["query"], whole["whole"].masked_fill(whole["mask"], 0))
     for name in ("target", "bases", "overlap"):
         assert_same(plain[name], whole[name])
 

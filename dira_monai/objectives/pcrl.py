@@ -14,7 +14,6 @@ from ..backbones import check_patch_size, decoder_channels, decoder_maps, downsa
 from ..draws import Draws
 from ..embedding_losses import negative_cosine
 from ..errors import InputError
-from ..losses import masked_loss
 from ..monitors import COLLAPSED
 from .base import Objective, deviation, head, pooled
 
@@ -117,8 +116,7 @@ class PCRLv2(Objective):
 
         Args:
             network: the U-Net, which encodes and decodes key and small views.
-            views: of which ``target``, ``key`` (B, C, *spatial), ``local`` (B, L, C, *local_spatial) and, where there
-                is one, ``mask`` are used.
+            views: of which ``target``, ``key`` (B, C, *spatial) and ``local`` (B, L, C, *local_spatial) are used.
             features: the network's feature maps of the query view, fine to coarse.
             maps: the decoder's maps of the query view without skip connections, coarse to fine; None: decoded here.
 
@@ -173,13 +171,13 @@ class PCRLv2(Objective):
         return pairs[: len(self.levels)], pairs[len(self.levels) :]
 
     def _middle(self, pyramid: list[Tensor], levels: list[int], views: Mapping[str, Tensor]) -> Tensor:
-        """Mean squared error of the target and of what the levels restore; of the masked voxels where there are any."""
+        """Mean squared error of the target and of what the levels restore."""
         target = views["target"]
         errors = []
         for level in levels:
             logits = self.restorers[level](pyramid[level]).float()
             image = F.interpolate(logits, size=target.shape[2:], mode=LINEAR[target.ndim - 3]).sigmoid()
-            errors.append(masked_loss(F.mse_loss, image, target, views.get("mask")))
+            errors.append(F.mse_loss(image, target))
         return torch.stack(errors).mean()
 
     @torch.no_grad()
