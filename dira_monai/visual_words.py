@@ -15,6 +15,7 @@ from .classifier import place
 from .draws import sample_seeds
 from .errors import InputError
 from .files import replacing
+from .image_setup import each
 from .views import to_unit
 from .weights import load_pretrained
 from .word_choice import Word, choose_words
@@ -22,7 +23,7 @@ from .word_cubes import Instances, cut_instances, write_array
 from .word_data import KIND, SPLITS, write_words
 from .word_features import make_autoencoder, nearest, patient_features, thumbnail, train_autoencoder
 from .word_panel import draw_words
-from .word_setup import Patient, Setup, each, read_patients, read_setup
+from .word_setup import Patient, Setup, read_patients, read_setup
 
 FIRST_DRAW = 3  # epochs of ``sample_seeds`` below this are those of words and auto-encoder
 
@@ -125,7 +126,7 @@ def _network(
 def _choose(search: Search) -> list[Word]:
     patients = search.patients["training"]
     return choose_words(
-        lambda number: search.setup.load(patients[number]),
+        lambda number: to_unit(search.setup.load(patients[number].image)),
         [patient.name for patient in patients],
         search.setup.settings,
         search.setup.patch_size,
@@ -140,7 +141,7 @@ def _features(
     size = search.setup.feature_size
 
     def shrink(patient: Patient) -> Tensor:
-        return thumbnail(search.setup.load(patient), size)
+        return thumbnail(to_unit(search.setup.load(patient.image)), size)
 
     images = {
         split: torch.stack(list(each(shrink, patients, f"reading {split} images", search.workers)))
@@ -211,7 +212,7 @@ def _cubes(
     def work(number: int) -> Instances:
         own = [word for word, chosen in enumerate(neighbors) if number in chosen]
         return cut_instances(
-            setup.load(patients[number]),
+            to_unit(setup.load(patients[number].image)),
             [(word, words[word].center) for word in own],
             torch.stack([seeds[word][number] for word in own]) if split == "training" else None,
             setup.patch_size,
