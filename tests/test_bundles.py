@@ -315,7 +315,7 @@ def test_two_processes_train_like_one(spatial_dims, methods, more, scans, tmp_pa
     assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
     for part in ("model", "objective"):
         states = [load(tmp_path / kind / f"models/{part}.pt") for kind in ("two", "one")]
-        torch.testing.assert_close(*states, atol=1e-4, rtol=0)
+        torch.testing.assert_close(*states, atol=2e-4, rtol=0)
 
 
 def test_without_data_the_bundle_makes_phantoms_once(scans, tmp_path, capsys):
