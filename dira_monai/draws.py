@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
+Integers = TypeVar("Integers", Tensor, np.ndarray)  # int64
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Integers) -> Integers:
     """Scrambled 64-bit integers: the finalizer of splitmix64 (Steele et al., 2014, https://doi.org/10.1145/2660193.2660195).
 
     Integer products wrap around modulo 2**64; the masks make the arithmetic right shifts logical ones.
@@ -23,6 +26,11 @@ def sample_seeds(seed: int, epoch: int, count: int) -> Tensor:
     """Seeds of the ``count`` samples of an epoch, int64, shape (count,): made from seed, epoch and position only."""
     base = _mix(_mix(torch.tensor(seed) + GOLDEN) + torch.tensor(epoch + 1) * GOLDEN)
     return _mix(base + torch.arange(1, count + 1) * GOLDEN)
+
+
+def _steps(first: int, last: int) -> np.ndarray:
+    """What the states of the generator have grown by in its steps from ``first`` to before ``last``."""
+    return np.arange(first, last, dtype=np.int64) * np.int64(GOLDEN)
 
 
 @dataclass
@@ -44,11 +52,33 @@ class Draws:
         They are computed where the seeds are, or on ``device``: the device of the images for one number a voxel.
         """
         self.calls += 1
-        seeds = self.seeds if device is None else self.seeds.to(device, non_blocking=True)
-        start = _mix(seeds + torch.tensor(self.calls) * GOLDEN)
-        counter = torch.arange(1, math.prod(shape) + 1, device=start.device)
-        bits = (_mix(start[:, None] + counter * GOLDEN) >> 40) & 0xFFFFFF
-        return (bits.float() * 2**-24 * (high - low) + low).reshape(len(start), *shape)
+        count = math.prod(shape)
+        if (
+            device or self.seeds.device
+        ).type == "cpu":  # the few numbers of most calls take NumPy a fifth of torch's time
+            start = _mix(self.seeds.cpu().numpy() + _steps(self.calls, self.calls + 1))
+            bits = torch.from_numpy((_mix(start[:, None] + _steps(1, count + 1)) >> 40) & 0xFFFFFF)
+        else:
+            seeds = self.seeds.to(device, non_blocking=True)
+            first = _mix(seeds + torch.tensor(self.calls) * GOLDEN)
+            bits = (_mix(first[:, None] + torch.arange(1, count + 1, device=device) * GOLDEN) >> 40) & 0xFFFFFF
+        return (bits.float() * 2**-24 * (high - low) + low).reshape(len(self.seeds), *shape)
+
+    def integers(self, counts: Tensor, device: torch.device, part: slice = slice(None)) -> Tensor:
+        """``counts[b]`` numbers from [0, 2**24) for sample b, one sample behind the other, int64, (counts.sum(),).
+
+        This is no call of its own: parts of the batch are asked for one after the other, under the last call's number.
+
+        Args:
+            counts: numbers of each sample of the part, int64, (B,), on the CPU.
+            device: where they are computed.
+            part: the samples that are meant.
+        """
+        total = int(counts.sum())
+        first = _mix(self.seeds[part] + torch.tensor(self.calls) * GOLDEN) - (counts.cumsum(0) - counts) * GOLDEN
+        sample = torch.repeat_interleave(counts, output_size=total).to(device, non_blocking=True)
+        states = first.to(device, non_blocking=True)[sample] + torch.arange(1, total + 1, device=device) * GOLDEN
+        return (_mix(states) >> 40) & 0xFFFFFF
 
     def normal(self, *shape: int, device: torch.device | None = None) -> Tensor:
         """Numbers from the standard normal distribution (Box-Muller), float32, shape (B, *shape)."""

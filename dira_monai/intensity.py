@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .draws import Draws
@@ -42,9 +41,10 @@ class Jitter:
         brightness = 1 + on * self.brightness * draws.uniform(low=-1, high=1)
         contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
         gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
-        changed = (images * column(brightness, images)).clamp(0, 1)
-        mean = changed.flatten(1).double().mean(1).float()  # in float32 the last bit depends on the batch size
-        changed = torch.lerp(column(mean, images), changed, column(contrast, images)).clamp(0, 1)
+        changed = (images * column(brightness, images)).clamp_(0, 1)
+        mean = changed.flatten(1).mean(1, dtype=torch.float64)  # in float32 the last bit depends on the batch size
+        rest = (mean * (1 - contrast.to(images.device, non_blocking=True))).float()
+        changed = changed.mul_(column(contrast, images)).add_(column(rest, images)).clamp_(0, 1)
         return changed if self.gamma == 0 else changed.double().pow(column(gamma, images)).float()  # likewise
 
 
@@ -63,26 +63,34 @@ class GaussianBlur:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Blurred images, same shape."""
         on = draws.chance(self.probability)
-        sigma = torch.where(
-            on, draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3), torch.tensor(1e-3)
-        )
+        sigma = draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3)
+        rows = on.nonzero()[:, 0]  # on the CPU: no wait for the device
+        if len(rows) == 0:
+            return images
         radius = math.ceil(3 * self.sigma[1])
-        weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]).square())
-        weights = (weights / weights.sum(1, keepdim=True)).to(images.device)
+        weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[rows, None]).square())
+        weights = weights / weights.sum(1, keepdim=True)
+        chosen = rows.to(images.device, non_blocking=True)
+        blurred = images[chosen]
         for axis in range(2, images.ndim):
-            images = self._along(images, weights, axis)
-        return images
+            matrix = _convolution(weights, images.shape[axis]).to(images.device, non_blocking=True)
+            blurred = _apply_along(blurred, matrix, axis)
+        return images.index_copy(0, chosen, blurred)
 
-    @staticmethod
-    def _along(images: Tensor, weights: Tensor, axis: int) -> Tensor:
-        """Each sample's kernel, a row of ``weights`` (B, 2r + 1), applied along one axis by a grouped convolution."""
-        radius = weights.shape[1] // 2
-        moved = images.movedim(axis, -1)
-        samples, length = len(moved), moved.shape[-1]
-        lines = moved.reshape(samples, -1, length).transpose(0, 1)  # (lines, B, length)
-        lines = F.pad(lines, (radius, radius), mode="replicate")
-        blurred = F.conv1d(lines, weights[:, None], groups=samples)
-        return blurred.transpose(0, 1).reshape(moved.shape).movedim(-1, axis)
+
+def _convolution(weights: Tensor, length: int) -> Tensor:
+    """The matrices (B, length, length) that convolve lines with kernels (B, 2r + 1), the border repeated outside."""
+    radius = weights.shape[1] // 2
+    source = (torch.arange(length)[:, None] + torch.arange(-radius, radius + 1)).clamp(0, length - 1)
+    matrix = torch.zeros(len(weights), length, length)
+    return matrix.scatter_add(2, source.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
+
+
+def _apply_along(images: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Matrices (B, n, n), one a sample, applied to the lines along one axis of images (B, C, *spatial)."""
+    if axis == images.ndim - 1:
+        return (images.flatten(1, -2) @ matrix.transpose(1, 2)).reshape(images.shape)
+    return (matrix[:, None] @ images.flatten(1, axis - 1).flatten(3)).reshape(images.shape)
 
 
 class GaussianNoise:

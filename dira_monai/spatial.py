@@ -29,6 +29,37 @@ def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") ->
     return F.grid_sample(images, grid, align_corners=True, padding_mode=padding_mode)
 
 
+def resample_along(images: Tensor, positions: Tensor, axis: int) -> Tensor:
+    """Images read along one axis at the given positions by linear interpolation; the border is repeated outside.
+
+    One axis after the other costs a fraction of ``resample``, and gives the same where positions are those of a box.
+
+    Args:
+        images: shape (B, C, *spatial).
+        positions: voxel positions to read, shape (B, n).
+        axis: of ``images``, from 2.
+
+    Returns:
+        Shape (B, C, ..., n, ...).
+    """
+    extent = images.shape[axis]
+    place = positions.clamp(0, extent - 1)
+    below = place.floor().clamp(max=max(0, extent - 2))
+    shape = [len(place), *(place.shape[1] if n == axis else 1 for n in range(1, images.ndim))]
+    share, below = (place - below).reshape(shape), below.long()
+    above = (below + 1).clamp(max=extent - 1)
+    if axis == images.ndim - 1:
+        size = [*images.shape[:-1], -1]
+        first, second = (images.gather(axis, index.reshape(shape).expand(size)) for index in (below, above))
+        return first.lerp_(second, share)
+    lines = images.flatten(1, axis - 1).flatten(3)  # (B, lines, extent, voxels of a line)
+    start = torch.arange(len(lines) * lines.shape[1], device=images.device).reshape(len(lines), -1, 1) * extent
+    rows = lines.reshape(-1, lines.shape[-1])
+    size = [*images.shape[:axis], place.shape[1], *images.shape[axis + 1 :]]
+    first, second = (rows.index_select(0, (start + index[:, None]).flatten()).reshape(size) for index in (below, above))
+    return first.lerp_(second, share)
+
+
 def _mesh(coordinates: Sequence[Tensor]) -> Tensor:
     """One (B, n) row of positions for each axis, spread to (B, d, *n)."""
     shape = [c.shape[1] for c in coordinates]
@@ -41,11 +72,11 @@ def _mesh(coordinates: Sequence[Tensor]) -> Tensor:
 
 
 def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
-    """Images mirrored along the axes that ``flipped``, bool, shape (B, d), marks for each sample."""
-    flipped = flipped.to(images.device, non_blocking=True)
-    for axis in range(flipped.shape[1]):
-        choice = flipped[:, axis].reshape(-1, *[1] * (images.ndim - 1))
-        images = torch.where(choice, images.flip(axis + 2), images)
+    """Images mirrored along the axes that ``flipped``, bool, shape (B, d), on the CPU, marks for each sample."""
+    for axis, chosen in enumerate(flipped.unbind(1)):
+        rows = chosen.nonzero()[:, 0].to(images.device, non_blocking=True)
+        if len(rows) > 0:
+            images = images.index_copy(0, rows, images.index_select(0, rows).flip(axis + 2))
     return images
 
 
@@ -78,12 +109,11 @@ class RandomResizedCrop:
         stretch = draws.uniform(d, low=-0.5, high=0.5) * math.log(self.aspect)
         size = extent * (share * torch.exp(stretch - stretch.mean(1, keepdim=True))).clamp(max=1)  # (B, d)
         start = draws.uniform(d) * (extent - size)
-        start, size = start.to(images.device), size.to(images.device)
-        rows = []
         for axis, length in enumerate(self.patch_size):
-            centers = (torch.arange(length, device=images.device) + 0.5) / length
-            rows.append(start[:, axis, None] + centers * size[:, axis, None] - 0.5)
-        return resample(images, _mesh(rows))
+            centers = (torch.arange(length) + 0.5) / length
+            positions = start[:, axis, None] + centers * size[:, axis, None] - 0.5
+            images = resample_along(images, positions.to(images.device, non_blocking=True), axis + 2)
+        return images
 
 
 class RandomRotation:
@@ -169,25 +199,50 @@ class ElasticDeformation:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Deformed images, same shape."""
         shape = images.shape[2:]
-        axes = range(len(shape)) if self.axes is None else self.axes
-        field = torch.zeros(len(images), len(shape), *shape, device=images.device)
-        field[:, list(axes)] = self._field(draws.normal(len(axes), *shape, device=images.device))
+        axes = list(range(len(shape)) if self.axes is None else self.axes)
+        field = self._field(draws, len(axes), shape, images.device)
+        if axes == [0, 1] and len(shape) == 3:
+            return self._in_plane(images, field)
+        everywhere = torch.zeros(len(images), len(shape), *shape, device=images.device)
+        everywhere[:, axes] = field
         index = [torch.arange(n, device=images.device, dtype=torch.float32)[None] for n in shape]
-        return resample(images, _mesh(index) + field, padding_mode="reflection")
+        return resample(images, _mesh(index) + everywhere, padding_mode="reflection")
 
-    def _field(self, noise: Tensor) -> Tensor:
-        """Noise of shape (B, axes, *spatial), smoothed and scaled to ``magnitude``."""
-        shape = noise.shape[2:]
-        exponent = torch.zeros([], device=noise.device)
-        for axis, n in enumerate(shape):
-            frequency = torch.fft.rfftfreq(n) if axis == len(shape) - 1 else torch.fft.fftfreq(n)
-            view = [1] * len(shape)
-            view[axis] = -1
-            exponent = exponent + frequency.to(noise.device).square().reshape(view)
+    @staticmethod
+    def _in_plane(images: Tensor, field: Tensor) -> Tensor:
+        """Volumes whose slices are bent within themselves: as images, which costs a tenth."""
+        slices, moves = (part.movedim(-1, 1).flatten(0, 1) for part in (images, field))
+        index = [torch.arange(n, device=images.device, dtype=torch.float32)[None] for n in images.shape[2:-1]]
+        bent = resample(slices, _mesh(index) + moves, padding_mode="reflection")
+        return bent.unflatten(0, (len(images), -1)).movedim(1, -1).contiguous()
+
+    def _field(self, draws: Draws, axes: int, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Smoothed noise of root mean square ``magnitude``, (B, axes, *shape).
+
+        Of noise that is smoothed so much only low frequencies are left: it is drawn in steps of half a sigma, beyond
+        whose frequencies the Gaussian leaves 3e-9, and made finer by zeros in the frequency domain.
+        """
+        step = max(1.0, self.smoothness / 2)
+        coarse = [math.ceil(n / step) for n in shape]
+        exponent = torch.zeros([])
+        for axis, (n, wide) in enumerate(zip(coarse, shape, strict=True)):
+            frequency = (torch.fft.rfftfreq if axis == len(shape) - 1 else torch.fft.fftfreq)(n, wide / n)
+            exponent = exponent + frequency.square().reshape([-1 if a == axis else 1 for a in range(len(shape))])
         response = torch.exp(-2 * (math.pi * self.smoothness) ** 2 * exponent)
         response[(0,) * len(shape)] = 0  # a mean displacement would only shift the whole image
-        spectrum = torch.fft.rfftn(noise, dim=tuple(range(2, noise.ndim))) * response
-        smooth = torch.fft.irfftn(spectrum, s=shape, dim=tuple(range(2, noise.ndim)))
-        full = torch.fft.irfftn(response.square(), s=shape, dim=tuple(range(len(shape))))
-        variance = full[(0,) * len(shape)]  # Parseval: variance of the smoothed field for unit white noise
-        return smooth * (self.magnitude / variance.clamp(min=1e-12).sqrt())
+        variance = torch.fft.irfftn(response.square(), s=coarse).flatten()[0]  # Parseval, for white noise
+        factor = self.magnitude / variance.clamp(min=1e-12).sqrt() * math.prod(shape) / math.prod(coarse)
+        places = list(range(2, 2 + len(shape)))
+        noise = draws.normal(axes, *coarse, device=device)
+        spectrum = torch.fft.rfftn(noise, dim=places) * (response * factor).to(device, non_blocking=True)
+        for place, n, wide in zip(places[:-1], coarse, shape, strict=False):
+            spectrum = _widen(spectrum, place, n, wide)
+        return torch.fft.irfftn(spectrum, s=list(shape), dim=places)
+
+
+def _widen(spectrum: Tensor, axis: int, length: int, wide: int) -> Tensor:
+    """A spectrum of ``length`` frequencies along an axis with zeros between its positive and its negative ones."""
+    positive = (length + 1) // 2
+    first, last = spectrum.narrow(axis, 0, positive), spectrum.narrow(axis, positive, length - positive)
+    zeros = [*spectrum.shape[:axis], wide - length, *spectrum.shape[axis + 1 :]]
+    return torch.cat([first, spectrum.new_zeros(zeros), last], dim=axis)

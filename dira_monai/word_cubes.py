@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .data import ToStoraged
 from .draws import Draws
-from .spatial import resample
+from .spatial import resample_along
 from .word_choice import WordSettings
 
 
@@ -72,8 +72,9 @@ def cut(image: Tensor, box: Box, patch_size: Sequence[int]) -> Tensor:
     part = image[(slice(None), *(slice(s, s + n) for s, n in zip(*box, strict=True)))]
     if part.shape[1:] == torch.Size(patch_size):
         return part.clone()
-    rows = [(torch.arange(n) + 0.5) / n * size - 0.5 for n, size in zip(patch_size, box.size, strict=True)]
-    return resample(part[None], torch.stack(torch.meshgrid(*rows, indexing="ij"))[None])[0]
+    for axis, (n, size) in enumerate(zip(patch_size, box.size, strict=True)):
+        part = resample_along(part[None], ((torch.arange(n) + 0.5) / n * size - 0.5)[None], axis + 2)[0]
+    return part
 
 
 def cut_instances(

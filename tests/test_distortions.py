@@ -11,6 +11,7 @@ from dira_monai.distortions import (
     OutPainting,
     box_mask,
     draw_boxes,
+    union_mask,
 )
 from dira_monai.draws import Draws, sample_seeds
 from dira_monai.errors import InputError
@@ -110,6 +111,13 @@ def test_box_mask_is_the_inside_of_the_box(shape):
             inside = [slice(a, a + b) for a, b in zip(start.tolist(), length.tolist(), strict=True)]
             expected[(0, *inside)] = used
             assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_union_of_boxes_is_all_of_them(shape):
+    boxes, device = draw_boxes(streams(30), shape, 4, (0.1, 0.4), stop=0.3), torch.device("cpu")
+    masks = torch.stack([box_mask(boxes, n, shape, device) for n in range(4)])
+    assert torch.equal(union_mask(boxes, shape, device), masks.any(0))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

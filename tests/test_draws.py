@@ -42,6 +42,15 @@ def test_uniform_equals_splitmix64(seed):
         assert draws.uniform(2, 3)[1].flatten().tolist() == expected
 
 
+def test_integers_equal_splitmix64_however_many_each_sample_draws():
+    draws = Draws(torch.tensor([7, -5, 12]))
+    draws.calls = 2
+    numbers = draws.integers(torch.tensor([3, 0, 5]), torch.device("cpu")).tolist()
+    assert numbers[3:] == draws.integers(torch.tensor([5]), torch.device("cpu"), slice(2, 3)).tolist()
+    starts = [splitmix64(seed & WRAP, 2)[1] for seed in (7, 12)]
+    assert numbers == [z >> 40 for start, count in zip(starts, (3, 5), strict=True) for z in splitmix64(start, count)]
+
+
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (5, 3), (-4, 100), (2**62, 7)])
 def test_sample_seeds_equal_splitmix64(seed, epoch):
     base = splitmix64(splitmix64(seed & WRAP, 1)[0], epoch + 1)[-1]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dira_monai.draws import Draws, sample_seeds
-from dira_monai.spatial import ElasticDeformation, RandomResizedCrop, flip_where, resample
+from dira_monai.spatial import ElasticDeformation, RandomResizedCrop, flip_where, resample, resample_along
 
 SHAPES = [(12, 9), (8, 10, 6)]
 
@@ -54,6 +54,17 @@ def test_resample_outside_of_the_image(padding_mode, expected):
     positions = torch.tensor([[-1.0, 5.0], [0.0, 0.0]]).reshape(1, 2, 2, 1)
     read = resample(ramps(1, (5, 2)), positions, padding_mode)[0, 0, :, 0]
     torch.testing.assert_close(read, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 5), (7, 1, 4)])
+def test_one_axis_after_the_other_equals_all_at_once(shape):
+    images = torch.rand(3, 2, *shape, generator=torch.Generator().manual_seed(0))
+    rows = [streams(3, seed=axis).uniform(6 + axis, low=-2, high=n + 1) for axis, n in enumerate(shape)]
+    read = images
+    for axis, row in enumerate(rows):
+        read = resample_along(read, row, axis + 2)
+    mesh = [torch.stack(torch.meshgrid(*(row[b] for row in rows), indexing="ij")) for b in range(3)]
+    torch.testing.assert_close(read, resample(images, torch.stack(mesh)), rtol=0, atol=1e-5)
 
 
 def test_resample_of_a_flat_image():
@@ -163,7 +174,7 @@ def test_elastic_displacements_along_the_axes_are_independent(shape):
 @pytest.mark.parametrize("shape", [(24, 20), (12, 10, 14)])
 def test_elastic_field_has_no_mean_and_no_seam(shape):
     deformation = ElasticDeformation(2.0, 1.5)
-    field = deformation._field(streams(8).normal(1, *shape))
+    field = deformation._field(streams(8), 1, shape, torch.device("cpu"))
     torch.testing.assert_close(field.flatten(2).mean(2), torch.zeros(8, 1), rtol=0, atol=1e-6)
     across = (field[..., 0] - field[..., -1]).square().mean()  # the last voxel meets the first one again
     torch.testing.assert_close(across, (field[..., 1] - field[..., 0]).square().mean(), rtol=0.5, atol=0)
@@ -178,6 +189,28 @@ def test_elastic_deformation_moves_only_along_the_named_axes(shape, axes):
     for axis in range(len(shape)):
         largest = moved[:, axis].abs().max()
         assert (largest > 0.3) if axes is None or axis in axes else (largest < 1e-5)
+
+
+def test_deformation_within_slices_equals_that_of_the_volume():
+    images = torch.rand(2, 2, 9, 8, 5, generator=torch.Generator().manual_seed(0))
+    deformation = ElasticDeformation(1.0, 2.0, (0, 1))
+    field = deformation._field(streams(2), 2, images.shape[2:], torch.device("cpu"))
+    field = torch.cat([field, torch.zeros(2, 1, 9, 8, 5)], 1)
+    expected = resample(images, ramps(2, (9, 8, 5)) + field, "reflection")
+    torch.testing.assert_close(deformation(images, streams(2)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (24, 17, 20)])
+def test_the_elastic_field_is_white_noise_smoothed_by_a_gaussian(shape):
+    field = ElasticDeformation(1.0, 4.0)._field(streams(200), 1, shape, torch.device("cpu"))[:, 0].double()
+    power = torch.fft.fftn(field, dim=tuple(range(1, field.ndim))).abs().square().mean(0)
+    frequencies = torch.meshgrid(*(torch.fft.fftfreq(n).double() for n in shape), indexing="ij")
+    expected = torch.exp(-4 * (math.pi * 4) ** 2 * sum(f.square() for f in frequencies))
+    expected.flatten()[0] = 0
+    expected *= math.prod(shape) ** 2 / expected.sum()  # Parseval, of a field whose mean square is 1
+    seen = expected > 1e-3 * expected.max()
+    torch.testing.assert_close(power[seen], expected[seen], rtol=0.4, atol=0)
+    assert power[~seen].max() < 3e-3 * power.max()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
