@@ -44,6 +44,7 @@ from .optimizers import LARS, FlooredCosineSchedule, lars_groups, optimizer_clas
 from .panel import Panel
 from .progress import EvaluationReport, TrainingLog
 from .spatial import Chain, ElasticDeformation, RandomResizedCrop, RandomRotation
+from .store import check_prepared
 from .trainer import DiRATrainer, trainable
 from .views import RandDistortiond, Views
 from .weights import load_pretrained

@@ -18,6 +18,8 @@ from .label_command import labelled
 from .probe_command import probe
 from .scans import first_file
 from .scores import compare_scores
+from .store import prepare as prepare_images
+from .store import verify as verify_images
 from .word_command import visual_words
 
 
@@ -99,6 +101,50 @@ def _group(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
         yield f"{title}: {group[0]}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: {text}"
     if len(names) > MAX_ROWS:
         yield f"{title}: {len(names) - MAX_ROWS} other reasons, all in the file"
+
+
+@_later
+@SetParseFns(str, str, datalist=str, output=str)
+def prepare(
+    datalist: str,
+    output: str,
+    *,
+    config: str | None = None,
+    overrides: dict | None = None,
+    crop_body: bool = False,
+    workers: int | None = None,
+    verify: bool = False,
+) -> Iterator[str]:
+    """Store the images of a datalist as a pre-training bundle prepares them, for sets that do not fit into memory.
+
+    The folder then is the bundle's dataset_dir. A run that was stopped goes on where it was.
+
+    Args:
+        datalist: JSON file of the command datalist.
+        output: folder for images, prepared.json and datalist.json.
+        config: folder of the bundle, or its train.json; by default that below bundles that suits the list.
+        overrides: values of the configuration to replace, such as "{'spacing': [1, 1, 1], 'cache_dtype': 'int16'}".
+        crop_body: cut away the air around the body.
+        workers: threads that read images, each of which holds one.
+        verify: prepare nothing; compare the stored files with their checksums.
+    """
+    if verify:
+        broken = list(verify_images(output))
+        yield from broken
+        if broken:
+            raise InputError(
+                f"{len(broken)} files of {output} are not what was prepared; delete them and prepare again"
+            )
+        yield f"{output}: all files are what was prepared"
+        return
+    if not isinstance(overrides, dict | None):
+        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
+    made = prepare_images(datalist, output, config=config, overrides=overrides, crop_body=crop_body, workers=workers)
+    entries = [*made["training"], *made["validation"]]
+    size = sum((Path(output) / entry["image"]).stat().st_size for entry in entries)
+    mean = sum(entry["stored_mean"] for entry in entries) / len(entries)
+    yield f"{output}: {len(entries)} images, {size / 1e9:.2f} GB, mean {mean:.3f} of [0, 1]"
+    yield f"pre-train with --dataset_dir {output}"
 
 
 @_later
@@ -221,6 +267,7 @@ def main() -> None:
                 "datalist": datalist,
                 "labelled": _later(labelled),
                 "phantom": phantom,
+                "prepare": prepare,
                 "localize": localize,
                 "probe": _later(probe),
                 "visual-words": _later(visual_words),

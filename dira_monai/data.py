@@ -5,11 +5,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import CacheDataset, PersistentDataset
+from monai.data import CacheDataset
 from monai.data import Dataset as MonaiDataset
-from monai.data.utils import pickle_hashing
 from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
@@ -25,7 +25,7 @@ STORED = {  # type that images are kept in, and what 1.0 becomes in it
     "float16": (torch.float16, 1),
     "float32": (torch.float32, 1),
 }
-CACHES = ("ram", "disk", "none")
+CACHES = ("ram", "none")
 FOREGROUND_LEVEL = 0.03  # of [0, 1]: above air in a CT window from -1000 HU and above the background of MR
 
 
@@ -118,14 +118,35 @@ class ToStoraged(MapTransform):
         return stored
 
 
+def read_stored(path: str | Path) -> Tensor:
+    """An image of the command prepare, (C, *spatial), mapped into memory: only bytes that are looked at are read.
+
+    Raises:
+        InputError: if the file is missing or no stored image.
+    """
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run the command prepare again.") from error
+
+
+def is_stored(image: object) -> bool:
+    """Whether an entry of a datalist names an image of the command prepare."""
+    return isinstance(image, str) and image.endswith(".npy")
+
+
+def _read_item(item: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {"image": read_stored(item["image"])}
+
+
 class PretrainDataset(Dataset):
     """Crops of prepared images, each fixed by the index and the seed it is asked with.
 
     Attributes:
-        data: entries of a datalist.
+        data: entries of a datalist; those of the command prepare are mapped into memory, whatever ``cache`` says.
         transform: fixed preprocessing up to images (C, *spatial).
         region_size: size of the crop that the views are taken from; images must not be smaller.
-        cache: "ram", "disk" (one file an image and preprocessing in ``cache_dir``) or "none".
+        cache: "ram" or "none".
         min_foreground: share of voxels above the background that a crop should have; of eight places, the first that
             has it is taken, else the best of them.
     """
@@ -137,7 +158,6 @@ class PretrainDataset(Dataset):
         region_size: Sequence[int],
         *,
         cache: str = "ram",
-        cache_dir: str | None = None,
         num_workers: int = 0,
         min_foreground: float = 0.0,
     ) -> None:
@@ -147,13 +167,12 @@ class PretrainDataset(Dataset):
         self.region_size = tuple(region_size)
         self.min_foreground = min_foreground
         self.images: MonaiDataset
-        if cache == "ram":
+        if self.data and all(is_stored(item.get("image")) for item in self.data):
+            self.images = MonaiDataset(self.data, _read_item)
+        elif cache == "ram":
             self.images = CacheDataset(
                 self.data, transform, num_workers=num_workers or None, copy_cache=False, progress=rank() == 0
             )
-        elif cache == "disk":
-            Path(str(cache_dir)).mkdir(parents=True, exist_ok=True)
-            self.images = PersistentDataset(self.data, transform, cache_dir, hash_transform=pickle_hashing)
         else:
             self.images = MonaiDataset(self.data, transform)
 
