@@ -46,6 +46,7 @@ from .progress import EvaluationReport, TrainingLog
 from .spatial import Chain, ElasticDeformation, RandomResizedCrop, RandomRotation
 from .store import check_prepared
 from .trainer import DiRATrainer, trainable
+from .training import keep_memory
 from .views import RandDistortiond, Views
 from .weights import load_pretrained
 from .word_choice import WordSettings

@@ -8,7 +8,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
-from .backbones import decoder_maps, encode, encoder_state, output_layer, without_skips
+from .backbones import decoder_maps, downsampling, encode, encoder_state, output_layer, without_skips
 from .distributed import average_scalars, broadcast
 from .draws import Draws
 from .errors import InputError
@@ -19,6 +19,8 @@ from .objectives import NoObjective, Objective
 from .stages import Schedule, Weights
 from .training import ResumableTrainer, make_scaler, optimizer_step
 from .views import Views
+
+CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def decoded(network: nn.Module, objective: Objective, features: list[Tensor]) -> list[Tensor]:
@@ -91,6 +93,7 @@ class DiRATrainer(ResumableTrainer):
             Guo et al., DART 2022).
         stage_epochs: how many epochs the stages di, dir and dira last; None: all weights hold from the first epoch.
         precision: fp32, bf16 or fp16.
+        channels_last: whether weights lie in memory with channels innermost, which convolutions are faster with.
         kwargs: everything that ``ResumableTrainer`` takes; ``loss_function`` is the restoration loss, and
             ``gradient_clip`` concerns the generator alone.
     """
@@ -112,6 +115,7 @@ class DiRATrainer(ResumableTrainer):
         conditional: bool = False,
         stage_epochs: Sequence[int] | None = None,
         precision: str = "fp32",
+        channels_last: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(precision=precision, **kwargs)
@@ -132,6 +136,10 @@ class DiRATrainer(ResumableTrainer):
             raise InputError(f"gan wgan needs a positive gradient_penalty, got {gradient_penalty}")
         if contrastive_weight > 0 and isinstance(objective, NoObjective):
             raise InputError(f"contrastive_weight must be 0 without an objective, got {contrastive_weight}")
+        if channels_last:
+            dims = len(downsampling(self.network))
+            for module in (self.network, objective, discriminator):
+                module.to(memory_format=CHANNELS_LAST[dims])  # type: ignore[call-overload]  # torch's stubs lack it
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:

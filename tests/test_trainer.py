@@ -546,6 +546,22 @@ def test_the_key_branch_follows_along_the_whole_run():
 
 
 @every_rank
+def test_channels_last_in_memory_changes_no_loss(spatial_dims):
+    found = []
+    for channels_last in (False, True):
+        options = {"patch_size": (16,) * spatial_dims, "optimizer": "SGD", "channels_last": channels_last}
+        trainer = make_trainer(**options)
+        for rates in (trainer.optimizer, trainer.discriminator_optimizer):
+            rates.param_groups[0]["lr"] = 1e-3
+        outputs = record(trainer)
+        run_epochs(trainer, 1)
+        found.append([output["loss"] for output in outputs])
+        weight = next(p for p in trainer.network.parameters() if p.ndim > 3 and min(p.shape) > 1)
+        assert weight.is_contiguous() != channels_last
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+
+
+@every_rank
 def test_batch_norm_networks_train(spatial_dims):
     trainer = make_trainer(flexible_unet, patch_size=(32,) * spatial_dims, max_epochs=1)
     before = states(trainer)["network"]
