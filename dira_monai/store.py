@@ -138,11 +138,11 @@ def measure_stored(path: str | Path) -> dict[str, Any]:
     """
     image = read_stored(path)
     unit = dict(STORED.values())[image.dtype]
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     deviation, mean = torch.std_mean(image.double(), correction=0)
     figures = {"stored_mean": float(mean) / unit, "stored_deviation": float(deviation) / unit}
-    return {"shape": list(image.shape[1:]), "sha256": digest} | {k: float(f"{v:.6g}") for k, v in figures.items()}
+    return {"shape": list(image.shape[1:]), "sha256": _digest(path)} | {
+        k: float(f"{v:.6g}") for k, v in figures.items()
+    }
 
 
 def verify(folder: str | Path) -> Iterator[str]:
@@ -156,9 +156,14 @@ def verify(folder: str | Path) -> Iterator[str]:
     """
     content = load_datalist(Path(folder) / "datalist.json")
     for entry in (entry for key in LISTS[:2] for entry in content[key]):
-        with open(entry["image"], "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry.get("sha256"):
-                yield entry["image"]
+        if _digest(entry["image"]) != entry.get("sha256"):
+            yield entry["image"]
+
+
+def _digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_prepared(datalist: Mapping[str, Any], region_size: Sequence[int], **wanted: Any) -> None:
