@@ -52,22 +52,26 @@ def bundle(dims: int, name: str = "train") -> str:
     return str(ROOT / "bundles" / f"dira_pretrain_{dims}d" / "configs" / f"{name}.json")
 
 
-def read_bundle(asked: argparse.Namespace, *overlays: str, **values: Any) -> ConfigParser:
-    """The configuration that is measured."""
-    parser = ConfigParser()
-    parser.read_config([bundle(asked.dims), *(bundle(asked.dims, name) for name in overlays)])
-    given = {
+def common_values(asked: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Values of the configuration that everything is measured with; files go to a folder of this name."""
+    return {
         "dataset_dir": str(images_of(asked)),
-        "output_dir": str(asked.output / "run"),
-        "ckpt_dir": str(asked.output / "run"),
+        "output_dir": str(asked.output / name),
+        "ckpt_dir": str(asked.output / name),
         "device": f"$torch.device('{asked.device}')",
         "precision": asked.precision,
         "batch_size": asked.batch_size,
         "patch_size": PATCH[asked.dims],
-        "stage_epochs": None,
+        "stage_epochs": "$None",
         "queue_size": 65536,
-    }
-    for name, value in (given | json.loads(asked.options) | values).items():
+    } | json.loads(asked.options)
+
+
+def read_bundle(asked: argparse.Namespace, *overlays: str, **values: Any) -> ConfigParser:
+    """The configuration that is measured."""
+    parser = ConfigParser()
+    parser.read_config([bundle(asked.dims), *(bundle(asked.dims, name) for name in overlays)])
+    for name, value in (common_values(asked, "run") | values).items():
         parser[name] = value
     return parser
 
@@ -224,24 +228,8 @@ def measure_floor(asked: argparse.Namespace) -> dict[str, float]:
 def run_bundle(asked: argparse.Namespace, name: str, launcher: list[str], **values: Any) -> tuple[float, float]:
     """Images a second of the last epoch of a run from files, and seconds until its first epoch began."""
     folder = asked.output / name
-    given: dict[str, Any] = (
-        {
-            "dataset_dir": images_of(asked),
-            "output_dir": folder,
-            "ckpt_dir": folder,
-            "precision": asked.precision,
-            "batch_size": asked.batch_size,
-            "patch_size": PATCH[asked.dims],
-            "stage_epochs": "$None",
-            "queue_size": 65536,
-            "val_interval": 1000,
-            "epoch_length": max(4, asked.images // asked.batch_size),
-            "max_epochs": 2,
-            "device": f"$torch.device('{asked.device}')",
-        }
-        | json.loads(asked.options)
-        | values
-    )
+    length = {"val_interval": 1000, "epoch_length": max(4, asked.images // asked.batch_size), "max_epochs": 2}
+    given = length | common_values(asked, name) | values
     overlays = given.pop("overlays", [])
     words = [*launcher, "-m", "monai.bundle", "run"]
     words += ["--config_file", str([bundle(asked.dims), *(bundle(asked.dims, overlay) for overlay in overlays)])]
