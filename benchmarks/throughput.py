@@ -9,6 +9,7 @@ operations read and write, were nothing fused, at the measured rate of copying.
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import platform
@@ -44,6 +45,7 @@ RATIOS = (
     ("processes", "epoch", "two processes against one"),
     ("many", "few", "a sample of 100,000 images against one of 1,000"),
 )
+ONLY_2D = ("loader", "loader-standin", "epoch-standin")
 BENT = {"_target_": "dira_monai.ElasticDeformation", "axes": [0, 1]}
 
 
@@ -85,7 +87,13 @@ def images_of(asked: argparse.Namespace) -> Path:
     return folder / "images"
 
 
-def repeat(asked: argparse.Namespace, work: Callable[[], Any], warm: int = 2, least: int = 3) -> float:
+def repeat(
+    asked: argparse.Namespace,
+    work: Callable[[], Any],
+    warm: int = 2,
+    least: int = 3,
+    middle: Callable[[list[float]], float] = statistics.median,
+) -> float:
     """Median seconds of a call, of as many as ``--seconds`` allow, once it is warm."""
     for _ in range(warm):
         work()
@@ -96,7 +104,7 @@ def repeat(asked: argparse.Namespace, work: Callable[[], Any], warm: int = 2, le
         work()
         synchronize(asked)
         times.append(time.perf_counter() - before)
-    return statistics.median(times)
+    return middle(times)
 
 
 def synchronize(asked: argparse.Namespace) -> None:
@@ -123,8 +131,12 @@ def measure_views(asked: argparse.Namespace) -> dict[str, float]:
     views, size = parser.get_parsed_content("views"), parser.get_parsed_content("region_size")
     device = torch.device(asked.device)
     regions = torch.randint(256, (asked.batch_size, 1, *size), dtype=torch.uint8, device=device)
-    seeds = torch.arange(asked.batch_size)
-    seconds = repeat(asked, lambda: views(regions, seeds))
+    seeds = itertools.count(step=asked.batch_size)
+    seconds = repeat(
+        asked,
+        lambda: views(regions, torch.arange(asked.batch_size) + next(seeds)),
+        middle=statistics.fmean,  # some views cost many times what others do
+    )
     return {"views_per_second": views.count * asked.batch_size / seconds}
 
 
@@ -135,9 +147,39 @@ def measure_views_standin(asked: argparse.Namespace) -> dict[str, float]:
 
         source = torch.randint(256, (256, 256, 3), dtype=torch.uint8).numpy()
         picture = Image.fromarray(source)
-        return {"views_per_second": 1 / repeat(asked, lambda: xray_view(picture))}
+        return {"views_per_second": 1 / repeat(asked, lambda: xray_view(picture), middle=statistics.fmean)}
     cube = torch.rand(PATCH[3]).numpy()
-    return {"views_per_second": 1 / repeat(asked, lambda: cube_view(cube))}
+    return {"views_per_second": 1 / repeat(asked, lambda: cube_view(cube), middle=statistics.fmean)}
+
+
+def measure_loader(asked: argparse.Namespace) -> dict[str, float]:
+    """Views a second from prepared files in 2D: memory-mapped crops and all that happens to them."""
+    parser = read_bundle(asked)
+    views = parser.get_parsed_content("views")
+    path = make_store(asked.output / "store_256", 64, 256)
+    dataset = PretrainDataset(load_datalist(path)["training"], None, parser.get_parsed_content("region_size"))
+    sampler = SeededSampler(dataset, asked.batch_size, epoch_length=10**6)
+    batches = iter(DataLoader(dataset, asked.batch_size, sampler=sampler))
+
+    def work() -> None:
+        batch = next(batches)
+        views(batch["image"], batch["seed"])
+
+    return {"views_per_second": views.count * asked.batch_size / repeat(asked, work, middle=statistics.fmean)}
+
+
+def measure_loader_standin(asked: argparse.Namespace) -> dict[str, float]:
+    """The same from PNG files of 1024 x 1024 pixels, which are decoded each time."""
+    from PIL import Image
+
+    folder = asked.output / "xray_1024"
+    folder.mkdir(exist_ok=True)
+    for path in images_of(asked).glob("*.png"):
+        if not (folder / path.name).exists():
+            with replacing(folder / path.name) as file:
+                Image.open(path).resize((1024, 1024), Image.Resampling.BICUBIC).save(file, "PNG")
+    files = itertools.cycle(sorted(folder.glob("*.png")))
+    return {"views_per_second": 2 / repeat(asked, lambda: xray_sample(next(files)), middle=statistics.fmean)}
 
 
 class Bytes(TorchDispatchMode):
@@ -280,7 +322,7 @@ def measure_processes(asked: argparse.Namespace) -> dict[str, float]:
     return {"images_per_second": rate}
 
 
-def make_store(folder: Path, count: int) -> Path:
+def make_store(folder: Path, count: int, side: int = 64) -> Path:
     """A folder as the command prepare makes it, of so many small images of noise."""
     if not (folder / "datalist.json").is_file():
         images = folder / "images"
@@ -288,8 +330,8 @@ def make_store(folder: Path, count: int) -> Path:
         noise = np.random.default_rng(0)
         entries = []
         for number in range(count):
-            np.save(images / f"{number}.npy", noise.integers(256, size=(1, 64, 64), dtype=np.uint8))
-            entries.append({"image": f"images/{number}.npy", "patient": str(number), "shape": [64, 64]})
+            np.save(images / f"{number}.npy", noise.integers(256, size=(1, side, side), dtype=np.uint8))
+            entries.append({"image": f"images/{number}.npy", "patient": str(number), "shape": [side, side]})
         cut = count // 10
         write_datalist({"training": entries[cut:], "validation": entries[:cut]}, folder / "datalist.json")
     return folder / "datalist.json"
@@ -347,7 +389,7 @@ MEASURES = {
 
 def measure(name: str, words: list[str], threads: int) -> dict[str, float]:
     """What one measurement finds, in a process of its own."""
-    own = os.environ | {"OMP_NUM_THREADS": str(1 if name.startswith("views") else threads)}
+    own = os.environ | {"OMP_NUM_THREADS": str(1 if name.startswith(("views", "loader")) else threads)}
     command = [sys.executable, __file__, *words, "--measure", name]
     result = subprocess.run(command, env=own, capture_output=True, text=True)
     if result.returncode != 0:
@@ -384,13 +426,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16")
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the CPU, for all but views")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="of the CPU, for all but views and loader"
+    )
     parser.add_argument("--seconds", type=float, default=10, help="least length of a measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=64, help="of an epoch from files")
     parser.add_argument("--gigabytes", type=float, default=2, help="of the stored volumes")
     parser.add_argument("--options", default="{}", help="further values of the configuration, as JSON")
-    parser.add_argument("--only", nargs="*", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--only", nargs="*", choices=MEASURES, metavar="NAME", help=f"of {', '.join(MEASURES)}")
     parser.add_argument("--output", type=Path, default=Path("demo/throughput"), help="folder for everything")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -407,8 +451,8 @@ def main() -> None:
     if asked.only:
         words = [word for word in words if word not in asked.only]
     names = [name for name in MEASURES if not asked.only or name in asked.only]
-    if asked.dims == 3 and "epoch-standin" in names:
-        names.remove("epoch-standin")
+    if asked.dims == 3:
+        names = [name for name in names if name not in ONLY_2D]
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for turn in range(asked.rounds):
         for name in names:
