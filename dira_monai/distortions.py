@@ -9,7 +9,6 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -210,6 +209,8 @@ class LocalPixelShuffling:
     """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
 
     All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
+    A block's order is one of at least 16 random ones, which are kept for each size: drawing one anew for each of 10,000
+    blocks takes longer than all else that a view needs.
 
     Attributes:
         count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.
@@ -224,43 +225,35 @@ class LocalPixelShuffling:
         """Shuffled images, same shape."""
         shape = images.shape[2:]
         blocks = draw_boxes(draws, shape, self.count, (0, self.size))
-        draws.calls += 1
+        orders = draws.uniform(self.count)
         step = 1 if images.device.type == "cpu" else len(images)  # what fits into the CPU's caches
         parts = [slice(n, n + step) for n in range(0, len(images), step)]
-        order = torch.cat([self._order(blocks, part, shape, draws, images.device) for part in parts])
-        return images.flatten(2).gather(2, order[:, None].expand(-1, images.shape[1], -1)).reshape(images.shape)
+        return torch.cat([self._shuffled(images[part], blocks, orders, part) for part in parts])
 
-    def _order(self, blocks: Boxes, part: slice, shape: torch.Size, draws: Draws, device: torch.device) -> Tensor:
-        """Which old voxel each voxel of some of the samples becomes, (B, voxels)."""
+    def _shuffled(self, images: Tensor, blocks: Boxes, orders: Tensor, part: slice) -> Tensor:
+        """Some of the samples."""
+        shape, device = images.shape[2:], images.device
         start, length = blocks.start[part], blocks.length[part]
         longest = (self.size * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
-        offsets, starts = _offset_table(tuple(shape), tuple(longest.int().tolist()))
-        volume = length.prod(2)
+        table = _shuffle_table(tuple(shape), tuple(longest.int().tolist()))
+        size = ((length - 1) * _strides(longest.int().tolist())).sum(2).flatten()
+        volume = length.prod(2).flatten()
+        chosen = (orders[part].flatten() * table.orders[size]).long()
         corner = (start * _strides(shape)).sum(2) + torch.arange(len(start))[:, None] * shape.numel()
-        first = volume.flatten().cumsum(0) - volume.flatten()  # of a block's voxels among those of all blocks
-        in_table = starts[tuple((length - 1).flatten(0, 1).unbind(1))] - first
-        total = int(volume.sum())
-        block = torch.repeat_interleave(volume.flatten(), output_size=total).int().to(device, non_blocking=True)
-        corner, first, in_table, offsets = (
-            part.flatten().int().to(device, non_blocking=True) for part in (corner, first, in_table, offsets)
+        before = volume.cumsum(0) - volume  # the voxels of the blocks before
+        first = table.first[size] - before
+        block = torch.repeat_interleave(volume, output_size=int(volume.sum())).to(device, non_blocking=True)
+        voxel = torch.arange(len(block), dtype=torch.int32, device=device)
+        corner, own, other = (
+            values.flatten().int().to(device, non_blocking=True).index_select(0, block)
+            for values in (corner, first, first + chosen * volume)
         )
-        voxel = torch.arange(total, dtype=torch.int32, device=device)
-        place = corner.index_select(0, block) + offsets.index_select(0, in_table.index_select(0, block).add_(voxel))
-        before = first.index_select(0, block)
-        # in the order of block and random number, what is last in a key are a block's voxels, shuffled
-        bits = len(offsets).bit_length()
-        keys = (block.long() << 24).bitwise_or_(draws.integers(volume.sum(1), device, part)) << bits
-        rank = _sorted(keys.bitwise_or_(voxel - before)).bitwise_and_((1 << bits) - 1)
-        shuffled = place.index_select(0, rank.int().add_(before))
-        own = torch.arange(len(start) * shape.numel(), dtype=torch.int32, device=device)
-        latest = torch.full_like(own, -1).scatter_reduce(0, place.long(), voxel, "amax")
-        order = torch.where(latest < 0, own, shuffled.index_select(0, latest.clamp(min=0)))
-        return order.reshape(len(start), -1).long() - torch.arange(len(start), device=device)[:, None] * shape.numel()
-
-
-def _sorted(keys: Tensor) -> Tensor:
-    """Integers in rising order; NumPy sorts them on the CPU in a tenth of torch's time."""
-    return torch.from_numpy(np.sort(keys.numpy())) if keys.device.type == "cpu" else keys.sort().values
+        place = corner + table.plain.to(device).index_select(0, own.add_(voxel))
+        unmoved = torch.arange(len(start) * shape.numel(), dtype=torch.int32, device=device)
+        source = torch.cat([unmoved, corner.add_(table.shuffled.to(device).index_select(0, other.add_(voxel)))])
+        latest = unmoved.scatter_reduce(0, place.long(), voxel.add_(len(unmoved)), "amax")
+        channels = images.transpose(0, 1).flatten(1).index_select(1, source.index_select(0, latest))
+        return channels.reshape(images.transpose(0, 1).shape).transpose(0, 1)
 
 
 def _strides(shape: Sequence[int]) -> Tensor:
@@ -268,24 +261,43 @@ def _strides(shape: Sequence[int]) -> Tensor:
     return torch.tensor([1, *shape[:0:-1]]).cumprod(0).flip(0)
 
 
+class ShuffleTable(NamedTuple):
+    """Random orders of the voxels of blocks of all sizes, the last axis counted fastest.
+
+    Attributes:
+        shuffled: offsets in the flattened image, one order of one size behind the other, (M,).
+        plain: the same in the order of the voxels.
+        first: where the first order of each size begins.
+        orders: how many there are of each size.
+    """
+
+    shuffled: Tensor
+    plain: Tensor
+    first: Tensor
+    orders: Tensor
+
+
 @lru_cache(maxsize=8)
-def _offset_table(shape: tuple[int, ...], longest: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Offsets in the flattened image of the voxels of blocks of all sizes, and where those of each size begin.
+def _shuffle_table(
+    shape: tuple[int, ...], longest: tuple[int, ...], least: int = 16, voxels: int = 4096
+) -> ShuffleTable:
+    """Random orders of blocks in images of a shape whose sides are at most ``longest``, the same in each process.
 
     Args:
         shape: of the image.
         longest: side of a block along each axis.
-
-    Returns:
-        Offsets one behind the other, (M,), and the first of a block of sides 1 + i, 1 + j, ... at [i, j, ...].
+        least: orders of each size at least.
+        voxels: small blocks have as many orders as so many voxels make, 682 of 6 voxels.
     """
-    strides = _strides(shape)
-    sizes = list(product(*(range(1, n + 1) for n in longest)))
-    offsets = [
-        (torch.cartesian_prod(*map(torch.arange, size)).reshape(-1, len(size)) * strides).sum(1) for size in sizes
-    ]
-    volumes = torch.tensor([len(part) for part in offsets])
-    return torch.cat(offsets), (volumes.cumsum(0) - volumes).reshape(longest)
+    strides, generator = _strides(shape), torch.Generator().manual_seed(0)
+    shuffled, plain, orders = list[Tensor](), list[Tensor](), list[int]()
+    for size in product(*(range(1, n + 1) for n in longest)):
+        offsets = (torch.cartesian_prod(*map(torch.arange, size)).reshape(-1, len(size)) * strides).sum(1).int()
+        orders.append(max(least, voxels // len(offsets)))
+        plain.append(offsets.repeat(orders[-1]))
+        shuffled.append(offsets[torch.rand(orders[-1], len(offsets), generator=generator).argsort(1)].flatten())
+    lengths = torch.tensor([len(part) for part in plain])
+    return ShuffleTable(torch.cat(shuffled), torch.cat(plain), lengths.cumsum(0) - lengths, torch.tensor(orders))
 
 
 class OneOf:
@@ -314,5 +326,5 @@ class OneOf:
             own = draws.rows(rows)
             if len(rows) > 0:
                 on_device = rows.to(images.device, non_blocking=True)
-                images[on_device] = distortion(images[on_device], own)
+                images.index_copy_(0, on_device, distortion(images.index_select(0, on_device), own))
         return images

@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+FEW = 4  # numbers of a sample in one call, up to which they are computed ahead
+AHEAD = 12  # calls whose numbers are computed together
+MANY = 4096  # numbers of a sample in one call, beyond which the generator of 32 bits draws them
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
-Integers = TypeVar("Integers", Tensor, np.ndarray)  # int64
+Integers = TypeVar("Integers", Tensor, np.ndarray)
 
 
 def _mix(x: Integers) -> Integers:
-    """Scrambled 64-bit integers: the finalizer of splitmix64 (Steele et al., 2014, https://doi.org/10.1145/2660193.2660195).
+    """Scrambled int64: the finalizer of splitmix64 (Steele et al., 2014, https://doi.org/10.1145/2660193.2660195).
 
     Integer products wrap around modulo 2**64; the masks make the arithmetic right shifts logical ones.
     """
@@ -22,15 +25,31 @@ def _mix(x: Integers) -> Integers:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
+def _hash(place: Integers, low: Integers, high: Integers) -> Integers:
+    """24 random bits for each place: lowbias32 (https://nullprogram.com/blog/2018/07/31/) with two keys of 32 bits.
+
+    int32 stands for uint32: sums and products wrap around, the masks make the right shifts logical ones.
+    """
+    x = place * -1640531527 + low
+    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D + high
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * -2073254261
+    return ((x ^ ((x >> 16) & 0xFFFF)) >> 8) & 0xFFFFFF
+
+
 def sample_seeds(seed: int, epoch: int, count: int) -> Tensor:
     """Seeds of the ``count`` samples of an epoch, int64, shape (count,): made from seed, epoch and position only."""
     base = _mix(_mix(torch.tensor(seed) + GOLDEN) + torch.tensor(epoch + 1) * GOLDEN)
     return _mix(base + torch.arange(1, count + 1) * GOLDEN)
 
 
-def _steps(first: int, last: int) -> np.ndarray:
-    """What the states of the generator have grown by in its steps from ``first`` to before ``last``."""
-    return np.arange(first, last, dtype=np.int64) * np.int64(GOLDEN)
+def _shares(starts: Tensor, count: int) -> Tensor:
+    """The first numbers from [0, 1) of generators in the given states, float32, (*starts.shape, count)."""
+    if starts.device.type == "cpu":  # NumPy takes a fifth of torch's time for few numbers
+        states = starts.numpy()[..., None] + np.arange(1, count + 1) * np.int64(GOLDEN)
+        bits = torch.from_numpy((_mix(states) >> 40) & 0xFFFFFF)
+    else:
+        bits = (_mix(starts[..., None] + torch.arange(1, count + 1, device=starts.device) * GOLDEN) >> 40) & 0xFFFFFF
+    return bits.float().mul_(2**-24)
 
 
 @dataclass
@@ -45,40 +64,47 @@ class Draws:
 
     seeds: Tensor
     calls: int = field(default=0, init=False)
+    _ahead: tuple[int, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, device: torch.device | None = None) -> Tensor:
         """Numbers from [low, high), float32 in steps of 2**-24 of the range, shape (B, *shape).
 
-        They are computed where the seeds are, or on ``device``: the device of the images for one number a voxel.
+        They are computed where the seeds are, or on ``device``: the device of the images for one number a voxel. More
+        than ``MANY`` numbers a sample come from a generator of 32 bits, which takes a quarter of the time.
         """
         self.calls += 1
         count = math.prod(shape)
-        if (
-            device or self.seeds.device
-        ).type == "cpu":  # the few numbers of most calls take NumPy a fifth of torch's time
-            start = _mix(self.seeds.cpu().numpy() + _steps(self.calls, self.calls + 1))
-            bits = torch.from_numpy((_mix(start[:, None] + _steps(1, count + 1)) >> 40) & 0xFFFFFF)
+        device = device or self.seeds.device
+        if count > MANY:
+            shares = self._many(count, device)
+        elif count <= FEW and device.type == "cpu":
+            shares = self._few(count)
         else:
-            seeds = self.seeds.to(device, non_blocking=True)
-            first = _mix(seeds + torch.tensor(self.calls) * GOLDEN)
-            bits = (_mix(first[:, None] + torch.arange(1, count + 1, device=device) * GOLDEN) >> 40) & 0xFFFFFF
-        return (bits.float() * 2**-24 * (high - low) + low).reshape(len(self.seeds), *shape)
+            shares = _shares(self._state(self.calls).to(device, non_blocking=True), count)
+        return (shares * (high - low) + low).reshape(len(self.seeds), *shape)
 
-    def integers(self, counts: Tensor, device: torch.device, part: slice = slice(None)) -> Tensor:
-        """``counts[b]`` numbers from [0, 2**24) for sample b, one sample behind the other, int64, (counts.sum(),).
+    def _state(self, call: int) -> Tensor:
+        """State of each sample's generator for one call, int64, (B,)."""
+        return _mix(self.seeds + torch.tensor(call) * GOLDEN)
 
-        This is no call of its own: parts of the batch are asked for one after the other, under the last call's number.
+    def _few(self, count: int) -> Tensor:
+        """Numbers of this call, from those of several calls, which are computed together."""
+        place = self.calls % AHEAD
+        first = self.calls - place
+        if self._ahead is None or self._ahead[0] != first:
+            states = _mix(self.seeds[:, None] + torch.arange(first, first + AHEAD, device=self.seeds.device) * GOLDEN)
+            self._ahead = first, _shares(states.cpu(), FEW)
+        return self._ahead[1][:, place, :count]
 
-        Args:
-            counts: numbers of each sample of the part, int64, (B,), on the CPU.
-            device: where they are computed.
-            part: the samples that are meant.
-        """
-        total = int(counts.sum())
-        first = _mix(self.seeds[part] + torch.tensor(self.calls) * GOLDEN) - (counts.cumsum(0) - counts) * GOLDEN
-        sample = torch.repeat_interleave(counts, output_size=total).to(device, non_blocking=True)
-        states = first.to(device, non_blocking=True)[sample] + torch.arange(1, total + 1, device=device) * GOLDEN
-        return (_mix(states) >> 40) & 0xFFFFFF
+    def _many(self, count: int, device: torch.device) -> Tensor:
+        """Many numbers from [0, 1), float32, (B, count): hashes of each number's place and the sample's state."""
+        state = self._state(self.calls).to(device, non_blocking=True)[:, None]
+        low, high = state.int(), (state >> 32).int()
+        place = torch.arange(count, dtype=torch.int32, device=device)
+        if device.type == "cpu":  # NumPy takes half of torch's time; one sample after the other fits into the caches
+            bits = [_hash(place.numpy(), *keys) for keys in zip(low.numpy(), high.numpy(), strict=True)]
+            return torch.from_numpy(np.stack(bits)).float().mul_(2**-24)
+        return _hash(place, low, high).float().mul_(2**-24)
 
     def normal(self, *shape: int, device: torch.device | None = None) -> Tensor:
         """Numbers from the standard normal distribution (Box-Muller), float32, shape (B, *shape)."""
@@ -92,4 +118,4 @@ class Draws:
     def rows(self, index: Tensor) -> "Draws":
         """The streams of the chosen samples, each begun anew under the number of this call."""
         self.calls += 1
-        return Draws(_mix(self.seeds + torch.tensor(self.calls) * GOLDEN)[index])
+        return Draws(self._state(self.calls)[index])

@@ -42,7 +42,8 @@ class Jitter:
         contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
         gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
         changed = (images * column(brightness, images)).clamp_(0, 1)
-        mean = changed.flatten(1).mean(1, dtype=torch.float64)  # in float32 the last bit depends on the batch size
+        rows = changed.sum(-1).flatten(1)  # whole images' sums depend on the batch size in their last bit
+        mean = rows.mean(1, dtype=torch.float64) / changed.shape[-1]
         rest = (mean * (1 - contrast.to(images.device, non_blocking=True))).float()
         changed = changed.mul_(column(contrast, images)).add_(column(rest, images)).clamp_(0, 1)
         return changed if self.gamma == 0 else changed.double().pow(column(gamma, images)).float()  # likewise
@@ -69,28 +70,38 @@ class GaussianBlur:
             return images
         radius = math.ceil(3 * self.sigma[1])
         weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[rows, None]).square())
+        weights = weights.where(weights > 1e-9, 0.0)  # what float32 cannot show; denormal numbers take a processor long
         weights = weights / weights.sum(1, keepdim=True)
         chosen = rows.to(images.device, non_blocking=True)
         blurred = images[chosen]
+        band = _band(weights, min(32, max(images.shape[2:]))).to(images.device, non_blocking=True)
         for axis in range(2, images.ndim):
-            matrix = _convolution(weights, images.shape[axis]).to(images.device, non_blocking=True)
-            blurred = _apply_along(blurred, matrix, axis)
+            blurred = _convolve(blurred, band, radius, axis)
         return images.index_copy(0, chosen, blurred)
 
 
-def _convolution(weights: Tensor, length: int) -> Tensor:
-    """The matrices (B, length, length) that convolve lines with kernels (B, 2r + 1), the border repeated outside."""
-    radius = weights.shape[1] // 2
-    source = (torch.arange(length)[:, None] + torch.arange(-radius, radius + 1)).clamp(0, length - 1)
-    matrix = torch.zeros(len(weights), length, length)
-    return matrix.scatter_add(2, source.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
+def _band(weights: Tensor, length: int) -> Tensor:
+    """The matrices (B, length, length + 2r) that convolve pieces of lines with kernels (B, 2r + 1)."""
+    place = torch.arange(length)[:, None] + torch.arange(weights.shape[1])
+    band = torch.zeros(len(weights), length, length + weights.shape[1] - 1)
+    return band.scatter(2, place.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
 
 
-def _apply_along(images: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Matrices (B, n, n), one a sample, applied to the lines along one axis of images (B, C, *spatial)."""
-    if axis == images.ndim - 1:
-        return (images.flatten(1, -2) @ matrix.transpose(1, 2)).reshape(images.shape)
-    return (matrix[:, None] @ images.flatten(1, axis - 1).flatten(3)).reshape(images.shape)
+def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
+    """Images convolved along one axis, the border repeated outside: piece by piece a matrix product."""
+    extent, last = images.shape[axis], axis == images.ndim - 1
+    place = torch.arange(-radius, extent + radius, device=images.device).clamp(0, extent - 1)
+    lines = images.flatten(1, -2)[:, :, None] if last else images.flatten(1, axis - 1).flatten(3)
+    lines = lines.index_select(3 if last else 2, place)
+    pieces = []
+    for start in range(0, extent, band.shape[1]):
+        length = min(band.shape[1], extent - start)
+        matrix = band[:, :length, : length + 2 * radius]
+        if last:
+            pieces.append(lines[:, :, 0, start : start + length + 2 * radius] @ matrix.transpose(1, 2))
+        else:
+            pieces.append(matrix[:, None] @ lines[:, :, start : start + length + 2 * radius])
+    return torch.cat(pieces, dim=2).reshape(images.shape)
 
 
 class GaussianNoise:
@@ -129,12 +140,15 @@ class NonlinearIntensity:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         """Mapped images, same shape, in [0, 1]."""
         table = bezier_table(draws.uniform(2), draws.uniform(2), draws.chance(self.inverted))
-        table = table.to(images.device, non_blocking=True)
-        last = table.shape[1] - 1
-        position = images.flatten(1).clamp(0, 1) * last
-        below = position.long().clamp(max=last - 1)
-        mapped = torch.lerp(table.gather(1, below), table.gather(1, below + 1), position - below)
-        return mapped.reshape(images.shape)
+        slope = torch.diff(table, dim=1, append=table[:, -1:])
+        table, slope = (part.flatten().to(images.device, non_blocking=True) for part in (table, slope))
+        entries = len(table) // len(images)
+        position = (images.flatten(1) * (entries - 1)).clamp_(0, entries - 1)
+        below = position.int()
+        share = position.sub_(below)
+        below = below.add_(torch.arange(len(images), device=images.device, dtype=torch.int32)[:, None] * entries)
+        mapped = table.index_select(0, below.flatten())
+        return mapped.addcmul_(slope.index_select(0, below.flatten()), share.flatten()).reshape(images.shape)
 
 
 def bezier_table(x: Tensor, y: Tensor, inverted: Tensor, entries: int = 256) -> Tensor:

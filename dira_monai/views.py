@@ -94,39 +94,45 @@ class Views:
         """
         images = to_unit(images.as_subclass(torch.Tensor))
         draws = Draws(seeds.cpu())
-        everyone = torch.arange(len(seeds))
-        query, target = self._view(images, draws.rows(everyone), self.crop, self.photometric, distort)
-        views = {"query": query, "target": target}
-        others = [
-            self._view(images, draws.rows(everyone), self.crop, self.other_photometric, distort)[0]
-            for _ in range(self.count - 1)
-        ]
-        if others:
-            views["key"] = others[0]
-        if len(others) > 1:
-            views["more"] = torch.stack(others[1:], dim=1)
+        if self.other_photometric is self.photometric:
+            inputs, targets = self._views(images, draws, self.count, self.crop, self.photometric, distort)
+        else:
+            inputs, targets = self._views(images, draws, 1, self.crop, self.photometric, distort)
+            inputs += self._views(images, draws, self.count - 1, self.crop, self.other_photometric, distort)[0]
+        views = {"query": inputs[0], "target": targets[0]}
+        if self.count > 1:
+            views["key"] = inputs[1]
+        if self.count > 2:
+            views["more"] = torch.stack(inputs[2:], dim=1)
         if self.local_crop is not None and self.local_count > 0:
-            small = [
-                self._view(images, draws.rows(everyone), self.local_crop, self.photometric, distort=False)[0]
-                for _ in range(self.local_count)
-            ]
+            small, _ = self._views(images, draws, self.local_count, self.local_crop, self.photometric, distort=False)
             views["local"] = torch.stack(small, dim=1)
         if self.masking is not None and distort:
-            views["whole"] = query
-            views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
+            views["whole"] = views["query"]
+            views["query"], views["mask"] = self.masking(views["query"], draws.rows(torch.arange(len(seeds))))
         return views
 
-    def _view(
-        self, images: Tensor, draws: Draws, crop: Distortion, photometric: Sequence[Distortion], distort: bool
-    ) -> tuple[Tensor, Tensor]:
-        """One input and its clean target."""
-        target = crop(images, draws)
-        flipped = torch.zeros(len(images), images.ndim - 2, dtype=torch.bool)
-        flipped[:, list(self.flip_axes)] = draws.uniform(len(self.flip_axes)) < self.flip_probability
+    def _views(
+        self,
+        images: Tensor,
+        draws: Draws,
+        count: int,
+        crop: Distortion,
+        photometric: Sequence[Distortion],
+        distort: bool,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """So many views of each image, and their clean targets: made as one batch, which saves calls."""
+        if count == 0:
+            return [], []
+        own = Draws(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
+        target = crop(torch.cat([images] * count), own)
+        flipped = torch.zeros(len(target), images.ndim - 2, dtype=torch.bool)
+        flipped[:, list(self.flip_axes)] = own.uniform(len(self.flip_axes)) < self.flip_probability
         view = flip_where(target, flipped)
         if self.target_flip == "corrected":
             target = view
-        return Chain([*photometric, *(self.distortions if distort else ())])(view, draws), target
+        view = Chain([*photometric, *(self.distortions if distort else ())])(view, own)
+        return list(view.chunk(count)), list(target.chunk(count))
 
 
 class RandDistortiond(MapTransform, RandomizableTransform):

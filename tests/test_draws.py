@@ -42,13 +42,26 @@ def test_uniform_equals_splitmix64(seed):
         assert draws.uniform(2, 3)[1].flatten().tolist() == expected
 
 
-def test_integers_equal_splitmix64_however_many_each_sample_draws():
-    draws = Draws(torch.tensor([7, -5, 12]))
-    draws.calls = 2
-    numbers = draws.integers(torch.tensor([3, 0, 5]), torch.device("cpu")).tolist()
-    assert numbers[3:] == draws.integers(torch.tensor([5]), torch.device("cpu"), slice(2, 3)).tolist()
-    starts = [splitmix64(seed & WRAP, 2)[1] for seed in (7, 12)]
-    assert numbers == [z >> 40 for start, count in zip(starts, (3, 5), strict=True) for z in splitmix64(start, count)]
+def lowbias32(x, key):
+    """The published hash, with a key added in its middle, in Python integers."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D + key) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def test_the_hash_gives_the_published_numbers():
+    """Of https://nullprogram.com/blog/2018/07/31/: a bijection, which leaves zero as it is."""
+    assert lowbias32(0, 0) == 0
+    assert len({lowbias32(n, 0) for n in range(2**16)}) == 2**16
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1])
+def test_many_numbers_equal_the_hash(seed):
+    draws = Draws(torch.tensor([7, seed]))
+    for state in splitmix64(seed & WRAP, 2):  # one for each call
+        numbers = (draws.uniform(5000)[1] * 2**24).long().tolist()
+        places = [n * 0x9E3779B9 + state & 0xFFFFFFFF for n in (0, 1, 4999)]
+        assert [numbers[n] for n in (0, 1, 4999)] == [lowbias32(place, state >> 32) >> 8 for place in places]
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (5, 3), (-4, 100), (2**62, 7)])

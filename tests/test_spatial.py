@@ -151,6 +151,12 @@ def displacements(deformation, count, shape, margin):
     return (deformation(images, streams(count)) - images)[inside]
 
 
+def fields(deformation, samples, shape, count=1):
+    """Fields in voxels, (B, count, *shape)."""
+    order = (0, *range(2, 2 + len(shape)), 1)
+    return deformation._field(streams(samples), [1.0] * count, shape, order, torch.device("cpu")).movedim(-1, 1)
+
+
 @pytest.mark.parametrize(("shape", "smoothness"), [((48, 40), 2.0), ((20, 24, 22), 1.5)])
 @pytest.mark.parametrize("magnitude", [0.4, 1.0])
 def test_elastic_displacement_has_the_magnitude_and_the_smoothness(shape, smoothness, magnitude):
@@ -174,7 +180,7 @@ def test_elastic_displacements_along_the_axes_are_independent(shape):
 @pytest.mark.parametrize("shape", [(24, 20), (12, 10, 14)])
 def test_elastic_field_has_no_mean_and_no_seam(shape):
     deformation = ElasticDeformation(2.0, 1.5)
-    field = deformation._field(streams(8), 1, shape, torch.device("cpu"))
+    field = fields(deformation, 8, shape)
     torch.testing.assert_close(field.flatten(2).mean(2), torch.zeros(8, 1), rtol=0, atol=1e-6)
     across = (field[..., 0] - field[..., -1]).square().mean()  # the last voxel meets the first one again
     torch.testing.assert_close(across, (field[..., 1] - field[..., 0]).square().mean(), rtol=0.5, atol=0)
@@ -194,7 +200,7 @@ def test_elastic_deformation_moves_only_along_the_named_axes(shape, axes):
 def test_deformation_within_slices_equals_that_of_the_volume():
     images = torch.rand(2, 2, 9, 8, 5, generator=torch.Generator().manual_seed(0))
     deformation = ElasticDeformation(1.0, 2.0, (0, 1))
-    field = deformation._field(streams(2), 2, images.shape[2:], torch.device("cpu"))
+    field = fields(deformation, 2, images.shape[2:], 2).flip(1)  # the last axis is drawn first
     field = torch.cat([field, torch.zeros(2, 1, 9, 8, 5)], 1)
     expected = resample(images, ramps(2, (9, 8, 5)) + field, "reflection")
     torch.testing.assert_close(deformation(images, streams(2)), expected, rtol=0, atol=1e-5)
@@ -202,7 +208,7 @@ def test_deformation_within_slices_equals_that_of_the_volume():
 
 @pytest.mark.parametrize("shape", [(40, 33), (24, 17, 20)])
 def test_the_elastic_field_is_white_noise_smoothed_by_a_gaussian(shape):
-    field = ElasticDeformation(1.0, 4.0)._field(streams(200), 1, shape, torch.device("cpu"))[:, 0].double()
+    field = fields(ElasticDeformation(1.0, 4.0), 200, shape)[:, 0].double()
     power = torch.fft.fftn(field, dim=tuple(range(1, field.ndim))).abs().square().mean(0)
     frequencies = torch.meshgrid(*(torch.fft.fftfreq(n).double() for n in shape), indexing="ij")
     expected = torch.exp(-4 * (math.pi * 4) ** 2 * sum(f.square() for f in frequencies))
