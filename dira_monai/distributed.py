@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+LARGE = 2**16  # numbers of a gradient, from which it is exchanged by itself
+
 
 def world_size() -> int:
     """Number of processes that train together."""
@@ -38,17 +40,28 @@ def gather(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes: one collective call for all parameters of a kind."""
+    """Replace each gradient by its mean over the processes: large ones where they lie, small ones together."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    for dtype in dict.fromkeys(g.dtype for g in gradients):  # a set has another order in every process
-        group = [g for g in gradients if g.dtype == dtype]
+    large = [_in_memory(g) for g in gradients if g.numel() >= LARGE]
+    waiting = [dist.all_reduce(g, async_op=True) for g in large]
+    small = [g for g in gradients if g.numel() < LARGE]
+    for dtype in dict.fromkeys(g.dtype for g in small):  # a set has another order in every process
+        group = [g for g in small if g.dtype == dtype]
         flat = torch.cat([g.flatten() for g in group])
         dist.all_reduce(flat)
         flat /= world_size()
         for gradient, mean in zip(group, flat.split([g.numel() for g in group]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+    for exchange, gradient in zip(waiting, large, strict=True):
+        exchange.wait()
+        gradient /= world_size()
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """A tensor without gaps as one line of numbers in the order of its memory, whatever its layout."""
+    return tensor.as_strided((tensor.numel(),), (1,))
 
 
 @torch.no_grad()

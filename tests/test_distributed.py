@@ -96,10 +96,16 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.flo
 
 
 def averaged():
-    """Gradients after the averaging: 10 i + r for parameter i of process r, and one parameter without gradient."""
+    """Gradients after the averaging: 10 i + r for parameter i of process r, and one parameter without gradient.
+
+    The last gradient, a large one that lies with channels innermost, holds its places in memory beside that.
+    """
     parameters = [nn.Parameter(torch.zeros(2, i + 1, dtype=dtype)) for i, dtype in enumerate(DTYPES)]
     for i, parameter in enumerate(parameters):
         parameter.grad = torch.full_like(parameter, 10.0 * i + rank())
+    wide = nn.Parameter(torch.zeros(200, 40, 3, 3).contiguous(memory_format=torch.channels_last))
+    wide.grad = torch.arange(wide.numel()).reshape(wide.shape).to(memory_format=torch.channels_last) + 1.0 * rank()
+    parameters += [wide]
     parameters.insert(1, nn.Parameter(torch.zeros(3)))
     average_gradients(p for p in parameters)
     return [p.grad for p in parameters]
@@ -176,6 +182,8 @@ def test_average_gradients_is_the_mean_over_the_processes(both):
     for found in both:
         gradients = found["average"]
         assert gradients.pop(1) is None
+        wide = gradients.pop()
+        assert_same(wide, torch.arange(wide.numel()).reshape(wide.shape) + 0.5)
         for i, (gradient, dtype) in enumerate(zip(gradients, DTYPES, strict=True)):
             assert_same(gradient, torch.full((2, i + 1), 10 * i + 0.5, dtype=dtype))
 
