@@ -69,7 +69,7 @@ def stepwise():
     }
 
 
-def normalize(kind, momentum, own):
+def normalize(kind, momentum, own, dtype=torch.float32):
     """Outputs, gradients and statistics of two steps of a batch norm on this process's share of a batch."""
     norm, shape = NORMS[kind]
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def normalize(kind, momentum, own):
     found = {}
     for step in range(2):
         x, slope = 3 * torch.randn(2, *shape) + 1
-        x = x[own].requires_grad_()
+        x = x[own].to(dtype).requires_grad_()
         y = layer(x)
         (y * slope[own]).sum().backward()
         found |= {f"output {step}": y.detach(), f"gradient {step}": x.grad}
@@ -133,6 +133,7 @@ def work(process, folder):
         "scalars": average_scalars({"loss": torch.tensor(1.0 + process), "image": rows}),
         "weights": shared_weights(),
         "norm": {(kind, m): normalize(kind, m, slice(process, None, 2)) for kind in NORMS for m in (0.1, None)},
+        "norm in bf16": normalize("2d", 0.1, slice(process, None, 2), torch.bfloat16),
         "train": train(f"{folder}/models", batch_size=2, seed=process),
         "stepwise": train(f"{folder}/stepwise", batch_size=2, seed=process, **stepwise()),
         "resumed": train(f"{folder}/models", batch_size=2, seed=7 + process, resume=True),
@@ -212,6 +213,15 @@ def test_synchronized_batch_norm_equals_batch_norm_on_the_whole_batch(both, kind
         torch.testing.assert_close(found["buffers"], expected["buffers"], rtol=1e-5, atol=1e-5)
     summed = {name: gradient + second["parameters"][name] for name, gradient in first["parameters"].items()}
     torch.testing.assert_close(summed, expected["parameters"], rtol=1e-5, atol=1e-5)
+
+
+def test_synchronized_batch_norm_in_bf16_keeps_its_statistics_in_float32(both):
+    expected = normalize("2d", 0.1, slice(None), torch.bfloat16)
+    first, second = (found["norm in bf16"] for found in both)
+    for name in ("output 0", "gradient 0"):
+        assert first[name].dtype == torch.bfloat16
+        torch.testing.assert_close(interleaved(first[name], second[name]), expected[name], rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(first["buffers"], expected["buffers"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
