@@ -39,10 +39,10 @@ def draw_boxes(
         margin: distance kept to the borders, as a share of the extent.
         stop: probability, after each box, that no further box of the sample is used.
     """
-    extent = torch.tensor(shape, dtype=torch.float32)
+    extent = torch.tensor(shape, dtype=torch.float32).repeat(count, 1)  # broadcasting a row of three is slow
     shortest, longest = ((share * extent).round().clamp(min=1) for share in size)
     length = (shortest + (draws.uniform(count, len(shape)) * (longest - shortest + 1)).floor()).minimum(extent)
-    border = torch.minimum((margin * extent).round(), (extent - length).div(2, rounding_mode="floor"))
+    border = torch.minimum((margin * extent).round(), ((extent - length) / 2).floor())
     start = border + (draws.uniform(count, len(shape)) * (extent - length - 2 * border + 1)).floor()
     going_on = draws.uniform(count) >= stop
     going_on[:, 0] = True
