@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
 from .bundle import bundle_root, inference_items
-from .checkpoint import Checkpoint, StrictCheckpointLoader, load_weights
+from .checkpoint import Checkpoint, LocalObjective, StrictCheckpointLoader, load_weights
 from .classification import ClassificationLoss, check_classes, class_weights
 from .color import ColorJitter, Grayscale, Solarize
 from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform

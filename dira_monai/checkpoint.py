@@ -134,6 +134,33 @@ class StrictCheckpointLoader:
         load_module(self.module, load_weights(self.load_path), self.load_path, type(self.module).__name__)
 
 
+class LocalObjective:
+    """Handler that gives an evaluator the objective with which this client of a federation has trained last.
+
+    A federation exchanges the network alone and evaluates it in a workflow of its own, whose heads and key branch are
+    new. MONAI disables every handler named ``CheckpointLoader`` there: those would load weights over the global ones.
+
+    Attributes:
+        ckpt_dir: folder in which the client's training leaves ``checkpoint.pt``.
+        module: the evaluator's objective.
+    """
+
+    def __init__(self, ckpt_dir: str, module: nn.Module) -> None:
+        self.path = Path(ckpt_dir) / CHECKPOINT
+        self.module = module
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the start of each evaluation."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: Engine) -> None:
+        """Load the objective, if this client has trained at all."""
+        if self.path.is_file():
+            load_module(self.module, load_weights(self.path)["objective"], self.path, "objective")
+        else:
+            LOGGER.warning(f"{self.path} does not exist yet: contrastive figures are those of untrained heads")
+
+
 class Checkpoint:
     """Handler that saves after every epoch, keeps the best weights, and resumes.
 
@@ -141,6 +168,8 @@ class Checkpoint:
     network after the last epoch), and, after each validation that is better than all before, what the trainer exports:
     ``model.pt`` (the network); in pre-training also ``encoder.pt`` (the part of it that encodes, same names) and
     ``objective.pt`` (projector, key branch, queue).
+
+    A further round of a federation, in which the engine goes on, loads nothing.
 
     Attributes:
         ckpt_dir: folder of the files.
@@ -172,6 +201,8 @@ class Checkpoint:
 
     def load(self, engine: ResumableTrainer) -> None:
         """Take over what ``resume`` or ``start_from`` name; all processes read the same file."""
+        if engine.state.iteration > 0:  # a further round of a federation, which has put its weights into the network
+            return
         path = self.ckpt_dir / CHECKPOINT
         if self.resume and path.exists():
             self._resume(engine, path)
