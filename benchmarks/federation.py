@@ -1,0 +1,193 @@
+"""Pre-training by a federation of two sites, on their images pooled, and by each site alone, judged by one probe.
+
+Every run goes through MONAI's client ``MonaiAlgo``; pooled and single-site runs are federations of one client, which
+are plain training (``tests/test_federation.py``). The training images are split between the sites by patient; their
+labels are used by the probe alone, which takes those of both sites. ``python benchmarks/federation.py --help``.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems
+from monai.fl.utils.exchange_object import ExchangeObject
+from torch import Tensor, manual_seed
+
+from dira_monai.checkpoint import save_atomic
+from dira_monai.datalist import write_datalist
+from dira_monai.files import replacing
+from dira_monai.label_listing import make_labelled_datalist
+from dira_monai.listing import LISTS
+from dira_monai.probe import PROBES, probe
+from dira_monai.summaries import format_table
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "dira_pretrain_2d"
+NETWORK = {"patch_size": [64, 64], "network_def#backbone": "resnet10"}
+OPTIONS: dict[str, Any] = NETWORK | {
+    "batch_size": 32,
+    "optimizer_name": "Adam",
+    "optimizer_arguments": {},
+    "learning_rate": 0.001,
+    "queue_size": 512,
+    "momentum": 0.99,
+    "pooled_norm": True,
+    "discriminator_channels": 16,
+    "val_samples": 64,
+}
+Weights = dict[str, Tensor]
+
+
+def average(weights: Weights, differences: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
+    """Global weights after a round: FedAvg (McMahan et al., 2017, https://arxiv.org/abs/1602.05629).
+
+    Args:
+        weights: those of before.
+        differences: what each client learned, by the same names.
+        counts: images of each client, the weights of the mean.
+    """
+    shares = [count / sum(counts) for count in counts]
+    return {
+        name: (tensor + sum(s * d[name] for s, d in zip(shares, differences, strict=True))).to(tensor.dtype)
+        for name, tensor in weights.items()
+    }
+
+
+def thin(entries: Sequence[dict], share: float, seed: int) -> list[dict]:
+    """Entries of a share of the patients."""
+    patients = sorted({entry["patient"] for entry in entries})
+    chosen = set(random.Random(seed).sample(patients, round(share * len(patients))))
+    return [entry for entry in entries if entry["patient"] in chosen]
+
+
+def write_lists(data: Path, classes: Sequence[str], share: float, seed: int, folder: Path) -> dict[str, int]:
+    """Write the lists ``pooled.json`` (with labels), ``first.json`` and ``second.json``: their training images."""
+    datalist = make_labelled_datalist(str(data), "classification", classes)
+    datalist |= {key: thin(datalist[key], share, seed) for key in LISTS}
+    first = thin(datalist["training"], 0.5, seed + 1)
+    parts = {
+        "pooled": datalist["training"],
+        "first": first,
+        "second": [entry for entry in datalist["training"] if entry not in first],
+    }
+    for name, entries in parts.items():
+        write_datalist(datalist | {"training": entries}, folder / f"{name}.json")
+    return {name: len(entries) for name, entries in parts.items()}
+
+
+def first_weights(seed: int) -> Weights:
+    """Random weights of the network with which every run begins."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/train.json"))
+    parser.update(NETWORK)
+    manual_seed(seed)
+    return parser.get_parsed_content("network_def").state_dict()
+
+
+def make_client(site: str, lists: Path, folder: Path, options: Mapping[str, Any], local_epochs: int) -> MonaiAlgo:
+    """A client with the images of a list, who trains so many epochs a round and is not evaluated on its own."""
+    paths = {
+        "dataset_dir": str(lists / f"{site}.json"),
+        "output_dir": str(folder / site / "output"),
+        "ckpt_dir": str(folder / site / "models"),
+    }
+    given = {**OPTIONS, **options, **paths}
+    client = MonaiAlgo(str(BUNDLE), local_epochs, train_kwargs=given, config_evaluate_filename=None)
+    client.initialize({ExtraItems.CLIENT_NAME: site})
+    return client
+
+
+def federate(clients: Sequence[MonaiAlgo], counts: Sequence[int], weights: Weights, rounds: int) -> Weights:
+    """Global weights after so many rounds."""
+    for _ in range(rounds):
+        sent = []
+        for client in clients:
+            client.train(ExchangeObject(weights={name: tensor.clone() for name, tensor in weights.items()}))
+            sent.append(client.get_weights().weights)
+        weights = average(weights, sent, counts)
+    for client in clients:
+        client.finalize()
+    return weights
+
+
+def judge(weights: Path, lists: Path, randoms: int, num_workers: int) -> dict[str, Any]:
+    """The probe's report on the encoder of these weights, with the labels of all training images."""
+    config = str(BUNDLE / "configs/train.json")
+    report = lists / f"probe_{weights.stem}.json"
+    images = lists / "pooled.json"  # what all sites have seen together
+    options: dict[str, Any] = {"random": randoms, "num_workers": num_workers, "pretraining_list": images}
+    return probe(images, weights, config, overrides=NETWORK, output=report, **options)
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """A table: steps, images seen and mean AUC of both probes for each run and for random weights."""
+    rows = [["", "steps", "images seen", *(f"AUC {name}" for name in PROBES)]]
+    for name, run in facts["runs"].items():
+        rows.append([name, str(run["steps"]), str(run["images_seen"]), *(f"{run['auc'][p]:.3f}" for p in PROBES)])
+    return format_table(rows)
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Run everything and write ``federation.json``."""
+    folder: Path = args.output
+    counts = write_lists(args.data, args.classes, args.share, args.seed, folder)
+    local = {"epoch_length": args.epoch_length, "seed": args.seed, "num_workers": args.num_workers}
+    epochs = args.rounds * args.local_epochs
+    stages = [epochs // 2, epochs // 4, epochs - epochs // 2 - epochs // 4]
+    start = first_weights(args.seed)
+    facts: dict[str, Any] = {"settings": vars(args), "images": counts, "stage_epochs": stages, "runs": {}}
+    for name, sites, factor in (
+        ("federated", ("first", "second"), 1),
+        ("pooled", ("pooled",), 2),  # as many steps as both sites together
+        ("first alone", ("first",), 1),
+        ("second alone", ("second",), 1),
+    ):
+        began = time.monotonic()
+        plan = local | {"max_epochs": factor * epochs, "stage_epochs": [factor * n for n in stages]}
+        plan["val_interval"] = factor * epochs  # the last weights are judged, so one validation is enough
+        clients = [make_client(s, folder, folder / name, plan, factor * args.local_epochs) for s in sites]
+        weights = federate(clients, [counts[s] for s in sites], start, args.rounds)
+        file = folder / f"{name.replace(' ', '_')}.pt"
+        save_atomic(weights, file)
+        report = judge(file, folder, 0 if facts["runs"] else args.random, args.num_workers)
+        steps = factor * epochs * args.epoch_length
+        found = {
+            "steps": steps if len(sites) == 1 else f"{len(sites)} x {steps}",
+            "images_seen": len(sites) * steps * OPTIONS["batch_size"],
+            "seconds": time.monotonic() - began,
+        }
+        for encoder, auc in report["encoders"].items():
+            means = {p: auc[p]["mean"] for p in PROBES}
+            if encoder == "weights":
+                facts["runs"][name] = found | {"auc": means}
+            else:
+                facts["runs"][encoder] = {"steps": 0, "images_seen": 0, "auc": means}
+    with replacing(folder / "federation.json") as output:
+        output.write((json.dumps(facts, indent=1, default=str) + "\n").encode())
+    return facts
+
+
+def main() -> None:
+    """Parse the command line, run, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with images and labels.csv (file, label, patient, split)")
+    parser.add_argument("--classes", nargs="+", default=["normal", "bacterial", "viral"])
+    parser.add_argument("--output", type=Path, default=Path("demo/federation"))
+    parser.add_argument("--share", type=float, default=0.25, help="of the patients of each list")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--local_epochs", type=int, default=1, help="of each client in a round")
+    parser.add_argument("--epoch_length", type=int, default=10, help="steps of an epoch")
+    parser.add_argument("--random", type=int, default=3, help="encoders of random weights beside")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_workers", type=int, default=0)
+    facts = compare(parser.parse_args())
+    print(describe(facts))
+
+
+if __name__ == "__main__":
+    main()
