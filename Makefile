@@ -1,9 +1,11 @@
 # make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
 # make test: lint, types and tests (about 7 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
+# make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
+FEDERATION := .venv-federation/bin/python
 RUN := $(BIN)/python -m monai.bundle run --config_file
 DEMO := demo
 SMALL := --num_workers 0 --queue_size 256 --momentum 0.99 --discriminator_channels 16
@@ -26,7 +28,7 @@ $(RUN) "['$(TUNE)$(1)/configs/train.json','$(TUNE)$(1)/configs/evaluate.json']" 
   --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
 endef
 
-.PHONY: demo demo-3d demo-2d methods test lint types clean
+.PHONY: demo demo-3d demo-2d methods test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along
 .venv/installed: setup.cfg constraints.txt
@@ -81,5 +83,18 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
+# an environment of its own: monai-nvflare pins other versions than those that work, so it comes without its pins
+.venv-federation/installed: setup.cfg constraints.txt tests/federation/constraints.txt
+	$(PYTHON) -m venv .venv-federation
+	$(FEDERATION) -m pip install --quiet --constraint constraints.txt torch
+	$(FEDERATION) -m pip install --quiet --constraint constraints.txt --constraint tests/federation/constraints.txt \
+	  --editable . nvflare
+	$(FEDERATION) -m pip install --quiet --constraint tests/federation/constraints.txt --no-deps monai-nvflare
+	touch $@
+
+federation-test: .venv-federation/installed
+	rm -rf $(DEMO)/federation-test
+	$(FEDERATION) tests/federation/simulate.py $(DEMO)/federation-test
+
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-federation $(DEMO)
