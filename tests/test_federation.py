@@ -1,5 +1,6 @@
 """MONAI's federated client with the bundles: what is exchanged, averaged, evaluated, and what stays at the site."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def sites(tmp_path_factory):
             folders[dims, site] = tmp_path_factory.mktemp(f"{kind}{site}") / "data"
             write_phantoms(folders[dims, site], kind, count=4, seed=site)
     return folders
+
+
+@pytest.fixture(autouse=True)
+def foreign_command_line(monkeypatch):
+    """That of NVFlare's client, whose words are not for MONAI."""
+    monkeypatch.setattr(sys, "argv", ["client", "--parent_url", "None"])
 
 
 def bundle(kind):
