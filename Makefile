@@ -76,6 +76,18 @@ methods: .venv/installed
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# a server of its own on loopback, in an environment of its own (Python 3.11), since it needs an older pydicom
+tests/label/.venv/installed: tests/label/constraints.txt
+	$(PYTHON) -m venv tests/label/.venv
+	tests/label/.venv/bin/python -m pip install --quiet --constraint tests/label/constraints.txt torch
+	tests/label/.venv/bin/python -m pip install --quiet --no-deps --requirement tests/label/constraints.txt
+	tests/label/.venv/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.PHONY: label-test
+label-test: tests/label/.venv/installed
+	tests/label/.venv/bin/python -m pytest tests/test_label.py tests/label
+
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
