@@ -1,6 +1,10 @@
-"""The fine-tuning bundles in MONAI Label's own inference task, without a server: ``make label-test``."""
+"""The fine-tuning bundles in MONAI Label's own inference task, without a server: see label/test_server.py."""
 
+import json
+
+import nibabel as nib
 import pytest
+import torch
 from label.app import (
     CLASSIFICATION_2D,
     CLASSIFICATION_3D,
@@ -15,19 +19,42 @@ from label.app import (
     write_picture,
     write_volume,
 )
-
-pytest.importorskip("monailabel", reason="MONAI Label is not installed here; make label-test has it")
-
-from monailabel.tasks.infer.bundle import BundleInferTask
+from monai.bundle import ConfigParser
 
 
-def ask(bundle, image):
-    """The file that Label leaves, if any, and what it says."""
-    return BundleInferTask(str(bundle), {})({"model": bundle.name, "image": str(image), "device": "cpu"})
+@pytest.fixture
+def ask():
+    """Asks MONAI Label's task for a bundle about an image: the file that it leaves, if any, and what it says."""
+    tasks = pytest.importorskip(
+        "monailabel.tasks.infer.bundle", reason="MONAI Label is not installed here; make label-test has it"
+    )
+
+    def run(bundle, image):
+        task = tasks.BundleInferTask(str(bundle), {})
+        return task({"model": bundle.name, "image": str(image), "device": "cpu"})
+
+    return run
+
+
+@pytest.mark.parametrize("name", [SEGMENTATION_3D, CLASSIFICATION_3D])
+def test_resampling_is_that_of_spacingd_whatever_else_an_entry_holds(tmp_path, name):
+    write_volume(path := tmp_path / "scan.nii.gz")
+    content = json.loads((copy_bundle(name, tmp_path) / "configs/inference.json").read_text())
+    own = ConfigParser(content).get_parsed_content("preprocessing")
+    transforms = content["preprocessing"]["transforms"]
+    (place,) = [i for i, transform in enumerate(transforms) if transform["_target_"] == "Lambda"]
+    transforms[place] = content["resample"]
+    plain = ConfigParser(content).get_parsed_content("preprocessing")
+    image, expected = own({"image": str(path), "image_path": "text"})["image"], plain({"image": str(path)})["image"]
+    torch.testing.assert_close(image.as_tensor(), expected.as_tensor(), rtol=0, atol=0)
+    torch.testing.assert_close(image.affine, expected.affine, rtol=0, atol=0)
+    back, expected = (compose.inverse({"image": x})["image"] for compose, x in ((own, image), (plain, expected)))
+    assert back.shape[1:] == nib.load(path).shape
+    torch.testing.assert_close(back.as_tensor(), expected.as_tensor(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("spacing", [[1.5, 1.5, 1.5], None])
-def test_labels_of_a_volume_lie_where_the_volume_lies(tmp_path, spacing):
+def test_labels_of_a_volume_lie_where_the_volume_lies(ask, tmp_path, spacing):
     bundle = copy_bundle(SEGMENTATION_3D, tmp_path, spacing=spacing)
     write_volume(tmp_path / "scan.nii.gz")
     file, told = ask(bundle, tmp_path / "scan.nii.gz")
@@ -36,7 +63,7 @@ def test_labels_of_a_volume_lie_where_the_volume_lies(tmp_path, spacing):
     check_volume(file, expected, tmp_path / "scan.nii.gz")
 
 
-def test_labels_of_a_picture_have_its_pixels(tmp_path):
+def test_labels_of_a_picture_have_its_pixels(ask, tmp_path):
     bundle = copy_bundle(SEGMENTATION_2D, tmp_path)
     write_picture(tmp_path / "film.png")
     file, told = ask(bundle, tmp_path / "film.png")
@@ -48,7 +75,7 @@ def test_labels_of_a_picture_have_its_pixels(tmp_path):
     ("name", "image", "write"),
     [(CLASSIFICATION_2D, "film.png", write_picture), (CLASSIFICATION_3D, "scan.nii.gz", write_volume)],
 )
-def test_classes_have_the_probabilities_of_the_bundle(tmp_path, name, image, write):
+def test_classes_have_the_probabilities_of_the_bundle(ask, tmp_path, name, image, write):
     bundle = copy_bundle(name, tmp_path)
     write(tmp_path / image)
     file, told = ask(bundle, tmp_path / image)
