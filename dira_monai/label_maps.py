@@ -223,8 +223,10 @@ def find_classes(label: str, values: np.ndarray, rule: LabelRule) -> list[int]:
     broken = [f"{value:g}" for value in odd if value != np.round(value)]
     note = f" ({_list(broken)} is no whole number)" if broken and rule.values is None else ""
     found = _list([f"{value:g}" for value in values])
-    message = f"{label} holds the label values {found}{note} where {rule.class_count} classes {allows}."
-    raise MisfitError(message, (values[[0, -1]] if len(values) > MANY else values).tolist())
+    raise MisfitError(
+        f"{label} holds the label values {found}{note} where {rule.class_count} classes {allows}.",
+        (values[[0, -1]] if len(values) > MANY else values).tolist(),
+    )
 
 
 def _list(words: Sequence[str]) -> str:

@@ -189,7 +189,8 @@ def check_datalist(
         if not isinstance(entries, list) or not (entries or key == "test"):
             raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
         for index, entry in enumerate(entries):
-            _check_entry(entry, required, f"{name} has no {{}} in entry {index} of {key!r}.")
+            if missing := [p for p in required if not isinstance(entry, dict) or entry.get(p) in (None, "", [])]:
+                raise InputError(f"{name} has no {missing[0]!r} in entry {index} of {key!r}.")
     patients = {key: {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in lists}
     root = find_root(datalist, name)
     places = {key: locate_images(datalist[key], root) for key in lists}
@@ -198,12 +199,6 @@ def check_datalist(
             raise InputError(f"{name} has {len(both)} patients in both {one} and {other}: {first_names(both)}.")
         if both := [first_file(datalist[one][index]["image"]) for index in find_common(places[one], places[other])]:
             raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
-
-
-def _check_entry(entry: object, required: Sequence[str], message: str) -> None:
-    for part in required:
-        if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
-            raise InputError(message.format(repr(part)))
 
 
 def find_root(datalist: dict, path: str | Path) -> Path:

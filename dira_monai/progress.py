@@ -34,6 +34,7 @@ class TrainingLog:
         ckpt_dir: folder of the weights, for the last line.
         evaluator: whose metrics are recorded as well.
         next_step: what to do with the weights, for the last line.
+        tensorboard: write the folder ``tensorboard``.
         interval: iterations between two looks at the losses.
     """
 
@@ -43,13 +44,16 @@ class TrainingLog:
         ckpt_dir: str,
         evaluator: Evaluator | None = None,
         next_step: str = "",
+        tensorboard: bool = True,
         interval: int = 10,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.ckpt_dir = Path(ckpt_dir)
         self.evaluator = evaluator
         self.next_step = next_step
+        self.tensorboard = tensorboard
         self.interval = interval
+        self.opened = False
         self.rows: list[dict[str, Any]] = []
         self.sums: dict[str, Tensor] = {}
         self.count = 0
@@ -70,9 +74,11 @@ class TrainingLog:
 
     def _open(self, engine: ResumableTrainer) -> None:
         """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
+        self.opened = True
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) < engine.state.epoch]
-        self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
+        if self.tensorboard:
+            self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(
             total=total, initial=engine.state.iteration, unit="it", mininterval=0.5 if sys.stderr.isatty() else 30
@@ -80,7 +86,7 @@ class TrainingLog:
 
     def start_epoch(self, engine: ResumableTrainer) -> None:
         """Begin the epoch's means; open the files before the first one, when a resumed state is in place."""
-        if self.writer is None:
+        if not self.opened:
             self._open(engine)
         self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
         self.stage = engine.stage(engine.state.epoch)
@@ -126,6 +132,7 @@ class TrainingLog:
         means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
         engine.state.figures = means  # for handlers that judge the epoch
+        engine.state.metrics.update(means)  # where MONAI's own trackers look
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
         self._record(means)
@@ -161,6 +168,7 @@ class TrainingLog:
 
     def _close(self) -> None:
         """End bar and event file, if the run came as far as to open them."""
+        self.opened = False
         self.bar.close()
         if self.writer is not None:
             self.writer.close()

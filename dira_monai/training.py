@@ -2,11 +2,13 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer
+from monai.handlers import MLFlowHandler
 from torch import Tensor, nn
 
 from .distributed import average_gradients
@@ -54,6 +56,16 @@ def optimizer_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScale
     scaler.update()
 
 
+def alone(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same function of an engine's output, which gives the one value of a tuple of one instead of the tuple."""
+
+    def unpacked(output: Any) -> Any:
+        found = transform(output)
+        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+    return unpacked
+
+
 class ResumableTrainer(SupervisedTrainer):
     """MONAI's supervised trainer with what ``TrainingLog`` and ``Checkpoint`` ask of an engine.
 
@@ -67,6 +79,9 @@ class ResumableTrainer(SupervisedTrainer):
     losses: tuple[str, ...] = ("loss",)
 
     def __init__(self, *, precision: str = "fp32", gradient_clip: float | None = None, **kwargs: Any) -> None:
+        for handler in kwargs.get("train_handlers") or ():
+            if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
+                handler.output_transform = alone(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
         self.precision = precision
         self.gradient_clip = gradient_clip

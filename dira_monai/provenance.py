@@ -1,0 +1,171 @@
+"""What a run was made of, so that a number can be traced to it: configuration, versions, commit and data."""
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ignite
+import monai
+import torch
+from ignite.engine import Engine
+from monai.bundle import ConfigParser
+
+from .distributed import rank, world_size
+from .errors import InputError
+from .files import replacing
+from .image_setup import each
+from .listing import LISTS
+
+PART = 2**16  # bytes that are read of either end of a file
+
+
+def record_run(output_dir: str, datalist: Mapping[str, Any], engine: Engine) -> None:
+    """Append one start to ``output_dir/run.json``, whole or not at all; only process 0 does.
+
+    A start has its time, command, device, number of processes, versions, git commit, images and fingerprint of the
+    data, and the configuration as it was merged. All starts of the folder stay, the newest is the last.
+
+    Args:
+        output_dir: folder of the run.
+        datalist: with absolute paths, as the bundle trains on it.
+        engine: that is about to run.
+
+    Raises:
+        InputError: if ``run.json`` is there and no record, cannot be written, or a file of the data cannot be read.
+    """
+    if rank() > 0:
+        return
+    path = Path(output_dir) / "run.json"
+    start = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "device": describe_device(torch.device(engine.state.device)),
+        "processes": world_size(),
+        "versions": versions(),
+        "git_commit": git_commit(Path(__file__)),
+        "images": {name: len(datalist[name]) for name in LISTS if name in datalist},
+        "data_sha256": fingerprint(datalist),
+        "config": running_config(),
+    }
+    text = json.dumps({"starts": [*read_starts(path), start]}, indent=1, default=str)
+    with replacing(path) as file:
+        file.write((text + "\n").encode())
+
+
+def read_starts(path: str | Path) -> list[dict[str, Any]]:
+    """The starts in a ``run.json``, oldest first; none where there is no file.
+
+    Raises:
+        InputError: if the file is something else.
+    """
+    if not Path(path).exists():
+        return []
+    try:
+        return list(json.loads(Path(path).read_text(encoding="utf-8"))["starts"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is no record of runs ({error!r}); move it away.") from error
+
+
+def fingerprint(datalist: Mapping[str, Any]) -> str:
+    """SHA-256 of what is in the lists: order, names in their common folder, labels, and size and content of each file.
+
+    Of a file, 64 KiB at either end are read, which holds the checksum of compressed formats; of a prepared image its
+    SHA-256 is in the list. Folder and dates do not matter, so that a copy of the data is the same data.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    lists = {name: datalist.get(name, []) for name in (*LISTS, "words")}
+    root = os.path.commonpath([os.path.dirname(file) for part in lists.values() for e in part for file in _images(e)])
+    digest = hashlib.sha256()
+    for name, entries in lists.items():
+        facts = list(each(lambda entry: _facts(entry, root), entries, f"fingerprint of {name}", None))
+        digest.update(json.dumps([name, facts], default=str).encode())
+    return digest.hexdigest()
+
+
+def _images(entry: Mapping[str, Any]) -> list[str]:
+    return [entry["image"]] if isinstance(entry["image"], str) else list(entry["image"])
+
+
+def _facts(entry: Mapping[str, Any], root: str) -> list:
+    """Image and label of an entry, each file as its name, size and digest."""
+    files, label = _images(entry), entry.get("label")
+    if "sha256" in entry:
+        images = [[os.path.relpath(files[0], root), entry["sha256"]]]
+    else:
+        images = [_file_facts(Path(file), root) for file in files]
+    return [images, _file_facts(Path(label), root) if isinstance(label, str) else label]
+
+
+def _file_facts(path: Path, root: str) -> list:
+    """Name, size and digest of both ends; of a folder, which is a DICOM series, those of its files."""
+    try:
+        if path.is_dir():
+            return [_file_facts(file, root) for file in sorted(path.iterdir()) if file.is_file()]
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            ends = file.read(PART)
+            file.seek(max(size - PART, len(ends)))
+            ends += file.read(PART)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read for the record of the run: {error.strerror}.") from error
+    return [os.path.relpath(path, root), size, hashlib.sha256(ends).hexdigest()]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    from . import __version__  # here, since the package is not complete when this file is imported
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "ignite": ignite.__version__,
+        "dira_monai": __version__,
+    }
+
+
+def git_commit(file: Path) -> str:
+    """Commit of the repository that holds the file, with ``-dirty`` behind it where tracked files were changed.
+
+    "unknown" where the file is in no repository, as after an installation, or git is missing.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # an environment inside somebody's repository is not in it
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def describe_device(device: torch.device) -> str:
+    """The device, of a GPU with its name."""
+    return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
+def running_config() -> dict[str, Any] | None:
+    """The merged configuration whose expression is being evaluated, as it was read; None outside of a bundle.
+
+    MONAI gives an expression no way to its own configuration, so it is looked for among the callers.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser.get()
+        frame = frame.f_back
+    return None
