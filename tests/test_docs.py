@@ -1,0 +1,249 @@
+"""The documentation: every error sentence has its cure, every command would be understood, every link leads on."""
+
+import ast
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import fire
+import monai.bundle
+import pytest
+from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+import dira_monai.__main__ as command_line
+
+ROOT = Path(__file__).parents[1]
+BUNDLES = sorted((ROOT / "bundles").iterdir())
+SITE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*SITE, *sorted(ROOT.glob("bundles/*/docs/README.md"))]
+TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
+ERRORS = ("InputError", "MisfitError", "ValueError")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+# error sentences
+
+
+def template(node):
+    """Text of a string in the code with ``...`` for each value; empty where it is no string."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = ("..." if isinstance(part, ast.FormattedValue) else part.value for part in node.values)
+        return re.sub(r"\.{4,}", "...", "".join(parts))
+    return ""
+
+
+def sentences():
+    """Of each error that the package makes: the file, the line and the sentence."""
+    for path in sorted((ROOT / "dira_monai").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
+            if named and node.args and re.search("[a-z]", text := template(node.args[0])):
+                yield path, node.lineno, text
+
+
+def listed():
+    return re.findall(r"^- `+ ?(.+?) ?`+$", TROUBLESHOOTING.read_text(), re.MULTILINE)
+
+
+def test_every_error_sentence_has_its_cure():
+    known = set(listed())
+    missing = {text: f"{path.relative_to(ROOT)}:{line}" for path, line, text in sentences() if text not in known}
+    lines = "\n".join(f"- `{text}`    (from {place})" for text, place in missing.items())
+    assert not missing, f"put these lines under the heading in docs/troubleshooting.md whose cure they have:\n{lines}"
+
+
+def test_no_sentence_is_listed_that_the_code_does_not_say():
+    made = {text for _, _, text in sentences()}
+    stale = [text for text in listed() if text not in made]
+    assert stale == [], "take these lines out of docs/troubleshooting.md, or put them as the code says them"
+    assert len(listed()) == len(set(listed())), "a sentence is listed twice"
+
+
+def test_the_collector_finds_sentences_of_every_form():
+    found = {text for _, _, text in sentences()}
+    assert "gan wgan needs a positive gradient_penalty, got ..." in found  # in a condition
+    assert "the datalist ... cannot be read: ..." in found  # while another error is handled
+    assert "... holds the label values ... where ... classes ..." in found  # by a subclass
+
+
+# commands
+
+
+def code_lines(text):
+    """In their order the lines of blocks, fenced or indented, and inline code; and whether each is of a block."""
+    fenced = False
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line.strip(), True
+        else:
+            yield from ((code, False) for code in re.findall(r"`([^`]+)`", line))
+
+
+def commands(page):
+    """Words of each command on the page, variables of the page replaced, and whether it is of a block."""
+    variables = {"B": "bundles/dira_pretrain_3d/configs"}
+    for code, whole in code_lines(page.read_text()):
+        line = re.sub(r"\$(\w+)", lambda found: variables.get(found[1], found[0]), code)
+        line = re.sub(r"\bMETHOD\b", "simsiam", line)  # which stands for any of them
+        if assigned := re.fullmatch(r"([A-Z]\w*)=(\S+|\".*\")(\s+#.*)?", line):
+            variables[assigned[1]] = assigned[2].strip('"')
+        elif re.match(r"(?:\w+=\S+ |srun )*(?:\S*python3? |torchrun |make |-m )", line):
+            line = re.sub(r"\[(--[^\]]*)\]", r"\1", line)  # options that may be left out
+            yield shlex.split(line, comments=True), whole
+
+
+def option_names(words):
+    """Names of the options, whether the value follows behind a space or an equals sign."""
+    return [word[2:].split("=")[0] for word in words if word.startswith("--")]
+
+
+def components(monkeypatch):
+    """The commands of the package as fire gets them."""
+    found = []
+    monkeypatch.setattr(fire, "Fire", lambda component, **_: found.append(component))
+    command_line.main()
+    return found[0]
+
+
+def check_package(words, whole, known):
+    """Nothing, if ``python -m dira_monai`` takes the words: command, options, and, of a whole one, all arguments."""
+    name, *rest = words
+    assert name in known, f"no command {name}"
+    signature = inspect.signature(known[name])
+    options = option_names(rest)
+    assert [option for option in options if option not in [*signature.parameters, "help"]] == []
+    if whole and "help" not in options:
+        behind = ["", *rest]  # the word before each
+        plain = [w for w, before in zip(rest, behind, strict=False) if not (w + " " + before).count("--")]
+        signature.bind(*plain, **dict.fromkeys(options))
+
+
+def config_files(words, folder):
+    """Paths that ``--config_file`` names, below the folder; None where it names none."""
+    value = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--config_file"), None)
+    if value is None:
+        return None
+    return [folder / name for name in (ast.literal_eval(value) if value.startswith("[") else [value])]
+
+
+def unknown_options(function, words, files):
+    """Options that are neither arguments of MONAI's function nor ids of the merged configuration."""
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    known = [*inspect.signature(function).parameters, "key"]  # which stands for any
+    known += DEFAULT_MLFLOW_SETTINGS["configs"] if "--tracking" in words else []
+    return [option for option in option_names(words) if option not in known and option not in parser]
+
+
+def check_bundle(words, page):
+    """Nothing, if ``python -m monai.bundle`` takes the words, from the page's root or the folder of a bundle."""
+    function = getattr(monai.bundle, words[0])
+    places = [page.parents[1]] if page not in SITE else [ROOT, *BUNDLES]
+    wrong = []
+    for place in places:
+        files = config_files(words, place)
+        if files is None:
+            return  # a fragment, which names the command alone
+        if all(file.is_file() for file in files):
+            wrong.append(unknown_options(function, words, files))
+    assert wrong, "no such configuration file"
+    assert [] in wrong, f"unknown options {wrong}"
+
+
+def check_script(words):
+    """Nothing, if the script is in the repository and its text has the options."""
+    source = (ROOT / words[0]).read_text()
+    assert [option for option in option_names(words[1:]) if f'"--{option}"' not in source] == []
+
+
+def check_make(words):
+    targets = re.findall(r"^([a-z0-9][a-z0-9_-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    asked = [word for word in words if "=" not in word]
+    assert [word for word in asked if word not in targets] == []
+
+
+def check_command(words, whole, page, known):
+    """Nothing, if what the words start would take them; programs of others are not looked at."""
+    if "monai.bundle" in words[:-1]:
+        check_bundle(words[words.index("monai.bundle") + 1 :], page)
+    elif "dira_monai" in words[:-1]:
+        check_package(words[words.index("dira_monai") + 1 :], whole, known)
+    elif words[0] == "make":
+        check_make(words[1:])
+    elif scripts := [i for i, word in enumerate(words) if word.endswith(".py")]:
+        check_script(words[scripts[0] :])
+
+
+@every_page
+def test_every_command_would_be_understood(page, monkeypatch):
+    known = components(monkeypatch)
+    for words, whole in commands(page):
+        try:
+            check_command(words, whole, page, known)
+        except (AssertionError, TypeError, AttributeError, OSError) as error:
+            pytest.fail(f"{page.relative_to(ROOT)}: {shlex.join(words)}: {error}")
+
+
+def test_the_checks_of_commands_can_fail(monkeypatch):
+    known = components(monkeypatch)
+    bundle = "python -m monai.bundle run --config_file bundles/dira_pretrain_3d/configs/train.json --dataset_dir D"
+    page = ROOT / "README.md"
+    for good in (
+        bundle,
+        "python -m dira_monai datalist D --output F",
+        "make test",
+        "python benchmarks/methods.py --dims 3",
+    ):
+        check_command(good.split(), True, page, known)
+    for bad in (
+        f"{bundle} --no_such_value 1",
+        bundle.replace("train.json", "nothing.json"),
+        "python -m dira_monai datalists D",
+        "python -m dira_monai datalist D --outputs F",
+        "python -m dira_monai datalist",
+        "make tests",
+        "python benchmarks/methods.py --dim 3",
+    ):
+        with pytest.raises((AssertionError, TypeError)):
+            check_command(bad.split(), True, page, known)
+
+
+def test_commands_are_found_on_the_pages():
+    found = [shlex.join(words) for page in SITE for words, _ in commands(page)]
+    assert len(found) > 60
+    assert sum("dira_monai" in text for text in found) > 20
+    assert any(text.startswith("make demo") for text in found)
+
+
+# links
+
+
+def anchors(page):
+    """Headings as the addresses that GitHub makes of them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@every_page
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, heading = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{target}: no such file"
+        assert not heading or heading in anchors(path), f"{target}: the headings are {anchors(path)}"
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs/README.md").read_text()
+    missing = [page.name for page in SITE[1:] if page.name != "README.md" and f"]({page.name}" not in index]
+    assert missing == [], "give each a line in docs/README.md"
