@@ -12,6 +12,7 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFns
 
+from .archive_command import pack, unpack, verify
 from .datalist import MAX_ROWS, describe_datalist, make_datalist, summarize_datalist, write_datalist
 from .errors import InputError
 from .label_command import labelled
@@ -274,6 +275,9 @@ def main() -> None:
                 "scores": scores,
                 "import-weights": import_weights,
                 "export-weights": export_weights,
+                "pack": _later(pack),
+                "verify": _later(verify),
+                "unpack": _later(unpack),
             },
             name="dira_monai",
         )
