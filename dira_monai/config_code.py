@@ -63,6 +63,7 @@ BUILTINS: set[Any] = {
 }
 BUILTINS |= {range, reversed, round, set, slice, sorted, str, sum, tuple, zip}
 REFERENCE = "reference_"
+IMPORTED = re.compile(r"[@%][\w#:]*\bimports\b")  # a reference to a module, whose every function is at hand
 
 
 def suspects(name: str, content: bytes) -> Iterator[str]:
@@ -108,15 +109,16 @@ def _strings(place: str, key: str, value: Any) -> Iterator[tuple[str, str, str]]
 
 
 def _judge(key: str, value: str) -> str | None:
+    if re.match(r"\$\s*(import|from)\b", value):
+        return None if key == "imports" and _plain_import(value[1:].strip()) else "imports"
+    if IMPORTED.search(value):
+        return "takes a module"
     if value.startswith("$"):
         return "is called" if key == "_target_" else judge_expression(value[1:])
-    if key == "_target_":
-        return None if _plain_target(value) else "is called"
     if value.startswith("%") and re.search(r"\.(json|ya?ml)\b", value, re.IGNORECASE):
         return "is read as a config"
-    if key in ("reader", "writer") and "." in value and not _plain_target(value):
-        return "is called"
-    return None
+    called = key == "_target_" or (key in ("reader", "writer") and "." in value)
+    return "is called" if called and not _plain_target(value) else None
 
 
 def _plain_target(path: str) -> bool:
@@ -137,8 +139,6 @@ def judge_expression(text: str) -> str | None:
     """Why an expression of a config (without its ``$``) is not plain, or None where it only computes."""
     text = re.sub(r"@[#:]*\w*(?:(?:#|::)\w+)*", REFERENCE, text).strip()
     try:
-        if re.match(r"(import|from)\b", text):
-            return _judge_import(ast.parse(text).body)
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "cannot be parsed"
@@ -146,15 +146,17 @@ def judge_expression(text: str) -> str | None:
     return f"uses {', '.join(dict.fromkeys(reader.found))}" if reader.found else None
 
 
-def _judge_import(statements: list[ast.stmt]) -> str | None:
-    for statement in statements:
-        if not isinstance(statement, ast.Import):
-            return "imports"
-        for alias in statement.names:
-            name = "np" if alias.name == "numpy" else alias.name.split(".")[0]
-            if name not in CHAIN or (alias.asname or name) != name or (name == "np" and alias.asname is None):
-                return "imports"
-    return None
+def _plain_import(text: str) -> bool:
+    """Whether a statement imports a known module as a whole, under its own name."""
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return False
+    aliases = [alias for statement in statements if isinstance(statement, ast.Import) for alias in statement.names]
+    known = [
+        (a.name.split(".")[0] in CHAIN and a.asname is None) or (a.name, a.asname) == ("numpy", "np") for a in aliases
+    ]
+    return all(isinstance(statement, ast.Import) for statement in statements) and all(known)
 
 
 class _Reader(ast.NodeVisitor):

@@ -103,6 +103,27 @@ def test_what_belongs_goes_in_and_the_rest_is_named(command, bundle):
     assert "tiny/models/checkpoint.pt" in names_in("tiny.zip")
 
 
+def test_large_files_are_named_as_the_model_zoo_lists_them(command, bundle, monkeypatch):
+    monkeypatch.setattr("dira_monai.archive.LARGE", 1000)
+    digest = hashlib.sha256((bundle / "models/model.pt").read_bytes()).hexdigest()
+    large = [line for line in command("pack", "tiny", "tiny.zip")[1].splitlines() if "large_files" in line]
+    wanted = f"path: models/model.pt, hash_type: sha256, hash_val: {digest}"
+    assert large == [f"for large_files.yml of the Model Zoo: {wanted}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("tiny", "tiny.tar"), "the file must end with .zip"),
+        (("none", "none.zip"), "none: is no bundle"),
+        (("tiny", "tiny.zip", "--include=models/none.pt"), "models/none.pt: no such file, but include names it"),
+    ],
+)
+def test_what_cannot_be_packed(command, bundle, words, reason):
+    assert reason in refusal(command, "pack", *words)
+    assert os.listdir() == ["tiny"]
+
+
 def test_same_bundle_gives_the_same_bytes(command, bundle, tmp_path):
     command("pack", "tiny", "first.zip")
     (tmp_path / "other").mkdir()
@@ -243,7 +264,7 @@ def test_code_is_unpacked_only_where_it_is_trusted(command, bundle):
 @pytest.mark.parametrize(
     "text",
     """
-    import subprocess|from os import system|import os as np|import shutil|__import__('os')|eval('1')|exec('1')
+    __import__('os')|eval('1')|exec('1')
     open(@file, 'w')|open(*@words)|os.system('ls')|os.remove(@file)|[os][0].system|sys.modules|subprocess.run('ls')
     torch.load(@file, weights_only=False)|torch.hub.load('a')|torch.os.system('ls')|np.load(@file, allow_pickle=True)
     monai.bundle.run()|monai.utils.run_cmd(['ls'])|monai.apps.download_url(@url)|@network.__class__|().__class__
@@ -258,7 +279,7 @@ def test_expressions_that_reach_out_are_told(text):
 @pytest.mark.parametrize(
     "text",
     """
-    import torch|import numpy as np|@a + '/models'|@train#dataset.classes|[3 * n // 2 for n in @patch_size]|len(@a::b)
+    @a + '/models'|@train#dataset.classes|[3 * n // 2 for n in @patch_size]|len(@a::b)
     lambda o: (o['pred'].flatten(), o['label'].flatten())|getattr(torch.optim, @name)(@parameters, lr=@rate)
     torch.device('cuda' if torch.cuda.is_available() else 'cpu')|@network.eval()|json.load(open(@file))
     int(os.environ['LOCAL_RANK'])|os.path.join(@a, 'b')|{f'val_{k}': v for k, v in @figures.items()}
@@ -280,6 +301,16 @@ def test_expressions_that_compute_are_plain(text):
         ({"a": {"_target_": "no_such_name"}}, ["a#_target_"]),
         ({"a": {"_target_": "LoadImaged", "reader": "other.Reader"}}, ["a#reader"]),
         ({"a": "%/elsewhere/b.json::c"}, ["a"]),
+        ({"imports": ["$import os", "$import numpy as np", "$import torch.distributed"]}, []),
+        (
+            {"imports": ["$import scripts", "$from os import system", "$ import os as np"]},
+            [f"imports#{n}" for n in (0, 1, 2)],
+        ),
+        ({"imports": ["$import numpy as n", "$import os, shutil", "$import"]}, [f"imports#{n}" for n in (0, 1, 2)]),
+        (
+            {"a": "$import os", "b": "$@imports#0.replace('a', 'b')", "c": "%imports::0", "d": ["@imports#0"]},
+            [*"abc", "d#0"],
+        ),
         ({"a": {"_target_": "torch.nn.Linear"}, "b": {"_target_": "Compose"}, "c": "%a", "d": "os.system"}, []),
     ],
 )
