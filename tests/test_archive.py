@@ -225,6 +225,17 @@ def test_damaged_archive_is_refused(command, bundle):
         assert "bad.zip: cannot be unpacked" in refusal(command, "verify", "bad.zip")
 
 
+def test_entries_that_zipfile_could_not_judge_are_refused(command, tmp_path):
+    content = bytearray(write_zip(tmp_path / "a.zip", ("a/x", "1")).read_bytes())
+    content[6] |= 1  # the flag for encryption, in the entry's header and in the directory
+    content[content.index(b"PK\1\2") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "'a/x' is encrypted" in refusal(command, "verify", "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a/x", "1")
+    assert "'a/x' is compressed in a way other than deflate" in refusal(command, "verify", "b.zip")
+
+
 class Touch:
     """Makes a folder when it is unpickled."""
 
