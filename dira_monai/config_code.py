@@ -100,7 +100,7 @@ def _strings(place: str, key: str, value: Any) -> Iterator[tuple[str, str, str]]
         yield place, key, value
     elif isinstance(value, dict):
         for inner, content in value.items():  # an overlay names a place in its key: train#trainer#_target_
-            yield from _strings(f"{place}#{inner}".lstrip("#"), re.split("#|::", inner)[-1], content)
+            yield from _strings(f"{place}#{inner}".lstrip("#"), re.split("#|::", str(inner))[-1], content)
     elif isinstance(value, list):
         for number, content in enumerate(value):
             yield from _strings(f"{place}#{number}", key, content)
