@@ -12,7 +12,7 @@ from .label_sources import find_label_maps, find_labels, leave_out, parse_labels
 from .label_splits import check_labeled, check_pictures, split_entries
 from .label_tables import Label, Row, Vocabulary, check_vocabulary
 from .listing import VALIDATION_FRACTION, check_arguments, majority, sort_out
-from .scans import Image, first_file, measure_each, measure_images
+from .scans import Image, first_file, measure_each, measure_image
 
 TASKS = ("segmentation", "classification")
 TEST_FRACTION = 0.2
@@ -165,7 +165,8 @@ def _measure(
         facts = measure_each(partial(measure_pair, rule=rule), pairs, root, workers=workers)
         refuse_wrong_classes(facts, rule)
     else:
-        facts = measure_images([row.image for row, _ in labeled], root, workers=workers)
+        measure = partial(measure_image, resample=False)  # as stock MONAI, which trains, reads it
+        facts = measure_each(measure, [row.image for row, _ in labeled], root, workers=workers)
     spatial_dims = asked["spatial_dims"] or majority(facts)
     kept = [(row.image, row.patient, row.split) for row, _ in labeled]
     rows, skipped = sort_out(kept, facts, spatial_dims, asked["in_channels"], strict=False)

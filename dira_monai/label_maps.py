@@ -172,7 +172,7 @@ def measure_pair(pair: Pair, directory: str | Path, rule: LabelRule) -> dict:
             tenth of a voxel away from that of the other; as ``MisfitError`` if a value is no class.
     """
     image, label = pair
-    array, meta = read_image(image, directory)
+    array, meta = read_image(image, directory, resample=False)  # as stock MONAI, which trains, reads it
     facts = measure_array(first_file(image), array, meta)
     values, label_meta = read_image(label, directory)
     shape = label_meta["spatial_shape"].tolist()

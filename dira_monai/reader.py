@@ -10,8 +10,9 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from numpy.lib.recfunctions import structured_to_unstructured
 
-from .dicom import group_series, import_package, read_series
+from .dicom import group_series, read_series
 from .errors import InputError
+from .packages import import_package
 
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -43,9 +44,16 @@ class ScanReader(ImageReader):
     The array has spatial axes first and channels, where it has any, last. Axes of length 1 at the end are dropped, so a
     single slice is 2D; its affine holds the pixel spacing alone. A 2D image with three equal channels comes out gray.
 
+    Args:
+        resample: whether uneven or tilted DICOM slices are put on an even, upright grid. With False, voxels are
+            those that stock MONAI reads: a tilt stays as a shear in the affine and uneven slices are refused.
+
     ``read`` only keeps the names and ``get_data`` decodes: ``LoadImage`` answers an error of ``read`` by trying every
     other reader and then hides the reason, while an error of ``get_data`` reaches the user.
     """
+
+    def __init__(self, resample: bool = True) -> None:
+        self.resample = resample
 
     def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
         """Whether the names look like images of a known format; a name without a suffix is taken as DICOM."""
@@ -71,7 +79,7 @@ class ScanReader(ImageReader):
         for file in img:
             _check_file(file)
         try:
-            return _tidy(img[0], *_decode(img))
+            return _tidy(img[0], *_decode(img, self.resample))
         except InputError:
             raise
         except Exception as error:  # the decoders raise whatever they like
@@ -83,8 +91,8 @@ def _as_paths(data: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
 
 
 def _only_series(folder: Path) -> Sequence[Path]:
-    """The slices of the one DICOM series that makes up a folder."""
-    series = group_series(file for file in sorted(folder.iterdir()) if file.is_file())
+    """The slices of the one DICOM series that makes up a folder; what is no image (a report, a text) is left out."""
+    series = group_series((file for file in sorted(folder.iterdir()) if file.is_file()), images_only=True)
     if len(series) != 1:
         raise InputError(f"{folder} is a folder with {len(series)} DICOM series where one is needed.")
     return series[0]
@@ -97,7 +105,7 @@ def _check_file(file: Path) -> None:
         raise InputError(f"{file} is empty (0 bytes).")
 
 
-def _decode(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
     name = files[0].name.lower()
     reader: ImageReader
     if name.endswith(PIL_SUFFIXES):
@@ -108,7 +116,7 @@ def _decode(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
         import_package("itk", files[0])
         reader = ITKReader()
     else:
-        return read_series(files)
+        return read_series(files, resample)
     array, meta = reader.get_data(reader.read(files))
     return np.asarray(array), meta
 

@@ -83,18 +83,18 @@ def first_file(image: Image) -> str:
     return image if isinstance(image, str) else image[0]
 
 
-def read_image(image: Image, directory: str | Path = ".") -> tuple[np.ndarray, dict]:
-    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``.
+def read_image(image: Image, directory: str | Path = ".", resample: bool = True) -> tuple[np.ndarray, dict]:
+    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``, which see.
 
     Raises:
         InputError: if the image is missing or unreadable.
     """
-    reader = ScanReader()
+    reader = ScanReader(resample)
     files = [image] if isinstance(image, str) else image
     return reader.get_data(reader.read([Path(directory, file) for file in files]))
 
 
-def measure_image(image: Image, directory: str | Path = ".") -> dict:
+def measure_image(image: Image, directory: str | Path = ".", resample: bool = True) -> dict:
     """Facts of one image, read in full: ``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note``.
 
     Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
@@ -103,7 +103,7 @@ def measure_image(image: Image, directory: str | Path = ".") -> dict:
     Raises:
         InputError: if the image is missing, unreadable or constant, or if voxels are NaN or infinite.
     """
-    return measure_array(first_file(image), *read_image(image, directory))
+    return measure_array(first_file(image), *read_image(image, directory, resample))
 
 
 def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
@@ -29,8 +29,13 @@ def write_nifti(path, array, spacing=(1, 2, 3)):
     return path
 
 
-def write_slice(path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2.3", patient="p1", number=1, **tags):
-    """A CT slice with HU = stored - 1024; ``position`` None leaves the geometry out, as in an X-ray."""
+def write_slice(
+    path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2.3", patient="p1", number=1, without=(), **tags
+):
+    """A CT slice with HU = stored - 1024; ``position`` None leaves the geometry out, as in an X-ray.
+
+    A tag of the value None is left out.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = pydicom.Dataset()
     data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
@@ -46,7 +51,7 @@ def write_slice(path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2
     data.RescaleSlope, data.RescaleIntercept = 1, -1024
     data.PixelData = stored.astype("<i2").tobytes()
     for name, value in tags.items():
-        setattr(data, name, value)
+        delattr(data, name) if value is None else setattr(data, name, value)
     data.file_meta = pydicom.dataset.FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.file_meta.MediaStorageSOPClassUID, data.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
@@ -68,6 +73,37 @@ def write_series(folder, volume, depths=None, orientation=AXIAL, shift=(0, 0, 0)
         path = Path(folder) / f"{options.get('series', '1.2.3')}_{name:02d}.dcm"
         files.append(write_slice(path, stored, position=position.tolist(), orientation=orientation, **options))
     return files
+
+
+def write_frames(path, volume, depths, orientation=AXIAL, rescale=(1, -1024), **options):
+    """One enhanced CT file with the frames ``volume[k]`` at ``depths[k]`` mm along the normal, in this order."""
+    write_slice(path, volume[0], position=None, **options)
+    data = pydicom.dcmread(path)
+    for name in ("PixelSpacing", "RescaleSlope", "RescaleIntercept"):
+        delattr(data, name)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    data.NumberOfFrames, data.PixelData = len(volume), volume.astype("<i2").tobytes()
+    shared = _item(PixelMeasuresSequence=_item(PixelSpacing=[0.5, 0.75], SliceThickness=1))
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=list(orientation))]
+    slope, intercept = rescale
+    shared.PixelValueTransformationSequence = [
+        _item(RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="HU"),
+    ]
+    data.SharedFunctionalGroupsSequence = [shared]
+    normal = np.cross(orientation[:3], orientation[3:])
+    positions = [(np.array([-10, 20, 5]) + depth * normal).tolist() for depth in depths]
+    data.PerFrameFunctionalGroupsSequence = [
+        _item(PlanePositionSequence=_item(ImagePositionPatient=position)) for position in positions
+    ]
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(**tags):
+    item = pydicom.Dataset()
+    for name, value in tags.items():
+        setattr(item, name, [value] if isinstance(value, pydicom.Dataset) else value)
+    return item
 
 
 def cut(path, part=0.6):

@@ -82,11 +82,11 @@ def test_facts_of_a_picture_and_a_series(tmp_path):
     path = write_image(tmp_path / "a.png", noise(5, 7))
     assert check_image(str(path), 2)["shape"] == [7, 5]
     assert check_image(str(path), 2)["spacing"] is None
-    files = relative(write_series(tmp_path, noise(4, 4, 5), depths=[0, 1, 2, 9]), tmp_path)
+    files = relative(write_series(tmp_path, noise(4, 4, 5), depths=[0, 2, 4, 7]), tmp_path)
     facts = check_image(files, 3, 1, tmp_path)
-    assert facts["shape"] == [5, 4, 4]
-    assert facts["spacing"] == [0.75, 0.5, 3.0]
-    assert facts["note"] == "uneven slice gaps 1 to 7 mm"
+    assert facts["shape"] == [5, 4, 5]
+    assert facts["spacing"] == [0.75, 0.5, 1.75]
+    assert facts["note"] == "uneven slice gaps 2 to 3 mm, resampled to 1.75 mm"
 
 
 def test_label_map_is_noted(tmp_path):

@@ -1,0 +1,50 @@
+"""Where the frames of one multi-frame DICOM file lie (enhanced CT, MR and PET)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .packages import import_package
+from .slices import Slices
+
+
+def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
+    """The numbers of the frames in rising order along their normal, and where they then lie.
+
+    ITK's reader takes the frames in the order of the file and, where their gaps differ, a spacing of 1 mm; so pydicom
+    reads the functional groups. Frames without positions (an ultrasound film) keep their order, with None.
+
+    Raises:
+        InputError: if frames are not parallel or have different rescale values, or if pydicom is missing.
+    """
+    data = import_package("pydicom", file).dcmread(file, stop_before_pixels=True)
+    frames = data.get("PerFrameFunctionalGroupsSequence") or []
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+
+    def values(group: str, tag: str) -> list[Any]:
+        return [_value(frame, shared, group, tag) for frame in frames]
+
+    positions = values("PlanePositionSequence", "ImagePositionPatient")
+    orientations = values("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacings = values("PixelMeasuresSequence", "PixelSpacing")
+    if not frames or any(value is None for value in (*positions, *orientations, *spacings)):
+        return np.arange(int(data.get("NumberOfFrames", 1))), None
+    if np.ptp(np.array(orientations, float), axis=0).max() > 0.01:
+        raise InputError(f"{file} holds frames of different orientations, which make no volume.")
+    for tag in ("RescaleSlope", "RescaleIntercept"):
+        if len(found := set(values("PixelValueTransformationSequence", tag))) > 1:
+            raise InputError(f"{file} holds frames of different {tag}: {', '.join(map(str, sorted(found)[:4]))}.")
+    rows_columns = np.array(spacings[0], float)
+    slices = Slices(np.array(positions, float), np.array(orientations[0], float), rows_columns[::-1])
+    order = np.argsort(slices.offsets[:, 2], kind="stable")
+    return order, slices._replace(positions=slices.positions[order])
+
+
+def _value(frame: Any, shared: Any, group: str, tag: str) -> Any:
+    """A value of the functional groups: the frame's own, else the one that all frames share, else None."""
+    for item in (frame, shared):
+        if item is not None and item.get(group):
+            return item.get(group)[0].get(tag)
+    return None
