@@ -19,6 +19,7 @@ from .label_command import labelled
 from .probe_command import probe
 from .scans import first_file
 from .scores import compare_scores
+from .segmentation_command import seg
 from .store import prepare as prepare_images
 from .store import verify as verify_images
 from .word_command import visual_words
@@ -273,6 +274,7 @@ def main() -> None:
                 "probe": _later(probe),
                 "visual-words": _later(visual_words),
                 "scores": scores,
+                "seg": _later(seg),
                 "import-weights": import_weights,
                 "export-weights": export_weights,
                 "pack": _later(pack),
