@@ -48,8 +48,11 @@ def find_source(series: Path, series_uid: str | None = None) -> Source:
         order, slices = read_frames(files[0])
         if slices is None:
             raise InputError(f"{files[0]} holds {first.NumberOfFrames} frames without positions.")
+        _share_groups(first)
         return Source(datasets, shape, order, slices)
     if len(datasets) == 1:
+        if "SliceThickness" not in first and "PixelSpacing" in first:
+            del first.PixelSpacing  # an X-ray: highdicom would write it without the thickness and then refuse the file
         return Source(datasets, shape, np.arange(1), None)
     positions = np.array([data.ImagePositionPatient for data in datasets], float)
     orientation, spacing = np.array(first.ImageOrientationPatient, float), np.array(first.PixelSpacing[::-1], float)
@@ -57,6 +60,16 @@ def find_source(series: Path, series_uid: str | None = None) -> Source:
     for data in datasets:
         data.SliceThickness = data.get("SliceThickness") or float(slices.gaps.mean())  # type 2 too
     return Source(datasets, shape, np.arange(len(datasets)), slices)
+
+
+def _share_groups(data: Any) -> None:
+    """Tell once for all frames what is the same in each of them, where highdicom looks for it alone."""
+    if not data.get("SharedFunctionalGroupsSequence"):
+        data.SharedFunctionalGroupsSequence = [type(data.PerFrameFunctionalGroupsSequence[0])()]
+    shared, frame = data.SharedFunctionalGroupsSequence[0], data.PerFrameFunctionalGroupsSequence[0]
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if name not in shared:
+            setattr(shared, name, frame.get(name))
 
 
 def _one_series(series: Path, series_uid: str | None) -> list[Path]:

@@ -130,7 +130,12 @@ def test_multi_frame(tmp_path, depths):
     truth = noise(4, 5, 6, seed=1, high=3)  # by depth
     save(tmp_path / "labels.nii", truth.T, load(path)[1]["affine"])
     write_segmentation(path, tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
-    found = by_position(hd.seg.segread(tmp_path / "seg.dcm"))
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        depth = group.PlanePositionSequence[0].ImagePositionPatient[2] - 5
+        number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        assert depths[number - 1] == depth
+    found = by_position(seg)
     assert sorted(found) == [(-10, 20, 5 + depth) for depth in (0, 2, 4, 6)]
     for labels, position in zip(truth, sorted(found), strict=True):
         np.testing.assert_array_equal(found[position][0], labels)
@@ -246,3 +251,22 @@ def test_real_series_as_a_bundle_sees_it(tmp_path, folder):
     files = sorted((DATA / folder).iterdir())
     affine = nib.load(tmp_path / "labels.nii.gz").affine
     check(hd.seg.segread(tmp_path / "seg.dcm"), files, [nearest(labels, affine, pixel_places(file)) for file in files])
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real scans: {DATA} is missing; set DIRA_DATA")
+def test_real_multi_frame_file(tmp_path):
+    real = next((DATA / "header_edge_cases" / "siemens_multiframe_anatomical_001").iterdir())
+    truth = noise(8, 256, 256, high=3)
+    save(tmp_path / "labels.nii", truth.T, load(real)[1]["affine"])
+    with pytest.raises(InputError, match=r"cannot be referred to by a segmentation: .* no Frame Of Reference UID"):
+        write_segmentation(real, tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
+    data = pydicom.dcmread(real)
+    data.FrameOfReferenceUID = "1.2.9"
+    data.save_as(tmp_path / "a.dcm")
+    line = write_segmentation(tmp_path / "a.dcm", tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
+    assert "voxel by voxel" in line
+    found = by_position(hd.seg.segread(tmp_path / "seg.dcm"))
+    for labels, group in zip(truth, data.PerFrameFunctionalGroupsSequence, strict=True):  # they lie in rising order
+        position = np.round(np.array(group.PlanePositionSequence[0].ImagePositionPatient, float), 3)
+        np.testing.assert_array_equal(found[tuple(position)][0], labels)
