@@ -95,7 +95,7 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# an environment of its own: monai-nvflare pins other versions than those that work, so it comes without its pins
+# an environment of its own; what monai-nvflare depends on is there already, pinned
 .venv-federation/installed: setup.cfg constraints.txt tests/federation/constraints.txt
 	$(PYTHON) -m venv .venv-federation
 	$(FEDERATION) -m pip install --quiet --constraint constraints.txt torch

@@ -40,6 +40,13 @@ OPTIONS: dict[str, Any] = NETWORK | {
     "discriminator_channels": 16,
     "val_samples": 64,
 }
+RUNS = {  # sites of a run, and how many times the steps of one site: pooled takes those of both together
+    "federated": (("first", "second"), 1),
+    "pooled": (("pooled",), 2),
+    "first alone": (("first",), 1),
+    "second alone": (("second",), 1),
+}
+UNTRAINED = {"steps": 0, "images_seen": 0}
 Weights = dict[str, Tensor]
 
 
@@ -132,43 +139,41 @@ def describe(facts: Mapping[str, Any]) -> str:
     return format_table(rows)
 
 
+def pretrain(name: str, args: argparse.Namespace, counts: Mapping[str, int]) -> tuple[Path, dict[str, Any]]:
+    """File with the weights at the end of a run, and how many steps and images it took."""
+    sites, factor = RUNS[name]
+    epochs = factor * args.rounds * args.local_epochs
+    options = {
+        "max_epochs": epochs,
+        "epoch_length": args.epoch_length,
+        "stage_epochs": [epochs // 2, epochs // 4, epochs - epochs // 2 - epochs // 4],
+        "val_interval": epochs,  # the last weights are judged, so one validation is enough
+        "seed": args.seed,
+        "num_workers": args.num_workers,
+    }
+    began = time.monotonic()
+    clients = [make_client(s, args.output, args.output / name, options, factor * args.local_epochs) for s in sites]
+    weights = federate(clients, [counts[s] for s in sites], first_weights(args.seed), args.rounds)
+    file = args.output / f"{name.replace(' ', '_')}.pt"
+    save_atomic(weights, file)
+    steps = epochs * args.epoch_length
+    facts = {"images_seen": len(sites) * steps * OPTIONS["batch_size"], "seconds": time.monotonic() - began}
+    return file, {"steps": steps if len(sites) == 1 else f"{len(sites)} x {steps}"} | facts
+
+
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Run everything and write ``federation.json``."""
-    folder: Path = args.output
-    counts = write_lists(args.data, args.classes, args.share, args.seed, folder)
-    local = {"epoch_length": args.epoch_length, "seed": args.seed, "num_workers": args.num_workers}
-    epochs = args.rounds * args.local_epochs
-    stages = [epochs // 2, epochs // 4, epochs - epochs // 2 - epochs // 4]
-    start = first_weights(args.seed)
-    facts: dict[str, Any] = {"settings": vars(args), "images": counts, "stage_epochs": stages, "runs": {}}
-    for name, sites, factor in (
-        ("federated", ("first", "second"), 1),
-        ("pooled", ("pooled",), 2),  # as many steps as both sites together
-        ("first alone", ("first",), 1),
-        ("second alone", ("second",), 1),
-    ):
-        began = time.monotonic()
-        plan = local | {"max_epochs": factor * epochs, "stage_epochs": [factor * n for n in stages]}
-        plan["val_interval"] = factor * epochs  # the last weights are judged, so one validation is enough
-        clients = [make_client(s, folder, folder / name, plan, factor * args.local_epochs) for s in sites]
-        weights = federate(clients, [counts[s] for s in sites], start, args.rounds)
-        file = folder / f"{name.replace(' ', '_')}.pt"
-        save_atomic(weights, file)
-        report = judge(file, folder, 0 if facts["runs"] else args.random, args.num_workers)
-        steps = factor * epochs * args.epoch_length
-        found = {
-            "steps": steps if len(sites) == 1 else f"{len(sites)} x {steps}",
-            "images_seen": len(sites) * steps * OPTIONS["batch_size"],
-            "seconds": time.monotonic() - began,
-        }
+    """Run and judge everything; ``federation.json`` is written after each run, so that what is done is kept."""
+    counts = write_lists(args.data, args.classes, args.share, args.seed, args.output)
+    facts: dict[str, Any] = {"settings": vars(args), "images": counts, "runs": {}}
+    for name in RUNS:
+        file, found = pretrain(name, args, counts)
+        report = judge(file, args.output, 0 if facts["runs"] else args.random, args.num_workers)
         for encoder, auc in report["encoders"].items():
-            means = {p: auc[p]["mean"] for p in PROBES}
-            if encoder == "weights":
-                facts["runs"][name] = found | {"auc": means}
-            else:
-                facts["runs"][encoder] = {"steps": 0, "images_seen": 0, "auc": means}
-    with replacing(folder / "federation.json") as output:
-        output.write((json.dumps(facts, indent=1, default=str) + "\n").encode())
+            means = {"auc": {p: auc[p]["mean"] for p in PROBES}}
+            trained = encoder == "weights"
+            facts["runs"][name if trained else encoder] = (found if trained else UNTRAINED) | means
+        with replacing(args.output / "federation.json") as output:
+            output.write((json.dumps(facts, indent=1, default=str) + "\n").encode())
     return facts
 
 

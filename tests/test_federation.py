@@ -1,5 +1,7 @@
 """MONAI's federated client with the bundles: what is exchanged, averaged, evaluated, and what stays at the site."""
 
+import importlib.util
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -201,3 +203,33 @@ def test_stages_and_momentum_are_planned_over_all_rounds(kind, sites, tmp_path):
     assert stages == ["di", "dir", "dira"]
     assert momenta == pytest.approx([0.625, 0.875, 1.0])  # 1 - 0.5 (1 + cos(pi n / 3)) / 2
     assert client.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)  # the cosine's end
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    spec = importlib.util.spec_from_file_location("federation", ROOT / "benchmarks" / "federation.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_global_weights_are_the_mean_by_images(comparison):
+    weights = {"kernel": torch.tensor([1.0, 2.0]), "batches": torch.tensor(4)}
+    differences = [
+        {"kernel": torch.tensor([4.0, 0.0]), "batches": torch.tensor(2)},
+        {"kernel": torch.tensor([0.0, 8.0]), "batches": torch.tensor(2)},
+    ]
+    found = comparison.average(weights, differences, [1, 3])
+    assert_equal_states(found, {"kernel": torch.tensor([2.0, 8.0]), "batches": torch.tensor(6)})
+
+
+def test_sites_share_no_patient(comparison, sites, tmp_path):
+    data = tmp_path / "data"
+    write_phantoms(data, "xray", count=20, seed=3)
+    counts = comparison.write_lists(data, ["0", "1"], 1.0, 0, tmp_path)
+    lists = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in counts}
+    patients = {name: {e["patient"] for e in found["training"]} for name, found in lists.items()}
+    assert counts["first"] == counts["second"] == counts["pooled"] / 2
+    assert not patients["first"] & patients["second"]
+    assert patients["first"] | patients["second"] == patients["pooled"]
+    assert lists["first"]["test"] == lists["pooled"]["test"]
