@@ -79,13 +79,15 @@ def fingerprint(datalist: Mapping[str, Any]) -> str:
     """SHA-256 of what is in the lists: order, names in their common folder, labels, and size and content of each file.
 
     Of a file, 64 KiB at either end are read, which holds the checksum of compressed formats; of a prepared image its
-    SHA-256 is in the list. Folder and dates do not matter, so that a copy of the data is the same data.
+    SHA-256 is in the list. Folder and dates do not matter, so that a copy of the data is the same data. Files whose
+    paths are not absolute (test images and label maps in pre-training) are not read by the run and count by name.
 
     Raises:
         InputError: if a file cannot be read.
     """
     lists = {name: datalist.get(name, []) for name in (*LISTS, "words")}
-    root = os.path.commonpath([os.path.dirname(file) for part in lists.values() for e in part for file in _images(e)])
+    read = [file for part in lists.values() for entry in part for file in _images(entry) if os.path.isabs(file)]
+    root = os.path.commonpath([os.path.dirname(file) for file in read] or ["."])
     digest = hashlib.sha256()
     for name, entries in lists.items():
         facts = list(each(lambda entry: _facts(entry, root), entries, f"fingerprint of {name}", None))
@@ -103,8 +105,9 @@ def _facts(entry: Mapping[str, Any], root: str) -> list:
     if "sha256" in entry:
         images = [[os.path.relpath(files[0], root), entry["sha256"]]]
     else:
-        images = [_file_facts(Path(file), root) for file in files]
-    return [images, _file_facts(Path(label), root) if isinstance(label, str) else label]
+        images = [_file_facts(Path(file), root) if os.path.isabs(file) else file for file in files]
+    is_file = isinstance(label, str) and os.path.isabs(label)
+    return [images, _file_facts(Path(label), root) if is_file else label]
 
 
 def _file_facts(path: Path, root: str) -> list:

@@ -208,3 +208,11 @@ def test_of_two_processes_only_the_first_writes(listed, tmp_path, monkeypatch):
     record_run(str(tmp_path / "out"), listed, Recorder(listed))
     [start] = read_starts(tmp_path / "out/run.json")
     assert start["processes"] == 2
+
+
+def test_files_that_a_run_does_not_read_count_by_name(listed, tmp_path):
+    more = {"test": [{"image": "images/nowhere.nii.gz", "label": "labels/nowhere.nii.gz"}]}
+    assert fingerprint(listed | more) == fingerprint(listed | more)
+    assert fingerprint(listed | more) != fingerprint(listed)
+    other = {"test": [{"image": "images/nowhere.nii.gz", "label": "labels/elsewhere.nii.gz"}]}
+    assert fingerprint(listed | other) != fingerprint(listed | more)
