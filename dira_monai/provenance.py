@@ -105,9 +105,13 @@ def _facts(entry: Mapping[str, Any], root: str) -> list:
     if "sha256" in entry:
         images = [[os.path.relpath(files[0], root), entry["sha256"]]]
     else:
-        images = [_file_facts(Path(file), root) if os.path.isabs(file) else file for file in files]
-    is_file = isinstance(label, str) and os.path.isabs(label)
-    return [images, _file_facts(Path(label), root) if is_file else label]
+        images = [_file(file, root) for file in files]
+    return [images, _file(label, root)]
+
+
+def _file(value: Any, root: str) -> Any:
+    """Facts of a file that an absolute path names; another value as it is."""
+    return _file_facts(Path(value), root) if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _file_facts(path: Path, root: str) -> list:

@@ -184,6 +184,21 @@ def test_pre_training_and_its_evaluation_record_each_start(scans, tmp_path):
     assert first["images"] == {"training": 4, "validation": 1}
 
 
+def test_pre_training_on_a_list_with_label_maps_and_test_images_records_its_start(scans, tmp_path):
+    options = overrides(2, scans, tmp_path, **TINY, restoration_weight=0, adversarial_weight=0)
+    run(2, ["train"], options)
+    made = json.loads((tmp_path / "out/datalist.json").read_text())
+    made["test"] = [made["training"].pop()]
+    for entry in made["training"] + made["test"]:
+        entry["label"] = (
+            f"labels/{entry['image']}"  # paths below the folder, as labelled writes them; nobody reads these
+        )
+    (tmp_path / "list.json").write_text(json.dumps(made))
+    run(2, ["train"], options | {"dataset_dir": str(tmp_path / "list.json"), "output_dir": str(tmp_path / "labelled")})
+    [start] = read_starts(tmp_path / "labelled/run.json")
+    assert start["images"] == {"training": 3, "validation": 1, "test": 1}
+
+
 def test_fine_tuning_records_its_start(tmp_path):
     kind = ("classification", 2)
     data = {2: write_data(tmp_path / "data", 2)}
