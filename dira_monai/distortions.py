@@ -235,7 +235,7 @@ class LocalPixelShuffling:
         shape, device = images.shape[2:], images.device
         start, length = blocks.start[part], blocks.length[part]
         longest = (self.size * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
-        table = _shuffle_table(tuple(shape), tuple(longest.int().tolist()))
+        table = _shuffle_table(tuple(shape), tuple(longest.int().tolist()), device)
         size = ((length - 1) * _strides(longest.int().tolist())).sum(2).flatten()
         volume = length.prod(2).flatten()
         chosen = (orders[part].flatten() * table.orders[size]).long()
@@ -248,9 +248,9 @@ class LocalPixelShuffling:
             values.flatten().int().to(device, non_blocking=True).index_select(0, block)
             for values in (corner, first, first + chosen * volume)
         )
-        place = corner + table.plain.to(device).index_select(0, own.add_(voxel))
+        place = corner + table.plain.index_select(0, own.add_(voxel))
         unmoved = torch.arange(len(start) * shape.numel(), dtype=torch.int32, device=device)
-        source = torch.cat([unmoved, corner.add_(table.shuffled.to(device).index_select(0, other.add_(voxel)))])
+        source = torch.cat([unmoved, corner.add_(table.shuffled.index_select(0, other.add_(voxel)))])
         latest = unmoved.scatter_reduce(0, place.long(), voxel.add_(len(unmoved)), "amax")
         channels = images.transpose(0, 1).flatten(1).index_select(1, source.index_select(0, latest))
         return channels.reshape(images.transpose(0, 1).shape).transpose(0, 1)
@@ -279,25 +279,31 @@ class ShuffleTable(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _shuffle_table(
-    shape: tuple[int, ...], longest: tuple[int, ...], least: int = 16, voxels: int = 4096
+    shape: tuple[int, ...], longest: tuple[int, ...], device: torch.device, least: int = 16, voxels: int = 4096
 ) -> ShuffleTable:
     """Random orders of blocks in images of a shape whose sides are at most ``longest``, the same in each process.
 
     Args:
         shape: of the image.
         longest: side of a block along each axis.
+        device: where the offsets are kept; first and orders stay on the CPU.
         least: orders of each size at least.
         voxels: small blocks have as many orders as so many voxels make, 682 of 6 voxels.
     """
     strides, generator = _strides(shape), torch.Generator().manual_seed(0)
     shuffled, plain, orders = list[Tensor](), list[Tensor](), list[int]()
     for size in product(*(range(1, n + 1) for n in longest)):
-        offsets = (torch.cartesian_prod(*map(torch.arange, size)).reshape(-1, len(size)) * strides).sum(1).int()
-        orders.append(max(least, voxels // len(offsets)))
-        plain.append(offsets.repeat(orders[-1]))
-        shuffled.append(offsets[torch.rand(orders[-1], len(offsets), generator=generator).argsort(1)].flatten())
+        block = (torch.cartesian_prod(*map(torch.arange, size)).reshape(-1, len(size)) * strides).sum(1).int()
+        orders.append(max(least, voxels // len(block)))
+        plain.append(block.repeat(orders[-1]))
+        shuffled.append(block[torch.rand(orders[-1], len(block), generator=generator).argsort(1)].flatten())
     lengths = torch.tensor([len(part) for part in plain])
-    return ShuffleTable(torch.cat(shuffled), torch.cat(plain), lengths.cumsum(0) - lengths, torch.tensor(orders))
+    return ShuffleTable(
+        torch.cat(shuffled).to(device),
+        torch.cat(plain).to(device),
+        lengths.cumsum(0) - lengths,
+        torch.tensor(orders),
+    )
 
 
 class OneOf:
