@@ -1,5 +1,6 @@
 """Running bundles as a user does, and comparing what they leave."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +9,14 @@ import torch
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def load_script(path):
+    """A script that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def command_of(bundle, files, options, launcher=(sys.executable,)):

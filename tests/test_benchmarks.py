@@ -1,19 +1,16 @@
 """The table of ``make methods``."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from running import load_script
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def methods():
-    spec = importlib.util.spec_from_file_location("methods", ROOT / "benchmarks" / "methods.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks" / "methods.py")
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -1,6 +1,5 @@
 """MONAI's federated client with the bundles: what is exchanged, averaged, evaluated, and what stays at the site."""
 
-import importlib.util
 import json
 import sys
 import warnings
@@ -12,7 +11,7 @@ import torch
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
-from running import assert_equal_states, load
+from running import assert_equal_states, load, load_script
 
 from dira_monai.phantom import write_phantoms
 
@@ -207,10 +206,7 @@ def test_stages_and_momentum_are_planned_over_all_rounds(kind, sites, tmp_path):
 
 @pytest.fixture(scope="module")
 def comparison():
-    spec = importlib.util.spec_from_file_location("federation", ROOT / "benchmarks" / "federation.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "benchmarks" / "federation.py")
 
 
 def test_global_weights_are_the_mean_by_images(comparison):

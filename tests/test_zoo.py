@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.util
 import json
 import re
 import shlex
@@ -19,7 +18,7 @@ import pytest
 import torch
 from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigParser
-from running import assert_equal_states, load
+from running import assert_equal_states, load, load_script
 
 import dira_monai
 
@@ -170,10 +169,7 @@ def unit(contributed, monkeypatch):
         copied.parent.mkdir(parents=True)
         (zoo / "models/another_name").symlink_to(contributed)
     shutil.copy(ROOT / "tests/zoo_unit.py", copied)
-    spec = importlib.util.spec_from_file_location(copied.stem, copied)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(copied)
 
 
 def test_unit_test_of_the_zoo_passes_and_leaves_the_bundle_as_it_was(contributed, unit):
