@@ -2,6 +2,7 @@
 # make test: lint, types and tests (about 7 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
+# make docs-test: every command of README and docs as written, with short trainings (about half an hour on 2 cores)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,7 +29,7 @@ $(RUN) "['$(TUNE)$(1)/configs/train.json','$(TUNE)$(1)/configs/evaluate.json']" 
   --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
 endef
 
-.PHONY: demo demo-3d demo-2d methods test lint types federation-test clean
+.PHONY: demo demo-3d demo-2d methods test docs-test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along
 .venv/installed: setup.cfg constraints.txt
@@ -75,6 +76,10 @@ methods: .venv/installed
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+docs-test: .venv/installed
+	rm -rf $(DEMO)/docs-test
+	$(BIN)/python tests/run_docs.py $(DEMO)/docs-test
 
 # a server of its own on loopback, in an environment of its own (Python 3.11), since it needs an older pydicom
 tests/label/.venv/installed: tests/label/constraints.txt

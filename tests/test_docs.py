@@ -4,20 +4,18 @@ import ast
 import inspect
 import re
 import shlex
-from pathlib import Path
 
 import fire
 import monai.bundle
 import pytest
 from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+from pages import PAGES, ROOT, SITE, blocks, commands
+from run_docs import ELSEWHERE, script
 
 import dira_monai.__main__ as command_line
 
-ROOT = Path(__file__).parents[1]
 BUNDLES = sorted((ROOT / "bundles").iterdir())
-SITE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = [*SITE, *sorted(ROOT.glob("bundles/*/docs/README.md"))]
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
 ERRORS = ("InputError", "MisfitError", "ValueError")
 
@@ -74,31 +72,6 @@ def test_the_collector_finds_sentences_of_every_form():
 # commands
 
 
-def code_lines(text):
-    """In their order the lines of blocks, fenced or indented, and inline code; and whether each is of a block."""
-    fenced = False
-    for line in re.sub(r"\\\n\s*", "", text).splitlines():
-        if line.startswith("```"):
-            fenced = not fenced
-        elif fenced or line.startswith("    "):
-            yield line.strip(), True
-        else:
-            yield from ((code, False) for code in re.findall(r"`([^`]+)`", line))
-
-
-def commands(page):
-    """Words of each command on the page, variables of the page replaced, and whether it is of a block."""
-    variables = {"B": "bundles/dira_pretrain_3d/configs"}
-    for code, whole in code_lines(page.read_text()):
-        line = re.sub(r"\$(\w+)", lambda found: variables.get(found[1], found[0]), code)
-        line = re.sub(r"\bMETHOD\b", "simsiam", line)  # which stands for any of them
-        if assigned := re.fullmatch(r"([A-Z]\w*)=(\S+|\".*\")(\s+#.*)?", line):
-            variables[assigned[1]] = assigned[2].strip('"')
-        elif re.match(r"(?:\w+=\S+ |srun )*(?:\S*python3? |torchrun |make |-m )", line):
-            line = re.sub(r"\[(--[^\]]*)\]", r"\1", line)  # options that may be left out
-            yield shlex.split(line, comments=True), whole
-
-
 def option_names(words):
     """Names of the options, whether the value follows behind a space or an equals sign."""
     return [word[2:].split("=")[0] for word in words if word.startswith("--")]
@@ -139,7 +112,17 @@ def unknown_options(function, words, files):
     parser.read_config([str(file) for file in files])
     known = [*inspect.signature(function).parameters, "key"]  # which stands for any
     known += DEFAULT_MLFLOW_SETTINGS["configs"] if "--tracking" in words else []
-    return [option for option in option_names(words) if option not in known and option not in parser]
+    return [
+        option
+        for option in option_names(words)
+        if not (option in known or option in parser or is_argument(option, parser))
+    ]
+
+
+def is_argument(option, parser):
+    """Whether the option is an argument of something that the configuration makes, which may be left out there."""
+    section, _, _ = option.rpartition("#")
+    return bool(section) and section in parser and "_target_" in parser[section]
 
 
 def check_bundle(words, page):
@@ -220,6 +203,14 @@ def test_commands_are_found_on_the_pages():
     assert len(found) > 60
     assert sum("dira_monai" in text for text in found) > 20
     assert any(text.startswith("make demo") for text in found)
+
+
+def test_the_script_that_runs_the_pages_leaves_out_only_what_is_there():
+    texts = [text for page in PAGES for language, _, text in blocks(page) if language == "bash"]
+    assert len(texts) > 60
+    left = {why for text in texts for why in script(text, ROOT)[1].values()}
+    assert left == set(ELSEWHERE.values())
+    assert sum(bool(script(text, ROOT)[0]) for text in texts) > 55
 
 
 # links

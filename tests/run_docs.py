@@ -1,0 +1,247 @@
+"""Run the commands of README and docs as they are written, in a folder of their own.
+
+    python tests/run_docs.py OUT [PAGE ...]
+
+OUT gets a copy of the bundles whose trainings are short, synthetic scans under the names that the pages use (DIR,
+scan.png, boxes.csv, ...) and, in ``log``, what each block of commands wrote. Long runs on real scans are cut short, and
+skipped where DIRA_DATA names no folder of them. What needs a network, other machines or an environment of its own is
+named with the test or the make target that runs it. Ends with status 1 if a block fails.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+import torch
+from pages import ASSIGNMENT, PAGES, ROOT, blocks
+from PIL import Image
+from reference import filled, layout
+from scan_files import write_series
+
+DATA = Path(os.environ.get("DIRA_DATA", ROOT.parent / "shared/data")).resolve()
+SHORT = {
+    "max_epochs": 1,
+    "epoch_length": 1,
+    "batch_size": 4,
+    "val_samples": 4,
+    "queue_size": 8,
+    "validation_fraction": 0.34,
+    "test_fraction": 0.25,
+    "warmup_epochs": 0,
+}
+SIZES = {2: (64, 64), 3: (32, 32, 16)}
+REPLACED = {
+    r"(--(?:max_epochs|epoch_length|label_subsets)) \d+": r"\1 1",
+    r"(--nproc_per_node)=4": r"\1=2",
+    r'(--stage_epochs) "\[.*?\]"': r'\1 "[0, 0, 1]"',
+    r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
+    r"\bNAME\b": "dira_pretrain_3d",
+}
+ELSEWHERE = {
+    r"git clone|(\S*/)?pip install|python3.11 -m venv": "make .venv/installed and make label-test set up so",
+    r"make ": "a make target",
+    r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
+    r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
+    r".*(huggingface|push_to_hf_hub)": "tests/test_archive.py, without the network",
+    r".*download_large_files": "tests/test_archive.py, without the network",
+    r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
+}
+BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_3d", "finetuning": "dira_finetune_segmentation_3d"}
+
+
+# synthetic scans
+
+
+def write_scan(folder, case, values, dims):
+    """PNG of 8 bits, or NIfTI with voxels of 1.5 mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if dims == 2:
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"case{case}.png")
+    else:
+        nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([1.5, 1.5, 1.5, 1])), folder / f"case{case}.nii.gz")
+
+
+def write_scans(folder, dims, classes, count=16):
+    """A ball in noise in each image, its label map, a table of classes and one of boxes."""
+    rng = np.random.default_rng(0)
+    ending = "png" if dims == 2 else "nii.gz"
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in (72, 72, 32)[:dims]], indexing="ij"))
+    labels, boxes = ["file,label"], ["file,finding,x,y,w,h"]
+    for case in range(count):
+        ball = ((grid - grid.mean(axis=tuple(range(1, dims + 1)), keepdims=True)) ** 2).sum(0) < (
+            8 + 6 * (case % 2)
+        ) ** 2
+        gray = 80 + 90 * ball + rng.normal(0, 10, ball.shape)
+        write_scan(folder / "images", case, gray if dims == 2 else 8 * gray - 1000, dims)
+        write_scan(folder / "labels", case, 255 * ball if dims == 2 else ball, dims)
+        labels.append(f"case{case}.{ending},{classes[case % 2]}")
+        boxes.append(f"case{case}.{ending},{classes[case % 2]},24,24,24,24")
+    (folder / "labels.csv").write_text("\n".join(labels) + "\n")
+    (folder / "boxes.csv").write_text("\n".join(boxes) + "\n")
+    return folder
+
+
+def write_dicom(folder):
+    """A series, and label maps of one and of two organs on its voxels."""
+    stored = np.random.default_rng(0).integers(900, 1200, (8, 16, 16)).astype(np.int16)
+    write_series(folder / "series", stored)
+    image = SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / "series")))
+    for organs in (1, 2):
+        labels = SimpleITK.GetImageFromArray(sum((stored > 1000 + 100 * i).astype(np.uint8) for i in range(organs)))
+        labels.CopyInformation(image)
+        SimpleITK.WriteImage(labels, str(folder / f"organs{organs}.nii.gz"))
+
+
+# the folder in which the commands run
+
+
+def shorten(config):
+    """Few steps of small patches, where the config has numbers for them."""
+    values = json.loads(config.read_text())
+    size = list(SIZES[values["spatial_dims"]])
+    short = SHORT | {"patch_size": size, "image_size": size}
+    values |= {key: short[key] for key in short if isinstance(values.get(key), int | float | list)}
+    config.write_text(json.dumps(values, indent=4))
+
+
+def prepare(out):
+    """The bundles with short trainings, files under the names of the pages, and real scans where there are any."""
+    ignore = shutil.ignore_patterns("models", "output", "__pycache__")
+    shutil.copytree(ROOT / "bundles", out / "bundles", ignore=ignore)
+    for name in ("train", "inference"):
+        for config in out.glob(f"bundles/*/configs/{name}.json"):
+            shorten(config)
+    write_dicom(out / "data")
+    torch.save({"state_dict": filled(layout("models_genesis_unet3d_keys.json"), 1)}, out / "FILE")
+    for name in ("BUNDLE", "dira_pretrain_3d"):
+        link(out / name, out / "bundles/dira_pretrain_3d")
+    for name in ("RUN1", "RUN2"):
+        link(out / name, out / "bundles/dira_finetune_segmentation_3d")
+    for folder in DATA.iterdir() if DATA.is_dir() else ():
+        link(out / folder.name, folder)
+
+
+def link(path, target):
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def place_scans(out, folder, text, dims):
+    """Scans of the kind that the commands are about, in ``folder`` under the names that the pages use."""
+    named = re.search(r"class_names[\W]*\[(.*?)\]", text)
+    classes = re.findall(r"\w+", named[1]) if named else ["none", "nodule"]
+    scans = out / "data" / "-".join((f"{dims}d", *classes))
+    if not scans.exists():
+        write_scans(scans, dims, classes)
+    labeled = re.search("labelled|finetune|class_names|localize|DIR/", text)
+    places = {
+        "DIR": scans if labeled else scans / "images",
+        "LABELED": scans,
+        "MASKS": scans / "labels",
+        "boxes.csv": scans / "boxes.csv",
+        ("scan.png", "scan.nii.gz")[dims - 2]: next((scans / "images").iterdir()),
+        "SERIES": out / "data/series",
+        "LABELMAP": out / f"data/organs{len(classes) - 1}.nii.gz",
+    }
+    for name, target in places.items():
+        link(folder / name, target)
+
+
+def workplace(out, page, text):
+    """Folder in which the page wants its commands to run: the root, or that of a bundle."""
+    if page.parts[-4:-3] == ("bundles",):
+        return out / "bundles" / page.parts[-3]
+    inside = re.search(r"(?<![/\w])configs/|bundle_path", text) and "cd " not in text
+    return out / "bundles" / BUNDLES[page.stem] if inside else out
+
+
+# running
+
+
+def script(text, out):
+    """The lines to run here, with short trainings, and those that another test runs, with its name."""
+    run, left = [], {}
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        reason = next((why for pattern, why in ELSEWHERE.items() if re.match(pattern, line)), None)
+        if reason:
+            left[line] = reason
+        else:
+            run.append(line)
+    short = "\n".join(run)
+    for pattern, replacement in REPLACED.items():
+        short = re.sub(pattern, replacement.format(out=out), short)
+    return short, left
+
+
+def execute(language, text, folder, log):
+    """Exit status of the block, run as a whole by bash or Python; what it writes goes to the log."""
+    words = ["bash", "-eo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        file.write(f"{text}\n\n")
+        file.flush()
+        return subprocess.run(
+            [*words, text], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=900, check=False
+        ).returncode
+
+
+def pieces(page):
+    """Blocks of the page and, of its text, the whole commands of the package: language, line and text of each."""
+    yield from blocks(page)
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        for code in re.findall(r"`(python -m dira_monai [a-z-]+ [^`]+)`", line):
+            yield "bash", number, code
+
+
+def run_page(out, page):
+    """Number of blocks that failed."""
+    failed = 0
+    name = str(page.relative_to(ROOT))
+    variables = ""
+    if page.stem == "results" and not DATA.is_dir():
+        print(f"        {name}: needs the real scans that DIRA_DATA names")
+        return 0
+    for language, number, text in pieces(page):
+        folder = workplace(out, page, text)
+        place_scans(out, folder, text, 2 if "2d" in f"{folder} {text}" else 3)
+        short, left = script(text, out)
+        for line, why in left.items():
+            print(f"        {name}:{number}: {line[:60]}: {why}", flush=True)
+        if not short.strip():
+            continue
+        started = time.monotonic()
+        log = out / "log" / f"{name.replace('/', '_')}-{number}.txt"
+        status = execute(language, variables + short if language == "bash" else short, folder, log)
+        print(f"{'ok  ' if status == 0 else 'FAIL'} {time.monotonic() - started:4.0f} s {name}:{number}", flush=True)
+        failed += status != 0
+        variables += "".join(f"{line}\n" for line in short.splitlines() if ASSIGNMENT.fullmatch(line))
+    return failed
+
+
+def order(page):
+    """README first, then pre-training before the bundles that take its weights, then docs."""
+    starts = ("README.md", "bundles/dira_pretrain", "bundles/", "docs/")
+    return next(i for i, start in enumerate(starts) if str(page.relative_to(ROOT)).startswith(start))
+
+
+def main(out, *names):
+    out = Path(out).resolve()
+    (out / "log").mkdir(parents=True)
+    prepare(out)
+    pages = [page for page in sorted(PAGES, key=order) if not names or str(page.relative_to(ROOT)) in names]
+    failed = sum(run_page(out, page) for page in pages)
+    print(f"{failed} blocks failed; what each wrote is in {out / 'log'}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
