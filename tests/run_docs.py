@@ -42,6 +42,7 @@ REPLACED = {
     r"(--(?:max_epochs|epoch_length|label_subsets)) \d+": r"\1 1",
     r"(--nproc_per_node)=4": r"\1=2",
     r'(--stage_epochs) "\[.*?\]"': r'\1 "[0, 0, 1]"',
+    r"\bLABELMAP\b": "LABELMAP.nii.gz",
     r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
     r"\bNAME\b": "dira_pretrain_3d",
 }
@@ -60,33 +61,30 @@ BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_3d", "finetu
 # synthetic scans
 
 
-def write_scan(folder, case, values, dims):
+def write_scan(file, values):
     """PNG of 8 bits, or NIfTI with voxels of 1.5 mm."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if dims == 2:
-        Image.fromarray(values.astype(np.uint8)).save(folder / f"case{case}.png")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if values.ndim == 2:
+        Image.fromarray(values.astype(np.uint8)).save(file)
     else:
-        nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([1.5, 1.5, 1.5, 1])), folder / f"case{case}.nii.gz")
+        nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([1.5, 1.5, 1.5, 1])), file)
 
 
-def write_scans(folder, dims, classes, count=16):
-    """A ball in noise in each image, its label map, a table of classes and one of boxes."""
-    rng = np.random.default_rng(0)
-    ending = "png" if dims == 2 else "nii.gz"
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in (72, 72, 32)[:dims]], indexing="ij"))
-    labels, boxes = ["file,label"], ["file,finding,x,y,w,h"]
-    for case in range(count):
-        ball = ((grid - grid.mean(axis=tuple(range(1, dims + 1)), keepdims=True)) ** 2).sum(0) < (
-            8 + 6 * (case % 2)
-        ) ** 2
+def write_scans(folder, dims, classes, seed):
+    """Sixteen patients: a ball in noise in each image, its label map, tables of classes and of boxes."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(n) - n / 2 for n in (72, 72, 32)[:dims]], indexing="ij"))
+    labels, boxes = ["file,label,patient"], ["file,finding,x,y,w,h"]
+    for case in range(16):
+        name = f"seed{seed}case{case}.{'png' if dims == 2 else 'nii.gz'}"
+        ball = (grid**2).sum(0) < (8 + 6 * (case % 2)) ** 2
         gray = 80 + 90 * ball + rng.normal(0, 10, ball.shape)
-        write_scan(folder / "images", case, gray if dims == 2 else 8 * gray - 1000, dims)
-        write_scan(folder / "labels", case, 255 * ball if dims == 2 else ball, dims)
-        labels.append(f"case{case}.{ending},{classes[case % 2]}")
-        boxes.append(f"case{case}.{ending},{classes[case % 2]},24,24,24,24")
+        write_scan(folder / "images" / name, gray if dims == 2 else 8 * gray - 1000)
+        write_scan(folder / "labels" / name, 255 * ball if dims == 2 else ball)
+        labels.append(f"{name},{classes[case % 2]},{seed}-{case}")
+        boxes.append(f"{name},{classes[case % 2]},24,24,24,24")
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
     (folder / "boxes.csv").write_text("\n".join(boxes) + "\n")
-    return folder
 
 
 def write_dicom(folder):
@@ -138,9 +136,10 @@ def place_scans(out, folder, text, dims):
     """Scans of the kind that the commands are about, in ``folder`` under the names that the pages use."""
     named = re.search(r"class_names[\W]*\[(.*?)\]", text)
     classes = re.findall(r"\w+", named[1]) if named else ["none", "nodule"]
-    scans = out / "data" / "-".join((f"{dims}d", *classes))
+    seed = int("localize" in text)  # which wants other patients than those of the training
+    scans = out / "data" / "-".join((f"{dims}d", *classes, str(seed)))
     if not scans.exists():
-        write_scans(scans, dims, classes)
+        write_scans(scans, dims, classes, seed)
     labeled = re.search("labelled|finetune|class_names|localize|DIR/", text)
     places = {
         "DIR": scans if labeled else scans / "images",
@@ -149,7 +148,7 @@ def place_scans(out, folder, text, dims):
         "boxes.csv": scans / "boxes.csv",
         ("scan.png", "scan.nii.gz")[dims - 2]: next((scans / "images").iterdir()),
         "SERIES": out / "data/series",
-        "LABELMAP": out / f"data/organs{len(classes) - 1}.nii.gz",
+        "LABELMAP.nii.gz": out / f"data/organs{len(classes) - 1}.nii.gz",
     }
     for name, target in places.items():
         link(folder / name, target)
