@@ -71,7 +71,10 @@ def write_scan(file, values):
 
 
 def write_scans(folder, dims, classes, seed):
-    """Sixteen patients: a ball in noise in each image, its label map, tables of classes and of boxes."""
+    """Sixteen patients: a ball in noise in each image, its label map, tables of classes and of boxes.
+
+    They lie there twice: in ``images`` and ``labels``, and as MONAI Label leaves them in ``studies``.
+    """
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*[np.arange(n) - n / 2 for n in (72, 72, 32)[:dims]], indexing="ij"))
     labels, boxes = ["file,label,patient"], ["file,finding,x,y,w,h"]
@@ -79,8 +82,9 @@ def write_scans(folder, dims, classes, seed):
         name = f"seed{seed}case{case}.{'png' if dims == 2 else 'nii.gz'}"
         ball = (grid**2).sum(0) < (8 + 6 * (case % 2)) ** 2
         gray = 80 + 90 * ball + rng.normal(0, 10, ball.shape)
-        write_scan(folder / "images" / name, gray if dims == 2 else 8 * gray - 1000)
-        write_scan(folder / "labels" / name, 255 * ball if dims == 2 else ball)
+        for images, maps in (("images", "labels"), ("studies", "studies/labels/final")):
+            write_scan(folder / images / name, gray if dims == 2 else 8 * gray - 1000)
+            write_scan(folder / maps / name, 255 * ball if dims == 2 else ball)
         labels.append(f"{name},{classes[case % 2]},{seed}-{case}")
         boxes.append(f"{name},{classes[case % 2]},24,24,24,24")
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
@@ -144,6 +148,7 @@ def place_scans(out, folder, text, dims):
     places = {
         "DIR": scans if labeled else scans / "images",
         "LABELED": scans,
+        "SCANS": scans / "studies",
         "MASKS": scans / "labels",
         "boxes.csv": scans / "boxes.csv",
         ("scan.png", "scan.nii.gz")[dims - 2]: next((scans / "images").iterdir()),
@@ -211,7 +216,7 @@ def run_page(out, page):
         return 0
     for language, number, text in pieces(page):
         folder = workplace(out, page, text)
-        place_scans(out, folder, text, 2 if "2d" in f"{folder} {text}" else 3)
+        place_scans(out, folder, text, 2 if "2d" in re.sub(r"#.*", "", f"{folder} {text}") else 3)
         short, left = script(text, out)
         for line, why in left.items():
             print(f"        {name}:{number}: {line[:60]}: {why}", flush=True)
