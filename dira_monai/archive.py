@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import unicodedata
 import zipfile
@@ -25,6 +26,7 @@ KEPT = (  # nothing else of a bundle's folder goes into its archive: runs leave 
 )
 NAME = r"\w[\w.-]*"  # of a bundle
 MAX_FILES = 10_000
+DAMAGE = (OSError, EOFError, ValueError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
 _HIDDEN = re.compile(r"(^|/)(\.|__pycache__/)")
 
 
@@ -143,7 +145,7 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
                             shutil.copyfileobj(source, target, 1 << 20)
         except InputError:
             raise
-        except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGE as error:
             raise InputError(f"{archive}: cannot be unpacked ({error})") from error
         yield Path(temporary, top)
 
@@ -181,8 +183,10 @@ def _top_folder(entries: Sequence[zipfile.ZipInfo], archive: str | Path) -> str:
 
 def _problem(entry: zipfile.ZipInfo) -> str | None:
     parts = entry.orig_filename.removesuffix("/").split("/")
-    if any(part in ("", ".", "..") or re.search(r'[\x00-\x1f\x7f\\:*?"<>|]', part) for part in parts):
+    if any(part in ("", ".", "..") or re.search(r'[\\:*?"<>|]', part) or not part.isprintable() for part in parts):
         return "is a path that may leave its folder"
+    if entry.filename != entry.orig_filename or any(part.endswith((".", " ")) for part in parts):
+        return "is a name that not every system reads alike"
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or device"
     if entry.flag_bits & 1:
@@ -206,7 +210,7 @@ def check_manifest(name: str, files: Mapping[str, Path], complete: bool) -> int 
     if MANIFEST not in files:
         return None
     lines = files[MANIFEST].read_text("utf-8", errors="replace").splitlines()
-    rows = [row for line in lines if (row := re.fullmatch(r"([0-9a-f]{64})  (.+)", line))]
+    rows = [row for line in lines if (row := re.fullmatch(r"([0-9a-f]{64})  (.+)", line)) and line.isprintable()]
     sums = {row[2]: row[1] for row in rows}
     wrong = [f"{key} is missing" for key in sums if key not in files]
     wrong += [f"{key} was altered" for key, digest in sums.items() if key in files and sha256(files[key]) != digest]

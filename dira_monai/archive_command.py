@@ -1,5 +1,6 @@
 """The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from fire.decorators import SetParseFns
 
 from .errors import InputError
+
+WIDTH = 500  # characters that are shown of a line
 
 
 @SetParseFns(str, str, bundle=str, output=str, include=str)
@@ -79,7 +82,7 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
     with extracted(archive, folder, max_gb) as root:
         facts, code = _judge(root, complete=True)
         place = Path(folder, root.name)
-        if place.exists():
+        if os.path.lexists(place):
             raise InputError(f"{place}: is there already; delete it or name another folder")
         if code and trust is not True:
             print(*facts, *_shown(code), sep="\n")  # an error ends the command before it prints what it yields
@@ -101,7 +104,9 @@ def _judge(root: Path, complete: bool) -> tuple[list[str], list[str]]:
 
 
 def _shown(code: list[str]) -> list[str]:
-    return [f"look at {line}" for line in code]
+    """Lines for the screen, which nothing in them can move or overwrite."""
+    lines = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in code]
+    return [f"look at {line[:WIDTH]}{'' if len(line) <= WIDTH else f' ... ({len(line)} characters)'}" for line in lines]
 
 
 def _count(code: list[str]) -> str:

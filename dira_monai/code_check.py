@@ -3,12 +3,11 @@
 import configparser
 import re
 import zipfile
-from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import __version__
-from .archive import PACKAGE, package_difference
+from .archive import DAMAGE, PACKAGE, package_difference
 from .config_code import suspects
 from .errors import InputError
 from .weight_files import read_weights
@@ -16,7 +15,19 @@ from .weight_files import read_weights
 WEIGHTS = (".pt", ".pth", ".ckpt")
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz")
 COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib", ".exe")
+CONFIGS = (".json", ".yaml", ".yml")
 CODE = (".py", ".pyw", ".ipynb", ".sh", ".bat", ".ps1", ".ts")
+PLAIN = re.compile(  # files that nothing runs: texts, tables, pictures, scans, weights, what git and the hub leave
+    r"(.*/)?([^./][^/]*\.(md|txt|rst|bib|csv|tsv|log|png|jpe?g|gif|nii|nii\.gz|nrrd|mha|mhd|dcm|onnx|safetensors|pth?|ckpt)"
+    r"|LICENSE|NOTICE|README|SHA256SUMS|events\.out\.tfevents\.[^/]*|\.git(attributes|ignore|keep))"
+    r"|\.cache/huggingface/(.*\.(metadata|lock)|CACHEDIR\.TAG)",
+    re.IGNORECASE | re.DOTALL,
+)
+LOGGING = {  # what Python would evaluate in a logging configuration, and where that only writes to the screen
+    "class": r"(logging\.)?(StreamHandler|NullHandler|Formatter)",
+    "args": r"\(\s*(sys\.std(out|err)\s*,?)?\s*\)",
+    "kwargs": r"\{\s*\}",
+}
 
 
 def check_files(bundle: str, files: Mapping[str, Path]) -> tuple[list[str], list[str]]:
@@ -44,6 +55,9 @@ def _check_data(bundle: str, name: str, path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in COMPILED:
         raise InputError(f"{bundle}: {name} is compiled code, which nobody can read")
+    inner = _inner_files(path) if suffix in WEIGHTS else []
+    if inner is None or any(entry.compress_type != zipfile.ZIP_STORED for entry in inner):
+        raise InputError(f"{bundle}: {name} is damaged, or compressed to fill the memory, as torch.save never does")
     if suffix in WEIGHTS:
         try:
             read_weights(path)
@@ -55,27 +69,39 @@ def _check_data(bundle: str, name: str, path: Path) -> str | None:
     return None
 
 
-def _looks_pickled(path: Path) -> bool:
-    if zipfile.is_zipfile(path):
+def _inner_files(path: Path) -> list[zipfile.ZipInfo] | None:
+    """What lies in a file that is a zip file itself, None where that cannot be told."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
         with zipfile.ZipFile(path) as inner:
-            return any(name.endswith(".pkl") for name in inner.namelist())
+            return inner.infolist()
+    except DAMAGE:
+        return None
+
+
+def _looks_pickled(path: Path) -> bool:
+    inner = _inner_files(path)
+    if inner is None or any(entry.filename.endswith((".pkl", ".npy")) for entry in inner):
+        return True
     with path.open("rb") as file:
         start = file.read(2)
     return start[:1] == b"\x80" and start[1:] <= b"\x05"
 
 
 def _code(name: str, path: Path) -> Iterator[str]:
-    suffix = path.suffix.lower()
-    if suffix in CODE:
-        yield f"{name}: code of its own"
-    elif suffix in (".json", ".yaml", ".yml"):
+    if name.lower().endswith(CONFIGS):
         yield from suspects(name, path.read_bytes())
-    elif suffix in (".conf", ".ini", ".cfg"):
+    elif name.lower().endswith((".conf", ".ini", ".cfg")):
         yield from _logging_suspects(name, path)
+    elif name.lower().endswith(CODE):
+        yield f"{name}: code of its own"
+    elif path.stat().st_size and not PLAIN.fullmatch(name):
+        yield f"{name}: of a kind that is not known to be plain"
 
 
 def _logging_suspects(name: str, path: Path) -> Iterator[str]:
-    """Handlers of a logging configuration whose class or arguments Python would evaluate."""
+    """What Python would evaluate in a logging configuration, but for handlers that write to the screen."""
     parser = configparser.RawConfigParser()
     try:
         parser.read_string(path.read_text("utf-8"))
@@ -83,15 +109,5 @@ def _logging_suspects(name: str, path: Path) -> Iterator[str]:
         yield f"{name}: cannot be read ({str(error).splitlines()[0]})"
     for section in parser.sections():
         for key, value in parser.items(section):
-            if (key == "class" and not re.fullmatch(r"(logging\.)?(handlers\.)?\w+", value)) or (
-                key in ("args", "kwargs") and not _literal(value)
-            ):
+            if key in LOGGING and not re.fullmatch(LOGGING[key], value):
                 yield f"{name}: {section}: is evaluated: {value}"
-
-
-def _literal(text: str) -> bool:
-    try:
-        literal_eval(re.sub(r"\bsys\.std(out|err)\b", "0", text))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return False
-    return True

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging.config
 import os
 import pickle
+import re
 import shutil
 import stat
 import subprocess
@@ -191,6 +193,10 @@ def link(name):
         ([("a/./x", "")], "may leave its folder"),
         ([("a\\..\\..\\x", "")], "may leave its folder"),
         ([("a/C:x", "")], "may leave its folder"),
+        ([("a/\u202egpj.x", "")], "may leave its folder"),
+        ([("a/torch.py.", "")], "not every system reads alike"),
+        ([("a/torch.py ", "")], "not every system reads alike"),
+        ([("a/docs./x", "")], "not every system reads alike"),
         ([(link("a/models"), "/etc")], "is a link or device"),
         ([("a/x", "1"), ("a/X", "2")], "is there twice"),
         ([("a/x", "1"), ("a/x", "2")], "is there twice"),
@@ -405,12 +411,110 @@ def test_configs_of_this_package_are_plain():
     assert [line for file in files for line in suspects(file.name, file.read_bytes())] == []
 
 
-def test_logging_configuration_is_read_too(command, bundle):
+LOGGING = """[loggers]
+keys=root
+[logger_root]
+handlers=console
+[handlers]
+keys=console
+[formatters]
+keys=
+[handler_console]
+"""
+CALLS = {  # what makes a file was_run when Python reads it as a logging configuration
+    "class=eval\nargs=(\"open('was_run', 'w')\",)": ["class", "args"],
+    "class=StreamHandler\nargs=(open('was_run', 'w'),)": ["args"],
+    "class=StreamHandler\nargs=()\nkwargs={'stream': open('was_run', 'w')}": ["kwargs"],
+    "class=StreamHandler\nx=', open('was_run', 'w'))[1:] + ('\nargs=('%(x)s',)": ["args"],
+    "class=FileHandler\nargs=('was_run',)": ["class", "args"],  # whose lines may be a program
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("text", CALLS)
+def test_code_in_a_logging_configuration_is_told(command, bundle, tmp_path, text):
+    (bundle / "configs/logging.conf").write_text(LOGGING + text)
+    values = [line.partition("=")[2] for line in text.splitlines() if line.partition("=")[0] in CALLS[text]]
+    told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
+    place = "look at configs/logging.conf: handler_console: is evaluated"
+    assert told == [f"{place}: {value}" for value in values]
+    assert not Path("was_run").exists()
+    root = logging.getLogger()
+    before = root.handlers[:]
+    with suppress(AttributeError, TypeError, ValueError):
+        logging.config.fileConfig(bundle / "configs/logging.conf", disable_existing_loggers=False)
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    root.handlers[:] = before
+    assert Path("was_run").exists()
+
+
+def test_plain_logging_configuration_is_not_told(command, bundle):
     shutil.copyfile(ROOT / "bundles" / NAMES[0] / "configs/logging.conf", bundle / "configs/logging.conf")
     assert "look at" not in command("verify", "tiny")[1]
-    (bundle / "configs/logging.conf").write_text("[handler_a]\nclass=os.system\nargs=(__import__('os').getcwd(),)\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "code of its own") for name in ("conftest.py", "scripts/a.PY", "models/model.ts", "docs/a.ipynb")),
+        *(
+            (name, "of a kind that is not known to be plain")
+            for name in (".pdbrc", ".git/config", "Makefile", "docs/a.html", "models/model.mar", "a.txt.zip", ".md")
+        ),
+        ("configs/.json", "cannot be read as a config"),
+        ("docs/more/b.YML", "cannot be read as a config"),
+        ("configs/other.INI", "cannot be read"),
+        *((name, None) for name in ("docs/a.md", "docs/a.nii.gz", "NOTICE", ".gitattributes", "models/model.onnx")),
+    ],
+)
+def test_files_that_something_may_run_are_told(command, bundle, name, reason):
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_text("a: b: c")
     told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
-    assert [line.rsplit(": ", 1)[1] for line in told] == ["os.system", "(__import__('os').getcwd(),)"]
+    assert len(told) == bool(reason)
+    assert all(line.startswith(f"look at {name}: {reason}") for line in told)
+
+
+def test_weights_that_would_fill_the_memory_are_refused(command, bundle):
+    plain = Path("plain.pt")
+    torch.save({"weight": torch.zeros(1000)}, plain)
+    with zipfile.ZipFile(plain) as source:
+        write_zip(bundle / "models/model.pt", *[(entry.filename, source.read(entry)) for entry in source.infolist()])
+    torch.load(bundle / "models/model.pt", weights_only=True)  # torch takes it
+    assert "models/model.pt is damaged, or compressed to fill the memory" in refusal(command, "verify", "tiny")
+    (bundle / "models/model.pt").unlink()
+    content = plain.read_bytes()
+    (bundle / "docs/a.md").write_bytes(content.replace(b"PK\1\2", b"PK\1\3"))
+    assert "docs/a.md is a pickle or may hold one" in refusal(command, "verify", "tiny")
+
+
+def test_what_is_told_cannot_hide_itself_on_the_screen(command, bundle):
+    text = "$os.system('''ls\r\x1b[2K\u202e" + 1000 * "\n" + "''')"
+    (bundle / "configs/inference.json").write_text(json.dumps({"a": text}))
+    (told,) = [line for line in command("verify", "tiny")[1].split("\n") if "os.system" in line]
+    assert told.startswith(r"look at configs/inference.json: a: uses os.system: $os.system('''ls\r\x1b[2K\u202e\n\n")
+    assert re.fullmatch(r".{500} \.\.\. \(2\d\d\d characters\)", told.removeprefix("look at "))
+
+
+def test_yaml_is_judged_or_said_to_be_unread(monkeypatch):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    text = yaml.safe_dump({"a": {"_target_": "os.system"}, "b": "$os.remove('a')"}).encode()
+    assert [line.split(": ")[1] for line in suspects("a.yaml", text)] == ["a#_target_", "b"]
+    bomb = ["a0: &a0 [[], []]", *(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]" for n in range(1, 9))]
+    assert "more than 1000000 values" in "".join(suspects("a.yml", "\n".join(bomb).encode()))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    unread = ["a.yaml: : cannot be read as a config (reading YAML needs the package PyYAML)"]
+    assert [line.replace("yaml: cannot", "yaml: : cannot") for line in suspects("a.yaml", text)] == unread
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeff{}", "{", "[" * 100_000, '{"a": "$' + "-" * 50_000 + '1"}', "1" * 5000, "\xff"]
+)
+def test_config_that_cannot_be_read_is_told(text):
+    told = list(suspects("a.json", text.encode("latin-1") if text == "\xff" else text.encode()))
+    assert len(told) == 1
+    assert "cannot be" in told[0]
 
 
 def tiny_bundle(name, folder):
@@ -469,6 +573,15 @@ def test_package_comes_along_where_a_config_names_it(archives):
             "dira_monai/py.typed"
         }
         assert {entry for entry in inside if entry.startswith("dira_monai/")} == own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_archives_are_plain(command, archives, name):
+    status, output, errors = command("verify", str(archives / f"{name}.zip"))
+    assert (status, errors) == (0, "")
+    assert "look at" not in output
+    assert output.splitlines()[-1].endswith(f"{name}.zip: the configs are plain")
+    assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
 
 
 def test_other_code_under_the_name_of_this_package_is_told(command, archives, tmp_path):
