@@ -16,6 +16,8 @@ WEIGHTS = (".pt", ".pth", ".ckpt")
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz")
 COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib", ".exe")
 CONFIGS = (".json", ".yaml", ".yml")
+SETTINGS = (".conf", ".ini", ".cfg")  # as logging is set up by
+MAX_CONFIG = 100_000_000  # bytes
 CODE = (".py", ".pyw", ".ipynb", ".sh", ".bat", ".ps1", ".ts")
 PLAIN = re.compile(  # files that nothing runs: texts, tables, pictures, scans, weights, what git and the hub leave
     r"(.*/)?([^./][^/]*\.(md|txt|rst|bib|csv|tsv|log|png|jpe?g|gif|nii|nii\.gz|nrrd|mha|mhd|dcm|onnx|safetensors|pth?|ckpt)"
@@ -90,9 +92,11 @@ def _looks_pickled(path: Path) -> bool:
 
 
 def _code(name: str, path: Path) -> Iterator[str]:
-    if name.lower().endswith(CONFIGS):
+    if name.lower().endswith((*CONFIGS, *SETTINGS)) and path.stat().st_size > MAX_CONFIG:
+        yield f"{name}: too large to be read"
+    elif name.lower().endswith(CONFIGS):
         yield from suspects(name, path.read_bytes())
-    elif name.lower().endswith((".conf", ".ini", ".cfg")):
+    elif name.lower().endswith(SETTINGS):
         yield from _logging_suspects(name, path)
     elif name.lower().endswith(CODE):
         yield f"{name}: code of its own"

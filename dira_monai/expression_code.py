@@ -26,7 +26,7 @@ CHAIN = {  # what an expression may say after the name of a module
     "monai": rf"\.utils\.set_determinism|{_PARTS.split('monai')[-1]}(\.\w+)+",
     "np": r"(\.random|\.linalg)?\.\w+",
     "os": r"\.path\.(abspath|basename|dirname|exists|isdir|isfile|join|splitext)|\.environ(\.get)?",
-    "pathlib": r"\.Path",
+    "pathlib": r"(?!)",  # only made: what takes the class itself may move files by its functions
     "re": r"\.(compile|escape|findall|fullmatch|match|search|split|sub)",
     "sys": r"\.(argv|exit)",
     "torch": r"((\.(backends|cuda|nn|optim|utils\.data)(\.\w+)*)?|\.distributed)\.\w+",
@@ -42,7 +42,7 @@ SUSPECT = re.compile(  # names that reach files, servers, processes, other code 
     r"|locate|ops|os|optional_import|package|replace|rpc|serialization|shutil|socket|subprocess|sys|system|test|types"
 )
 COMPONENT_ONLY = re.compile(  # what they call, read, write or send depends on arguments that only a component shows
-    r"(Load|Save)Image\w*|\w*PersistentDataset|(NumpyReader|Logfile|ClassificationSaver|CSV|ClearML|MLF[lL]ow|WandB)\w*"
+    r"(Load|Save)Image\w*|\w*(PersistentDataset|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|ClearML|MLF[lL]ow|WandB)\w*"
 )
 BUILTINS: set[Any] = {abs, all, any, bool, dict, enumerate, filter, float, frozenset, int, isinstance, len, list}
 BUILTINS |= {map, max, min, range, reversed, round, set, slice, sorted, str, sum, tuple, zip}
@@ -74,8 +74,9 @@ def _at_home(path: str) -> bool:
         found = resolve_name(path)
     except (ImportError, AttributeError, ValueError):
         return False
-    home = getattr(found, "__module__", None) or path
-    return not isinstance(found, ModuleType) and str(home).split(".")[0] in PACKAGES
+    home = str(getattr(found, "__module__", None) or path)
+    lent = isinstance(found, ModuleType) or home.startswith("monai.utils.module")  # which stands for missing packages
+    return not lent and home.split(".")[0] in PACKAGES
 
 
 def plain_import(text: str) -> bool:
@@ -85,10 +86,12 @@ def plain_import(text: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     aliases = [alias for statement in statements if isinstance(statement, ast.Import) for alias in statement.names]
-    known = [
-        (a.name.split(".")[0] in CHAIN and a.asname is None) or (a.name, a.asname) == ("numpy", "np") for a in aliases
-    ]
-    return all(isinstance(statement, ast.Import) for statement in statements) and all(known)
+    known = all(
+        (a.name.split(".")[0] in CHAIN and a.asname is None and "._" not in a.name)
+        or (a.name, a.asname) == ("numpy", "np")
+        for a in aliases
+    )
+    return known and all(isinstance(statement, ast.Import) for statement in statements)
 
 
 def judge_expression(text: str) -> str | None:
@@ -149,18 +152,18 @@ def _plain_chain(root: str, path: str) -> bool:
 
 def _judged_part(call: ast.Call) -> ast.expr | None:
     """The part of what is called that is still to be judged: none or less of it where the arguments make it plain."""
-    words = [None if isinstance(argument, ast.Starred) else ast.unparse(argument) for argument in call.args]
-    name = ast.unparse(call.func)
-    if name == "open" and len(words) == 1 and words[0] and not call.keywords:  # reads
+    func = call.func
+    words = ["" if isinstance(argument, ast.Starred) else ast.unparse(argument) for argument in call.args]
+    name = ast.unparse(func)
+    reads = name == "open" and len(words) == 1 and words[0] and not call.keywords
+    optimizer = re.fullmatch(rf"getattr\(torch\.optim, {REFERENCES}\['[\w:]+'\]\)", name)  # and nothing but a class
+    if reads or optimizer or name == "pathlib.Path":
         return None
-    if isinstance(call.func, ast.Call) and re.match(r"getattr\(torch\.optim, ", name) and len(call.func.args) == 2:
-        return call.func.args[1]  # called at once: only the classes of torch.optim can be
-    if isinstance(call.func, ast.Attribute):
-        path = call.func.value
-        texts = (call.func.attr == "replace" and len(words) >= 2 and None not in words) or (
-            call.func.attr == "copy" and not words and not call.keywords
-        )  # those of a text or dictionary; those of a path take one
-        table = call.func.attr == "write_text" and re.search(r" / '[\w-]+\.csv'$", ast.unparse(path))
-        if texts or (table and isinstance(path, ast.BinOp)):
-            return path
-    return call.func
+    if isinstance(func, ast.Attribute):
+        of_text = func.attr == "replace" and len(words) >= 2 and all(words)  # that of a path takes one
+        of_dictionary = func.attr == "copy" and not words and not call.keywords
+        place = func.value
+        table = isinstance(place, ast.BinOp) and re.search(r" / '[\w-]+\.csv'$", ast.unparse(place))
+        if of_text or of_dictionary or (func.attr == "write_text" and table):
+            return place
+    return func

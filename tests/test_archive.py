@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser
 from running import ENVIRONMENT, load
 from scan_files import noise, write_nifti
 
-from dira_monai.archive import PACKAGE
+from dira_monai.archive import PACKAGE, _problem
 from dira_monai.archive_command import pack
 from dira_monai.config_code import suspects
 from dira_monai.expression_code import judge_expression
@@ -244,6 +244,15 @@ def test_entries_that_zipfile_could_not_judge_are_refused(command, tmp_path):
     assert "'a/x' is compressed in a way other than deflate" in refusal(command, "verify", "b.zip")
 
 
+def test_entry_with_two_names_is_refused(command, tmp_path):
+    content = write_zip(tmp_path / "a.zip", METADATA, ("a/docs/read.md", "1")).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"read.md", b"rea\0.md"))  # zipfile reads the name up to there
+    assert "a path that may leave its folder" in refusal(command, "verify", "a.zip")
+    entry = zipfile.ZipInfo("a/x")
+    entry.orig_filename = "a/y"  # as Python 3.13 has it where an entry brings a second name in Unicode
+    assert _problem(entry) == "is a name that not every system reads alike"
+
+
 class Touch:
     """Makes a folder when it is unpickled."""
 
@@ -293,6 +302,9 @@ def test_code_is_unpacked_only_where_it_is_trusted(command, bundle):
     monai.transforms.LoadImage('a.Reader')|monai.handlers.LogfileHandler('.', 'a.py')|getattr(torch.optim, @name)
     '@a'.system|datetime.sys|@a.copy(@b)|map(@a.replace, @b)|@a.replace(*@words, 'b')|@a.replace('b')|print('a')
     (@folder / 'f.csv').write_text|(@folder / @name).write_text('a')|(@folder / 'a.py').write_text('a')
+    pathlib.Path.replace('a', 'b')|map(pathlib.Path, @a)|getattr(torch.optim, 'a', **open('a', 'w'))(1)
+    getattr(torch.optim, a=open(1, 'w'))(1)|getattr(torch.optim, **@b)(1)|getattr(torch.optim, '__doc__')(1)|pathlib.os
+    torch.PyTorchFileWriter('a.py')|monai.data.utils.optional_import|monai.transforms.utils.optional_import
     (@folder / '../a.csv').write_text('a')|[0][0#::]
     pathlib.Path('f').write_text('a')|pathlib.Path('f').unlink()|torch.distributed.run.main()|globals()|a b
     """.replace("\n", "|").split("|"),
@@ -305,6 +317,7 @@ def test_expressions_that_reach_out_are_told(text):
     "text",
     """
     @a + '/models'|@train#dataset.classes|[3 * n // 2 for n in @patch_size]|len(@a::b)
+    pathlib.Path(@a, 'b') / 'c'
     lambda o: (o['pred'].flatten(), o['label'].flatten())|getattr(torch.optim, @name)(@parameters, lr=@rate)
     torch.device('cuda' if torch.cuda.is_available() else 'cpu')|@network.eval()|json.load(open(@file))
     (@folder / 'table.csv').write_text('a')|@a.replace('a', 'b')|@a.copy()|datetime.timedelta(hours=1)|@a#b[0]
@@ -347,7 +360,10 @@ def test_expressions_that_compute_are_plain(text):
             {"imports": ["$import scripts", "$from os import system", "$ import os as np"]},
             [f"imports#{n}" for n in (0, 1, 2)],
         ),
-        ({"imports": ["$import numpy as n", "$import os, shutil", "$import"]}, [f"imports#{n}" for n in (0, 1, 2)]),
+        (
+            {"imports": ["$import numpy as n", "$import os, shutil", "$import", "$import os.__main__"]},
+            [f"imports#{n}" for n in range(4)],
+        ),
         (
             {"a": "$import os", "b": "$@imports#0.replace('a', 'b')", "c": "%imports::0", "d": ["@imports#0"]},
             [*"abc", "d#0"],
@@ -377,6 +393,7 @@ HIDDEN_CODE = {  # configs that make a file was_run when MONAI evaluates them
     },
     "as a reader of an expression": {"a": "$monai.transforms.LoadImage('os.mkdir', path='was_run')"},
     "by moving": {"imports": ["$import pathlib"], "a": "$pathlib.Path('plain.md').replace('was_run')"},
+    "by moving without a path": {"imports": ["$import pathlib"], "a": "$pathlib.Path.replace('plain.md', 'was_run')"},
     "by linking": {"imports": ["$import pathlib"], "a": "$pathlib.Path('plain.md').link_to('was_run')"},
     "by unpacking": {
         "b": {"_target_": "dira_monai.archive.zipfile.ZipFile", "file": "plain.zip"},
@@ -474,6 +491,12 @@ def test_files_that_something_may_run_are_told(command, bundle, name, reason):
     told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
     assert len(told) == bool(reason)
     assert all(line.startswith(f"look at {name}: {reason}") for line in told)
+
+
+def test_config_too_large_to_judge_is_told(command, bundle, monkeypatch):
+    monkeypatch.setattr("dira_monai.code_check.MAX_CONFIG", 1000)
+    (bundle / "configs/large.json").write_text(" " * 999 + "{}")
+    assert "look at configs/large.json: too large to be read" in command("verify", "tiny")[1]
 
 
 def test_weights_that_would_fill_the_memory_are_refused(command, bundle):
