@@ -9,6 +9,12 @@ from .errors import InputError
 from .packages import import_package
 from .slices import Slices
 
+SHARED = (  # what must be the same in all frames
+    ("PixelValueTransformationSequence", "RescaleSlope"),
+    ("PixelValueTransformationSequence", "RescaleIntercept"),
+    ("PixelMeasuresSequence", "PixelSpacing"),
+)
+
 
 def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
     """The numbers of the frames in rising order along their normal, and where they then lie.
@@ -17,7 +23,8 @@ def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
     reads the functional groups. Frames without positions (an ultrasound film) keep their order, with None.
 
     Raises:
-        InputError: if frames are not parallel or have different rescale values, or if pydicom is missing.
+        InputError: if frames are not parallel, have different rescale values or pixel spacings or in part no position,
+            or if pydicom is missing.
     """
     data = import_package("pydicom", file).dcmread(file, stop_before_pixels=True)
     frames = data.get("PerFrameFunctionalGroupsSequence") or []
@@ -29,13 +36,16 @@ def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
     positions = values("PlanePositionSequence", "ImagePositionPatient")
     orientations = values("PlaneOrientationSequence", "ImageOrientationPatient")
     spacings = values("PixelMeasuresSequence", "PixelSpacing")
-    if not frames or any(value is None for value in (*positions, *orientations, *spacings)):
+    without = [value is None for value in (*positions, *orientations, *spacings)]
+    if all(without[: len(positions)]):
         return np.arange(int(data.get("NumberOfFrames", 1))), None
+    if any(without):
+        raise InputError(f"{file} holds frames without position, orientation or pixel spacing beside others.")
     if np.ptp(np.array(orientations, float), axis=0).max() > 0.01:
         raise InputError(f"{file} holds frames of different orientations, which make no volume.")
-    for tag in ("RescaleSlope", "RescaleIntercept"):
-        if len(found := set(values("PixelValueTransformationSequence", tag))) > 1:
-            raise InputError(f"{file} holds frames of different {tag}: {', '.join(map(str, sorted(found)[:4]))}.")
+    for group, tag in SHARED:
+        if len(found := {str(value) for value in values(group, tag)}) > 1:
+            raise InputError(f"{file} holds frames of different {tag}: {', '.join(sorted(found)[:4])}.")
     rows_columns = np.array(spacings[0], float)
     slices = Slices(np.array(positions, float), np.array(orientations[0], float), rows_columns[::-1])
     order = np.argsort(slices.offsets[:, 2], kind="stable")

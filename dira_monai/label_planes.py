@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .dicom import group_series, read_header
 from .dicom_frames import read_frames
+from .dicom_headers import group_series, read_header
 from .errors import InputError
 from .packages import import_package
 from .scans import read_image

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .dicom import read_header
+from .dicom_headers import read_header
 from .errors import InputError
 from .scans import Image, first_file
 

@@ -10,7 +10,8 @@ import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from numpy.lib.recfunctions import structured_to_unstructured
 
-from .dicom import group_series, read_series
+from .dicom import read_series
+from .dicom_headers import group_series
 from .errors import InputError
 from .packages import import_package
 

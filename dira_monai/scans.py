@@ -1,6 +1,7 @@
 """Which images a folder holds, and whether one of them can be trained on."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from .dicom import group_series
+from .dicom_headers import group_series
 from .errors import InputError
 from .reader import SUFFIXES, ScanReader
 
 Item = TypeVar("Item")
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
+# a file that begins with its first element, of group 2 or 8, instead of 128 bytes and DICM
+NO_PREAMBLE = re.compile(rb"[\x02\x08]\0[\0\x01\x05\x08\x12-\x18]\0")
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
 
@@ -50,23 +53,23 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _is_dicom(file: Path) -> bool:
-    suffix = file.suffix.lower()
-    if suffix == ".dcm":
-        return True
-    if (suffix and not suffix[1:].isdigit()) or file.name.upper() == "DICOMDIR":  # a UID as a name ends in digits
-        return False
+    name = file.name.lower()
+    if name.endswith((".dcm", ".dcm.gz")) or name == "dicomdir":
+        return name != "dicomdir"
     try:
         with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            head = stream.read(132)
     except OSError:
         return False
+    bare = not file.suffix or file.suffix[1:].isdigit()  # a UID as a name ends in digits
+    return head[128:] == b"DICM" or bool(bare and NO_PREAMBLE.match(head))
 
 
 def find_images(directory: str | Path) -> list[Image]:
     """Every image below a folder, sorted: its relative POSIX path, or the list of them in slice order for DICOM.
 
-    Known are the suffixes .png .jpg .jpeg .nii .nii.gz .nrrd .mhd .mha .dcm and DICOM files without a suffix. Each
-    DICOM series of a folder is an image of its own.
+    Known are the suffixes .png .jpg .jpeg .nii .nii.gz .nrrd .mhd .mha .dcm and, by their content, DICOM files of
+    whatever name. Each DICOM series of a folder is an image of its own.
 
     Raises:
         InputError: if the folder does not exist, or if there are DICOM files and SimpleITK is missing.

@@ -99,6 +99,14 @@ def write_frames(path, volume, depths, orientation=AXIAL, rescale=(1, -1024), **
     return path
 
 
+def mend(path, change):
+    """Write the file again with what ``change`` makes of its data set."""
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
 def _item(**tags):
     item = pydicom.Dataset()
     for name, value in tags.items():

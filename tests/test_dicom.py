@@ -5,7 +5,7 @@ import pytest
 import SimpleITK
 from monai.data import ITKReader
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation
-from pydicom import dcmread
+from pydicom import Dataset, Sequence, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG4HP41,
@@ -14,8 +14,9 @@ from pydicom.uid import (
     HTJ2KLossless,
     JPEGLosslessSV1,
     PositronEmissionTomographyImageStorage,
+    XRayAngiographicImageStorage,
 )
-from scan_files import AXIAL, SAGITTAL, affine_of, cut, noise, write_frames, write_series, write_slice
+from scan_files import AXIAL, SAGITTAL, affine_of, cut, mend, noise, write_frames, write_series, write_slice
 
 from dira_monai.errors import InputError
 from dira_monai.reader import ScanReader
@@ -163,11 +164,15 @@ def test_each_slice_is_rescaled_by_its_own_numbers(tmp_path):
     np.testing.assert_array_equal(read(*files)[0], expected)
 
 
-def test_frames_without_positions_keep_their_order(tmp_path):
-    volume = noise(6, 4, 5).astype(np.uint16)
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(volume), str(tmp_path / "a.dcm"))
-    loaded = load([tmp_path / "a.dcm"])
-    np.testing.assert_array_equal(loaded.numpy(), volume.T)
+def test_film_keeps_its_order(tmp_path):
+    volume = noise(6, 4, 5)
+    tags = {"Modality": "XA", "SOPClassUID": XRayAngiographicImageStorage, "ImagerPixelSpacing": [0.2, 0.3]}
+    path = write_slice(tmp_path / "a.dcm", volume[0], position=None, PixelSpacing=None, **tags)
+    mend(path, lambda data: data.update({"NumberOfFrames": len(volume), "PixelData": volume.tobytes()}))
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, volume.T - 1024)
+    np.testing.assert_allclose(abs(np.diag(meta["affine"])), [0.3, 0.2, 1, 1])
+    assert meta["note"] == "frames without positions, in the order of the file"
 
 
 @pytest.mark.parametrize("depths", [[0, 2, 4, 6], [6, 4, 2, 0], [4, 0, 6, 2]])
@@ -287,3 +292,42 @@ def test_slices_of_different_sizes(tmp_path):
     large = write_slice(tmp_path / "b.dcm", noise(4, 6), position=(0, 0, 1))
     with pytest.raises(InputError, match=r"a\.dcm cannot be read: .*[Ss]ize"):
         read(small, large)
+
+
+def test_slices_of_different_number_types(tmp_path):
+    pixels = noise(4, 5) - 100
+    tags = {"RescaleSlope": None, "RescaleIntercept": None}
+    first = write_slice(tmp_path / "a", abs(pixels), **tags, PixelRepresentation=0)
+    second = write_slice(tmp_path / "b", pixels, (0, 0, 1), **tags)
+    np.testing.assert_array_equal(read(first, second)[0], np.stack([abs(pixels).T, pixels.T], axis=2))
+
+
+def test_modality_table_is_not_passed_over_in_silence(tmp_path):
+    path = write_slice(tmp_path / "a", noise(4, 5), position=None, RescaleSlope=None, RescaleIntercept=None)
+    assert "note" not in read(path)[1]
+    table = Dataset()
+    table.ModalityLUTType = "US"
+    mend(path, lambda data: setattr(data, "ModalityLUTSequence", Sequence([table])))
+    assert read(path)[1]["note"] == "stored values, ModalityLUTSequence not applied"
+
+
+def test_frames_of_different_pixel_spacing(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", noise(3, 4, 5), [0, 1, 2])
+
+    def change(data):
+        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        for size, frame in enumerate(data.PerFrameFunctionalGroupsSequence, 1):
+            frame.PixelMeasuresSequence = [Dataset()]
+            frame.PixelMeasuresSequence[0].PixelSpacing = [size, 1]
+
+    with pytest.raises(
+        InputError, match=r"a\.dcm holds frames of different PixelSpacing: \[1.0, 1.0\], \[2.0, 1.0\], \[3.0, "
+    ):
+        read(mend(path, change))
+
+
+def test_frame_without_position_beside_others(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", noise(3, 4, 5), [0, 1, 2])
+    mend(path, lambda data: delattr(data.PerFrameFunctionalGroupsSequence[1], "PlanePositionSequence"))
+    with pytest.raises(InputError, match=r"a\.dcm holds frames without position, orientation or pixel spacing beside"):
+        read(path)
