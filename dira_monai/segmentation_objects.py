@@ -43,6 +43,8 @@ def write_segmentation(
         InputError: if a file or an argument cannot be used, or if the label map lies elsewhere than the series.
     """
     hd = import_package("highdicom", output)
+    if not _is_name(algorithm):
+        raise InputError(f"algorithm must be a name of 64 letters at most, got {algorithm!r}.")
     source = find_source(Path(series), series_uid)
     labels, how = labels_on_source(Path(label_map), source, _check_names(class_names))
     segments = _segments(hd, class_names, read_codes(codes, class_names), algorithm)
@@ -72,10 +74,15 @@ def write_segmentation(
 
 def _check_names(class_names: Sequence[str]) -> int:
     names = class_names
-    good = isinstance(names, list | tuple) and len(names) > 1 and all(isinstance(name, str) and name for name in names)
-    if not good or len(set(names)) < len(names) or max(map(len, names)) > 64:
+    good = isinstance(names, list | tuple) and len(names) > 1 and all(map(_is_name, names))
+    if not good or len(set(names)) < len(names):
         raise InputError(f"class_names must be different names of 64 letters at most, background first, got {names!r}.")
     return len(names)
+
+
+def _is_name(text: Any) -> bool:
+    """Whether DICOM takes a text as one long string (VR LO)."""
+    return isinstance(text, str) and text.strip() != "" and len(text) <= 64 and "\\" not in text and text.isprintable()
 
 
 def read_codes(file: str | Path | None, class_names: Sequence[str]) -> dict[str, dict]:
@@ -95,7 +102,10 @@ def read_codes(file: str | Path | None, class_names: Sequence[str]) -> dict[str,
     for name, entry in codes.items():
         kinds = {"type": str, "category": str, "color": int}
         if not isinstance(entry, dict) or not all(
-            key in kinds and isinstance(value, list) and [type(part) for part in value] == [kinds[key]] * 3
+            key in kinds
+            and isinstance(value, list)
+            and [type(part) for part in value] == [kinds[key]] * 3
+            and "" not in value
             for key, value in entry.items()
         ):
             raise InputError(
@@ -105,23 +115,22 @@ def read_codes(file: str | Path | None, class_names: Sequence[str]) -> dict[str,
 
 
 def _segments(hd: Any, class_names: Sequence[str], codes: Mapping[str, dict], algorithm: str) -> list[Any]:
-    concept, family = hd.sr.CodedConcept, hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
+    family = hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
     identification = hd.AlgorithmIdentificationSequence(algorithm, version=__version__, family=family)
     descriptions = []
     for number, name in enumerate(class_names[1:], 1):
         entry = codes.get(name, {})
-        color = hd.color.CIELabColor.from_rgb(*entry["color"]) if "color" in entry else None
-        descriptions.append(
-            hd.seg.SegmentDescription(
+        try:
+            description = hd.seg.SegmentDescription(
                 segment_number=number,
                 segment_label=name,
-                segmented_property_category=concept(
-                    *entry.get("category", ("123037004", "SCT", "Anatomical Structure"))
-                ),
-                segmented_property_type=concept(*entry.get("type", (f"CLASS{number}", "99DIRA", name))),
+                segmented_property_category=hd.sr.CodedConcept(*entry.get("category", ANATOMY)),
+                segmented_property_type=hd.sr.CodedConcept(*entry.get("type", (f"CLASS{number}", "99DIRA", name))),
                 algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
                 algorithm_identification=identification,
-                display_color=color,
+                display_color=hd.color.CIELabColor.from_rgb(*entry["color"]) if "color" in entry else None,
             )
-        )
+        except ValueError as error:  # too long, or no color
+            raise InputError(f"the codes of {name} cannot be written: {str(error).rstrip('.')}.") from error
+        descriptions.append(description)
     return descriptions

@@ -203,6 +203,8 @@ def test_written_segmentation_does_not_disturb_its_folder(series):
         ({"class_names": ["background", "liver"]}, r"labels\.nii holds the value 2 where 2 classes allow 0 to 1"),
         ({"class_names": "liver"}, "class_names must be different names of 64 letters at most, background first, got"),
         ({"series_uid": "9"}, "holds 0 DICOM series where one is needed"),
+        ({"class_names": ["background", "a\\b", "c"]}, "class_names must be different names of 64 letters at most"),
+        ({"algorithm": "x" * 65}, "algorithm must be a name of 64 letters at most, got 'xxx"),
         ({"codes": "none.json"}, r"none\.json cannot be read"),
     ],
 )
@@ -213,12 +215,39 @@ def test_wrong_arguments(series, options, words):
 
 
 @pytest.mark.parametrize(
-    "codes", [{"lung": {}}, {"liver": {"kind": 1}}, {"liver": {"color": [1, 2]}}, {"liver": {"type": "x"}}]
+    "codes",
+    [
+        {"lung": {}},
+        {"liver": {"kind": 1}},
+        {"liver": {"color": [1, 2]}},
+        {"liver": {"type": "x"}},
+        {"liver": {"type": ["", "SCT", "Liver"]}},
+    ],
 )
 def test_wrong_codes(series, codes):
     (series / "codes.json").write_text(json.dumps(codes))
     with pytest.raises(InputError, match=r"codes\.json"):
         run(series, codes=series / "codes.json")
+
+
+@pytest.mark.parametrize("codes", [{"color": [300, 0, 0]}, {"type": ["1", "SCT", "x" * 65]}])
+def test_codes_that_dicom_does_not_take(series, codes):
+    (series / "codes.json").write_text(json.dumps({"liver": codes}))
+    with pytest.raises(InputError, match="the codes of liver cannot be written: "):
+        run(series, codes=series / "codes.json")
+    assert not (series / "out").exists()
+
+
+@pytest.mark.parametrize("labels", [np.zeros((5, 4, 3)), np.eye(5)[:, :4, None].repeat(3, axis=2)])
+def test_classes_without_pixels(series, labels):
+    save(series / "labels.nii", labels, nib.load(series / "labels.nii").affine)
+    assert run(series).endswith(f"pixels: liver {int(labels.sum())}, tumor 0")
+    seg = hd.seg.segread(series / "out" / "seg.dcm")
+    volume = seg.get_volume(segment_numbers=[1], combine_segments=True)
+    places = np.moveaxis(np.indices(volume.spatial_shape), 0, -1) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    expected = nearest(labels, nib.load(series / "labels.nii").affine, (places * [-1, -1, 1]).reshape(-1, 3))
+    np.testing.assert_array_equal(volume.array.reshape(-1), expected)
+    assert seg.number_of_segments == 2
 
 
 def test_label_map_elsewhere(series):
