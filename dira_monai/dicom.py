@@ -12,7 +12,7 @@ import numpy as np
 from monai.data.utils import orientation_ras_lps
 
 from .dicom_frames import read_frames
-from .dicom_headers import NO_IMAGES, DicomHeader, are_parallel, read_header
+from .dicom_headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags
 from .errors import InputError
 from .packages import import_package
 from .slices import Slices, check_slices, describe, straighten
@@ -82,8 +82,7 @@ def _unused_table(header: DicomHeader) -> str:
     name = "ModalityLUTSequence"
     if any(header.rescale):  # a file has either
         return ""
-    data = import_package("pydicom", header.file).dcmread(header.file, stop_before_pixels=True, specific_tags=[name])
-    return f"stored values, {name} not applied" if name in data else ""
+    return f"stored values, {name} not applied" if name in read_tags(header.file, [name]) else ""
 
 
 def _need_header(file: Path) -> DicomHeader:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .dicom_headers import read_tags
 from .errors import InputError
-from .packages import import_package
 from .slices import Slices
 
 SHARED = (  # what must be the same in all frames
@@ -26,7 +26,7 @@ def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
         InputError: if frames are not parallel, have different rescale values or pixel spacings or in part no position,
             or if pydicom is missing.
     """
-    data = import_package("pydicom", file).dcmread(file, stop_before_pixels=True)
+    data = read_tags(file)
     frames = data.get("PerFrameFunctionalGroupsSequence") or []
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 

@@ -73,6 +73,15 @@ def read_header(file: str | Path) -> DicomHeader | None:
     )
 
 
+def read_tags(file: str | Path, names: list[str] | None = None) -> Any:
+    """The data set of a file that has a header (see ``read_header``), by pydicom, without pixels; all tags by default.
+
+    Sequences are what SimpleITK does not show. A file may lack the preamble of 128 bytes.
+    """
+    dcmread = import_package("pydicom", file).dcmread
+    return dcmread(file, stop_before_pixels=True, specific_tags=names, force=True)
+
+
 def _numbers(text: str, count: int) -> np.ndarray | None:
     try:
         values = np.array([float(part) for part in text.split("\\")])

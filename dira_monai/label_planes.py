@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dicom_frames import read_frames
-from .dicom_headers import group_series, read_header
+from .dicom_headers import group_series, read_header, read_tags
 from .errors import InputError
-from .packages import import_package
 from .scans import read_image
 from .slices import Slices
 
@@ -37,8 +36,7 @@ def find_source(series: Path, series_uid: str | None = None) -> Source:
         InputError: if there is no series or several, or if its slices make no stack.
     """
     files = _one_series(series, series_uid)
-    dcmread = import_package("pydicom", series).dcmread
-    datasets = [dcmread(file, stop_before_pixels=True) for file in files]
+    datasets = [read_tags(file) for file in files]
     for data, tag in product(datasets, EMPTY):
         if tag not in data:
             setattr(data, tag, "")

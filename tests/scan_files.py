@@ -107,6 +107,16 @@ def mend(path, change):
     return path
 
 
+def bare(path, new):
+    """The file moved to another name, without preamble and meta information, as old archives have them."""
+    data = pydicom.Dataset()
+    data.update(pydicom.dcmread(path))
+    pydicom.dcmwrite(new, data, implicit_vr=True, little_endian=True)
+    if new != path:
+        path.unlink()
+    return new
+
+
 def _item(**tags):
     item = pydicom.Dataset()
     for name, value in tags.items():

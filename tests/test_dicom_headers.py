@@ -4,9 +4,8 @@ import shutil
 import numpy as np
 import pytest
 from monai.transforms import LoadImage
-from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import RTStructureSetStorage
-from scan_files import mend, noise, write_series, write_slice
+from scan_files import bare, mend, noise, write_frames, write_series, write_slice
 
 from dira_monai.dicom_headers import read_header
 from dira_monai.errors import InputError
@@ -90,16 +89,28 @@ def test_dicom_files_are_found_by_content(tmp_path, suffix):
     np.testing.assert_array_equal(load([str(file) for file in files]).numpy(), volume.T - 1024)
 
 
+def write_xray(path):
+    return write_slice(path, noise(4, 5), position=None, RescaleSlope=None, RescaleIntercept=None)
+
+
+def write_film(path):
+    return write_frames(path, noise(4, 4, 5), [6, 4, 2, 0])
+
+
 @pytest.mark.parametrize("suffix", [".dcm", ""])
 def test_files_without_preamble(tmp_path, suffix):
     volume = noise(3, 4, 5)
     for k, file in enumerate(write_series(tmp_path, volume)):
-        bare = Dataset()
-        bare.update(dcmread(file))
-        dcmwrite(tmp_path / f"bare{k}{suffix}", bare, implicit_vr=True, little_endian=True)
-        file.unlink()
+        bare(file, tmp_path / f"bare{k}{suffix}")
     assert [len(image) for image in find_images(tmp_path)] == [3]
     np.testing.assert_array_equal(read(tmp_path)[0], volume.T - 1024)
+
+
+@pytest.mark.parametrize("write", [write_xray, write_film])
+def test_single_file_without_preamble(tmp_path, write):
+    path = write(tmp_path / "a.dcm")
+    expected = read(path)[0]
+    np.testing.assert_array_equal(read(bare(path, tmp_path / "b"))[0], expected)
 
 
 def test_packed_files_are_named(tmp_path):

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from monai.data import ITKReader
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation, Spacing
-from scan_files import AXIAL, SAGITTAL, noise, write_frames, write_series, write_slice
+from scan_files import AXIAL, SAGITTAL, bare, noise, write_frames, write_series, write_slice
 
 from dira_monai.errors import InputError
 from dira_monai.reader import ScanReader
@@ -189,6 +189,12 @@ def test_series_of_a_folder_with_several(series):
     run(series, series_uid="1.2.4")
     seg = hd.seg.segread(series / "out" / "seg.dcm")
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.4"
+
+
+def test_series_without_preamble(series):
+    for file in (series / "series").iterdir():
+        bare(file, file)
+    assert "3 slices, voxel by voxel" in run(series)
 
 
 def test_written_segmentation_does_not_disturb_its_folder(series):
