@@ -12,15 +12,10 @@ import numpy as np
 from monai.data.utils import orientation_ras_lps
 
 from .dicom_frames import read_frames
-from .dicom_headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags
+from .dicom_headers import NO_IMAGES, DicomHeader, are_parallel, find_reason, read_header, read_tags
 from .errors import InputError
 from .packages import import_package
 from .slices import Slices, check_slices, describe, straighten
-
-# how the names of the transfer syntaxes begin whose pixels SimpleITK decodes
-PLAIN = ("Implicit VR", "Explicit VR", "Deflated Explicit VR")
-COMPRESSED = ("JPEG Baseline", "JPEG Extended", "JPEG Lossless", "JPEG-LS", "JPEG 2000 Image", "High-Throughput", "RLE")
-GZIP = b"\x1f\x8b"
 
 
 def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarray, dict]:
@@ -88,7 +83,7 @@ def _unused_table(header: DicomHeader) -> str:
 def _need_header(file: Path) -> DicomHeader:
     header = read_header(file)
     if header is None:
-        raise InputError(f"{file} cannot be read: {_reason(file) or 'it is cut off or no DICOM image'}.")
+        raise InputError(f"{file} cannot be read: {find_reason(file) or 'it is cut off or no DICOM image'}.")
     if header.modality in NO_IMAGES:
         raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image.")
     return header
@@ -115,26 +110,8 @@ def _find_broken(sitk: ModuleType, names: Sequence[str]) -> None:
         try:
             sitk.ReadImage(name, imageIO="GDCMImageIO")
         except RuntimeError as error:
-            reason = _reason(name) or "it is cut off or its pixels cannot be decoded"
+            reason = find_reason(name) or "it is cut off or its pixels cannot be decoded"
             raise InputError(f"{name} cannot be read: {reason}.") from error
-
-
-def _reason(file: str | Path) -> str:
-    """Why SimpleITK does not read a file, as far as its first bytes tell; else empty."""
-    with open(file, "rb") as stream:
-        if stream.read(2) == GZIP:
-            return "it is packed by gzip"
-    pydicom = import_package("pydicom", file)
-    try:
-        meta = pydicom.filereader.read_file_meta_info(file)
-        kind, syntax = meta.MediaStorageSOPClassUID.name, meta.TransferSyntaxUID.name
-    except Exception:  # no DICOM file at all, or a damaged header: whoever asked has a better sentence
-        return ""
-    if kind.endswith("Storage") and "Image" not in kind:
-        return f"it is no image but of the kind {kind}"
-    if syntax.startswith(PLAIN + COMPRESSED):
-        return ""
-    return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
 
 
 def _to_array(sitk: ModuleType, image: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Headers of DICOM files, and which files make one volume."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,12 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .errors import InputError
 from .packages import import_package
 
 NO_IMAGES = {"SEG": "segmentation", "RTDOSE": "dose distribution"}  # by modality
 # what may tell images at one position apart: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
 # TriggerTime, ImageType (magnitude and phase), AcquisitionTime
 MARKS = ("0020|0012", "0020|0100", "0018|0081", "0018|9087", "0018|1060", "0008|0008", "0008|0032")
+# how the names of the transfer syntaxes begin whose pixels SimpleITK decodes
+PLAIN = ("Implicit VR", "Explicit VR", "Deflated Explicit VR")
+COMPRESSED = ("JPEG Baseline", "JPEG Extended", "JPEG Lossless", "JPEG-LS", "JPEG 2000 Image", "High-Throughput", "RLE")
+GZIP = b"\x1f\x8b"
+# a file that begins with its first element, of group 2 or 8, instead of 128 bytes and DICM
+NO_PREAMBLE = re.compile(rb"[\x02\x08]\0[\0\x01\x05\x08\x12-\x18]\0")
 
 
 class DicomHeader(NamedTuple):
@@ -82,6 +90,47 @@ def read_tags(file: str | Path, names: list[str] | None = None) -> Any:
     return dcmread(file, stop_before_pixels=True, specific_tags=names, force=True)
 
 
+def is_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its first bytes, or by its name .dcm or .dcm.gz; a DICOMDIR is no image."""
+    name = file.name.lower()
+    if name.endswith((".dcm", ".dcm.gz")) or name == "dicomdir":
+        return name != "dicomdir"
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(132)
+    except OSError:
+        return False
+    bare = not file.suffix or file.suffix[1:].isdigit()  # a UID as a name ends in digits
+    return head[128:] == b"DICM" or bool(bare and NO_PREAMBLE.match(head))
+
+
+def find_reason(file: str | Path) -> str:
+    """Why SimpleITK does not read a file, as far as its first bytes tell; else empty."""
+    with open(file, "rb") as stream:
+        if stream.read(2) == GZIP:
+            return "it is packed by gzip"
+    kind, syntax = _find_kind(file)
+    if _is_other_object(kind):
+        return f"it is no image but of the kind {kind}"
+    if not syntax or syntax.startswith(PLAIN + COMPRESSED):
+        return ""
+    return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
+
+
+def _find_kind(file: str | Path) -> tuple[str, str]:
+    """The names of what a file holds and of its transfer syntax; empty where it is no DICOM file or damaged."""
+    pydicom = import_package("pydicom", file)
+    try:
+        meta = pydicom.filereader.read_file_meta_info(file)
+        return meta.MediaStorageSOPClassUID.name, meta.TransferSyntaxUID.name
+    except Exception:  # whatever pydicom raises: whoever asked has a better sentence
+        return "", ""
+
+
+def _is_other_object(kind: str) -> bool:
+    return kind.endswith("Storage") and "Image" not in kind
+
+
 def _numbers(text: str, count: int) -> np.ndarray | None:
     try:
         values = np.array([float(part) for part in text.split("\\")])
@@ -132,6 +181,20 @@ def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[
         volumes += _split_repeats(slices)
         volumes += [] if images_only else [[header.file] for header in copies]
     return sorted(volumes)
+
+
+def list_series(folder: Path) -> list[list[Path]]:
+    """The volumes of a folder, without its sub-folders; hidden files and what is no image are left out.
+
+    Raises:
+        InputError: if a DICOM file is cut off or damaged, which may be a slice.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    volumes = group_series(files, images_only=True)
+    for file in sorted({*files}.difference(*volumes)):
+        if is_dicom(file) and read_header(file) is None and not _is_other_object(_find_kind(file)[0]):
+            raise InputError(f"{file} cannot be read: {find_reason(file) or 'it is cut off or no DICOM image'}.")
+    return volumes
 
 
 def _split_copies(stack: Sequence[DicomHeader]) -> tuple[list[DicomHeader], list[DicomHeader]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dicom_frames import read_frames
-from .dicom_headers import group_series, read_header, read_tags
+from .dicom_headers import group_series, list_series, read_header, read_tags
 from .errors import InputError
 from .scans import read_image
 from .slices import Slices
@@ -73,8 +73,7 @@ def _share_groups(data: Any) -> None:
 def _one_series(series: Path, series_uid: str | None) -> list[Path]:
     if not series.exists():
         raise InputError(f"{series} does not exist.")
-    files = sorted(file for file in series.iterdir() if file.is_file()) if series.is_dir() else [series]
-    found = group_series(files, images_only=True)
+    found = list_series(series) if series.is_dir() else group_series([series], images_only=True)
     uids = [header.series for header in map(read_header, (stack[0] for stack in found)) if header]
     if series_uid is not None:
         found = [stack for stack, uid in zip(found, uids, strict=True) if uid == series_uid]

@@ -11,7 +11,7 @@ from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from .dicom import read_series
-from .dicom_headers import group_series
+from .dicom_headers import list_series
 from .errors import InputError
 from .packages import import_package
 
@@ -93,7 +93,7 @@ def _as_paths(data: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
 
 def _only_series(folder: Path) -> Sequence[Path]:
     """The slices of the one DICOM series that makes up a folder; what is no image (a report, a text) is left out."""
-    series = group_series((file for file in sorted(folder.iterdir()) if file.is_file()), images_only=True)
+    series = list_series(folder)
     if len(series) != 1:
         raise InputError(f"{folder} is a folder with {len(series)} DICOM series where one is needed.")
     return series[0]

@@ -1,7 +1,6 @@
 """Which images a folder holds, and whether one of them can be trained on."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from .dicom_headers import group_series
+from .dicom_headers import group_series, is_dicom
 from .errors import InputError
 from .reader import SUFFIXES, ScanReader
 
 Item = TypeVar("Item")
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
-# a file that begins with its first element, of group 2 or 8, instead of 128 bytes and DICM
-NO_PREAMBLE = re.compile(rb"[\x02\x08]\0[\0\x01\x05\x08\x12-\x18]\0")
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
 
@@ -37,7 +34,7 @@ def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
         name = file.relative_to(root).as_posix()
         if file.name.lower().endswith(SUFFIXES):
             images.append(name)
-        elif _is_dicom(file):
+        elif is_dicom(file):
             dicom.append(name)
     return sorted(images), sorted(dicom)
 
@@ -50,19 +47,6 @@ def _walk(root: Path) -> Iterator[Path]:
         if real not in seen:
             seen.add(real)
             yield from (Path(folder, name) for name in files if not name.startswith("."))
-
-
-def _is_dicom(file: Path) -> bool:
-    name = file.name.lower()
-    if name.endswith((".dcm", ".dcm.gz")) or name == "dicomdir":
-        return name != "dicomdir"
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(132)
-    except OSError:
-        return False
-    bare = not file.suffix or file.suffix[1:].isdigit()  # a UID as a name ends in digits
-    return head[128:] == b"DICM" or bool(bare and NO_PREAMBLE.match(head))
 
 
 def find_images(directory: str | Path) -> list[Image]:

@@ -254,11 +254,14 @@ def test_compression_that_cannot_be_decoded_is_named(tmp_path, ending, name):
         read(path)
 
 
-def test_luna16_layout(tmp_path):
+@pytest.mark.parametrize("direction", [(1, 1, 1), (-1, -1, 1)])
+def test_luna16_layout(tmp_path, direction):
     volume = noise(4, 5, 6) - 1024
+    volume[2, 3, 4] = 3000  # a nodule
     image = SimpleITK.GetImageFromArray(volume)
     image.SetSpacing((0.7, 0.7, 2.5))
     image.SetOrigin((-195.0, -190.0, -300.0))
+    image.SetDirection(np.diag(direction).ravel().astype(float))
     name = "1.3.6.1.4.1.14519.5.2.1.6279.6001.105756658031515062000744821260"
     (tmp_path / "subset0").mkdir()
     SimpleITK.WriteImage(image, str(tmp_path / "subset0" / f"{name}.mhd"))
@@ -267,6 +270,10 @@ def test_luna16_layout(tmp_path):
     array, meta = read_image(f"subset0/{name}.mhd", tmp_path)
     np.testing.assert_array_equal(array, volume.T)
     np.testing.assert_allclose(meta["affine"], affine_of(image), atol=1e-6)
+    x, y, z = image.TransformIndexToPhysicalPoint((4, 3, 2))  # coordX, coordY, coordZ of annotations.csv
+    voxel = np.linalg.inv(meta["affine"]) @ [-x, -y, z, 1]  # as docs/dicom.md has it
+    np.testing.assert_allclose(voxel, [4, 3, 2, 1], atol=1e-6)
+    assert array[4, 3, 2] == 3000
 
 
 def test_broken_slice_is_named(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImage
 from pydicom.uid import RTStructureSetStorage
-from scan_files import bare, mend, noise, write_frames, write_series, write_slice
+from scan_files import bare, cut, mend, noise, write_frames, write_series, write_slice
 
 from dira_monai.dicom_headers import read_header
 from dira_monai.errors import InputError
@@ -54,6 +54,16 @@ def test_copy_of_a_slice_does_not_disturb_its_series(tmp_path):
     shutil.copy(files[2], tmp_path / "copy.dcm")
     np.testing.assert_array_equal(read(tmp_path)[0], volume.T - 1024)
     assert [len(image) for image in find_images(tmp_path)] == [5, 1]  # listed, so that a list names it as left out
+
+
+def test_cut_slice_of_a_folder_is_not_passed_over(tmp_path):
+    volume = noise(4, 40, 40)
+    files = write_series(tmp_path, volume)
+    shutil.copy(cut(files[3]), tmp_path / "._copy.dcm")  # hidden, as macOS leaves them
+    with pytest.raises(InputError, match=f"{files[3].name} cannot be read: it is cut off or no DICOM image"):
+        read(tmp_path)
+    files[3].unlink()
+    np.testing.assert_array_equal(read(tmp_path)[0], volume[:3].T - 1024)
 
 
 def test_slice_of_another_pixel_spacing_is_another_volume(tmp_path):
