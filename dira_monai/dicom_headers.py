@@ -93,8 +93,10 @@ def read_tags(file: str | Path, names: list[str] | None = None) -> Any:
 def is_dicom(file: Path) -> bool:
     """Whether a file is DICOM by its first bytes, or by its name .dcm or .dcm.gz; a DICOMDIR is no image."""
     name = file.name.lower()
-    if name.endswith((".dcm", ".dcm.gz")) or name == "dicomdir":
-        return name != "dicomdir"
+    if name == "dicomdir":
+        return False
+    if name.endswith((".dcm", ".dcm.gz")):
+        return True
     try:
         with file.open("rb") as stream:
             head = stream.read(132)
