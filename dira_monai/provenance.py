@@ -5,6 +5,8 @@ import inspect
 import json
 import os
 import platform
+import random
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ from .image_setup import each
 from .listing import LISTS
 
 PART = 2**16  # bytes that are read of either end of a file
+SAMPLE = 1000  # files whose ends are read
 
 
 def record_run(output_dir: str, datalist: Mapping[str, Any], engine: Engine) -> None:
@@ -76,57 +79,73 @@ def read_starts(path: str | Path) -> list[dict[str, Any]]:
 
 
 def fingerprint(datalist: Mapping[str, Any]) -> str:
-    """SHA-256 of what is in the lists: order, names in their common folder, labels, and size and content of each file.
+    """SHA-256 of what is in the lists: order, labels, name and size of each file, and content of ``SAMPLE`` of them.
 
-    Of a file, 64 KiB at either end are read, which holds the checksum of compressed formats; of a prepared image its
-    SHA-256 is in the list. Folder and dates do not matter, so that a copy of the data is the same data. Files whose
-    paths are not absolute (test images and label maps in pre-training) are not read by the run and count by name.
+    The files whose content is read are drawn with a fixed seed, so that a start need not wait for 100,000. Shorter
+    lists are read as a whole; in longer ones a change that keeps names and sizes is seen only where the draw falls on
+    it. Of a file, 64 KiB at either end are read, which holds the checksum of compressed formats; of a prepared image
+    its SHA-256 is in the list. Names begin in the common folder and dates do not matter, so that a copy of the data is
+    the same data. Files whose paths are not absolute (test images and label maps in pre-training) are not read by the
+    run and count by name.
 
     Raises:
         InputError: if a file cannot be read.
     """
-    lists = {name: datalist.get(name, []) for name in (*LISTS, "words")}
-    read = [file for part in lists.values() for entry in part for file in _images(entry) if os.path.isabs(file)]
-    root = os.path.commonpath([os.path.dirname(file) for file in read] or ["."])
-    digest = hashlib.sha256()
-    for name, entries in lists.items():
-        facts = list(each(lambda entry: _facts(entry, root), entries, f"fingerprint of {name}", None))
-        digest.update(json.dumps([name, facts], default=str).encode())
-    return digest.hexdigest()
+    values: list[str] = []  # flat lists of strings: 100,000 small ones would keep the garbage collector busy
+    paths: list[str] = []
+    sizes: dict[str, int] = {}
+    for name in (*LISTS, "words"):
+        for entry in datalist.get(name, []):
+            own, others = _split(entry)
+            values.append(repr((name, len(own), others)))
+            paths += own
+            for path in own[1:] if "sha256" in entry else own:
+                sizes |= _measure(path)
+    start = len(os.path.commonpath({os.path.dirname(path) for path in paths} or ["."]).rstrip(os.sep))
+    drawn = random.Random(0).sample(list(sizes), min(len(sizes), SAMPLE))
+    ends = list(each(lambda path: _ends(path, sizes[path]), drawn, "fingerprint of the data", None))
+    names = [path[start:] for path in (*paths, *sizes)]
+    return hashlib.sha256(json.dumps([values, names, list(sizes.values()), ends]).encode()).hexdigest()
 
 
-def _images(entry: Mapping[str, Any]) -> list[str]:
-    return [entry["image"]] if isinstance(entry["image"], str) else list(entry["image"])
+def _split(entry: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    """Absolute paths of images and label of an entry, without dots in them; its other values, the SHA-256 last."""
+    images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
+    paths, others = [], []
+    for value in (*images, entry.get("label")):
+        if isinstance(value, str) and os.path.isabs(value):
+            paths.append(os.path.normpath(value))
+        else:
+            others.append(value)
+    return paths, [*others, entry.get("sha256")]
 
 
-def _facts(entry: Mapping[str, Any], root: str) -> list:
-    """Image and label of an entry, each file as its name, size and digest."""
-    files, label = _images(entry), entry.get("label")
-    if "sha256" in entry:
-        images = [[os.path.relpath(files[0], root), entry["sha256"]]]
-    else:
-        images = [_file(file, root) for file in files]
-    return [images, _file(label, root)]
-
-
-def _file(value: Any, root: str) -> Any:
-    """Facts of a file that an absolute path names; another value as it is."""
-    return _file_facts(Path(value), root) if isinstance(value, str) and os.path.isabs(value) else value
-
-
-def _file_facts(path: Path, root: str) -> list:
-    """Name, size and digest of both ends; of a folder, which is a DICOM series, those of its files."""
+def _measure(path: str) -> dict[str, int]:
+    """Size of a file by its path; of a folder, which is a DICOM series, the sizes of its files."""
     try:
-        if path.is_dir():
-            return [_file_facts(file, root) for file in sorted(path.iterdir()) if file.is_file()]
-        size = path.stat().st_size
+        facts = os.stat(path)
+        if not stat.S_ISDIR(facts.st_mode):
+            return {path: facts.st_size}
+        inside = sorted(file.path for file in os.scandir(path) if file.is_file())
+        return {file: os.stat(file).st_size for file in inside}
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _ends(path: str, size: int) -> str:
+    """SHA-256 of both ends of a file."""
+    try:
         with open(path, "rb") as file:
             ends = file.read(PART)
             file.seek(max(size - PART, len(ends)))
             ends += file.read(PART)
     except OSError as error:
-        raise InputError(f"{path} cannot be read for the record of the run: {error.strerror}.") from error
-    return [os.path.relpath(path, root), size, hashlib.sha256(ends).hexdigest()]
+        raise _unreadable(path, error) from error
+    return hashlib.sha256(ends).hexdigest()
+
+
+def _unreadable(path: str, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read for the record of the run: {error.strerror}.")
 
 
 def versions() -> dict[str, str]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from scan_files import noise, write_image, write_slice
-from test_bundles import overrides, run, scans
+from test_bundles import BUNDLES, overrides, run, scans
 from test_finetune_bundles import bundle, train, write_data
 from test_finetune_bundles import overrides as finetune_overrides
 
 import dira_monai
+from dira_monai import provenance
 from dira_monai.errors import InputError
 from dira_monai.provenance import PART, fingerprint, git_commit, read_starts, record_run
 
@@ -80,6 +81,30 @@ def test_other_data_have_another_fingerprint(listed, change):
     before = fingerprint(listed)
     change(listed)
     assert fingerprint(listed) != before
+
+
+def test_of_a_long_list_some_files_are_read_and_all_measured(tmp_path, monkeypatch):
+    files = [write_image(tmp_path / f"p{number}.png", noise(6, 8, seed=number)) for number in range(8)]
+    listed = {"training": [{"image": str(file)} for file in files]}
+    monkeypatch.setattr(provenance, "SAMPLE", 3)
+    before, contents = fingerprint(listed), [file.read_bytes() for file in files]
+    seen = {"content": 0, "size": 0}
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        seen["content"] += fingerprint(listed) != before
+        file.write_bytes(content + b"1")
+        seen["size"] += fingerprint(listed) != before
+        file.write_bytes(content)
+    assert seen == {"content": 3, "size": 8}
+    assert fingerprint(listed) == before
+
+
+def test_names_begin_below_the_common_folder():
+    def placed(root):
+        images = [{"image": f"{root}/{folder}/a.npy", "sha256": "1" * 64} for folder in ("first", "second")]
+        return fingerprint({"training": images[:1], "validation": images[1:]})
+
+    assert placed("") == placed("/data") == placed("/data/more/..")
 
 
 def test_a_label_map_and_a_folder_of_slices_count(listed, tmp_path):
@@ -197,6 +222,21 @@ def test_pre_training_on_a_list_with_label_maps_and_test_images_records_its_star
     run(2, ["train"], options | {"dataset_dir": str(tmp_path / "list.json"), "output_dir": str(tmp_path / "labelled")})
     [start] = read_starts(tmp_path / "labelled/run.json")
     assert start["images"] == {"training": 3, "validation": 1, "test": 1}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_visual_words_of_a_relative_folder_are_read(dims, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words").mkdir()
+    for name in ("words.json", "training.npy", "validation.npy"):
+        (tmp_path / "words" / name).write_text("before")
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES[dims] / f"configs/{name}.json") for name in ("train", "transvw")])
+    parser["words_dir"] = "words"
+    datalist = parser.get_parsed_content("datalist")
+    before = fingerprint(datalist)
+    (tmp_path / "words/training.npy").write_text("behind")
+    assert fingerprint(datalist) != before
 
 
 def test_fine_tuning_records_its_start(tmp_path):
