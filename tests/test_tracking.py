@@ -2,12 +2,16 @@
 
 import csv
 import json
+from pathlib import Path
 
+import monai.bundle
 import pytest
+import torch
+from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_bundles import overrides, run, scans
+from test_finetune_bundles import KINDS, bundle, config, later, train, write_data
 from test_finetune_bundles import overrides as finetune_overrides
-from test_finetune_bundles import train, write_data
 
 __all__ = ["scans"]  # a fixture
 TINY = {"epoch_length": 1, "max_epochs": 2}
@@ -84,6 +88,58 @@ def test_fine_tuning_is_logged(way, tmp_path, uri):
     assert status == "FINISHED"
     assert {"loss", "val_mean_auc", "learning_rate"} <= metrics.keys()
     check_history(metrics, figures(tmp_path))
+
+
+def write_untrained(kind, options):
+    """The list of images and random weights, where a training would leave them."""
+    parser = ConfigParser(config(kind, "train"))
+    parser.update(options)
+    parser.get_parsed_content("datalist")
+    folder = Path(options["ckpt_dir"])
+    folder.mkdir()
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+
+
+WAYS = [(kind, "tracking") for kind in KINDS] + [(KINDS[0], "mlflow")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), WAYS, ids=lambda value: "_".join(map(str, value)) if value in KINDS else value
+)
+def test_an_evaluation_of_fine_tuning_is_a_run_that_ends(kind, way, tmp_path, uri):
+    options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
+    write_untrained(kind, options)
+    files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
+    own = later(kind, options) | {"output_dir": options["output_dir"], way: {"tracking": "mlflow", "mlflow": uri}[way]}
+    monai.bundle.run(config_file=files, **own)
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    told = {name: float(value) for name, value in csv.reader((tmp_path / "out/evaluation/metrics.csv").open())}
+    assert told
+    assert {name: values[-1] for name, values in metrics.items()} == pytest.approx(told, rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+def test_the_switch_records_an_inference(kind, tmp_path, uri):
+    options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
+    write_untrained(kind, options)
+    image = str(min((tmp_path / "data/images").iterdir()))
+    own = later(kind, options) | {"image": image, "output_dir": str(tmp_path / "out")}
+    monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), tracking="mlflow", **own)
+    [(_, status, metrics)] = tracked(uri)
+    assert (status, metrics) == ("FINISHED", {})
+    [saved] = (tmp_path / "out").glob("config_*.json")
+    assert json.loads(saved.read_text())["image"] == image
+
+
+def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(scans, tmp_path, uri):
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[2, 0, 0])
+    run(2, ["train"], options)
+    run(2, ["train", "evaluate"], options | {"tracking": "mlflow"})
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
+    assert {key: values[-1] for key, values in metrics.items()} == pytest.approx(told)
 
 
 def scalars(folder):
