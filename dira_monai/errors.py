@@ -31,14 +31,14 @@ def refuse_json_words(words: Sequence[str] | None = None) -> None:
     expression ``$None`` it arrives.
 
     Args:
-        words: the command line; None: that of this process, if it runs a bundle: words of other programs, such as the
-            client of a federation, are not for MONAI.
+        words: the command line; None: that of this process, if it is ``python -m monai.bundle``: words of other
+            programs, such as the client of a federation, are not for MONAI.
 
     Raises:
         InputError: names the option and what to write instead.
     """
     if words is None:
-        words = sys.argv if any(word.split("=")[0] == "--config_file" for word in sys.argv) else []
+        words = sys.argv if sys.modules["__main__"].__package__ == "monai.bundle" else []
     parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for option, value in itertools.pairwise(parts):
         if option.startswith("--") and value in MEANT:

@@ -479,6 +479,23 @@ def test_evaluation_and_inference_say_what_is_missing(tmp_path, blocked, files, 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("files", [["train"], ["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
+def test_a_word_that_monai_ignores_is_named_with_its_option(tmp_path, files):
+    words = command_of(bundle("classification", 2), files, {"output_dir": str(tmp_path), "intensity_range": "null"})
+    result = execute(words)
+    assert result.returncode == 1
+    assert "--intensity_range null: write '$None'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+@pytest.mark.parametrize("files", [["train"], ["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
+def test_words_of_other_programs_are_not_judged(kind, files, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["launch", "--config_file", "cluster.yaml", "--gpus", "None", "--quiet=false"])
+    workflow = ConfigWorkflow([str(bundle(*kind) / f"configs/{name}.json") for name in files], workflow_type="train")
+    workflow.initialize()
+
+
 def test_evaluation_refuses_an_empty_list_and_other_classes(trained, blocked):
     kind, _, options = trained
     own = later(kind, options) | {"output_dir": options["output_dir"]}
