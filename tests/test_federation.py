@@ -8,6 +8,7 @@ from pathlib import Path
 import monai.bundle
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -171,6 +172,17 @@ def test_evaluation_judges_with_the_clients_own_heads(kind, sites, tmp_path, cap
     assert {"val_loss", "val_contrastive", "val_psnr"} <= set(metrics)
     for name, value in metrics.items():
         assert float(value) == pytest.approx(float(seen[name]), rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("kind", PRETRAIN, ids=lambda kind: f"{kind[1]}d")
+def test_a_run_with_a_name_is_no_federation(kind, sites, tmp_path):
+    files = [str(bundle(kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
+    options = options_of(kind, sites, tmp_path, run_name="night")  # as MONAI's tracking takes it
+    workflow = ConfigWorkflow(files, workflow_type="train", **options)
+    workflow.initialize()
+    found = [type(handler).__name__ for handler in workflow.parser.get_parsed_content("validate#handlers")]
+    assert found.count("StrictCheckpointLoader") == 2
+    assert "LocalObjective" not in found
 
 
 @pytest.mark.parametrize("kind", PRETRAIN, ids=lambda kind: f"{kind[1]}d")
