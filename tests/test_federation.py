@@ -14,6 +14,7 @@ from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 from running import assert_equal_states, load, load_script
 
+from dira_monai.errors import InputError
 from dira_monai.phantom import write_phantoms
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ SMALL = {  # overrides that make a round last seconds
         "batch_size": 2,
         "epoch_length": 2,
         "warmup_epochs": 0,
+        "schedule_epochs": 2,
         "test_fraction": 0.34,
         "validation_fraction": 0.34,
     },
@@ -214,6 +216,16 @@ def test_stages_and_momentum_are_planned_over_all_rounds(kind, sites, tmp_path):
     assert stages == ["di", "dir", "dira"]
     assert momenta == pytest.approx([0.625, 0.875, 1.0])  # 1 - 0.5 (1 + cos(pi n / 3)) / 2
     assert client.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)  # the cosine's end
+
+
+def test_rounds_beyond_the_schedule_are_refused(sites, tmp_path):
+    kind = ("finetune_segmentation", 2)
+    options = options_of(kind, sites, tmp_path, epoch_length=1)
+    del options["schedule_epochs"]
+    client = make_client(kind, options)
+    round_of(client, start_of(client))
+    with pytest.raises(InputError, match="planned over 1 epochs and 2 are asked for; give schedule_epochs"):
+        round_of(client, start_of(client))
 
 
 @pytest.fixture(scope="module")

@@ -489,6 +489,13 @@ def test_a_word_that_monai_ignores_is_named_with_its_option(tmp_path, files):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+def test_the_learning_rate_falls_over_the_epochs_of_the_trainer(kind):
+    parser = ConfigParser(config(kind, "train"))
+    parser.update({"train#trainer#max_epochs": 7, "run_name": "evening"})  # as MONAI Label sets them
+    assert parser.get_parsed_content("schedule_epochs") == 7
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
 @pytest.mark.parametrize("files", [["train"], ["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
 def test_words_of_other_programs_are_not_judged(kind, files, monkeypatch):
     monkeypatch.setattr("sys.argv", ["launch", "--config_file", "cluster.yaml", "--gpus", "None", "--quiet=false"])
