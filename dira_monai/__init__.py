@@ -43,7 +43,7 @@ from .objectives import (
 from .optimizers import LARS, FlooredCosineSchedule, lars_groups, optimizer_class, rate_groups
 from .panel import Panel
 from .progress import EvaluationReport, TrainingLog
-from .provenance import record_run
+from .provenance import RunRecord
 from .spatial import Chain, ElasticDeformation, RandomResizedCrop, RandomRotation
 from .store import check_prepared
 from .trainer import DiRATrainer, trainable

@@ -18,7 +18,7 @@ from typing import Any
 import ignite
 import monai
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 from .distributed import rank, world_size
@@ -31,37 +31,53 @@ PART = 2**16  # bytes that are read of either end of a file
 SAMPLE = 1000  # files whose ends are read
 
 
-def record_run(output_dir: str, datalist: Mapping[str, Any], engine: Engine) -> None:
-    """Append one start to ``output_dir/run.json``, whole or not at all; only process 0 does.
+class RunRecord:
+    """Handler that appends one start to ``output_dir/run.json`` when its engine runs for the first time.
 
     A start has its time, command, device, number of processes, versions, git commit, images and fingerprint of the
-    data, and the configuration as it was merged. All starts of the folder stay, the newest is the last.
+    data, and the configuration as it was merged. All starts of the folder stay, the newest is the last. The file is
+    written whole or not at all, by process 0. Further rounds of a federation belong to the start of the first.
 
-    Args:
-        output_dir: folder of the run.
+    Attributes:
+        path: of the file.
         datalist: with absolute paths, as the bundle trains on it.
-        engine: that is about to run.
+        config: the configuration that makes this handler.
 
     Raises:
-        InputError: if ``run.json`` is there and no record, cannot be written, or a file of the data cannot be read.
+        InputError: in ``record``, if ``run.json`` is there and no record, cannot be written, or a file of the data
+            cannot be read.
     """
-    if rank() > 0:
-        return
-    path = Path(output_dir) / "run.json"
-    start = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "device": describe_device(torch.device(engine.state.device)),
-        "processes": world_size(),
-        "versions": versions(),
-        "git_commit": git_commit(Path(__file__)),
-        "images": {name: len(datalist[name]) for name in LISTS if name in datalist},
-        "data_sha256": fingerprint(datalist),
-        "config": running_config(),
-    }
-    text = json.dumps({"starts": [*read_starts(path), start]}, indent=1, default=str)
-    with replacing(path) as file:
-        file.write((text + "\n").encode())
+
+    def __init__(self, output_dir: str, datalist: Mapping[str, Any]) -> None:
+        self.path = Path(output_dir) / "run.json"
+        self.datalist = datalist
+        self.config = running_config()
+        self.recorded = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the starts of the engine."""
+        if rank() == 0:
+            engine.add_event_handler(Events.STARTED, self.record)
+
+    def record(self, engine: Engine) -> None:
+        """Write the start, once."""
+        if self.recorded:
+            return
+        start = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "device": describe_device(torch.device(engine.state.device)),
+            "processes": world_size(),
+            "versions": versions(),
+            "git_commit": git_commit(Path(__file__)),
+            "images": {name: len(self.datalist[name]) for name in LISTS if name in self.datalist},
+            "data_sha256": fingerprint(self.datalist),
+            "config": self.config,
+        }
+        text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
+        with replacing(self.path) as file:
+            file.write((text + "\n").encode())
+        self.recorded = True
 
 
 def read_starts(path: str | Path) -> list[dict[str, Any]]:
@@ -184,9 +200,9 @@ def describe_device(device: torch.device) -> str:
 
 
 def running_config() -> dict[str, Any] | None:
-    """The merged configuration whose expression is being evaluated, as it was read; None outside of a bundle.
+    """The merged configuration of which a part is being built, as it was read; None outside of a bundle.
 
-    MONAI gives an expression no way to its own configuration, so it is looked for among the callers.
+    MONAI gives a part no way to its own configuration, so it is looked for among the callers.
     """
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:

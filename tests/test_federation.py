@@ -16,6 +16,7 @@ from running import assert_equal_states, load, load_script
 
 from dira_monai.errors import InputError
 from dira_monai.phantom import write_phantoms
+from dira_monai.provenance import read_starts
 
 ROOT = Path(__file__).parents[1]
 KINDS = [(task, dims) for task in ("pretrain", "finetune_segmentation") for dims in (2, 3)]
@@ -149,6 +150,9 @@ def test_rounds_of_one_client_are_plain_training(kind, sites, tmp_path):
     weights = start_of(client)
     for _ in range(2):
         weights = round_of(client, weights).weights
+    [record], [same] = (read_starts(tmp_path / where / "out/run.json") for where in ("client", "plain"))
+    assert record["data_sha256"] == same["data_sha256"]
+    assert record["config"]["output_dir"] == str(tmp_path / "client/out")
     found, expected = (tmp_path / where / "models" for where in ("client", "plain"))
     for name in ("model.pt", "model_last.pt"):
         assert_equal_states(load(found / name), load(expected / name))

@@ -9,6 +9,7 @@ import ignite
 import monai
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from scan_files import noise, write_image, write_slice
 from test_bundles import BUNDLES, overrides, run, scans
@@ -18,7 +19,7 @@ from test_finetune_bundles import overrides as finetune_overrides
 import dira_monai
 from dira_monai import provenance
 from dira_monai.errors import InputError
-from dira_monai.provenance import PART, fingerprint, git_commit, read_starts, record_run
+from dira_monai.provenance import PART, RunRecord, fingerprint, git_commit, read_starts
 
 __all__ = ["scans"]  # a fixture
 TINY = {"max_epochs": 1, "epoch_length": 1}
@@ -160,20 +161,20 @@ def test_the_commit_is_told_with_a_mark_where_something_was_changed(tmp_path):
     assert git_commit(file) == f"{head}-dirty"
 
 
-class Recorder:
-    """Stands for an engine; its config names the list, as a bundle's does."""
-
-    def __init__(self, datalist):
-        self.state = ignite.engine.State(device=torch.device("cpu"))
-        self.datalist = datalist
+def begin(record):
+    """Start an engine with the handler."""
+    engine = Engine(lambda engine, batch: None)
+    engine.state.device = torch.device("cpu")
+    record.attach(engine)
+    engine.fire_event(Events.STARTED)
+    return engine
 
 
 def test_a_start_names_versions_data_and_the_configuration(listed, tmp_path):
-    parser = ConfigParser({"output_dir": str(tmp_path / "out"), "rate": "$2 * 0.5"})
-    parser["engine"] = Recorder(listed)
-    parser["record"] = "$record(@output_dir, @engine.datalist, @engine)"
-    parser.globals["record"] = record_run
-    parser.get_parsed_content("record")
+    parser = ConfigParser({"output_dir": str(tmp_path / "out"), "rate": "$2 * 0.5", "datalist": listed})
+    parser["record"] = {"_target_": "dira_monai.RunRecord", "output_dir": "@output_dir", "datalist": "@datalist"}
+    engine = begin(parser.get_parsed_content("record"))
+    engine.fire_event(Events.STARTED)  # a further round of a federation
     [start] = read_starts(tmp_path / "out/run.json")
     assert start["versions"]["torch"] == torch.__version__
     assert start["versions"]["monai"] == monai.__version__
@@ -191,7 +192,7 @@ def test_a_start_names_versions_data_and_the_configuration(listed, tmp_path):
 def test_a_file_that_is_no_record_is_kept(listed, tmp_path):
     (tmp_path / "run.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"run\.json is no record of runs"):
-        record_run(str(tmp_path), listed, Recorder(listed))
+        begin(RunRecord(str(tmp_path), listed))
     assert (tmp_path / "run.json").read_text() == "[1, 2]"
 
 
@@ -256,11 +257,11 @@ def test_fine_tuning_records_its_start(tmp_path):
 
 def test_of_two_processes_only_the_first_writes(listed, tmp_path, monkeypatch):
     monkeypatch.setattr("dira_monai.provenance.rank", lambda: 1)
-    record_run(str(tmp_path / "out"), listed, Recorder(listed))
+    begin(RunRecord(str(tmp_path / "out"), listed))
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("dira_monai.provenance.rank", lambda: 0)
     monkeypatch.setattr("dira_monai.provenance.world_size", lambda: 2)
-    record_run(str(tmp_path / "out"), listed, Recorder(listed))
+    begin(RunRecord(str(tmp_path / "out"), listed))
     [start] = read_starts(tmp_path / "out/run.json")
     assert start["processes"] == 2
 
