@@ -77,6 +77,10 @@ def _one_series(series: Path, series_uid: str | None) -> list[Path]:
     uids = [header.series for header in map(read_header, (stack[0] for stack in found)) if header]
     if series_uid is not None:
         found = [stack for stack, uid in zip(found, uids, strict=True) if uid == series_uid]
+    if not found and series_uid is None:
+        raise InputError(
+            f"{series} holds no slice of a DICOM series; name the folder in which the slices themselves lie."
+        )
     if len(found) != 1:
         listed = f" ({', '.join(sorted(set(uids)))})" if uids else ""
         raise InputError(f"{series} holds {len(found)} DICOM series where one is needed{listed}; see --series_uid.")

@@ -94,7 +94,7 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
         raise InputError(
             f"{path}: covers {_percent(match.encoder_coverage)} of the encoder of this {type(network).__name__} where "
             f"minimum_coverage is {minimum_coverage:.1%}; do not fit: {_first(match.gaps)}; "
-            f"the file begins with {_first(state)}"
+            f"the file begins with {_first(state)}; give the network_def, features or backbone of the pre-training"
         )
     if match.holes and minimum_coverage > 0:
         raise InputError(

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import ENVIRONMENT, TORCHRUN, assert_equal_states, command_of, execute, load
 
-from dira_monai.errors import InputError, find_input_error, refuse_json_words
+from dira_monai.errors import InputError, find_input_error, plain_errors, refuse_json_words
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = {2: ROOT / "bundles/dira_pretrain_2d", 3: ROOT / "bundles/dira_pretrain_3d"}
@@ -363,6 +363,37 @@ def test_values_that_would_not_arrive_are_refused(words, instead):
     with pytest.raises(InputError, match=f"write {instead}"):
         refuse_json_words(["python", "--max_epochs", "2", *words])
     refuse_json_words(["python", "--resume", "true", "--dataset_dir", "nullspace", "--spacing", "$None"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--bath_size", "4"], "--bath_size is no value .* did you mean --batch_size?"),
+        (["--netwrk_def#features=[8]"], "--netwrk_def#features is no value .* did you mean --network_def?"),
+        (["--zzz", "4"], "--zzz is no value .* at the top of train.json"),
+        (["--dataset_dir", "--seed", "1"], "--dataset_dir needs a value"),
+        (["--seed", "1", "--dataset_dir"], "--dataset_dir needs a value"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, sentence):
+    command = [
+        "python",
+        "run",
+        "--config_file",
+        f"['{BUNDLES[3]}/configs/train.json','{BUNDLES[3]}/configs/voco.json']",
+    ]
+    with pytest.raises(InputError, match=sentence):
+        refuse_json_words([*command, *words])
+    known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
+    refuse_json_words([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
+    refuse_json_words(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+
+
+def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    plain_errors()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted; a training goes on behind its last whole epoch with --resume True\n"
 
 
 def test_none_arrives_as_an_expression(scans, tmp_path):

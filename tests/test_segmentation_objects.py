@@ -180,6 +180,13 @@ def run(folder, **options):
     return write_segmentation(folder / "series", folder / "labels.nii", folder / "out" / "seg.dcm", **options)
 
 
+def test_series_in_a_folder_below(series):
+    (series / "study").mkdir()
+    (series / "series").rename(series / "study/series")
+    with pytest.raises(InputError, match="study holds no slice of a DICOM series; name the folder in which"):
+        write_segmentation(series / "study", series / "labels.nii", series / "seg.dcm", class_names=CLASSES)
+
+
 def test_series_of_a_folder_with_several(series):
     write_series(series / "series", noise(3, 4, 5), series="1.2.4", **FRAME)
     with pytest.raises(

@@ -246,7 +246,8 @@ def test_too_little_coverage_names_both_shapes_and_changes_nothing(tmp_path):
     path = saved(basic_unet(2).state_dict(), tmp_path / "flat.pt")
     shapes = r"conv_0\.conv_0\.conv\.weight \(\(2, 1, 3, 3\) in the file, \(2, 1, 3, 3, 3\) in the network\)"
     with pytest.raises(
-        InputError, match=rf"flat\.pt: covers .*% of the encoder of this BasicUNet .* is 90\.0%; .*{shapes}"
+        InputError,
+        match=rf"flat\.pt: covers .*% of the encoder of this BasicUNet .* is 90\.0%; .*{shapes}.* give the network_def",
     ):
         load_pretrained(target, path)
     assert_same(target.state_dict(), before)
