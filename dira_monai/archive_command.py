@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fire.decorators import SetParseFns
@@ -16,7 +16,8 @@ WIDTH = 500  # characters that are shown of a line
 def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     """Write a bundle's configs, docs, weights and the code that they name to a zip file that runs alone.
 
-    Left out is what runs leave behind: outputs, logs and checkpoints.
+    Left out is what runs leave behind: outputs, logs and checkpoints. The network that the configs name is built, to
+    see whether the weights are of it.
 
     Args:
         bundle: its folder.
@@ -33,6 +34,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
         )
     files, left_out = bundle_files(bundle, [word.strip() for word in include.split(",") if word.strip()])
     facts, code = check_files(name, files)
+    _check_weights(files)
     sums = write_archive(files, name, output)
     yield from (*facts, *_shown(code), *(f"left out: {path}" for path in left_out))
     if "models/model.pt" not in files:
@@ -89,6 +91,30 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
             raise InputError(f"{archive}: {_count(code)} above may run code; if you trust it, say --trust True")
         root.rename(place)
     yield from (*facts, *_shown(code), f"{place}: unpacked")
+
+
+def _check_weights(files: Mapping[str, Path]) -> None:
+    """Refuse weights of another network than the configs name: ``monai.bundle.load`` skips what does not fit."""
+    from monai.bundle import ConfigParser
+
+    from .classifier import build_value
+    from .weight_files import read_weights, unwrap
+
+    configs = [files[key] for key in ("configs/train.json", "configs/inference.json") if key in files]
+    for config in configs if "models/model.pt" in files else []:
+        parser = ConfigParser()
+        parser.read_config(config)
+        if "network_def" not in parser:
+            continue
+        network = build_value(parser, "network_def", config, "pack").state_dict()
+        weights = unwrap(read_weights(files["models/model.pt"]), files["models/model.pt"])[0]
+        both = [name for name in network.keys() & weights.keys() if network[name].shape == weights[name].shape]
+        wrong = [name for name in network | weights if name not in both]
+        if wrong:
+            raise InputError(
+                f"{files['models/model.pt']}: is not of the network_def in {config}: {len(wrong)} of {len(network)} "
+                f"tensors do not fit, first {wrong[0]}; write the values of the training into that file"
+            )
 
 
 def _judge(root: Path, complete: bool) -> tuple[list[str], list[str]]:

@@ -45,7 +45,9 @@ def bundle(tmp_path):
     texts = {
         "LICENSE": "Apache License, Version 2.0",
         "configs/metadata.json": json.dumps({"version": "0.1.0", "monai_version": "1.6.1"}),
-        "configs/inference.json": json.dumps({"network_def": {"_target_": "torch.nn.Linear", "in_features": 2}}),
+        "configs/inference.json": json.dumps(
+            {"network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1, "bias": False}}
+        ),
         "docs/README.md": "# Tiny\n",
         "output/datalist.json": "[]",
         "events.log": "a patient's name",
@@ -55,7 +57,7 @@ def bundle(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (folder / "models").mkdir()
-    torch.save({"weight": torch.ones(2)}, folder / "models/model.pt")
+    torch.save({"weight": torch.ones(1, 2)}, folder / "models/model.pt")
     torch.save({"optimizer": {}}, folder / "models/checkpoint.pt")
     return folder
 
@@ -125,6 +127,14 @@ def test_large_files_are_named_as_the_model_zoo_lists_them(command, bundle, monk
 )
 def test_what_cannot_be_packed(command, bundle, words, reason):
     assert reason in refusal(command, "pack", *words)
+    assert os.listdir() == ["tiny"]
+
+
+def test_weights_of_another_network_than_the_configs_name_are_not_packed(command, bundle):
+    shutil.copyfile(bundle / "configs/inference.json", bundle / "configs/train.json")
+    torch.save({"weight": torch.ones(1, 3)}, bundle / "models/model.pt")
+    reason = "train.json: 1 of 1 tensors do not fit, first weight; write the values of the training into that file"
+    assert reason in refusal(command, "pack", "tiny", "tiny.zip")
     assert os.listdir() == ["tiny"]
 
 
