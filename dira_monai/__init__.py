@@ -10,12 +10,13 @@ from .bundle import bundle_root, inference_items
 from .checkpoint import Checkpoint, LocalObjective, StrictCheckpointLoader, load_weights
 from .classification import ClassificationLoss, check_classes, class_weights
 from .color import ColorJitter, Grayscale, Solarize
+from .command_words import check_command_line
 from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from .datalist import load_datalist, make_datalist, prepare_data
 from .distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
 from .distributed import rank, synchronize_batch_norm, world_size
 from .embedding_losses import barlow_twins, negative_cosine, nt_xent
-from .errors import InputError, plain_errors, refuse_json_words
+from .errors import InputError, plain_errors
 from .evaluator import DiRAEvaluator
 from .finetuning import EarlyStop, FineTuner, SeededCacheDataset, check_output, layer_groups
 from .genesis import GenesisUNet

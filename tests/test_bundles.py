@@ -18,7 +18,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import ENVIRONMENT, TORCHRUN, assert_equal_states, command_of, execute, load
 
-from dira_monai.errors import InputError, find_input_error, plain_errors, refuse_json_words
+from dira_monai.command_words import check_command_line
+from dira_monai.errors import InputError, find_input_error, plain_errors
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = {2: ROOT / "bundles/dira_pretrain_2d", 3: ROOT / "bundles/dira_pretrain_3d"}
@@ -361,8 +362,8 @@ def test_bad_input_gives_one_sentence(scans, tmp_path, change, sentence):
 )
 def test_values_that_would_not_arrive_are_refused(words, instead):
     with pytest.raises(InputError, match=f"write {instead}"):
-        refuse_json_words(["python", "--max_epochs", "2", *words])
-    refuse_json_words(["python", "--resume", "true", "--dataset_dir", "nullspace", "--spacing", "$None"])
+        check_command_line(["python", "--max_epochs", "2", *words])
+    check_command_line(["python", "--resume", "true", "--dataset_dir", "nullspace", "--spacing", "$None"])
 
 
 @pytest.mark.parametrize(
@@ -376,17 +377,13 @@ def test_values_that_would_not_arrive_are_refused(words, instead):
     ],
 )
 def test_options_that_would_be_ignored_are_refused(words, sentence):
-    command = [
-        "python",
-        "run",
-        "--config_file",
-        f"['{BUNDLES[3]}/configs/train.json','{BUNDLES[3]}/configs/voco.json']",
-    ]
+    files = [f"{BUNDLES[3]}/configs/{name}.json" for name in ("train", "voco")]
+    command = ["python", "run", "--config_file", str(files)]
     with pytest.raises(InputError, match=sentence):
-        refuse_json_words([*command, *words])
+        check_command_line([*command, *words])
     known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
-    refuse_json_words([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
-    refuse_json_words(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+    check_command_line([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
+    check_command_line(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
 
 
 def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
