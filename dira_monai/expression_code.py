@@ -44,7 +44,22 @@ SUSPECT = re.compile(  # names that reach files, servers, processes, other code 
 COMPONENT_ONLY = re.compile(  # what they call, read, write or send depends on arguments that only a component shows
     r"(Load|Save)Image\w*|\w*(PersistentDataset|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|ClearML|MLF[lL]ow|WandB)\w*"
 )
-BUILTINS: set[Any] = {abs, all, any, bool, dict, enumerate, filter, float, frozenset, int, isinstance, len, list}
+BUILTINS: set[Any] = {
+    abs,
+    all,
+    any,
+    bool,
+    dict,
+    enumerate,
+    filter,
+    float,
+    frozenset,
+    hasattr,
+    int,
+    isinstance,
+    len,
+    list,
+}
 BUILTINS |= {map, max, min, range, reversed, round, set, slice, sorted, str, sum, tuple, zip}
 REFERENCES = ReferenceResolver._vars  # the name under which MONAI's expressions find what they refer to
 
@@ -156,8 +171,9 @@ def _judged_part(call: ast.Call) -> ast.expr | None:
     words = ["" if isinstance(argument, ast.Starred) else ast.unparse(argument) for argument in call.args]
     name = ast.unparse(func)
     reads = name == "open" and len(words) == 1 and words[0] and not call.keywords
+    tensors = name == "torch.load" and "weights_only=True" in map(ast.unparse, call.keywords)
     optimizer = re.fullmatch(rf"getattr\(torch\.optim, {REFERENCES}\['[\w:]+'\]\)", name)  # and nothing but a class
-    if reads or optimizer or name == "pathlib.Path":
+    if reads or tensors or optimizer or name == "pathlib.Path":
         return None
     if isinstance(func, ast.Attribute):
         of_text = func.attr == "replace" and len(words) >= 2 and all(words)  # that of a path takes one

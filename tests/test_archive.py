@@ -432,6 +432,11 @@ def test_code_that_a_config_hides_is_told(way, tmp_path, monkeypatch):
     assert Path("was_run").exists()  # else it is no attack
 
 
+@pytest.mark.parametrize(("words", "plain"), [("weights_only=True", True), ("weights_only=False", False), ("", False)])
+def test_weights_that_are_read_as_tensors_alone_are_plain(words, plain):
+    assert (judge_expression(f"torch.load('model.pt', {words})") is None) == plain
+
+
 def test_configs_of_this_package_are_plain():
     files = sorted((ROOT / "bundles").glob("*/configs/*.json"))
     assert len(files) > 50

@@ -513,6 +513,22 @@ def test_evaluation_refuses_an_empty_list_and_other_classes(trained, blocked):
     assert f"class_names of the training: {options['class_names']}" in result.stderr
 
 
+@pytest.mark.parametrize("files", [["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
+def test_weights_of_another_network_are_one_sentence(trained, scans, blocked, files):
+    kind, _, options = trained
+    folder = Path(options["output_dir"]).parent / "other"
+    folder.mkdir(exist_ok=True)
+    state = load(Path(options["ckpt_dir"]) / "model.pt")
+    torch.save({f"other.{key}": value for key, value in state.items()}, folder / "model.pt")
+    own = later(kind, options) | {"output_dir": options["output_dir"], "ckpt_dir": str(folder)}
+    if files == ["inference"]:
+        own["dataset_dir"] = f"{scans[kind[1]]}/images"
+    result = execute(command_of(bundle(*kind), files, own), PYTHONPATH=blocked)
+    assert result.returncode == 1
+    assert f"error: {folder}/model.pt: is of another network, first " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def fails(kind, options):
     """What a user reads when the run stops: one sentence, without a stack trace."""
     result = execute(command_of(bundle(*kind), ["train"], options))
