@@ -8,6 +8,7 @@ skipped where DIRA_DATA names no folder of them. What needs a network, other mac
 named with the test or the make target that runs it. Ends with status 1 if a block fails.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -52,10 +53,9 @@ ELSEWHERE = {
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
     r".*(huggingface|push_to_hf_hub)": "tests/test_archive.py, without the network",
-    r".*download_large_files": "tests/test_archive.py, without the network",
     r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
 }
-BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_3d", "finetuning": "dira_finetune_segmentation_3d"}
+BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_2d", "finetuning": "dira_finetune_segmentation_3d"}
 
 
 # synthetic scans
@@ -70,23 +70,28 @@ def write_scan(file, values):
         nib.save(nib.Nifti1Image(values.astype(np.int16), np.diag([1.5, 1.5, 1.5, 1])), file)
 
 
-def write_scans(folder, dims, classes, seed):
-    """Sixteen patients: a ball in noise in each image, its label map, tables of classes and of boxes.
+def write_scans(folder, dims, classes):
+    """Sixteen patients: a ball in noise in each image, its label map, a table of classes; boxes of the test images.
 
-    They lie there twice: in ``images`` and ``labels``, and as MONAI Label leaves them in ``studies``.
+    Images and label maps lie there twice: in ``images`` and ``labels``, and as MONAI Label leaves them in ``studies``.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*[np.arange(n) - n / 2 for n in (72, 72, 32)[:dims]], indexing="ij"))
-    labels, boxes = ["file,label,patient"], ["file,finding,x,y,w,h"]
+    labels, boxes = ["file,label,patient,split"], ["file,finding,x,y,w,h"]
     for case in range(16):
-        name = f"seed{seed}case{case}.{'png' if dims == 2 else 'nii.gz'}"
+        name = f"case{case}.{'png' if dims == 2 else 'nii.gz'}"
+        split = "train" if case < 10 else "val" if case < 12 else "test"
         ball = (grid**2).sum(0) < (8 + 6 * (case % 2)) ** 2
         gray = 80 + 90 * ball + rng.normal(0, 10, ball.shape)
-        for images, maps in (("images", "labels"), ("studies", "studies/labels/final")):
+        labels.append(f"{name},{classes[case % 2]},{case},{split}")
+        maps = ["labels", "studies/labels/final"]
+        if split == "test":
+            boxes.append(f"{name},{classes[case % 2]},24,24,24,24")
+            maps.append("masks")
+        for images in ("images", "studies"):
             write_scan(folder / images / name, gray if dims == 2 else 8 * gray - 1000)
-            write_scan(folder / maps / name, 255 * ball if dims == 2 else ball)
-        labels.append(f"{name},{classes[case % 2]},{seed}-{case}")
-        boxes.append(f"{name},{classes[case % 2]},24,24,24,24")
+        for place in maps:
+            write_scan(folder / place / name, 255 * ball if dims == 2 else ball)
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
     (folder / "boxes.csv").write_text("\n".join(boxes) + "\n")
 
@@ -123,12 +128,19 @@ def prepare(out):
             shorten(config)
     write_dicom(out / "data")
     torch.save({"state_dict": filled(layout("models_genesis_unet3d_keys.json"), 1)}, out / "FILE")
+    large = {"path": "models/large.pt", "url": (out / "FILE").as_uri(), "hash_val": hash_of(out / "FILE")}
+    listed = {"large_files": [large | {"hash_type": "sha256"}]}
+    (out / "bundles" / BUNDLES["zoo"] / "large_files.json").write_text(json.dumps(listed))
     for name in ("BUNDLE", "dira_pretrain_3d"):
         link(out / name, out / "bundles/dira_pretrain_3d")
     for name in ("RUN1", "RUN2"):
         link(out / name, out / "bundles/dira_finetune_segmentation_3d")
     for folder in DATA.iterdir() if DATA.is_dir() else ():
         link(out / folder.name, folder)
+
+
+def hash_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def link(path, target):
@@ -140,16 +152,15 @@ def place_scans(out, folder, text, dims):
     """Scans of the kind that the commands are about, in ``folder`` under the names that the pages use."""
     named = re.search(r"class_names[\W]*\[(.*?)\]", text)
     classes = re.findall(r"\w+", named[1]) if named else ["none", "nodule"]
-    seed = int("localize" in text)  # which wants other patients than those of the training
-    scans = out / "data" / "-".join((f"{dims}d", *classes, str(seed)))
+    scans = out / "data" / "-".join((f"{dims}d", *classes))
     if not scans.exists():
-        write_scans(scans, dims, classes, seed)
+        write_scans(scans, dims, classes)
     labeled = re.search("labelled|finetune|class_names|localize|DIR/", text)
     places = {
         "DIR": scans if labeled else scans / "images",
         "LABELED": scans,
         "SCANS": scans / "studies",
-        "MASKS": scans / "labels",
+        "MASKS": scans / "masks",
         "boxes.csv": scans / "boxes.csv",
         ("scan.png", "scan.nii.gz")[dims - 2]: next((scans / "images").iterdir()),
         "SERIES": out / "data/series",
