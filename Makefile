@@ -18,7 +18,7 @@ TUNE := bundles/dira_finetune_segmentation_
 NETWORK_3D := --network_def\#features "[16, 32, 64, 128, 128, 16]"
 NETWORK_2D := --network_def\#backbone resnet10
 OPTIONS_3D := --dataset_dir $(DEMO)/ct.json $(NETWORK_3D) --class_names "$(ORGANS_3D)" --patch_size "[48, 48, 48]" \
-  --label_fraction 0.2 --batch_size 2 --epoch_length 15 --max_epochs 4 --val_interval 2 --warmup_epochs 0
+  --label_fraction 0.2 --batch_size 2 --epoch_length 30 --max_epochs 4 --val_interval 2 --warmup_epochs 0
 OPTIONS_2D := --dataset_dir $(DEMO)/xray.json $(NETWORK_2D) --class_names "$(ORGANS_2D)" --patch_size "[96, 96]" \
   --image_size "[96, 96]" --label_fraction 0.1 --batch_size 4 --epoch_length 15 --max_epochs 4 --val_interval 2 --warmup_epochs 0
 
