@@ -87,7 +87,7 @@ def write_scans(folder, dims, classes):
         maps = ["labels", "studies/labels/final"]
         if split == "test":
             boxes.append(f"{name},{classes[case % 2]},24,24,24,24")
-            maps.append("masks")
+            maps.append("boxed")
         for images in ("images", "studies"):
             write_scan(folder / images / name, gray if dims == 2 else 8 * gray - 1000)
         for place in maps:
@@ -99,7 +99,7 @@ def write_scans(folder, dims, classes):
 def write_dicom(folder):
     """A series, and label maps of one and of two organs on its voxels."""
     stored = np.random.default_rng(0).integers(900, 1200, (8, 16, 16)).astype(np.int16)
-    write_series(folder / "series", stored)
+    write_series(folder / "series", stored, FrameOfReferenceUID="1.2.5")
     image = SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / "series")))
     for organs in (1, 2):
         labels = SimpleITK.GetImageFromArray(sum((stored > 1000 + 100 * i).astype(np.uint8) for i in range(organs)))
@@ -160,7 +160,7 @@ def place_scans(out, folder, text, dims):
         "DIR": scans if labeled else scans / "images",
         "LABELED": scans,
         "SCANS": scans / "studies",
-        "MASKS": scans / "masks",
+        "MASKS": scans / "boxed",
         "boxes.csv": scans / "boxes.csv",
         ("scan.png", "scan.nii.gz")[dims - 2]: next((scans / "images").iterdir()),
         "SERIES": out / "data/series",
