@@ -200,7 +200,7 @@ def execute(language, text, folder, log):
     """Exit status of the block, run as a whole by bash or Python; what it writes goes to the log."""
     words = ["bash", "-eo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
     with log.open("w") as file:
         file.write(f"{text}\n\n")
         file.flush()

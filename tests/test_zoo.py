@@ -183,11 +183,12 @@ def test_unit_test_of_the_zoo_passes_and_leaves_the_bundle_as_it_was(contributed
     assert files() == before
 
 
-def test_onnx_export_computes_the_same(unit, inside, tmp_path):
+def test_onnx_export_computes_the_same(unit, inside, tmp_path, monkeypatch):
     pytest.importorskip("onnx", reason="onnx, of the extra onnx, is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript, of the extra onnx, is not installed")
     from onnx.reference import ReferenceEvaluator
 
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where MONAI leaves a copy of the weights
     network = unit.small_network()
     plain = network_of(inside, **network).eval()
     torch.save(plain.state_dict(), tmp_path / "model.pt")
