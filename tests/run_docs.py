@@ -113,7 +113,7 @@ def write_dicom(folder):
 def shorten(config):
     """Few steps of small patches, where the config has numbers for them."""
     values = json.loads(config.read_text())
-    size = list(SIZES[values["spatial_dims"]])
+    size = list(SIZES[2 if "2d" in config.parts[-3] else 3])
     short = SHORT | {"patch_size": size, "image_size": size}
     values |= {key: short[key] for key in short if isinstance(values.get(key), int | float | list)}
     config.write_text(json.dumps(values, indent=4))
@@ -123,9 +123,8 @@ def prepare(out):
     """The bundles with short trainings, files under the names of the pages, and real scans where there are any."""
     ignore = shutil.ignore_patterns("models", "output", "__pycache__")
     shutil.copytree(ROOT / "bundles", out / "bundles", ignore=ignore)
-    for name in ("train", "inference"):
-        for config in out.glob(f"bundles/*/configs/{name}.json"):
-            shorten(config)
+    for config in out.glob("bundles/*/configs/*.json"):
+        shorten(config)
     write_dicom(out / "data")
     torch.save({"state_dict": filled(layout("models_genesis_unet3d_keys.json"), 1)}, out / "FILE")
     large = {"path": "models/large.pt", "url": (out / "FILE").as_uri(), "hash_val": hash_of(out / "FILE")}
