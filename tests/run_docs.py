@@ -82,7 +82,7 @@ def write_scans(folder, dims, classes):
         name = f"case{case}.{'png' if dims == 2 else 'nii.gz'}"
         split = "train" if case < 10 else "val" if case < 12 else "test"
         ball = (grid**2).sum(0) < (8 + 6 * (case % 2)) ** 2
-        gray = 80 + 90 * ball + rng.normal(0, 10, ball.shape)
+        gray = 120 + 60 * ball + rng.normal(0, 10, ball.shape)
         labels.append(f"{name},{classes[case % 2]},{case},{split}")
         maps = ["labels", "studies/labels/final"]
         if split == "test":
