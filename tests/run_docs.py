@@ -53,6 +53,7 @@ ELSEWHERE = {
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
     r".*(huggingface|push_to_hf_hub)": "tests/test_archive.py, without the network",
+    r".*(visual-words bundles|--words_dir)": "tests/test_visual_words.py and test_words_objective.py, with fewer words",
     r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
 }
 BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_2d", "finetuning": "dira_finetune_segmentation_3d"}
@@ -132,6 +133,7 @@ def prepare(out):
     (out / "bundles" / BUNDLES["zoo"] / "large_files.json").write_text(json.dumps(listed))
     for name in ("BUNDLE", "dira_pretrain_3d"):
         link(out / name, out / "bundles/dira_pretrain_3d")
+    link(out / "MODELS", out / "bundles/dira_pretrain_3d/models")
     for name in ("RUN1", "RUN2"):
         link(out / name, out / "bundles/dira_finetune_segmentation_3d")
     for folder in DATA.iterdir() if DATA.is_dir() else ():
