@@ -53,6 +53,7 @@ ELSEWHERE = {
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
     r".*(huggingface|push_to_hf_hub)": "tests/test_archive.py, without the network",
+    r".*verify_metadata": "tests/test_zoo.py, with a copy of the schema",
     r".*(visual-words bundles|--words_dir)": "tests/test_visual_words.py and test_words_objective.py, with fewer words",
     r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
 }
@@ -169,6 +170,7 @@ def place_scans(out, folder, text, dims):
     }
     for name, target in places.items():
         link(folder / name, target)
+    return [folder / name for name in places]
 
 
 def workplace(out, page, text):
@@ -228,7 +230,7 @@ def run_page(out, page):
         return 0
     for language, number, text in pieces(page):
         folder = workplace(out, page, text)
-        place_scans(out, folder, text, 2 if "2d" in re.sub(r"#.*", "", f"{folder} {text}") else 3)
+        places = place_scans(out, folder, text, 2 if "2d" in re.sub(r"#.*", "", f"{folder} {text}") else 3)
         short, left = script(text, out)
         for line, why in left.items():
             print(f"        {name}:{number}: {line[:60]}: {why}", flush=True)
@@ -237,6 +239,8 @@ def run_page(out, page):
         started = time.monotonic()
         log = out / "log" / f"{name.replace('/', '_')}-{number}.txt"
         status = execute(language, variables + short if language == "bash" else short, folder, log)
+        for file in (*places, *out.glob("bundles/*/models/*.ts")):  # no part of a bundle that is shared
+            file.unlink(missing_ok=True)
         print(f"{'ok  ' if status == 0 else 'FAIL'} {time.monotonic() - started:4.0f} s {name}:{number}", flush=True)
         failed += status != 0
         variables += "".join(f"{line}\n" for line in short.splitlines() if ASSIGNMENT.fullmatch(line))
