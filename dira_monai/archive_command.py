@@ -100,19 +100,21 @@ def _check_weights(files: Mapping[str, Path]) -> None:
     from .classifier import build_value
     from .weight_files import read_weights, unwrap
 
-    configs = [files[key] for key in ("configs/train.json", "configs/inference.json") if key in files]
-    for config in configs if "models/model.pt" in files else []:
+    if "models/model.pt" not in files:
+        return
+    path = files["models/model.pt"]
+    weights = unwrap(read_weights(path), path)[0]
+    for config in [files[key] for key in ("configs/train.json", "configs/inference.json") if key in files]:
         parser = ConfigParser()
         parser.read_config(config)
         if "network_def" not in parser:
             continue
         network = build_value(parser, "network_def", config, "pack").state_dict()
-        weights = unwrap(read_weights(files["models/model.pt"]), files["models/model.pt"])[0]
         both = [name for name in network.keys() & weights.keys() if network[name].shape == weights[name].shape]
         wrong = [name for name in network | weights if name not in both]
         if wrong:
             raise InputError(
-                f"{files['models/model.pt']}: is not of the network_def in {config}: {len(wrong)} of {len(network)} "
+                f"{path}: is not of the network_def in {config}: {len(wrong)} of {len(network)} "
                 f"tensors do not fit, first {wrong[0]}; write the values of the training into that file"
             )
 
