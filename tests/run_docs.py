@@ -8,7 +8,6 @@ skipped where DIRA_DATA names no folder of them. What needs a network, other mac
 named with the test or the make target that runs it. Ends with status 1 if a block fails.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,8 @@ from pages import ASSIGNMENT, PAGES, ROOT, blocks
 from PIL import Image
 from reference import filled, layout
 from scan_files import write_series
+
+from dira_monai.archive import sha256
 
 DATA = Path(os.environ.get("DIRA_DATA", ROOT.parent / "shared/data")).resolve()
 SHORT = {
@@ -129,7 +130,7 @@ def prepare(out):
         shorten(config)
     write_dicom(out / "data")
     torch.save({"state_dict": filled(layout("models_genesis_unet3d_keys.json"), 1)}, out / "FILE")
-    large = {"path": "models/large.pt", "url": (out / "FILE").as_uri(), "hash_val": hash_of(out / "FILE")}
+    large = {"path": "models/large.pt", "url": (out / "FILE").as_uri(), "hash_val": sha256(out / "FILE")}
     listed = {"large_files": [large | {"hash_type": "sha256"}]}
     (out / "bundles" / BUNDLES["zoo"] / "large_files.json").write_text(json.dumps(listed))
     for name in ("BUNDLE", "dira_pretrain_3d"):
@@ -139,10 +140,6 @@ def prepare(out):
         link(out / name, out / "bundles/dira_finetune_segmentation_3d")
     for folder in DATA.iterdir() if DATA.is_dir() else ():
         link(out / folder.name, folder)
-
-
-def hash_of(file):
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def link(path, target):
