@@ -131,12 +131,22 @@ def judge(weights: Path, lists: Path, randoms: int, num_workers: int) -> dict[st
     return probe(images, weights, config, overrides=NETWORK, output=report, **options)
 
 
-def describe(facts: Mapping[str, Any]) -> str:
-    """A table: steps, images seen and mean AUC of both probes for each run and for random weights."""
+def describe(seeds: Sequence[Mapping[str, Any]]) -> str:
+    """A table: steps, images seen and mean AUC of both probes for each run and for random weights.
+
+    Args:
+        seeds: what ``compare`` found with each; of several the mean stands there and, in brackets, lowest and highest.
+    """
     rows = [["", "steps", "images seen", *(f"AUC {name}" for name in PROBES)]]
-    for name, run in facts["runs"].items():
-        rows.append([name, str(run["steps"]), str(run["images_seen"]), *(f"{run['auc'][p]:.3f}" for p in PROBES)])
+    for name, run in seeds[0]["runs"].items():
+        found = [[facts["runs"][name]["auc"][probe] for facts in seeds] for probe in PROBES]
+        rows.append([name, str(run["steps"]), str(run["images_seen"]), *map(_spread, found)])
     return format_table(rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    around = f" ({min(values):.3f}-{max(values):.3f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.3f}{around}"
 
 
 def pretrain(name: str, args: argparse.Namespace, counts: Mapping[str, int]) -> tuple[Path, dict[str, Any]]:
@@ -162,7 +172,7 @@ def pretrain(name: str, args: argparse.Namespace, counts: Mapping[str, int]) -> 
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Run and judge everything; ``federation.json`` is written after each run, so that what is done is kept."""
+    """Run and judge everything with one seed; ``federation.json`` is written after each run, so that none is lost."""
     counts = write_lists(args.data, args.classes, args.share, args.seed, args.output)
     facts: dict[str, Any] = {"settings": vars(args), "images": counts, "runs": {}}
     for name in RUNS:
@@ -188,10 +198,12 @@ def main() -> None:
     parser.add_argument("--local_epochs", type=int, default=1, help="of each client in a round")
     parser.add_argument("--epoch_length", type=int, default=10, help="steps of an epoch")
     parser.add_argument("--random", type=int, default=3, help="encoders of random weights beside")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a folder seed_N of the output for each")
     parser.add_argument("--num_workers", type=int, default=0)
-    facts = compare(parser.parse_args())
-    print(describe(facts))
+    args = vars(parser.parse_args())
+    seeds = args.pop("seeds")
+    folder = args.pop("output")
+    print(describe([compare(argparse.Namespace(**args, seed=n, output=folder / f"seed_{n}")) for n in seeds]))
 
 
 if __name__ == "__main__":

@@ -257,3 +257,14 @@ def test_sites_share_no_patient(comparison, sites, tmp_path):
     assert not patients["first"] & patients["second"]
     assert patients["first"] | patients["second"] == patients["pooled"]
     assert lists["first"]["test"] == lists["pooled"]["test"]
+
+
+def test_the_table_gives_mean_and_range_over_seeds(comparison):
+    def facts(knn, linear):
+        run = {"steps": "2 x 80", "images_seen": 5120, "auc": {"k-NN": knn, "linear": linear}}
+        return {"runs": {"federated": run}}
+
+    table = comparison.describe([facts(0.8, 0.9), facts(0.7, 0.95)])
+    assert "0.750 (0.700-0.800)" in table
+    assert "0.925 (0.900-0.950)" in table
+    assert "(" not in comparison.describe([facts(0.8, 0.9)])
