@@ -26,19 +26,15 @@ class FineTuner(ResumableTrainer):
 
     Attributes:
         freeze_epochs: epochs in which the encoder neither learns nor moves its batch statistics.
-        schedule_epochs: epochs over which the learning rate is planned; None: ``max_epochs``, which a federation sets
-            to the end of the round.
         kwargs: everything that ``ResumableTrainer`` takes.
 
     Raises:
-        InputError: if ``freeze_epochs`` is negative, the network has no known encoder to freeze, or, in ``run``, epochs
-            lie beyond the schedule.
+        InputError: if ``freeze_epochs`` is negative, or the network has no known encoder to freeze.
     """
 
-    def __init__(self, *, freeze_epochs: int = 0, schedule_epochs: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, freeze_epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.freeze_epochs = freeze_epochs
-        self.schedule_epochs = schedule_epochs or self.state.max_epochs
         self.encoder = list(encoder_parts(self.network))
         if freeze_epochs < 0:
             raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
@@ -46,20 +42,11 @@ class FineTuner(ResumableTrainer):
             name = type(self.network).__name__
             raise InputError(f"freeze_epochs must be 0 where the encoder of the network is not known ({name})")
         broadcast(self.network)
-        self.add_event_handler(Events.STARTED, FineTuner.check_schedule)
         self.add_event_handler(Events.EPOCH_STARTED, FineTuner.thaw)
 
     def stage(self, epoch: int) -> str:
         """Whether the encoder rests in an epoch, counted from 1."""
         return "encoder frozen" if epoch <= self.freeze_epochs else ""
-
-    def check_schedule(self) -> None:
-        """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""
-        if self.state.max_epochs > self.schedule_epochs:
-            raise InputError(
-                f"the learning rate is planned over {self.schedule_epochs} epochs and {self.state.max_epochs} are asked"
-                " for; give schedule_epochs, in a federation the number of rounds times local_epochs"
-            )
 
     def thaw(self) -> None:
         """Let the encoder rest or learn, as the epoch asks: a resumed run needs no memory of it."""

@@ -92,8 +92,6 @@ class DiRATrainer(ResumableTrainer):
         conditional: whether the discriminator sees the distorted image too, as further channels (stepwise pre-training,
             Guo et al., DART 2022).
         stage_epochs: how many epochs the stages di, dir and dira last; None: all weights hold from the first epoch.
-        schedule_epochs: epochs over which stages and momentum are planned; None: ``max_epochs``, which a federation
-            sets to the end of the round.
         precision: fp32, bf16 or fp16.
         channels_last: whether weights lie in memory with channels innermost, which convolutions are faster with.
         kwargs: everything that ``ResumableTrainer`` takes; ``loss_function`` is the restoration loss, and
@@ -116,7 +114,6 @@ class DiRATrainer(ResumableTrainer):
         gradient_penalty: float = 0.0,
         conditional: bool = False,
         stage_epochs: Sequence[int] | None = None,
-        schedule_epochs: int | None = None,
         precision: str = "fp32",
         channels_last: bool = False,
         **kwargs: Any,
@@ -127,7 +124,6 @@ class DiRATrainer(ResumableTrainer):
         self.discriminator = discriminator
         self.discriminator_optimizer = discriminator_optimizer
         weights = Weights(contrastive_weight, restoration_weight, adversarial_weight)
-        self.schedule_epochs = schedule_epochs or self.state.max_epochs
         self.schedule = Schedule(weights, stage_epochs, self.schedule_epochs)
         self.gan = gan
         self.gradient_penalty = gradient_penalty
@@ -147,7 +143,7 @@ class DiRATrainer(ResumableTrainer):
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:
-        """Weights of an epoch, counted from 1; epochs beyond the schedule belong to its last stage."""
+        """Weights of an epoch, counted from 1."""
         return self.schedule.at(epoch)
 
     def stage(self, epoch: int) -> str:

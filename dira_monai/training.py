@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import MLFlowHandler
 from torch import Tensor, nn
@@ -73,20 +74,43 @@ class ResumableTrainer(SupervisedTrainer):
         losses: entries of ``engine.state.output`` that must be finite, the total first.
         precision: fp32, bf16 or fp16.
         gradient_clip: largest norm of the gradient; None: no clipping.
+        schedule_epochs: epochs over which learning rate, stages and momentum are planned; None: ``max_epochs``, which a
+            federation sets to the end of the round.
         kwargs: everything that ``monai.engines.SupervisedTrainer`` takes.
+
+    Raises:
+        InputError: in ``run``, if epochs lie beyond the schedule.
     """
 
     losses: tuple[str, ...] = ("loss",)
 
-    def __init__(self, *, precision: str = "fp32", gradient_clip: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        precision: str = "fp32",
+        gradient_clip: float | None = None,
+        schedule_epochs: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         for handler in kwargs.get("train_handlers") or ():
             if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
                 handler.output_transform = alone(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
         self.precision = precision
         self.gradient_clip = gradient_clip
+        self.schedule_epochs = schedule_epochs or self.state.max_epochs
         self.context = autocast(self.state.device, precision)
         self.loss_scaler = make_scaler(self.state.device, precision)  # MONAI resets its own `scaler` in every run
+        self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
+
+    def check_schedule(self) -> None:
+        """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""
+        if self.state.max_epochs > self.schedule_epochs:
+            raise InputError(
+                f"the learning rate is planned over {self.schedule_epochs} epochs and {self.state.max_epochs} are asked"
+                " for; in a federation give the number of rounds times local_epochs as schedule_epochs (fine-tuning) or"
+                " max_epochs (pre-training)"
+            )
 
     def stage(self, epoch: int) -> str:
         """Name of what is trained in an epoch, counted from 1; empty where there is one stage only."""

@@ -222,13 +222,14 @@ def test_stages_and_momentum_are_planned_over_all_rounds(kind, sites, tmp_path):
     assert client.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)  # the cosine's end
 
 
-def test_rounds_beyond_the_schedule_are_refused(sites, tmp_path):
-    kind = ("finetune_segmentation", 2)
-    options = options_of(kind, sites, tmp_path, epoch_length=1)
-    del options["schedule_epochs"]
+@pytest.mark.parametrize("task", ["finetune_segmentation", "pretrain"])
+def test_rounds_beyond_the_schedule_are_refused(task, sites, tmp_path):
+    kind = (task, 2)
+    options = options_of(kind, sites, tmp_path, epoch_length=1, max_epochs=1)
+    options.pop("schedule_epochs", None)
     client = make_client(kind, options)
     round_of(client, start_of(client))
-    with pytest.raises(InputError, match="planned over 1 epochs and 2 are asked for; give schedule_epochs"):
+    with pytest.raises(InputError, match="planned over 1 epochs and 2 are asked for; in a federation"):
         round_of(client, start_of(client))
 
 
