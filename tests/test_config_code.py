@@ -1,0 +1,189 @@
+"""What a configuration of somebody else's would run is told, however it is hidden; plain configurations are not."""
+
+import json
+import os
+import pickle
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigParser
+
+from dira_monai.config_code import suspects
+from dira_monai.expression_code import judge_expression
+
+ROOT = Path(__file__).parents[1]
+
+
+class Touch:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("was_run",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    """
+    __import__('os')|eval('1')|exec('1')
+    open(@file, 'w')|open(*@words)|os.system('ls')|os.remove(@file)|[os][0].system|sys.modules|subprocess.run('ls')
+    torch.load(@file, weights_only=False)|torch.hub.load('a')|torch.os.system('ls')|np.load(@file, allow_pickle=True)
+    monai.bundle.run()|monai.utils.run_cmd(['ls'])|monai.apps.download_url(@url)|@network.__class__|().__class__
+    getattr(os, 'sys' + 'tem')|getattr(@a, @b)|(lambda o=os: o)().system|[open('f', 'w') for _ in [lambda open: 0]]
+    np.testing|torch.utils|dira_monai.files|np.test(extra_argv=@words)|monai.data.dataset.shutil|__local_refs['a']
+    monai.networks.nets.resnet.hf_hub_download|monai.data.utils.optional_import('os')|dira_monai.archive.zipfile.ZipFile
+    monai.transforms.LoadImage('a.Reader')|monai.handlers.LogfileHandler('.', 'a.py')|getattr(torch.optim, @name)
+    '@a'.system|datetime.sys|@a.copy(@b)|map(@a.replace, @b)|@a.replace(*@words, 'b')|@a.replace('b')|print('a')
+    (@folder / 'f.csv').write_text|(@folder / @name).write_text('a')|(@folder / 'a.py').write_text('a')
+    pathlib.Path.replace('a', 'b')|map(pathlib.Path, @a)|getattr(torch.optim, 'a', **open('a', 'w'))(1)
+    getattr(torch.optim, a=open(1, 'w'))(1)|getattr(torch.optim, **@b)(1)|getattr(torch.optim, '__doc__')(1)|pathlib.os
+    torch.PyTorchFileWriter('a.py')|monai.data.utils.optional_import|monai.transforms.utils.optional_import
+    (@folder / '../a.csv').write_text('a')|[0][0#::]
+    pathlib.Path('f').write_text('a')|pathlib.Path('f').unlink()|torch.distributed.run.main()|globals()|a b
+    """.replace("\n", "|").split("|"),
+)
+def test_expressions_that_reach_out_are_told(text):
+    assert not text.strip() or judge_expression(text.strip())
+
+
+@pytest.mark.parametrize(
+    "text",
+    """
+    @a + '/models'|@train#dataset.classes|[3 * n // 2 for n in @patch_size]|len(@a::b)
+    pathlib.Path(@a, 'b') / 'c'
+    lambda o: (o['pred'].flatten(), o['label'].flatten())|getattr(torch.optim, @name)(@parameters, lr=@rate)
+    torch.device('cuda' if torch.cuda.is_available() else 'cpu')|@network.eval()|json.load(open(@file))
+    (@folder / 'table.csv').write_text('a')|@a.replace('a', 'b')|@a.copy()|datetime.timedelta(hours=1)|@a#b[0]
+    int(os.environ['LOCAL_RANK'])|os.path.join(@a, 'b')|{f'val_{k}': v for k, v in @figures.items()}
+    monai.handlers.from_engine(['pred'])|torch.distributed.is_initialized() or 1|dira_monai.bundle_root()
+    """.replace("\n", "|").split("|"),
+)
+def test_expressions_that_compute_are_plain(text):
+    assert not text.strip() or judge_expression(text.strip()) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "places"),
+    [
+        ({"a": {"_target_": "os.system", "command": "ls"}}, ["a#_target_"]),
+        ({"a": [{"_target_": "torch.os.system"}]}, ["a#0#_target_"]),
+        ({"a#_target_": "subprocess.run", "b::_target_": "scripts.Own"}, ["a#_target_", "b::_target_"]),
+        ({"a": {"_target_": "@b"}, "b": "os.system"}, ["a#_target_"]),
+        ({"a": {"_target_": "run_cmd"}}, ["a#_target_"]),  # short names are any of MONAI's
+        ({"a": {"_target_": "no_such_name"}}, ["a#_target_"]),
+        ({"a": {"_target_": "LoadImaged", "reader": "other.Reader"}}, ["a#reader"]),
+        ({"a_reader": "ITKReader", "b": {"reader": "@a_reader"}, "writer": ["nibabelwriter", "print"]}, ["writer#1"]),
+        (
+            {"a": {"_target_": "dira_monai.archive_command.unpack"}, "b": {"_target_": "monai.data.utils"}},
+            ["a#_target_", "b#_target_"],
+        ),
+        ({"a": {"_target_": ["Compose"]}, "b": {"_target_": None}}, ["a#_target_", "b#_target_"]),
+        ({"a": {"_mode_": "debug"}, "b": {"_mode_": "callable"}}, ["a#_mode_"]),  # pdb runs what .pdbrc says
+        ({"a": {"weights_only": "$0"}, "b": {"weights_only": True, "allow_pickle": False}}, ["a#weights_only"]),
+        (
+            {"a": {"filename": "torch.py"}, "b": {"filename": "@a"}, "c": {"filename": "t.csv"}},
+            ["a#filename", "b#filename"],
+        ),
+        ({"tracking_uri": "https://host", "_desc_": "as in https://arxiv.org"}, ["tracking_uri"]),
+        ({"a": "%", "b": {"imports": ["$import os"]}, "c": "@#####a"}, ["a", "b#imports#0", "c"]),
+        ({"+imports": ["$import os"], "imports": ["$@#0.abort()"]}, ["imports#0"]),
+        ({"a": "%/elsewhere/b.json::c"}, ["a"]),
+        ({"imports": ["$import os", "$import numpy as np", "$import torch.distributed"]}, []),
+        (
+            {"imports": ["$import scripts", "$from os import system", "$ import os as np"]},
+            [f"imports#{n}" for n in (0, 1, 2)],
+        ),
+        (
+            {"imports": ["$import numpy as n", "$import os, shutil", "$import", "$import os.__main__"]},
+            [f"imports#{n}" for n in range(4)],
+        ),
+        (
+            {"a": "$import os", "b": "$@imports#0.replace('a', 'b')", "c": "%imports::0", "d": ["@imports#0"]},
+            [*"abc", "d#0"],
+        ),
+        ({"a": {"_target_": "torch.nn.Linear"}, "b": {"_target_": "Compose"}, "c": "%a", "d": "os.system"}, []),
+    ],
+)
+def test_what_a_config_calls_is_told_with_its_place(config, places):
+    assert [line.split(": ")[1] for line in suspects("train.json", json.dumps(config).encode())] == places
+
+
+CALL = "open('was_run', 'w')"
+HIDDEN_CODE = {  # configs that make a file was_run when MONAI evaluates them
+    "after what is no comment": {"a": f"$[1, 2][0#{CALL}\n]"},
+    "in a key": {"k": {"b": 0}, f"k::b or {CALL} or @k": {"c": "$@#b"}},
+    "in a frame": {"a": f"$(x for x in [1]).gi_frame.f_builtins['eval'](\"{CALL}\")"},
+    "in a module's inside": {"a": f"$getattr(torch.optim, '__builtins__')['eval'](\"{CALL}\")"},
+    "in a module": {"a": f'$(lambda m: m.runstring("{CALL}", {{}}))(np.testing)'},
+    "of imports elsewhere": {
+        "b": {"imports": ["$import os"]},
+        "a": "$@b['imp' + 'orts'][0].mkfifo('was_run')",
+    },
+    "as a reader": {"a": {"_target_": "LoadImage", "reader": "open", "file": "was_run", "mode": "w"}},
+    "as a reader by reference": {
+        "b": "os.mkdir",
+        "a": {"_target_": "LoadImage", "reader": "@b", "path": "was_run"},
+    },
+    "as a reader of an expression": {"a": "$monai.transforms.LoadImage('os.mkdir', path='was_run')"},
+    "by moving": {"imports": ["$import pathlib"], "a": "$pathlib.Path('plain.md').replace('was_run')"},
+    "by moving without a path": {"imports": ["$import pathlib"], "a": "$pathlib.Path.replace('plain.md', 'was_run')"},
+    "by linking": {"imports": ["$import pathlib"], "a": "$pathlib.Path('plain.md').link_to('was_run')"},
+    "by unpacking": {
+        "b": {"_target_": "dira_monai.archive.zipfile.ZipFile", "file": "plain.zip"},
+        "a": "$@b.extractall()",
+    },
+    "in an array": {
+        "b": {"_target_": "LoadImage", "reader": "NumpyReader", "allow_pickle": True},
+        "a": "$@b('plain.md')",
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("way", HIDDEN_CODE)
+def test_code_that_a_config_hides_is_told(way, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("plain.md").write_bytes(pickle.dumps(Touch(), 0))
+    with zipfile.ZipFile("plain.zip", "w") as archive:
+        archive.writestr("was_run", "")
+    config = HIDDEN_CODE[way]
+    assert list(suspects("train.json", json.dumps(config).encode()))
+    assert not Path("was_run").exists()
+    parser = ConfigParser(json.loads(json.dumps(config)))
+    for key in config:
+        with suppress(Exception):
+            parser.get_parsed_content(key)
+    assert Path("was_run").exists()  # else it is no attack
+
+
+@pytest.mark.parametrize(("words", "plain"), [("weights_only=True", True), ("weights_only=False", False), ("", False)])
+def test_weights_that_are_read_as_tensors_alone_are_plain(words, plain):
+    assert (judge_expression(f"torch.load('model.pt', {words})") is None) == plain
+
+
+def test_configs_of_this_package_are_plain():
+    files = sorted((ROOT / "bundles").glob("*/configs/*.json"))
+    assert len(files) > 50
+    assert [line for file in files for line in suspects(file.name, file.read_bytes())] == []
+
+
+def test_yaml_is_judged_or_said_to_be_unread(monkeypatch):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    text = yaml.safe_dump({"a": {"_target_": "os.system"}, "b": "$os.remove('a')"}).encode()
+    assert [line.split(": ")[1] for line in suspects("a.yaml", text)] == ["a#_target_", "b"]
+    bomb = ["a0: &a0 [[], []]", *(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]" for n in range(1, 9))]
+    assert "more than 1000000 values" in "".join(suspects("a.yml", "\n".join(bomb).encode()))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    unread = ["a.yaml: : cannot be read as a config (reading YAML needs the package PyYAML)"]
+    assert [line.replace("yaml: cannot", "yaml: : cannot") for line in suspects("a.yaml", text)] == unread
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeff{}", "{", "[" * 100_000, '{"a": "$' + "-" * 50_000 + '1"}', "1" * 5000, "\xff"]
+)
+def test_config_that_cannot_be_read_is_told(text):
+    told = list(suspects("a.json", text.encode("latin-1") if text == "\xff" else text.encode()))
+    assert len(told) == 1
+    assert "cannot be" in told[0]
