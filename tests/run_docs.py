@@ -148,7 +148,10 @@ def link(path, target):
 
 
 def place_scans(out, folder, text, dims):
-    """Scans of the kind that the commands are about, in ``folder`` under the names that the pages use."""
+    """Scans of the kind that the commands are about, in ``folder`` under the names that the pages use.
+
+    They lie in ``out`` too, where the lists of earlier blocks may have found them.
+    """
     named = re.search(r"class_names[\W]*\[(.*?)\]", text)
     classes = re.findall(r"\w+", named[1]) if named else ["none", "nodule"]
     scans = out / "data" / "-".join((f"{dims}d", *classes))
@@ -165,9 +168,10 @@ def place_scans(out, folder, text, dims):
         "SERIES": out / "data/series",
         "LABELMAP.nii.gz": out / f"data/organs{len(classes) - 1}.nii.gz",
     }
-    for name, target in places.items():
-        link(folder / name, target)
-    return [folder / name for name in places]
+    links = {place / name: target for place in {out, folder} for name, target in places.items()}
+    for path, target in links.items():
+        link(path, target)
+    return list(links)
 
 
 def workplace(out, page, text):
