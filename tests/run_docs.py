@@ -2,10 +2,11 @@
 
     python tests/run_docs.py OUT [PAGE ...]
 
-OUT gets a copy of the bundles whose trainings are short, synthetic scans under the names that the pages use (DIR,
-scan.png, boxes.csv, ...) and, in ``log``, what each block of commands wrote. Long runs on real scans are cut short, and
-skipped where DIRA_DATA names no folder of them. What needs a network, other machines or an environment of its own is
-named with the test or the make target that runs it. Ends with status 1 if a block fails.
+``OUT/work`` gets a copy of the bundles whose trainings are short, and synthetic scans under the names that the pages
+use (DIR, scan.png, boxes.csv, ...); ``OUT/log`` gets what each block of commands wrote. The READMEs train the bundles,
+and each page of docs begins with what they left. Long runs on real scans are cut short, and skipped where DIRA_DATA
+names no folder of them. What needs a network, other machines or an environment of its own is named with the test or the
+make target that runs it. Ends with status 1 if a block fails.
 """
 
 import json
@@ -221,7 +222,7 @@ def pieces(page):
             yield "bash", number, code
 
 
-def run_page(out, page):
+def run_page(out, page, logs):
     """Number of blocks that failed."""
     failed = 0
     name = str(page.relative_to(ROOT))
@@ -238,7 +239,7 @@ def run_page(out, page):
         if not short.strip():
             continue
         started = time.monotonic()
-        log = out / "log" / f"{name.replace('/', '_')}-{number}.txt"
+        log = logs / f"{name.replace('/', '_')}-{number}.txt"
         status = execute(language, variables + short if language == "bash" else short, folder, log)
         for file in (*places, *out.glob("bundles/*/models/*.ts")):  # no part of a bundle that is shared
             file.unlink(missing_ok=True)
@@ -254,13 +255,26 @@ def order(page):
     return next(i for i, start in enumerate(starts) if str(page.relative_to(ROOT)).startswith(start))
 
 
+def begin_with(work, trained):
+    """Make ``work`` what it was when this was called first, of which ``trained`` is a copy."""
+    if trained.exists():
+        shutil.rmtree(work)
+        shutil.copytree(trained, work, symlinks=True)
+    else:
+        shutil.copytree(work, trained, symlinks=True)
+
+
 def main(out, *names):
-    out = Path(out).resolve()
-    (out / "log").mkdir(parents=True)
-    prepare(out)
-    pages = [page for page in sorted(PAGES, key=order) if not names or str(page.relative_to(ROOT)) in names]
-    failed = sum(run_page(out, page) for page in pages)
-    print(f"{failed} blocks failed; what each wrote is in {out / 'log'}")
+    work, trained, logs = (Path(out).resolve() / name for name in ("work", "trained", "log"))
+    logs.mkdir(parents=True)
+    prepare(work)
+    failed = 0
+    for page in sorted(PAGES, key=order):
+        if not names or str(page.relative_to(ROOT)) in names:
+            if page.parent == ROOT / "docs":
+                begin_with(work, trained)
+            failed += run_page(work, page, logs)
+    print(f"{failed} blocks failed; what each wrote is in {logs}")
     return int(failed > 0)
 
 
