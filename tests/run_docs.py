@@ -47,6 +47,7 @@ REPLACED = {
     r'(--stage_epochs) "\[.*?\]"': r'\1 "[0, 0, 1]"',
     r"\bLABELMAP\b": "LABELMAP.nii.gz",
     r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
+    r"(?ms)(^cd .*--dataset_dir) DIR": r"\1 {out}/DIR",
     r"\bNAME\b": "dira_pretrain_3d",
 }
 ELSEWHERE = {
@@ -206,6 +207,7 @@ def execute(language, text, folder, log):
     words = ["bash", "-eo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # compiled code would be refused in a folder that is verified
     with log.open("w") as file:
         file.write(f"{text}\n\n")
         file.flush()
@@ -256,12 +258,14 @@ def order(page):
 
 
 def begin_with(work, trained):
-    """Make ``work`` what it was when this was called first, of which ``trained`` is a copy."""
-    if trained.exists():
-        shutil.rmtree(work)
-        shutil.copytree(trained, work, symlinks=True)
-    else:
-        shutil.copytree(work, trained, symlinks=True)
+    """Make ``work`` what it was when this was called first, of which ``trained`` keeps a copy.
+
+    Without the STORE of another page: it may have other settings.
+    """
+    if not trained.exists():
+        shutil.copytree(work, trained, symlinks=True, ignore=shutil.ignore_patterns("STORE"))
+    shutil.rmtree(work)
+    shutil.copytree(trained, work, symlinks=True)
 
 
 def main(out, *names):
