@@ -122,13 +122,12 @@ def federate(clients: Sequence[MonaiAlgo], counts: Sequence[int], weights: Weigh
     return weights
 
 
-def judge(weights: Path, lists: Path, randoms: int, num_workers: int) -> dict[str, Any]:
-    """The probe's report on the encoder of these weights, with the labels of all training images."""
-    config = str(BUNDLE / "configs/train.json")
-    report = lists / f"probe_{weights.stem}.json"
-    images = lists / "pooled.json"  # what all sites have seen together
-    options: dict[str, Any] = {"random": randoms, "num_workers": num_workers, "pretraining_list": images}
-    return probe(images, weights, config, overrides=NETWORK, output=report, **options)
+def judge(weights: Path, randoms: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The probe's report on the encoder of these weights, with labels of the training images of all sites."""
+    images = args.output / "pooled.json"  # what all sites have seen together
+    options = {name: getattr(args, name) for name in ("label_fraction", "label_subsets", "num_workers")}
+    options |= {"random": randoms, "pretraining_list": images, "output": args.output / f"probe_{weights.stem}.json"}
+    return probe(images, weights, str(BUNDLE / "configs/train.json"), overrides=NETWORK, **options)
 
 
 def describe(seeds: Sequence[Mapping[str, Any]]) -> str:
@@ -149,6 +148,12 @@ def _spread(values: Sequence[float]) -> str:
     return f"{sum(values) / len(values):.3f}{around}"
 
 
+def stage_epochs(stages: Sequence[int], epochs: int) -> list[int]:
+    """Epochs of each stage, in these proportions; the last takes what is left."""
+    first, second = (epochs * part // sum(stages) for part in stages[:2])
+    return [first, second, epochs - first - second]
+
+
 def pretrain(name: str, args: argparse.Namespace, counts: Mapping[str, int]) -> tuple[Path, dict[str, Any]]:
     """File with the weights at the end of a run, and how many steps and images it took."""
     sites, factor = RUNS[name]
@@ -156,7 +161,7 @@ def pretrain(name: str, args: argparse.Namespace, counts: Mapping[str, int]) -> 
     options = {
         "max_epochs": epochs,
         "epoch_length": args.epoch_length,
-        "stage_epochs": [epochs // 2, epochs // 4, epochs - epochs // 2 - epochs // 4],
+        "stage_epochs": stage_epochs(args.stages, epochs),
         "val_interval": epochs,  # the last weights are judged, so one validation is enough
         "seed": args.seed,
         "num_workers": args.num_workers,
@@ -177,7 +182,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     facts: dict[str, Any] = {"settings": vars(args), "images": counts, "runs": {}}
     for name in RUNS:
         file, found = pretrain(name, args, counts)
-        report = judge(file, args.output, 0 if facts["runs"] else args.random, args.num_workers)
+        report = judge(file, 0 if facts["runs"] else args.random, args)
         for encoder, auc in report["encoders"].items():
             means = {"auc": {p: auc[p]["mean"] for p in PROBES}}
             trained = encoder == "weights"
@@ -197,6 +202,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--local_epochs", type=int, default=1, help="of each client in a round")
     parser.add_argument("--epoch_length", type=int, default=10, help="steps of an epoch")
+    stages = "proportions of discrimination, restoration beside it, and the adversary as well"
+    parser.add_argument("--stages", type=int, nargs=3, default=[2, 1, 1], help=stages)
+    parser.add_argument("--label_fraction", type=float, default=1.0, help="of the training patients, for the probe")
+    parser.add_argument("--label_subsets", type=int, default=1, help="such parts, over which the AUC are averaged")
     parser.add_argument("--random", type=int, default=3, help="encoders of random weights beside")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a folder seed_N of the output for each")
     parser.add_argument("--num_workers", type=int, default=0)

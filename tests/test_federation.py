@@ -260,6 +260,13 @@ def test_sites_share_no_patient(comparison, sites, tmp_path):
     assert lists["first"]["test"] == lists["pooled"]["test"]
 
 
+@pytest.mark.parametrize(
+    ("stages", "epochs", "expected"), [((2, 1, 1), 8, [4, 2, 2]), ((2, 1, 1), 3, [1, 0, 2]), ((1, 0, 0), 8, [8, 0, 0])]
+)
+def test_stages_share_all_epochs(comparison, stages, epochs, expected):
+    assert comparison.stage_epochs(stages, epochs) == expected
+
+
 def test_the_table_gives_mean_and_range_over_seeds(comparison):
     def facts(knn, linear):
         run = {"steps": "2 x 80", "images_seen": 5120, "auc": {"k-NN": knn, "linear": linear}}
