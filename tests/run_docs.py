@@ -55,7 +55,7 @@ ELSEWHERE = {
     r"make ": "a make target",
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
-    r".*(huggingface|push_to_hf_hub)": "tests/test_archive_elsewhere.py, without the network",
+    r".*(huggingface|push_to_hf_hub|verify zoo/)": "tests/test_archive_elsewhere.py, without the network",
     r".*verify_metadata": "tests/test_zoo.py, with a copy of the schema",
     r".*(visual-words bundles|--words_dir)": "tests/test_visual_words.py and test_words_objective.py, with fewer words",
     r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
