@@ -165,7 +165,9 @@ def bezier_table(x: Tensor, y: Tensor, inverted: Tensor, entries: int = 256) -> 
     """
     t = torch.linspace(0, 1, 8 * entries)
     basis = torch.stack([3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2])
-    curve_x, curve_y = (x @ basis + t**3).clamp(max=1), y @ basis + t**3
+    # no matrix product: its last bits would depend on the number of curves
+    curve_x, curve_y = ((inner[:, :, None] * basis).sum(1) + t**3 for inner in (x, y))
+    curve_x = curve_x.clamp(max=1)
     curve_y = torch.where(inverted[:, None], curve_y.flip(1), curve_y)
     wanted = torch.linspace(0, 1, entries).expand(len(x), -1).contiguous()
     right = torch.searchsorted(curve_x.contiguous(), wanted).clamp(1, len(t) - 1)

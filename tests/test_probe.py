@@ -53,7 +53,8 @@ def some_labels(count, classes=3, unknown=0.2):
 
 @every_rank
 def test_features_are_the_mean_over_windows_side_by_side(spatial_dims):
-    network = BasicUNet(spatial_dims, 1, 1, features=(2, 2, 4, 4, 6, 2)).eval()
+    # an instance norm of the deepest map, which has two voxels, would make much of rounding
+    network = BasicUNet(spatial_dims, 1, 1, features=(2, 2, 4, 4, 6, 2), norm="batch").eval()
     shape = (40, 32, 16)[:spatial_dims]
     window = (32, 16, 16)[:spatial_dims]
     image = torch.rand(1, *shape)

@@ -77,16 +77,21 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+def assert_equal_but_for_rounding(found, expected):
+    """Images in [0, 1] agree to 1e-6: the last bits of a matrix product depend on the batch on some CPUs."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def assert_same_on_any_split(change, images, seeds):
-    """Each sample's result, a tuple of tensors, does not differ in a single bit between batches."""
+    """Each sample's result, a tuple of tensors, is the same in every batch."""
     together = change(images, seeds)
     for split in SPLITS:
         parts = [change(a, b) for a, b in zip(images.split(split), seeds.split(split), strict=True)]
         for whole, pieces in zip(together, zip(*parts, strict=True), strict=True):
-            assert torch.equal(torch.cat(pieces), whole)
+            assert_equal_but_for_rounding(torch.cat(pieces), whole)
     reverse = change(images.flip(0), seeds.flip(0))
     for whole, backwards in zip(together, reverse, strict=True):
-        assert torch.equal(backwards.flip(0), whole)
+        assert_equal_but_for_rounding(backwards.flip(0), whole)
 
 
 @pytest.mark.parametrize("name", CHANGES | NOISES)
@@ -107,7 +112,7 @@ def test_a_large_sample_is_changed_the_same_in_any_batch(name, shape):
     together = change(images, Draws(seeds))
     for sample in range(2):
         alone = change(images[sample : sample + 1], Draws(seeds[sample : sample + 1]))
-        assert torch.equal(alone[0], together[sample])
+        assert_equal_but_for_rounding(alone[0], together[sample])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
