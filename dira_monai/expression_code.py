@@ -12,10 +12,10 @@ from monai.bundle import ReferenceResolver
 from monai.bundle.config_item import ComponentLocator
 
 _PARTS = (
-    r"ignite\.(engine|handlers|metrics)|torch\.(nn|optim|utils\.data)"
+    r"ignite\.(engine|handlers|metrics)|torch\.(nn|optim)"
     r"|monai\.(data|engines|handlers|inferers|losses|metrics|networks|optimizers|transforms|visualize)"
 )
-TARGET = re.compile(rf"dira_monai(\.reader)?\.\w+|({_PARTS})(\.\w+)+")
+TARGET = re.compile(rf"dira_monai(\.reader)?\.\w+|torch\.utils\.data\.\w+|({_PARTS})(\.\w+)+")
 CHAIN = {  # what an expression may say after the name of a module
     "dira_monai": r"\.\w+",
     "datetime": r"\.(date|datetime|time|timedelta|timezone)(\.\w+)?",
@@ -29,20 +29,22 @@ CHAIN = {  # what an expression may say after the name of a module
     "pathlib": r"(?!)",  # only made: what takes the class itself may move files by its functions
     "re": r"\.(compile|escape|findall|fullmatch|match|search|split|sub)",
     "sys": r"\.(argv|exit)",
-    "torch": r"((\.(backends|cuda|nn|optim|utils\.data)(\.\w+)*)?|\.distributed)\.\w+",
+    "torch": r"((\.(backends|nn|optim)(\.\w+)*)?|\.cuda|\.utils\.data)\.\w+"
+    r"|\.distributed\.(is_available|is_initialized|get_rank|get_world_size|(init|destroy)_process_group|barrier)",
 }
 PACKAGES = ("dira_monai", "ignite", "monai", "numpy", "torch")
 READS_ONLY = ("json.load", "json.loads")
-SUSPECT = re.compile(  # names that reach files, servers, processes, other code or the inside of Python
+SUSPECT = re.compile(  # names that reach files, pickles, servers, processes, other code or the inside of Python
     r"_(?!_getitem__$).*|(ag|cr|gi|tb)_.*|f_(back|builtins|globals|locals)"
     r"|load(?!_(decathlon_datalist|pretrained|state_dict)$).*"
     r"|(chmod|download|dump|elastic|exec|extract|from_?file|hardlink|hf_hub|import|launch|lchmod|link_to|mem_?map|mkdir"
     r"|move|open|pickle|popen|posix_|read_pickle|remove|rename|rm|run_|save|spawn|symlink|to_?file|touch|unlink|write).*"
+    r"|\w*(Perceptual|[Dd]ata_?[Pp]ipe)\w*|(?i:clear_?ml|neptune|polyaxon|visdom|wandb)\w*"
     r"|apps|builtins|bundle|copy|copy_into|cpp_extension|ctypes|ctypeslib|f2py|hub|importlib|inspect|instantiate|jit"
     r"|locate|ops|os|optional_import|package|replace|rpc|serialization|shutil|socket|subprocess|sys|system|test|types"
 )
 COMPONENT_ONLY = re.compile(  # what they call, read, write or send depends on arguments that only a component shows
-    r"(Load|Save)Image\w*|\w*(PersistentDataset|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|ClearML|MLF[lL]ow|WandB)\w*"
+    r"(Load|Save)Image\w*|\w*(PersistentDataset|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|MLF[lL]ow)\w*"
 )
 BUILTINS: set[Any] = {
     abs,

@@ -42,6 +42,8 @@ class Touch:
     torch.PyTorchFileWriter('a.py')|monai.data.utils.optional_import|monai.transforms.utils.optional_import
     (@folder / '../a.csv').write_text('a')|[0][0#::]
     pathlib.Path('f').write_text('a')|pathlib.Path('f').unlink()|torch.distributed.run.main()|globals()|a b
+    torch.utils.data.datapipes.utils.decoder.basichandlers('pickle', @a)|torch.utils.data.IterDataPipe()
+    torch.distributed.FileStore('f', 1)|torch.distributed.recv_object_list(@a)|torch.cuda.gds.GdsFile('f', 66)
     """.replace("\n", "|").split("|"),
 )
 def test_expressions_that_reach_out_are_told(text):
@@ -73,6 +75,14 @@ def test_expressions_that_compute_are_plain(text):
         ({"a": {"_target_": "@b"}, "b": "os.system"}, ["a#_target_"]),
         ({"a": {"_target_": "run_cmd"}}, ["a#_target_"]),  # short names are any of MONAI's
         ({"a": {"_target_": "no_such_name"}}, ["a#_target_"]),
+        ({"a": {"_target_": "torch.utils.data.datapipes.utils.decoder.basichandlers"}}, ["a#_target_"]),
+        ({"a": {"_target_": "PerceptualLoss"}}, ["a#_target_"]),  # of a medical network: fetches its code and runs it
+        ({"a": {"_target_": "ignite.handlers.VisdomLogger", "server": "host"}}, ["a#_target_"]),
+        (
+            {"a": {"_target_": "WandBStatsHandler"}, "b": {"_target_": "ClearMLStatsHandler"}},
+            [f"{k}#_target_" for k in "ab"],
+        ),
+        ({"a": {"_target_": "torch.utils.data.DataLoader"}}, []),
         ({"a": {"_target_": "LoadImaged", "reader": "other.Reader"}}, ["a#reader"]),
         ({"a_reader": "ITKReader", "b": {"reader": "@a_reader"}, "writer": ["nibabelwriter", "print"]}, ["writer#1"]),
         (
@@ -133,6 +143,10 @@ HIDDEN_CODE = {  # configs that make a file was_run when MONAI evaluates them
     "by unpacking": {
         "b": {"_target_": "dira_monai.archive.zipfile.ZipFile", "file": "plain.zip"},
         "a": "$@b.extractall()",
+    },
+    "in what a data pipe decodes": {
+        "imports": ["$import pathlib"],
+        "a": "$torch.utils.data.datapipes.utils.decoder.basichandlers('pickle', pathlib.Path('plain.md').read_bytes())",
     },
     "in an array": {
         "b": {"_target_": "LoadImage", "reader": "NumpyReader", "allow_pickle": True},
