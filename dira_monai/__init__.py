@@ -24,7 +24,7 @@ from .grid_views import GridViews
 from .health import HealthWatch
 from .intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
 from .label_panel import LabelPanel
-from .labelled import prepare_labelled
+from .labelled import LabelledLists, prepare_labelled
 from .losses import discriminator_loss, generator_loss, info_nce
 from .masking import Masking
 from .monitors import collapse, psnr, set_accuracy, set_contrastive

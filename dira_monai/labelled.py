@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .listing import LISTS, VALIDATION_FRACTION, check_datalist
 from .scans import find_files, first_file
 from .summaries import format_table
 
-__all__ = ["describe_labelled", "load_labelled", "make_labelled_datalist", "prepare_labelled"]
+__all__ = ["LabelledLists", "describe_labelled", "load_labelled", "make_labelled_datalist", "prepare_labelled"]
 
 FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
 WITHOUT_EFFECT = "labels, label_column, label_map, patient, test_fraction, validation_fraction and seed"  # on a list
@@ -35,6 +36,27 @@ UNCHECKED = (
     "warning: pretrained weights without pretraining_list: "
     "whether the test images were in the pre-training is not checked"
 )
+
+
+class LabelledLists:
+    """The lists of ``prepare_labelled`` by their names, prepared when the first of them is asked for.
+
+    MONAI Label gives a training lists of its own, and its viewers have MONAI build every part of the config, also what
+    nothing refers to: that must neither look for a data set nor make phantoms.
+
+    Args:
+        options: the arguments of ``prepare_labelled``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def __getitem__(self, name: str) -> list[dict]:
+        return self._lists[name]
+
+    @cached_property
+    def _lists(self) -> dict:
+        return prepare_labelled(**self.options)
 
 
 def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:

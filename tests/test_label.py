@@ -1,7 +1,9 @@
 """The fine-tuning bundles in MONAI Label's own inference task, without a server: see label/test_server.py."""
 
 import json
+import sys
 
+import monai.bundle
 import nibabel as nib
 import pytest
 import torch
@@ -81,3 +83,26 @@ def test_classes_have_the_probabilities_of_the_bundle(ask, tmp_path, name, image
     file, told = ask(bundle, tmp_path / image)
     assert file is None
     check_probabilities(told, infer(bundle, tmp_path / image, tmp_path / "own"), SMALL[name]["class_names"])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "suffix"), [(SEGMENTATION_3D, write_volume, ".nii.gz"), (SEGMENTATION_2D, write_picture, ".png")]
+)
+def test_training_takes_the_lists_of_label_where_every_part_is_built(tmp_path, monkeypatch, name, write, suffix):
+    bundle = copy_bundle(name, tmp_path)
+    before = torch.load(bundle / "models/model.pt", weights_only=True)
+    items = []
+    for case in range(4):
+        items.append({"image": str(tmp_path / f"scan{case}{suffix}"), "label": str(tmp_path / f"label{case}{suffix}")})
+        label = write(items[-1]["image"], case)
+        label.to_filename(items[-1]["label"]) if suffix == ".nii.gz" else label.save(items[-1]["label"])
+    monkeypatch.setattr(sys, "argv", ["monailabel"])
+    overrides = {"bundle_root": str(bundle), "device": "cpu", "train#trainer#max_epochs": 1}
+    overrides |= {"train#dataset#data": items[:3], "validate#dataset#data": items[3:]}
+    config = str(bundle / "configs/train.json")
+    monai.bundle.run(run_id="", config_file=config, **overrides)  # the empty run_id is what the viewers send
+    assert not (bundle / "output/phantom").exists()
+    after = torch.load(bundle / "models/model.pt", weights_only=True)
+    assert any((after[key] - before[key]).abs().max() > 0 for key in before)
+    (start,) = json.loads((bundle / "output/run.json").read_text())["starts"]
+    assert start["images"] == {"training": 3, "validation": 1}

@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 from scan_files import noise, write_image, write_nifti, write_series
 
-from dira_monai import label_listing, phantom, prepare_labelled
+from dira_monai import LabelledLists, label_listing, labelled, phantom, prepare_labelled
 from dira_monai.datalist import make_datalist, write_datalist
 from dira_monai.errors import InputError
 from dira_monai.label_overlap import check_overlap, find_overlap
@@ -201,6 +201,17 @@ def test_states_of_several_labels(cases, tmp_path):
     write_datalist(listed(cases, training=entries[:2], validation=entries[2:]), tmp_path / "l.json")
     data = prepare(tmp_path / "l.json", tmp_path / "out", "classification", multi_label=True)
     assert [entry["label"] for entry in data["training"]] == [[0, None], [1, 1]]
+
+
+def test_lists_are_prepared_once_when_one_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        labelled, "prepare_labelled", lambda **words: asked.append(words) or {"training": [1], "test": []}
+    )
+    lists = LabelledLists(dataset_dir="d", seed=1)
+    assert asked == []
+    assert (lists["training"], lists["test"]) == ([1], [])
+    assert asked == [{"dataset_dir": "d", "seed": 1}]
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])

@@ -103,6 +103,12 @@ def hand_in(server, labels, suffix):
             server.ask("PUT", place, files={"label": (label.name, file)})
 
 
+def parameters_of_slicer(server, name):
+    """What the Train button of 3D Slicer 5 sends: every option of ``/info/``, of a list the first."""
+    options = server.ask("GET", "/info/").json()["trainers"][name]["config"]
+    return {key: value[0] if isinstance(value, list) else value for key, value in options.items()}
+
+
 def check_training(bundle, started_from):
     """One epoch that moved the weights that it started from, and moved them only a little."""
     (row,) = csv.DictReader((bundle / "output/metrics.csv").open())
@@ -118,7 +124,10 @@ def test_handed_in_label_maps_retrain_the_served_weights(server, bundles, studie
     bundle, image = bundles[SEGMENTATION_3D], studies[0] / "ct0.nii.gz"
     before = torch.load(bundle / "models/model.pt", weights_only=True)
     hand_in(server, studies[1], ".nii.gz")
-    server.train(SEGMENTATION_3D, max_epochs=1, val_split=0.25, device="cpu")
+    pressed = parameters_of_slicer(server, SEGMENTATION_3D)
+    assert (pressed["run_id"], pressed["model_filename"]) == ("", "model.pt")
+    server.train(SEGMENTATION_3D, **pressed | {"max_epochs": 1, "val_split": 0.25})
+    assert not (bundle / "output/phantom").exists()
     check_training(bundle, before)
     expected = infer(bundle, image, tmp_path / "own")
     check_volume(ask(server, SEGMENTATION_3D, image, tmp_path), expected, image)  # with the new weights
