@@ -26,8 +26,8 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
 
     Args:
         files: the slices, or one multi-frame file.
-        resample: False: a tilt stays as a shear in the affine and uneven gaps are refused, so that voxels are those
-            that stock MONAI reads.
+        resample: False: a tilt stays as a shear in the affine, uneven gaps and unsorted frames are refused, and frames
+            that fall along their normal do so in the volume, so that voxels are those that stock MONAI reads by itk.
 
     Raises:
         InputError: if a file is no DICOM image or compressed in an unknown way, if one of several has no place in
@@ -46,7 +46,10 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
         note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
         return array, meta | ({"note": note} if note else {})
     check_slices(slices, str(headers[0].file), resample)
-    array, affine, note = array[:, :, order], slices.affine, describe(slices, None)
+    note = describe(slices, None)
+    if not resample:
+        order, slices = _in_order_of_file(order, slices, files[0])
+    array, affine = array[:, :, order], slices.affine
     if resample and note:
         array, affine, note = straighten(array, slices)
     meta |= {"affine": affine, "original_affine": affine.copy(), "spatial_shape": np.array(array.shape[:3])}
@@ -70,6 +73,16 @@ def _slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
             raise InputError(f"{header.file} has another orientation or pixel spacing than {first.file}.")
     positions = np.array([header.position for header in headers])
     return Slices(positions, np.array(first.orientation), np.array(first.spacing)[::-1])
+
+
+def _in_order_of_file(order: np.ndarray, slices: Slices, file: Path) -> tuple[np.ndarray, Slices]:
+    """Rising frames as stock MONAI leaves them: those that fall in the file fall."""
+    steps = set(np.diff(order).tolist())
+    if steps == {-1}:
+        return order[::-1], slices._replace(positions=slices.positions[::-1])
+    if steps != {1}:
+        raise InputError(f"{file} holds frames in another order than they lie in space, which stock MONAI would keep.")
+    return order, slices
 
 
 def _unused_table(header: DicomHeader) -> str:

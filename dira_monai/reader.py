@@ -47,7 +47,8 @@ class ScanReader(ImageReader):
 
     Args:
         resample: whether uneven or tilted DICOM slices are put on an even, upright grid. With False, voxels are
-            those that stock MONAI reads: a tilt stays as a shear in the affine and uneven slices are refused.
+            those that stock MONAI reads: a tilt stays as a shear in the affine, uneven slices and frames without order
+            are refused.
 
     ``read`` only keeps the names and ``get_data`` decodes: ``LoadImage`` answers an error of ``read`` by trying every
     other reader and then hides the reason, while an error of ``get_data`` reaches the user.

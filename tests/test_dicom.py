@@ -185,6 +185,20 @@ def test_frames_are_sorted_by_position(tmp_path, depths, orientation):
     np.testing.assert_allclose(meta["affine"], same["affine"], atol=1e-6)
 
 
+@pytest.mark.parametrize("depths", [[0, 2, 4, 6], [6, 4, 2, 0], [4, 0, 6, 2]])
+def test_frames_for_stock_monai_are_those_it_reads(tmp_path, depths):
+    path = write_frames(tmp_path / "a.dcm", noise(4, 4, 5), depths, (0, 0.6, 0.8, 1, 0, 0))
+    reader = ScanReader(resample=False)
+    if depths[0] == 4:
+        with pytest.raises(InputError, match=r"a\.dcm holds frames in another order than they lie in space"):
+            reader.get_data(reader.read(path))
+        return
+    array, meta = reader.get_data(reader.read(path))
+    stock = LoadImage(reader=ITKReader)(path)
+    np.testing.assert_array_equal(array, stock.numpy())
+    np.testing.assert_allclose(meta["affine"], stock.affine, atol=1e-6)
+
+
 def test_uneven_frames_are_resampled(tmp_path):
     volume = noise(3, 4, 5)[[0, 1, 2, 2]]
     array, meta = read(write_frames(tmp_path / "a.dcm", volume, [0, 2, 4, 7]))
