@@ -185,15 +185,17 @@ def _measure(
 
 
 def _one_path(image: Image, root: Path) -> str:
-    """The path of an image; of a DICOM series its folder, as stock MONAI reads it.
+    """The path of an image; of a DICOM series its folder, as stock MONAI reads it, or its one file among others.
 
     Raises:
-        InputError: if a series shares its folder with other files.
+        InputError: if a series of several files shares its folder with others.
     """
     if isinstance(image, str):
         return image
     folder = PurePosixPath(image[0]).parent
     others = len([file for file in (root / folder).iterdir() if file.is_file()]) - len(image)
+    if others and len(image) == 1:
+        return image[0]
     if others:
         raise InputError(
             f"{image[0]} begins a DICOM series of {len(image)} files in a folder with {others} others; "

@@ -68,7 +68,8 @@ def find_pairs(root: Path, labels: str | None = None) -> tuple[list[Pair], list[
 
     Without ``labels`` the images lie in folders ``images`` (or ``imagesTr``) and the label maps in ``labels``,
     ``masks`` or ``labelsTr`` beside them. Partners have the same place and name but for suffix and the endings _mask,
-    _label, _seg, _gt and _0000; a DICOM series has the name of its folder. An exact name wins.
+    _label, _seg, _gt and _0000; a DICOM series has the name of its folder, unless it is one file right in the folder of
+    the images. An exact name wins.
 
     Args:
         root: the folder of the data set.
@@ -152,7 +153,8 @@ def label_folder(root: Path, labels: str) -> Path:
 def _locate(image: Image) -> tuple[str, str]:
     """The first folder that tells images or labels, "" where none does, and the path without it and the suffix."""
     path = PurePosixPath(first_file(image))
-    parts = list(path.parent.parts if not isinstance(image, str) else (*path.parent.parts, stem(path.name)))
+    alone = len(image) == 1 and path.parent.name.lower() in IMAGE_FOLDERS  # an X-ray or frames among others
+    parts = list((*path.parent.parts, stem(path.name)) if isinstance(image, str) or alone else path.parent.parts)
     for index, part in enumerate(path.parent.parts):
         if part.lower() in IMAGE_FOLDERS + LABEL_FOLDERS:
             return part.lower(), "/".join(parts[:index] + parts[index + 1 :])
