@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 SITE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*SITE, *sorted(ROOT.glob("bundles/*/docs/README.md"))]
 
-COMMAND = re.compile(r"(?:\w+=\S+ |srun )*(?:\S*python3? |torchrun |make |-m )")
+COMMAND = re.compile(r"(?:\w+=\S+ |srun )*(?:\S*python[\d.]* |\S*pip |torchrun |make |curl |-m )")
 ASSIGNMENT = re.compile(r"([A-Z]\w*)=(\S+|\".*\"|'.*')(\s+#.*)?")
 
 

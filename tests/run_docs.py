@@ -49,16 +49,27 @@ REPLACED = {
     r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
     r"(?ms)(^cd .*--dataset_dir) DIR": r"\1 {out}/DIR",
     r"\bNAME\b": "dira_pretrain_3d",
+    r"(?m)^torchrun (?=--nnodes)": "srun torchrun ",
+    r"(--nnodes\S+ --nproc_per_node)=8": r"\1=1",
+    r"(?<==)HOST0:": "127.0.0.1:",
+    r"(federation.py DIR .*)": r"\1 --share 1 --label_fraction 1 --rounds 1 --random 1 --classes none nodule",
+    r"(benchmarks/throughput.py)(?! --only)": r"\1 --only views step",
+    r"(benchmarks/throughput.py .*)": r"\1 --seconds 0.1 --rounds 1 --batch_size 2 --gigabytes 0.02",
 }
+HOSTS = """
+SLURM_NNODES=2 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=HOSTS
+scontrol() { echo 127.0.0.1; }
+srun() { "$@" & "$@" && wait $!; }
+"""  # for Slurm's: this machine is both hosts
 ELSEWHERE = {
-    r"git clone|(\S*/)?pip install|python3.11 -m venv": "make .venv/installed and make label-test set up so",
+    r"git clone|(\S*/)?pip install|hf auth|python3.11 -m venv": "make .venv/installed and make label-test set up so",
     r"make ": "a make target",
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
-    r"#!|HOST0=|srun |torchrun --nnodes": "tests/test_distributed.py, with two processes here",
     r".*(huggingface|push_to_hf_hub|verify zoo/)": "tests/test_archive_elsewhere.py, without the network",
     r".*verify_metadata": "tests/test_zoo.py, with a copy of the schema",
     r".*(visual-words bundles|--words_dir)": "tests/test_visual_words.py and test_words_objective.py, with fewer words",
-    r".*benchmarks/|systemd-run": "tests/test_benchmarks.py, with less to measure",
+    r".*throughput.py --device cuda": "the line before it, without a GPU",
+    r"systemd-run": "the line before it, without a limit of memory",
 }
 BUNDLES = {"pretraining": "dira_pretrain_3d", "zoo": "dira_pretrain_2d", "finetuning": "dira_finetune_segmentation_3d"}
 
@@ -137,6 +148,7 @@ def prepare(out):
     (out / "bundles" / BUNDLES["zoo"] / "large_files.json").write_text(json.dumps(listed))
     for name in ("BUNDLE", "dira_pretrain_3d"):
         link(out / name, out / "bundles/dira_pretrain_3d")
+    link(out / "benchmarks", ROOT / "benchmarks")
     link(out / "MODELS", out / "bundles/dira_pretrain_3d/models")
     for name in ("RUN1", "RUN2"):
         link(out / name, out / "bundles/dira_finetune_segmentation_3d")
@@ -159,7 +171,7 @@ def place_scans(out, folder, text, dims):
     scans = out / "data" / "-".join((f"{dims}d", *classes))
     if not scans.exists():
         write_scans(scans, dims, classes)
-    labeled = re.search("labelled|finetune|class_names|localize|DIR/", text) and "LABELED" not in text
+    labeled = re.search("labelled|finetune|class_names|localize|DIR/|benchmarks", text) and "LABELED" not in text
     places = {
         "DIR": scans if labeled else scans / "images",
         "LABELED": scans,
@@ -234,7 +246,8 @@ def run_page(out, page, logs):
         return 0
     for language, number, text in pieces(page):
         folder = workplace(out, page, text)
-        places = place_scans(out, folder, text, 2 if "2d" in re.sub(r"#.*", "", f"{folder} {text}") else 3)
+        flat = re.search("2d|benchmarks/", re.sub(r"#.*", "", f"{folder} {text}"))
+        places = place_scans(out, folder, text, 2 if flat else 3)
         short, left = script(text, out)
         for line, why in left.items():
             print(f"        {name}:{number}: {line[:60]}: {why}", flush=True)
@@ -242,7 +255,7 @@ def run_page(out, page, logs):
             continue
         started = time.monotonic()
         log = logs / f"{name.replace('/', '_')}-{number}.txt"
-        status = execute(language, variables + short if language == "bash" else short, folder, log)
+        status = execute(language, variables + HOSTS + short if language == "bash" else short, folder, log)
         for file in (*places, *out.glob("bundles/*/models/*.ts")):  # no part of a bundle that is shared
             file.unlink(missing_ok=True)
         print(f"{'ok  ' if status == 0 else 'FAIL'} {time.monotonic() - started:4.0f} s {name}:{number}", flush=True)

@@ -12,7 +12,7 @@ from scan_files import AXIAL, SAGITTAL, mend, write_series
 
 from dira_monai.segmentation_objects import write_segmentation
 
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install dira-monai[seg]")
+hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
 CONFIG = Path(__file__).parents[1] / "bundles" / "dira_finetune_segmentation_3d" / "configs" / "inference.json"
 CLASSES = ["background", "dense"]
 OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)

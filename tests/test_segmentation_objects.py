@@ -14,7 +14,7 @@ from dira_monai.errors import InputError
 from dira_monai.reader import ScanReader
 from dira_monai.segmentation_objects import write_segmentation
 
-hd = pytest.importorskip("highdicom", reason="highdicom is not installed: pip install dira-monai[seg]")
+hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
 DATA = Path(os.environ.get("DIRA_DATA", Path(__file__).parents[2] / "shared/data")) / "dicom"
 CLASSES = ["background", "liver", "tumor"]
 CR = pydicom.uid.ComputedRadiographyImageStorage

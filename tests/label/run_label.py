@@ -9,10 +9,10 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import requests
 
-APP = Path(sys.prefix) / "monailabel/sample-apps/monaibundle"
 START_SECONDS = 180
 
 
@@ -39,9 +39,9 @@ class Server:
 
 @contextmanager
 def serving(bundles, studies):
-    """Serve bundles in ``APP/model`` and the images of a folder; every process of the server ends with the block."""
+    """Serve the bundles of an app and the images of a folder; every process of the server ends with the block."""
     app = Path(bundles[0]).parents[1]
-    shutil.copytree(APP, app, dirs_exist_ok=True)
+    _make(app)
     port, log = _free_port(), app / "server.log"
     names = ",".join(Path(bundle).name for bundle in bundles)
     words = [
@@ -69,6 +69,14 @@ def serving(bundles, studies):
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with a training that it started
         process.wait()
+
+
+def _make(app):
+    """Put the app for bundles into its folder, which holds the bundles already."""
+    with TemporaryDirectory() as folder:
+        words = [sys.executable, "-W", "ignore", "-m", "monailabel.main", "apps", "--download"]
+        subprocess.run([*words, "--name", "monaibundle", "--output", folder], check=True, capture_output=True)
+        shutil.copytree(Path(folder) / "monaibundle", app, dirs_exist_ok=True)
 
 
 def _free_port():
