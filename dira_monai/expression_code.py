@@ -20,6 +20,7 @@ CHAIN = {  # what an expression may say after the name of a module
     "dira_monai": r"\.\w+",
     "datetime": r"\.(date|datetime|time|timedelta|timezone)(\.\w+)?",
     "glob": r"\.glob",
+    "importlib": r"(?!)",  # only asked whether a package is there
     "ignite": r"\.(engine|handlers|metrics|utils)(\.\w+)+",
     "json": r"\.(load|loads|dumps)",
     "math": r"\.\w+",
@@ -173,9 +174,10 @@ def _judged_part(call: ast.Call) -> ast.expr | None:
     words = ["" if isinstance(argument, ast.Starred) else ast.unparse(argument) for argument in call.args]
     name = ast.unparse(func)
     reads = name == "open" and len(words) == 1 and words[0] and not call.keywords
+    found = name == "importlib.util.find_spec" and len(words) == 1 and re.fullmatch(r"'\w+'", words[0])
     tensors = name == "torch.load" and "weights_only=True" in map(ast.unparse, call.keywords)
     optimizer = re.fullmatch(rf"getattr\(torch\.optim, {REFERENCES}\['[\w:]+'\]\)", name)  # and nothing but a class
-    if reads or tensors or optimizer or name == "pathlib.Path":
+    if reads or found or tensors or optimizer or name == "pathlib.Path":
         return None
     if isinstance(func, ast.Attribute):
         of_text = func.attr == "replace" and len(words) >= 2 and all(words)  # that of a path takes one

@@ -43,6 +43,7 @@ class Touch:
     (@folder / '../a.csv').write_text('a')|[0][0#::]
     pathlib.Path('f').write_text('a')|pathlib.Path('f').unlink()|torch.distributed.run.main()|globals()|a b
     torch.utils.data.datapipes.utils.decoder.basichandlers('pickle', @a)|torch.utils.data.IterDataPipe()
+    importlib.util.find_spec('scripts.own')|importlib.util.find_spec(@a)|importlib.import_module('os')|importlib.util
     torch.distributed.FileStore('f', 1)|torch.distributed.recv_object_list(@a)|torch.cuda.gds.GdsFile('f', 66)
     """.replace("\n", "|").split("|"),
 )
@@ -60,6 +61,7 @@ def test_expressions_that_reach_out_are_told(text):
     (@folder / 'table.csv').write_text('a')|@a.replace('a', 'b')|@a.copy()|datetime.timedelta(hours=1)|@a#b[0]
     int(os.environ['LOCAL_RANK'])|os.path.join(@a, 'b')|{f'val_{k}': v for k, v in @figures.items()}
     monai.handlers.from_engine(['pred'])|torch.distributed.is_initialized() or 1|dira_monai.bundle_root()
+    importlib.util.find_spec('dira_monai') is None
     """.replace("\n", "|").split("|"),
 )
 def test_expressions_that_compute_are_plain(text):

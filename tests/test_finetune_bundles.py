@@ -129,9 +129,9 @@ def trained(request, scans, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def blocked(tmp_path_factory):
-    """A folder that, first on the path, makes the import of this package fail."""
+    """A folder that, first on the path, makes Python find no such package."""
     folder = tmp_path_factory.mktemp("blocked")
-    (folder / "dira_monai.py").write_text("raise ImportError('dira_monai is not installed here')\n")
+    (folder / "sitecustomize.py").write_text("import sys\n\nsys.modules['dira_monai'] = None\n")
     return str(folder)
 
 
@@ -167,6 +167,9 @@ def targets(content):
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
     content = config(kind, name)
+    if name == "evaluate":  # all but the record of the run, which is written where the package is there
+        assert content["imports"].pop() == "$import dira_monai"
+        assert content["validate#handlers"].pop(0)["_target_"] == "dira_monai.RunRecord"
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
     content.pop("_desc_", None)
     assert "dira_monai" not in json.dumps(content)
@@ -293,6 +296,7 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
         PYTHONPATH=blocked,
     )
     assert result.returncode == 0, result.stderr
+    assert not (folder / "out/evaluation/run.json").exists()
     metrics = dict(line.split(",") for line in (folder / "out/evaluation/metrics.csv").read_text().split())
     dataset = Path(options["dataset_dir"])
     predicted = execute(

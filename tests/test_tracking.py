@@ -13,6 +13,8 @@ from test_bundles import overrides, run, scans
 from test_finetune_bundles import KINDS, bundle, config, later, train, write_data
 from test_finetune_bundles import overrides as finetune_overrides
 
+from dira_monai.provenance import read_starts
+
 __all__ = ["scans"]  # a fixture
 TINY = {"epoch_length": 1, "max_epochs": 2}
 LOSSES = {"loss", "contrastive", "restoration", "adversarial", "discriminator"}
@@ -27,7 +29,7 @@ def figures(folder):
 
 def tracked(uri):
     """Of every run, oldest first: its name, status and, of each metric, the values in their order."""
-    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (pip install dira-monai[tracking])")
+    mlflow = pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
     client = mlflow.MlflowClient(tracking_uri=uri)
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()], order_by=["start_time ASC"])
     return [
@@ -42,7 +44,7 @@ def tracked(uri):
 
 @pytest.fixture
 def uri(tmp_path):
-    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install dira-monai[tracking])")
+    pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
     return f"sqlite:///{tmp_path}/out/mlruns.db"
 
 
@@ -94,7 +96,7 @@ def write_untrained(kind, options):
     """The list of images and random weights, where a training would leave them."""
     parser = ConfigParser(config(kind, "train"))
     parser.update(options)
-    parser.get_parsed_content("datalist")
+    parser.get_parsed_content("train#dataset#data")  # makes the list
     folder = Path(options["ckpt_dir"])
     folder.mkdir()
     torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
@@ -117,6 +119,9 @@ def test_an_evaluation_of_fine_tuning_is_a_run_that_ends(kind, way, tmp_path, ur
     told = {name: float(value) for name, value in csv.reader((tmp_path / "out/evaluation/metrics.csv").open())}
     assert told
     assert {name: values[-1] for name, values in metrics.items()} == pytest.approx(told, rel=1e-4, nan_ok=True)
+    [start] = read_starts(tmp_path / "out/evaluation/run.json")
+    assert start["images"] == {"test": len(json.loads((tmp_path / "out/datalist.json").read_text())["test"])}
+    assert (start["config"]["split"], start["config"]["ckpt_dir"]) == ("test", str(tmp_path / "models"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
