@@ -19,8 +19,9 @@ from dira_monai.phantom import write_phantoms
 from dira_monai.provenance import read_starts
 
 ROOT = Path(__file__).parents[1]
-KINDS = [(task, dims) for task in ("pretrain", "finetune_segmentation") for dims in (2, 3)]
+KINDS = [(task, dims) for task in ("pretrain", "finetune_segmentation", "finetune_classification") for dims in (2, 3)]
 PRETRAIN = [kind for kind in KINDS if kind[0] == "pretrain"]
+KEYS = {"pretrain": "val_loss", "finetune_segmentation": "val_mean_dice", "finetune_classification": "val_mean_auc"}
 NETWORKS = {2: {"network_def#backbone": "resnet10"}, 3: {"network_def#features": [4, 4, 8, 8, 8, 4]}}
 SMALL = {  # overrides that make a round last seconds
     "pretrain": {
@@ -41,6 +42,8 @@ SMALL = {  # overrides that make a round last seconds
         "validation_fraction": 0.34,
     },
 }
+SMALL["finetune_classification"] = SMALL["finetune_segmentation"]
+SPLITS = ("train", "val", "test")
 OWN = {
     ("pretrain", 2): {"patch_size": [64, 64]},
     ("pretrain", 3): {"patch_size": [32, 32, 16]},
@@ -56,17 +59,22 @@ OWN = {
         "class_names": ["background", "lung", "heart", "bone"],
         "overlap": 0.25,
     },
+    ("finetune_classification", 2): {"image_size": [64, 64], "network_def#_target_": "resnet10"},
+    ("finetune_classification", 3): {"image_size": [32, 32, 16], "features": [4, 4, 8, 8, 8, 4]},
 }
 
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Folders of the phantoms of two sites, for 2D and 3D."""
+    """Folders of the phantoms of two sites, for 2D and 3D; ``classes.csv`` gives each list both classes."""
     folders = {}
     for dims, kind in ((2, "xray"), (3, "ct")):
         for site in (1, 2):
             folders[dims, site] = tmp_path_factory.mktemp(f"{kind}{site}") / "data"
-            write_phantoms(folders[dims, site], kind, count=4, seed=site)
+            write_phantoms(folders[dims, site], kind, count=6, seed=site)
+            names = sorted(path.name for path in (folders[dims, site] / "images").iterdir())
+            rows = [f"{name},{['none', 'nodule'][i % 2]},{SPLITS[i // 2]}" for i, name in enumerate(names)]
+            (folders[dims, site] / "classes.csv").write_text("\n".join(["file,label,split", *rows]) + "\n")
     return folders
 
 
@@ -88,7 +96,9 @@ def options_of(kind, sites, folder, site=1, **more):
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    return SMALL[task] | NETWORKS[dims] | OWN[kind] | paths | {"max_epochs": 2} | more
+    network = {} if task == "finetune_classification" else NETWORKS[dims]
+    table = {"labels": str(data / "classes.csv")} if task == "finetune_classification" else {}
+    return SMALL[task] | network | OWN[kind] | paths | table | {"max_epochs": 2} | more
 
 
 def make_client(kind, options, **arguments):
@@ -137,8 +147,7 @@ def test_differences_of_two_clients_average_to_the_mean_of_their_networks(kind, 
         torch.testing.assert_close(tensor.double(), sum(n[name].double() for n in networks) / 2, msg=name)
     for client in clients:
         metrics = client.evaluate(ExchangeObject(weights=copied(merged))).metrics
-        key = "val_loss" if kind[0] == "pretrain" else "val_mean_dice"
-        assert torch.isfinite(torch.tensor(float(metrics[key])))
+        assert torch.isfinite(torch.tensor(float(metrics[KEYS[kind[0]]])))
         client.finalize()
 
 
