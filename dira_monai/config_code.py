@@ -1,8 +1,8 @@
 """What a bundle's configs would run, told without running any of it.
 
 A config is a program: MONAI calls whatever ``_target_`` names and evaluates every string that begins with ``$``. Plain
-are parts of MONAI, torch, ignite and this package, and expressions that only compute. All else is told with its file
-and place, for a person to read. It is an aid to reading, no sandbox.
+are parts of MONAI, torch and this package, ignite's metrics, and expressions that only compute. All else is told with
+its file and place, for a person to read. It is an aid to reading, no sandbox.
 """
 
 import json

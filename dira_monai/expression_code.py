@@ -12,7 +12,7 @@ from monai.bundle import ReferenceResolver
 from monai.bundle.config_item import ComponentLocator
 
 _PARTS = (
-    r"ignite\.(engine|handlers|metrics)|torch\.(nn|optim)"
+    r"ignite\.metrics|torch\.(nn|optim)"
     r"|monai\.(data|engines|handlers|inferers|losses|metrics|networks|optimizers|transforms|visualize)"
 )
 TARGET = re.compile(rf"dira_monai(\.reader)?\.\w+|torch\.utils\.data\.\w+|({_PARTS})(\.\w+)+")
@@ -21,7 +21,7 @@ CHAIN = {  # what an expression may say after the name of a module
     "datetime": r"\.(date|datetime|time|timedelta|timezone)(\.\w+)?",
     "glob": r"\.glob",
     "importlib": r"(?!)",  # only asked whether a package is there
-    "ignite": r"\.(engine|handlers|metrics|utils)(\.\w+)+",
+    "ignite": r"\.metrics(\.\w+)+",
     "json": r"\.(load|loads|dumps)",
     "math": r"\.\w+",
     "monai": rf"\.utils\.set_determinism|{_PARTS.split('monai')[-1]}(\.\w+)+",
