@@ -70,7 +70,9 @@ def _judge(place: str, key: str, value: Any) -> str | None:
     if key == "_target_":
         return None if isinstance(value, str) and plain_target(value) else "is called"
     if key == "_mode_":
-        return None if value in ("default", "callable", "partial") else "starts a debugger"
+        return None if value == "default" else "hides what is called with, or starts a debugger"
+    if "compile_kwargs" in place:
+        return "chooses a compiler"
     if key in SAFE:
         return None if value is SAFE[key] else "lets a file run code when it is loaded"
     return _judge_text(place, key, value) if isinstance(value, str) else None

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import re
+import unicodedata
 from functools import cache
 from pkgutil import resolve_name
 from types import ModuleType
@@ -26,26 +27,30 @@ CHAIN = {  # what an expression may say after the name of a module
     "math": r"\.\w+",
     "monai": rf"\.utils\.set_determinism|{_PARTS.split('monai')[-1]}(\.\w+)+",
     "np": r"(\.random|\.linalg)?\.\w+",
-    "os": r"\.path\.(abspath|basename|dirname|exists|isdir|isfile|join|splitext)|\.environ(\.get)?",
+    "os": r"\.path\.(abspath|basename|dirname|exists|isdir|isfile|join|splitext)|\.environ\.get",
     "pathlib": r"(?!)",  # only made: what takes the class itself may move files by its functions
-    "re": r"\.(compile|escape|findall|fullmatch|match|search|split|sub)",
+    "re": r"\.(escape|findall|fullmatch|match|search|split|sub)",
     "sys": r"\.(argv|exit)",
-    "torch": r"((\.(backends|nn|optim)(\.\w+)*)?|\.cuda|\.utils\.data)\.\w+"
+    "torch": r"((\.(backends|nn|optim)(\.\w+)*)?|\.utils\.data)\.\w+"
+    r"|\.cuda\.(is_available|device_count|current_device|set_device)"
     r"|\.distributed\.(is_available|is_initialized|get_rank|get_world_size|(init|destroy)_process_group|barrier)",
 }
 PACKAGES = ("dira_monai", "ignite", "monai", "numpy", "torch")
 READS_ONLY = ("json.load", "json.loads")
+TENSORS_ONLY = ("allow_pickle=False", "weights_only=True")
 SUSPECT = re.compile(  # names that reach files, pickles, servers, processes, other code or the inside of Python
     r"_(?!_getitem__$).*|(ag|cr|gi|tb)_.*|f_(back|builtins|globals|locals)"
     r"|load(?!_(decathlon_datalist|pretrained|state_dict)$).*"
     r"|(chmod|download|dump|elastic|exec|extract|from_?file|hardlink|hf_hub|import|launch|lchmod|link_to|mem_?map|mkdir"
     r"|move|open|pickle|popen|posix_|read_pickle|remove|rename|rm|run_|save|spawn|symlink|to_?file|touch|unlink|write).*"
-    r"|\w*(Perceptual|[Dd]ata_?[Pp]ipe)\w*|(?i:clear_?ml|neptune|polyaxon|visdom|wandb)\w*"
+    r"|\w*(Perceptual|[Dd]ata_?[Pp]ipe|Script|TorchIO|TorchVision|CuCIM)\w*"
+    r"|(?i:clear_?ml|neptune|polyaxon|visdom|wandb)\w*|CSV\w*Dataset|DataSource|ThroughputBenchmark|compile(_kwargs)?"
+    r"|convert_to_(onnx|torchscript|trt)|fromregex|genfromtxt|recfrom\w*"
     r"|apps|builtins|bundle|copy|copy_into|cpp_extension|ctypes|ctypeslib|f2py|hub|importlib|inspect|instantiate|jit"
     r"|locate|ops|os|optional_import|package|replace|rpc|serialization|shutil|socket|subprocess|sys|system|test|types"
 )
 COMPONENT_ONLY = re.compile(  # what they call, read, write or send depends on arguments that only a component shows
-    r"(Load|Save)Image\w*|\w*(PersistentDataset|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|MLF[lL]ow)\w*"
+    r"(Load|Save)Image\w*|\w*(Evaluator|PersistentDataset|Trainer|Writer)|(NumpyReader|Logfile|ClassificationSaver|CSV|MLF[lL]ow)\w*"
 )
 BUILTINS: set[Any] = {
     abs,
@@ -92,9 +97,18 @@ def _at_home(path: str) -> bool:
         found = resolve_name(path)
     except (ImportError, AttributeError, ValueError):
         return False
+    parts = path.split(".")
+    if not all(_own_name(".".join(parts[:count])) for count in range(1, len(parts))):
+        return False
     home = str(getattr(found, "__module__", None) or path)
     lent = isinstance(found, ModuleType) or home.startswith("monai.utils.module")  # which stands for missing packages
     return not lent and home.split(".")[0] in PACKAGES
+
+
+def _own_name(path: str) -> bool:
+    """Whether a module has this name: under another one, modules reach all that they import."""
+    found = resolve_name(path)
+    return not isinstance(found, ModuleType) or found.__name__ == path
 
 
 def plain_import(text: str) -> bool:
@@ -114,7 +128,7 @@ def plain_import(text: str) -> bool:
 
 def judge_expression(text: str) -> str | None:
     """Why an expression of a config (without its ``$``) is not plain, or None where it only computes."""
-    if REFERENCES in text:
+    if REFERENCES in unicodedata.normalize("NFKC", text):  # as Python reads names
         return f"uses {REFERENCES}"
     text = f"${text}"  # what is judged is what MONAI evaluates, which replaces also in strings, and makes :: of #
     text = ReferenceResolver.update_refs_pattern(text, ReferenceResolver.match_refs_pattern(text))[1:]
@@ -143,6 +157,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         path = ast.unparse(node)
+        if not isinstance(node.ctx, ast.Load):  # set by a loop
+            self.found.append(path)
         root = path.split(".")[0]
         if root in CHAIN and re.fullmatch(r"[\w.]+", path):
             if not _plain_chain(root, path):
@@ -150,6 +166,19 @@ class _Reader(ast.NodeVisitor):
             return
         if SUSPECT.fullmatch(node.attr) or COMPONENT_ONLY.fullmatch(node.attr):
             self.found.append(node.attr)
+        self.visit(node.value)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if not isinstance(node.ctx, ast.Load):
+            self.found.append(ast.unparse(node))
+        if ast.unparse(node.value) != "os.environ":  # of which one value is read
+            self.visit(node.value)
+        self.visit(node.slice)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        text = ast.unparse(node)
+        if node.arg in ("allow_pickle", "weights_only") and text not in TENSORS_ONLY:
+            self.found.append(text)
         self.visit(node.value)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -176,9 +205,13 @@ def _judged_part(call: ast.Call) -> ast.expr | None:
     reads = name == "open" and len(words) == 1 and words[0] and not call.keywords
     found = name == "importlib.util.find_spec" and len(words) == 1 and re.fullmatch(r"'\w+'", words[0])
     tensors = name == "torch.load" and "weights_only=True" in map(ast.unparse, call.keywords)
-    optimizer = re.fullmatch(rf"getattr\(torch\.optim, {REFERENCES}\['[\w:]+'\]\)", name)  # and nothing but a class
+    given = {keyword.arg for keyword in call.keywords}
+    chosen = re.fullmatch(rf"getattr\(torch\.optim, {REFERENCES}\['[\w:]+'\]\)", name)
+    optimizer = chosen and "lr" in given  # which nothing else there takes
     if reads or found or tensors or optimizer or name == "pathlib.Path":
         return None
+    if name == "torch.distributed.init_process_group" and (len(words) > 1 or given - {"timeout"}):
+        return ast.Name(f"{name} with an address")
     if isinstance(func, ast.Attribute):
         of_text = func.attr == "replace" and len(words) >= 2 and all(words)  # that of a path takes one
         of_dictionary = func.attr == "copy" and not words and not call.keywords

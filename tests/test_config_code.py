@@ -43,8 +43,13 @@ class Touch:
     (@folder / '../a.csv').write_text('a')|[0][0#::]
     pathlib.Path('f').write_text('a')|pathlib.Path('f').unlink()|torch.distributed.run.main()|globals()|a b
     torch.utils.data.datapipes.utils.decoder.basichandlers('pickle', @a)|torch.utils.data.IterDataPipe()
+    torch.compile(@a)|@network.compile(options=@a)|np.genfromtxt(@a)|monai.data.CSVDataset('a')|os.environ|np.lib.format
+    torch.nn.functional.torch.nn.Linear(1, 1)|monai.data.utils.np.array([1])|@a.read(@b, allow_pickle=@c)
+    torch.distributed.init_process_group('gloo', init_method=@a)|[0 for os.environ['A'] in ['x']]|[0 for @a.b in [1]]
+    getattr(torch.optim, @name)('__doc__')|monai.engines.SupervisedTrainer(@a)|@a(*@b, weights_only=False)
     importlib.util.find_spec('scripts.own')|importlib.util.find_spec(@a)|importlib.import_module('os')|importlib.util
     torch.distributed.FileStore('f', 1)|torch.distributed.recv_object_list(@a)|torch.cuda.gds.GdsFile('f', 66)
+    torch.cuda.CUDAPluggableAllocator('plain.md', 'a', 'b')
     """.replace("\n", "|").split("|"),
 )
 def test_expressions_that_reach_out_are_told(text):
@@ -59,7 +64,8 @@ def test_expressions_that_reach_out_are_told(text):
     lambda o: (o['pred'].flatten(), o['label'].flatten())|getattr(torch.optim, @name)(@parameters, lr=@rate)
     torch.device('cuda' if torch.cuda.is_available() else 'cpu')|@network.eval()|json.load(open(@file))
     (@folder / 'table.csv').write_text('a')|@a.replace('a', 'b')|@a.copy()|datetime.timedelta(hours=1)|@a#b[0]
-    int(os.environ['LOCAL_RANK'])|os.path.join(@a, 'b')|{f'val_{k}': v for k, v in @figures.items()}
+    int(os.environ['LOCAL_RANK'])|os.environ.get('A', 1)|torch.distributed.init_process_group(@a, timeout=@b)
+    os.path.join(@a, 'b')|{f'val_{k}': v for k, v in @figures.items()}
     monai.handlers.from_engine(['pred'])|torch.distributed.is_initialized() or 1|dira_monai.bundle_root()
     importlib.util.find_spec('dira_monai') is None
     """.replace("\n", "|").split("|"),
@@ -93,7 +99,10 @@ def test_expressions_that_compute_are_plain(text):
             ["a#_target_", "b#_target_"],
         ),
         ({"a": {"_target_": ["Compose"]}, "b": {"_target_": None}}, ["a#_target_", "b#_target_"]),
-        ({"a": {"_mode_": "debug"}, "b": {"_mode_": "callable"}}, ["a#_mode_"]),  # pdb runs what .pdbrc says
+        ({"a": {"_mode_": "debug"}, "b": {"_mode_": "default"}}, ["a#_mode_"]),  # pdb runs what .pdbrc says
+        ({"a": {"_target_": "Compose", "compile_kwargs": {"b": 1}}}, ["a#compile_kwargs", "a#compile_kwargs#b"]),
+        ({"a": {"_target_": "CSVDataset"}, "b": {"_target_": "TorchVision"}}, [f"{key}#_target_" for key in "ab"]),
+        ({"a": {"_target_": "torch.nn.functional.torch.save"}}, ["a#_target_"]),
         ({"a": {"weights_only": "$0"}, "b": {"weights_only": True, "allow_pickle": False}}, ["a#weights_only"]),
         (
             {"a": {"filename": "torch.py"}, "b": {"filename": "@a"}, "c": {"filename": "t.csv"}},
@@ -146,6 +155,22 @@ HIDDEN_CODE = {  # configs that make a file was_run when MONAI evaluates them
     "by unpacking": {
         "b": {"_target_": "dira_monai.archive.zipfile.ZipFile", "file": "plain.zip"},
         "a": "$@b.extractall()",
+    },
+    "by another spelling": {"imports": ["$import re"], "a": f"$__loc\U0001d4b6l_refs['imports::0'].enum.bltns.{CALL}"},
+    "in the inside of a module": {
+        "n": "__getattribute__",
+        "a": f"$getattr(torch.optim, @n)('__builtins__')['eval'](\"{CALL}\")",
+    },
+    "as a class that is called later": {
+        "b": {"_target_": "NumpyReader", "_mode_": "callable"},
+        "a": "$@b(allow_pickle=True).read('plain.md')",
+    },
+    "in a module under another's name": {
+        "a": {
+            "_target_": "torch.nn.functional.torch.fx.graph_module.reduce_graph_module",
+            "body": {"_code": "def forward(self): pass"},
+            "import_block": f"{CALL}\n",
+        }
     },
     "in what a data pipe decodes": {
         "imports": ["$import pathlib"],
