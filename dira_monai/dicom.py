@@ -31,7 +31,8 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
 
     Raises:
         InputError: if a file is no DICOM image or compressed in an unknown way, if one of several has no place in
-            space, if slices are missing, share a position or are not parallel, or if a package is missing.
+            space, if slices are missing, share a position or are not parallel, or if a package is missing; without
+            ``resample`` also if gaps are uneven or frames unsorted.
     """
     sitk = import_package("SimpleITK", files[0])
     headers = sorted((_need_header(file) for file in files), key=lambda header: header.depth)

@@ -91,7 +91,7 @@ def make_labelled_datalist(
         validation_fraction: part of the others for validation, where nothing else says.
         seed: of the draws.
         exclude_patients_of: a split of the table, whose patients are left out of all lists.
-        pictures_only: in 2D skip all but PNG and JPEG, which the bundles' readers load; it has no effect in 3D.
+        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
         strict: raise at the first image that cannot be used, instead of listing it in ``skipped``.
         workers: threads that read images, by default one a processor, at most 8.
 

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -68,8 +69,8 @@ def find_pairs(root: Path, labels: str | None = None) -> tuple[list[Pair], list[
 
     Without ``labels`` the images lie in folders ``images`` (or ``imagesTr``) and the label maps in ``labels``,
     ``masks`` or ``labelsTr`` beside them. Partners have the same place and name but for suffix and the endings _mask,
-    _label, _seg, _gt and _0000; a DICOM series has the name of its folder, unless it is one file right in the folder of
-    the images. An exact name wins.
+    _label, _seg, _gt and _0000; a DICOM series has the name of its folder, unless it is one file beside other images.
+    An exact name wins.
 
     Args:
         root: the folder of the data set.
@@ -109,7 +110,9 @@ def _group(maps: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
     """Images and label maps with their names: the path without the folder that tells what they are and the suffix."""
-    located = [(*_locate(image), image) for image in find_images(root)]
+    everything = find_images(root)
+    crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
+    located = [(*_locate(image, crowds), image) for image in everything]
     if labels is None:
         maps = [(kind, key, image) for kind, key, image in located if kind in LABEL_FOLDERS and isinstance(image, str)]
         if len(kinds := sorted({kind for kind, _, _ in maps})) > 1:
@@ -150,11 +153,18 @@ def label_folder(root: Path, labels: str) -> Path:
     raise InputError(f"labels must be a folder of label maps, got {labels!r}, which is none, also not in {root}.")
 
 
-def _locate(image: Image) -> tuple[str, str]:
-    """The first folder that tells images or labels, "" where none does, and the path without it and the suffix."""
+def _folder(image: Image) -> PurePosixPath:
+    return PurePosixPath(first_file(image)).parent
+
+
+def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
+    """The first folder that tells images or labels, "" where none does, and the path without it and the suffix.
+
+    A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
+    """
     path = PurePosixPath(first_file(image))
-    alone = len(image) == 1 and path.parent.name.lower() in IMAGE_FOLDERS  # an X-ray or frames among others
-    parts = list((*path.parent.parts, stem(path.name)) if isinstance(image, str) or alone else path.parent.parts)
+    own = isinstance(image, str) or (len(image) == 1 and path.parent in crowds)
+    parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
     for index, part in enumerate(path.parent.parts):
         if part.lower() in IMAGE_FOLDERS + LABEL_FOLDERS:
             return part.lower(), "/".join(parts[:index] + parts[index + 1 :])

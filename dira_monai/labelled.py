@@ -46,6 +46,9 @@ class LabelledLists:
 
     Args:
         options: the arguments of ``prepare_labelled``.
+
+    Raises:
+        InputError: when a list is asked for, as ``prepare_labelled`` does.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -141,7 +144,7 @@ def prepare_labelled(
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         exclude_patients_of: a split of the table, whose patients are left out; a given list must record the same.
-        pictures_only: in 2D take PNG and JPEG alone, as the bundles' readers do.
+        pictures_only: in 2D take PNG and JPEG alone, as the bundles do unless they get another reader.
 
     Raises:
         InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in

@@ -113,20 +113,24 @@ def test_a_dicom_series_pairs_by_its_folder(tmp_path):
     np.testing.assert_array_equal(ours, volume.numpy())
 
 
-def test_x_rays_in_one_folder_pair_by_their_names(tmp_path):
+@pytest.mark.parametrize(
+    ("images", "maps", "options"),
+    [("images", "masks", {}), ("images/train", "masks/train", {}), ("films", "masks", {"labels": "masks"})],
+)
+def test_x_rays_in_one_folder_pair_by_their_names(tmp_path, images, maps, options):
     for index in range(4):
         stored = noise(6, 8, seed=index)
-        options = {"position": None, "Modality": "DX", "series": f"1.{index}", "patient": f"p{index}"}
-        write_slice(tmp_path / "images" / f"x{index}.dcm", stored, **options)
-        write_image(tmp_path / "masks" / f"x{index}.png", stored > 100)
-    made = segment(tmp_path, test_fraction=0, strict=True)
+        tags = {"position": None, "Modality": "DX", "series": f"1.{index}", "patient": f"p{index}"}
+        write_slice(tmp_path / images / f"x{index}.dcm", stored, **tags)
+        write_image(tmp_path / maps / f"x{index}.png", stored > 100)
+    made = segment(tmp_path, test_fraction=0, strict=True, **options)
     pairs = [(entry["image"], entry["label"]) for entry in entries(made)]
-    assert pairs == [(f"images/x{index}.dcm", f"masks/x{index}.png") for index in range(4)]
+    assert pairs == [(f"{images}/x{index}.dcm", f"{maps}/x{index}.png") for index in range(4)]
     for image, label in pairs:
         scan, mask = LoadImage(reader=ScanReader())(tmp_path / image), LoadImage()(tmp_path / label)
         np.testing.assert_array_equal(scan > 100 - 1024, mask)
     with pytest.raises(InputError, match="2D fine-tuning reads PNG and JPEG; convert it"):
-        segment(tmp_path, pictures_only=True)
+        segment(tmp_path, pictures_only=True, **options)
 
 
 def test_a_series_that_shares_its_folder_is_left_out_with_the_reason(tmp_path):
