@@ -167,7 +167,8 @@ def targets(content):
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
     content = config(kind, name)
-    if name == "evaluate":  # all but the record of the run, which is written where the package is there
+    if name == "evaluate":  # all but what is done where the package is there: the record and errors in a sentence
+        assert content["initialize"].pop(0).startswith("$importlib.util.find_spec('dira_monai') and ")
         assert content["imports"].pop() == "$import dira_monai"
         assert content["validate#handlers"].pop(0)["_target_"] == "dira_monai.RunRecord"
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
@@ -515,6 +516,15 @@ def test_evaluation_refuses_an_empty_list_and_other_classes(trained, blocked):
     others = own | {"class_names": options["class_names"][::-1]}
     result = execute(command_of(bundle(*kind), ["train", "evaluate"], others), PYTHONPATH=blocked)
     assert f"class_names of the training: {options['class_names']}" in result.stderr
+
+
+def test_with_the_package_an_evaluation_ends_with_its_sentence(trained, tmp_path):
+    kind, _, options = trained
+    (tmp_path / "run.json").write_text("[]")
+    own = later(kind, options) | {"output_dir": options["output_dir"], "evaluation_dir": str(tmp_path)}
+    result = execute(command_of(bundle(*kind), ["train", "evaluate"], own))
+    assert result.returncode != 0
+    assert re.search(r"error: \S+run\.json is no record of runs \(.*\); move it away\.$", result.stderr.strip())
 
 
 @pytest.mark.parametrize("files", [["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
