@@ -96,9 +96,8 @@ def options_of(kind, sites, folder, site=1, **more):
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    network = {} if task == "finetune_classification" else NETWORKS[dims]
-    table = {"labels": str(data / "classes.csv")} if task == "finetune_classification" else {}
-    return SMALL[task] | network | OWN[kind] | paths | table | {"max_epochs": 2} | more
+    rest = {"labels": str(data / "classes.csv")} if task == "finetune_classification" else NETWORKS[dims]
+    return SMALL[task] | rest | OWN[kind] | paths | {"max_epochs": 2} | more
 
 
 def make_client(kind, options, **arguments):
