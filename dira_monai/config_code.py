@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
-from .expression_code import judge_expression, plain_import, plain_target
+from .expression_code import SAFE, judge_expression, plain_import, plain_target
 
 MAX_VALUES = 1_000_000  # of a config: a few lines of YAML can stand for more than any memory holds
 IMPORTED = re.compile(r"[@%][\w#:]*\bimports\b")  # a reference to a module, whose every function is at hand
@@ -21,7 +21,6 @@ READER = r"(\w+::)*\w*(reader|writer)"  # key whose value LoadImage and SaveImag
 READERS = re.compile(r"(itk|nibabel|nrrd|numpy|pil|pydicom)(reader|writer)", re.IGNORECASE)
 PROGRAM = re.compile(r"[$@%].*|.*\.(py\w*|sh|bat|ps1|conf|json|ya?ml)", re.IGNORECASE | re.DOTALL)
 SERVER = re.compile(r"\w://")
-SAFE = {"weights_only": True, "allow_pickle": False}
 
 
 def suspects(name: str, content: bytes) -> Iterator[str]:

@@ -37,7 +37,7 @@ CHAIN = {  # what an expression may say after the name of a module
 }
 PACKAGES = ("dira_monai", "ignite", "monai", "numpy", "torch")
 READS_ONLY = ("json.load", "json.loads")
-TENSORS_ONLY = ("allow_pickle=False", "weights_only=True")
+SAFE = {"weights_only": True, "allow_pickle": False}  # arguments with the value by which a file runs no code
 SUSPECT = re.compile(  # names that reach files, pickles, servers, processes, other code or the inside of Python
     r"_(?!_getitem__$).*|(ag|cr|gi|tb)_.*|f_(back|builtins|globals|locals)"
     r"|load(?!_(decathlon_datalist|pretrained|state_dict)$).*"
@@ -176,9 +176,8 @@ class _Reader(ast.NodeVisitor):
         self.visit(node.slice)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        text = ast.unparse(node)
-        if node.arg in ("allow_pickle", "weights_only") and text not in TENSORS_ONLY:
-            self.found.append(text)
+        if node.arg in SAFE and ast.unparse(node.value) != str(SAFE[node.arg]):
+            self.found.append(ast.unparse(node))
         self.visit(node.value)
 
     def visit_Call(self, node: ast.Call) -> None:
