@@ -3,7 +3,7 @@
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
-# make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores)
+# make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores, 16 GB)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin

@@ -6,7 +6,8 @@
 use (DIR, scan.png, boxes.csv, ...); ``OUT/log`` gets what each block of commands wrote. The READMEs train the bundles,
 and each page of docs begins with what they left. Long runs on real scans are cut short, and skipped where DIRA_DATA
 names no folder of them. What needs a network, other machines or an environment of its own is named with the test or the
-make target that runs it. Ends with status 1 if a block fails.
+make target that runs it. Needs 16 GB, of which the log stays. Ends with status 1 if a block fails; then ``OUT/work``
+stays too.
 """
 
 import json
@@ -218,7 +219,7 @@ def execute(language, text, folder, log):
     """Exit status of the block, run as a whole by bash or Python; what it writes goes to the log."""
     words = ["bash", "-eo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parent)}
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "TMPDIR": str(log.parents[1] / "temporary")}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # compiled code would be refused in a folder that is verified
     with log.open("w") as file:
         file.write(f"{text}\n\n")
@@ -282,8 +283,9 @@ def begin_with(work, trained):
 
 
 def main(out, *names):
-    work, trained, logs = (Path(out).resolve() / name for name in ("work", "trained", "log"))
+    work, trained, logs, temporary = (Path(out).resolve() / name for name in ("work", "trained", "log", "temporary"))
     logs.mkdir(parents=True)
+    temporary.mkdir()
     prepare(work)
     failed = 0
     for page in sorted(PAGES, key=order):
@@ -291,6 +293,8 @@ def main(out, *names):
             if page.parent == ROOT / "docs":
                 begin_with(work, trained)
             failed += run_page(work, page, logs)
+    for folder in (trained, temporary, *(() if failed else (work,))):
+        shutil.rmtree(folder, ignore_errors=True)
     print(f"{failed} blocks failed; what each wrote is in {logs}")
     return int(failed > 0)
 
