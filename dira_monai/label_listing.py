@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .dicom_headers import is_dicom
 from .errors import InputError
 from .label_maps import LabelRule, check_label_rule, measure_pair, refuse_wrong_classes
 from .label_sources import find_label_maps, find_labels, leave_out, parse_labels
@@ -188,14 +189,16 @@ def _one_path(image: Image, root: Path) -> str:
     """The path of an image; of a DICOM series its folder, as stock MONAI reads it, or its one file among others.
 
     Raises:
-        InputError: if a series of several files shares its folder with others.
+        InputError: if a series of several files shares its folder with other DICOM files: stock MONAI leaves out hidden
+            files and those of other formats.
     """
     if isinstance(image, str):
         return image
     folder = PurePosixPath(image[0]).parent
-    others = len([file for file in (root / folder).iterdir() if file.is_file()]) - len(image)
-    if others and len(image) == 1:
+    files = [file for file in (root / folder).iterdir() if file.is_file() and not file.name.startswith(".")]
+    if len(image) == 1 and len(files) > 1:
         return image[0]
+    others = sum(map(is_dicom, files)) - len(image)
     if others:
         raise InputError(
             f"{image[0]} begins a DICOM series of {len(image)} files in a folder with {others} others; "

@@ -29,9 +29,7 @@ def write_nifti(path, array, spacing=(1, 2, 3)):
     return path
 
 
-def write_slice(
-    path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2.3", patient="p1", number=1, without=(), **tags
-):
+def write_slice(path, stored, position=(0, 0, 0), orientation=AXIAL, series="1.2.3", patient="p1", number=1, **tags):
     """A CT slice with HU = stored - 1024; ``position`` None leaves the geometry out, as in an X-ray.
 
     A tag of the value None is left out.

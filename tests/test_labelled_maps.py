@@ -86,17 +86,37 @@ def test_x_rays_in_one_folder_pair_by_their_names(tmp_path, images, maps, option
 
 
 def test_a_series_that_shares_its_folder_is_left_out_with_the_reason(tmp_path):
-    for index in range(3):
-        write_series(tmp_path / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
-    (tmp_path / "p1" / "report.txt").write_text("what the scanner adds")
-    rows = "".join(f"p{index},{'ab'[index % 2]},p{index}\n" for index in range(3))
-    (tmp_path / "p3").mkdir()
-    write_series(tmp_path / "p3", noise(3, 4, 5), series="1.3", patient="p3")
-    (tmp_path / "labels.csv").write_text("file,label,patient\n" + rows + "p3,b,p3\n")
-    made = make_labelled_datalist(tmp_path, "classification", ["a", "b"], test_fraction=0, seed=1)
-    assert [skip["reason"].split(" in a folder")[1] for skip in made["skipped"]] == [
-        " with 1 others; move each series to a folder of its own."
+    files = [
+        write_series(tmp_path / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")[0]
+        for index in range(6)
     ]
+    write_slice(tmp_path / "p1" / "scout.dcm", noise(4, 5), series="2", patient="p1")
+    rows = "".join(f"{file.relative_to(tmp_path)},{'ab'[index % 2]},p{index}\n" for index, file in enumerate(files))
+    (tmp_path / "labels.csv").write_text(f"file,label,patient\n{rows}")
+    made = make_labelled_datalist(tmp_path, "classification", ["a", "b"], test_fraction=0)
+    first = files[1].relative_to(tmp_path)
+    assert [skip["reason"] for skip in made["skipped"] if "begins" in skip["reason"]] == [
+        f"{first} begins a DICOM series of 3 files in a folder with 1 others; move each series to a folder of its own."
+    ]
+
+
+@pytest.mark.parametrize("beside", ["DICOMDIR", ".DS_Store", "._00.dcm", ".old.dcm", "report.txt", "thumb.png"])
+def test_what_monai_leaves_out_beside_a_series_changes_nothing(tmp_path, beside):
+    for index in range(3):
+        write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), patient=f"p{index}")
+        write_nifti(tmp_path / "labels" / f"p{index}.nii.gz", noise(5, 4, 3, high=2))
+        file = tmp_path / "images" / f"p{index}" / beside
+        if beside == ".old.dcm":
+            write_slice(file, noise(4, 5), position=(0, 0, 99))
+        else:
+            file.write_bytes(b"what a system adds")
+    _, meta = ScanReader().get_data(ScanReader().read(tmp_path / "images" / "p0"))
+    for index in range(3):
+        file = tmp_path / "labels" / f"p{index}.nii.gz"
+        nib.save(nib.Nifti1Image(nib.load(file).get_fdata(), meta["affine"]), file)
+    made = segment(tmp_path, test_fraction=0)
+    assert [entry["image"] for entry in entries(made)] == [f"images/p{index}" for index in range(3)]
+    assert LoadImage(image_only=True)(tmp_path / "images" / "p0").shape == (5, 4, 3)
 
 
 @pytest.mark.parametrize("inside", [True, False])
