@@ -340,6 +340,29 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
     assert 0 <= float(metrics["val_surface_dice"]) <= 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("dataset_dir", "output_dir", "found"),
+    [
+        ("data", "data/out", ["data/a", "data/outliers/b"]),
+        ("./data/", "data/out", ["./data/a", "./data/outliers/b"]),
+        ("scans_new", "scans", ["scans_new/d"]),
+        ("br[1]", "out", ["br[1]/c"]),
+    ],
+)
+def test_inference_finds_all_but_label_maps_and_its_results(
+    tmp_path, monkeypatch, kind, dataset_dir, output_dir, found
+):
+    suffix = {2: ".png", 3: ".nii.gz"}[kind[1]]
+    for name in ("data/a", "data/outliers/b", "data/out/a_seg", "data/labels/a", "br[1]/c", "scans_new/d"):
+        file = tmp_path / f"{name}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    monkeypatch.chdir(tmp_path)
+    parser = ConfigParser(config(kind, "inference") | {"dataset_dir": dataset_dir, "output_dir": output_dir})
+    assert parser.get_parsed_content("files") == [f"{name}{suffix}" for name in found]
+
+
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
 def test_resumed_run_equals_unbroken_run(kind, scans, tmp_path):
     fixed = {"lr_scheduler#t_total": 4, "layer_decay": 0.7, "freeze_epochs": 1, "gradient_clip": 1.0}
