@@ -1,9 +1,11 @@
 """Datalists as files: written, loaded, and made on first use."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -112,7 +114,7 @@ def prepare_data(
 
     Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
     file, or a ``datalist.json`` in the folder, is used as it is. Anything else goes through ``make_datalist`` into
-    ``output_dir/datalist.json``, which is used again while arguments and file names stay the same. Among several
+    ``output_dir/datalist.json``, which is used again while arguments and files stay the same. Among several
     processes the first one works and the others wait.
 
     Args:
@@ -160,8 +162,10 @@ def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: 
     source = Path(dataset_dir).expanduser() if dataset_dir else make_phantoms(output, made_for)
     given = source if source.suffix == ".json" else source / "datalist.json"
     path = given if given.is_file() else output / "datalist.json"
-    if path != given and not _is_current(path, source, made_for):
-        write_datalist(make_datalist(source, **made_for), path)
+    if path != given:
+        wanted = {"dataset_dir": os.path.abspath(source), **made_for, "fingerprint": fingerprint([source])}
+        if not is_current(path, wanted):
+            write_datalist(make_datalist(source, **made_for) | wanted, path)
     datalist = load_datalist(path)
     for key in ("spatial_dims", "in_channels"):
         if datalist.get(key, made_for[key]) != made_for[key]:
@@ -200,21 +204,25 @@ def make_phantoms(output: Path, made_for: dict) -> Path:
     return images
 
 
-def _is_current(path: Path, source: Path, made_for: dict) -> bool:
-    """Whether the datalist was made for these arguments from the files that are there now."""
+def is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the datalist was made for these values, ``fingerprint`` among them."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        listed = [entry["image"] for key in ("training", "validation", "skipped") for entry in kept[key]]
+        return all(kept[key] == value for key, value in wanted.items())
     except (OSError, ValueError, TypeError, KeyError):
         return False
-    asked = {"dataset_dir": os.path.abspath(source), **made_for}
-    if any(kept.get(key) != value for key, value in asked.items()):
-        return False
-    files = [file for image in listed for file in ([image] if isinstance(image, str) else image)]
-    images, dicom = find_files(source)
-    found = sorted([*images, *dicom])
-    made = path.stat().st_mtime  # a file that was mended since then is read again
-    return sorted(files) == found and all((source / file).stat().st_mtime <= made for file in found)
+
+
+def fingerprint(folders: Sequence[Path], tables: Sequence[Path] = ()) -> str:
+    """Changes with the name, size or date of any image in the folders and of any of the tables.
+
+    Raises:
+        InputError: if a folder does not exist.
+    """
+    files = [folder / name for folder in folders for names in find_files(folder) for name in names]
+    there = [(file, file.stat()) for file in [*files, *tables] if file.exists()]  # a link may lead nowhere
+    facts = [(str(file), state.st_size, state.st_mtime_ns) for file, state in there]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None) -> None:

@@ -1,6 +1,5 @@
 """Labeled datalists for fine-tuning: made on first use, checked, shown as a table, and cut down to few labels."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from typing import Any
 
 from .datalist import (
     find_root,
+    fingerprint,
+    is_current,
     make_absolute,
     make_phantoms,
     on_first_process,
@@ -24,7 +25,7 @@ from .label_overlap import check_overlap
 from .label_splits import check_labeled, check_pictures, count_classes, take_fraction, warn_of_absent_classes
 from .label_tables import find_table
 from .listing import LISTS, VALIDATION_FRACTION, check_datalist
-from .scans import find_files, first_file
+from .scans import first_file
 from .summaries import format_table
 
 __all__ = ["LabelledLists", "describe_labelled", "load_labelled", "make_labelled_datalist", "prepare_labelled"]
@@ -186,9 +187,9 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
             write_datalist(datalist, path)
     else:
         wanted = {"dataset_dir": os.path.abspath(source), **asked}
-        if not _is_current(path, wanted):
-            made = make_labelled_datalist(source, **asked)
-            write_datalist(made | {"fingerprint": _fingerprint(wanted)}, path)
+        wanted["fingerprint"] = fingerprint(*_sources(wanted))
+        if not is_current(path, wanted):
+            write_datalist(make_labelled_datalist(source, **asked) | wanted, path)
         datalist = load_labelled(path, asked)
     keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
@@ -204,18 +205,8 @@ def _find_source(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -
     return make_phantoms(output, asked).parent
 
 
-def _is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether the datalist was made for these arguments from the files that are there now."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        same = all(kept[key] == value for key, value in wanted.items())
-        return same and kept["fingerprint"] == _fingerprint(wanted)
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-
-
-def _fingerprint(wanted: Mapping[str, Any]) -> str:
-    """Changes with the name, size or date of any file that the datalist is made from."""
+def _sources(wanted: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
+    """The folders and the tables that the datalist is made from."""
     root, labels, patient = Path(wanted["dataset_dir"]), wanted["labels"], Path(wanted["patient"])
     folders = [root]
     tables = [patient] if patient.suffix.lower() == ".csv" else []
@@ -223,9 +214,7 @@ def _fingerprint(wanted: Mapping[str, Any]) -> str:
         tables += [table for table in [find_table(root, labels)] if table]
     elif labels:
         folders.append(label_folder(root, labels))
-    files = [folder / name for folder in folders for names in find_files(folder) for name in names]
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in [*files, *tables]]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+    return folders, tables
 
 
 def describe_labelled(datalist: dict) -> str:

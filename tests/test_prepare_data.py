@@ -1,5 +1,6 @@
 import os
 
+import numpy as np
 import pytest
 import torch.distributed as dist
 from scan_files import noise, write_flawed, write_image, write_nifti, write_pictures, write_series
@@ -68,6 +69,18 @@ def test_prepare_data_reuses_its_list(flawed, tmp_path, made):
     (tmp_path / "out" / "datalist.json").write_text("{")
     prepare(flawed, tmp_path / "out", seed=1)
     assert len(made) == 7
+
+
+def test_a_changed_file_is_read_again_whatever_its_date(pictures, tmp_path):
+    first = prepare(pictures, tmp_path / "out")
+    file = sorted(pictures.rglob("*.png"))[0]
+    write_image(file, np.zeros((6, 8)))
+    os.utime(file, (0, 0))  # as copies have it that keep their dates
+    (pictures / "gone.png").symlink_to("nowhere.png")
+    again = prepare(pictures, tmp_path / "out")
+    assert [skip["image"] for skip in again["skipped"]] == sorted([file.name, "gone.png"])
+    assert len(again["training"] + again["validation"]) == len(first["training"] + first["validation"]) - 1
+    assert prepare(pictures, tmp_path / "out") == again
 
 
 def test_prepare_data_reuses_lists_of_series(tmp_path, made):
