@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .scans import find_images
+from .scans import find_images, first_file, without_label_maps
 
 
 def bundle_root() -> str:
@@ -25,12 +25,15 @@ def bundle_root() -> str:
     return str(folder.parent if folder.name == "configs" else folder)
 
 
-def inference_items(image: str | Sequence[str] | None, dataset_dir: str | None) -> list[dict[str, Any]]:
-    """Entries for inference: the one image that is named, or every image of a folder.
+def inference_items(
+    image: str | Sequence[str] | None, dataset_dir: str | None, output_dir: str
+) -> list[dict[str, Any]]:
+    """Entries for inference: the one image that is named, or every image of a folder but label maps and results.
 
     Args:
         image: path of a file, or the files of one DICOM series.
         dataset_dir: folder that is searched where no image is named.
+        output_dir: folder of the results.
 
     Raises:
         InputError: if neither is given, or nothing is found.
@@ -43,8 +46,9 @@ def inference_items(image: str | Sequence[str] | None, dataset_dir: str | None) 
         return [{"image": image}]
     if dataset_dir is None:
         raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
-    root = Path(dataset_dir)
-    found = find_images(root)
+    root, results = Path(dataset_dir), Path(output_dir).resolve()
+    images = [image for image in find_images(root) if results not in (root / first_file(image)).resolve().parents]
+    found = without_label_maps(images)
     if not found:
         raise InputError(f"{dataset_dir}: holds no image that can be read")
     return [{"image": str(root / f) if isinstance(f, str) else [str(root / part) for part in f]} for f in found]

@@ -12,10 +12,9 @@ import numpy as np
 
 from .errors import InputError
 from .patients import stem
-from .scans import Image, find_images, first_file, measure_array, read_image
+from .scans import LABEL_FOLDERS, Image, find_images, first_file, measure_array, read_image
 
 IMAGE_FOLDERS = ("images", "imagestr")
-LABEL_FOLDERS = ("labels", "masks", "labelstr")
 ENDINGS = re.compile(r"(_mask|_label|_seg|_gt|_0000)+$", re.IGNORECASE)
 GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
 MAX_VALUES = 8  # that an error lists

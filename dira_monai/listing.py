@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .errors import InputError
 from .patients import choose_rule, choose_validation, find_patients, read_patient_table
-from .scans import FORMATS, Image, check_facts, find_images, first_file, measure_images
+from .scans import FORMATS, Image, check_facts, find_images, first_file, measure_images, without_label_maps
 
 LISTS = ("training", "validation", "test")
 VALIDATION_FRACTION = 0.1
@@ -44,8 +44,9 @@ def make_datalist(
     """The usable images of a folder, split by patient; ready for JSON, and the same for the same files and arguments.
 
     ``training`` and ``validation`` list ``image`` (relative to ``dataset_dir``; a list of files for a DICOM series),
-    ``patient`` and the facts of ``measure_image``; ``skipped`` lists ``image`` and ``reason``; ``left_out`` counts the
-    images of other splits of a table. ``spacing`` may be None, which MONAI's collation refuses: batch ``image`` alone.
+    ``patient`` and the facts of ``measure_image``; ``skipped`` lists ``image`` and ``reason``; ``label_maps`` counts
+    what ``without_label_maps`` leaves out, ``left_out`` the images of other splits of a table. ``spacing`` may be None,
+    which MONAI's collation refuses: batch ``image`` alone.
 
     Args:
         directory: folder that is searched with all its sub-folders.
@@ -66,9 +67,10 @@ def make_datalist(
     """
     check_arguments(spatial_dims, in_channels, validation_fraction)
     root = Path(os.path.abspath(Path(directory).expanduser()))
-    images = find_images(root)
-    if not images:
+    found = find_images(root)
+    if not found:
         raise InputError(f"{root} holds no {FORMATS} file.")
+    images = without_label_maps(found)
     if patient.lower().endswith(".csv"):
         table = read_patient_table(patient, images, patient_column, file_column)
     else:
@@ -90,6 +92,7 @@ def make_datalist(
         "patient_rule": patient,
         **_split(rows, validation_fraction, seed),
         "skipped": skipped,
+        "label_maps": len(found) - len(images),
         "left_out": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
     }
     check_datalist(datalist)

@@ -15,6 +15,7 @@ from .reader import SUFFIXES, ScanReader
 
 Item = TypeVar("Item")
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
+LABEL_FOLDERS = ("labels", "masks", "labelstr")
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
 
@@ -63,6 +64,13 @@ def find_images(directory: str | Path) -> list[Image]:
     headers = tqdm([root / name for name in dicom], "DICOM headers", leave=False, disable=None if dicom else True)
     series = [[file.relative_to(root).as_posix() for file in files] for files in group_series(headers)]
     return sorted([*images, *series], key=first_file)
+
+
+def without_label_maps(images: Sequence[Image]) -> list[Image]:
+    """Those that lie in no folder ``labels``, ``masks``, ``labelsTr`` or ``labelsTs``, or all where all do."""
+    apart = {*LABEL_FOLDERS, "labelsts"}
+    kept = [image for image in images if not apart & {*first_file(image).lower().split("/")[:-1]}]
+    return kept or list(images)
 
 
 def first_file(image: Image) -> str:

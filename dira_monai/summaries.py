@@ -16,6 +16,7 @@ def summarize_datalist(datalist: dict) -> str:
     counts = [
         f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
         f"{len(datalist.get('skipped', []))} skipped",
+        *(f"{count} label maps left out" for count in [datalist.get("label_maps")] if count),
         *(f"{count} of split {split} left out" for split, count in datalist.get("left_out", {}).items()),
     ]
     return ", ".join(counts)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scan_files import noise, relative, write_flawed, write_image, write_nifti, write_pictures, write_series
 
+from dira_monai.bundle import inference_items
 from dira_monai.datalist import (
     check_datalist,
     describe_datalist,
@@ -224,3 +225,22 @@ def test_table_groups_many_images(pictures):
     assert first.split()[:6] == ["JPEG", "wide", "3", "5-7", "x", "9"]
     assert second.split()[:7] == ["PNG", ".", "20", "8", "x", "6", "-"]
     assert summarize_datalist(made) == "21 training and 2 validation images of 23 patients (by file), 0 skipped"
+
+
+@pytest.mark.parametrize("folder", ["labels", "more/Masks", "labelsTr", "labelsTs/a"])
+def test_label_maps_are_no_images_to_learn_from(tmp_path, folder):
+    for index in range(4):
+        write_image(tmp_path / "images" / f"{index}.png", noise(6, 8, seed=index))
+        write_image(tmp_path / folder / f"{index}.png", noise(6, 8, high=2))
+    made = make_datalist(tmp_path)
+    assert sorted(entry["image"] for entry in made["training"] + made["validation"]) == [
+        f"images/{index}.png" for index in range(4)
+    ]
+    assert made["label_maps"] == 4
+    assert summarize_datalist(made).endswith("0 skipped, 4 label maps left out")
+    items = inference_items(None, str(tmp_path), str(tmp_path / "images/out"))
+    write_image(tmp_path / "images/out/0/0_restored.png", noise(6, 8))
+    assert inference_items(None, str(tmp_path), str(tmp_path / "images/out")) == items
+    assert items == [{"image": f"{tmp_path}/images/{index}.png"} for index in range(4)]
+    alone = make_datalist(tmp_path / folder)
+    assert (len(alone["training"] + alone["validation"]), alone["label_maps"]) == (4, 0)
