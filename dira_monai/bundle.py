@@ -1,11 +1,11 @@
 """Where a bundle stands on disk and what it is given."""
 
-import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .command_words import config_files
 from .errors import InputError
 from .scans import find_images, first_file, without_label_maps
 
@@ -16,11 +16,9 @@ def bundle_root() -> str:
     MONAI does not tell a config where it lies; with the working directory alone, a run from elsewhere would write its
     weights there, and two bundles would overwrite each other's.
     """
-    words = [part for word in sys.argv for part in word.split("=", 1)]
-    if "--config_file" not in words[:-1]:
+    files = config_files(sys.argv)
+    if not files:
         return "."
-    given = words[words.index("--config_file") + 1]
-    files = ast.literal_eval(given) if given.startswith(("[", "(")) else [given]
     folder = Path(files[0]).resolve().parent
     return str(folder.parent if folder.name == "configs" else folder)
 

@@ -37,21 +37,37 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     """
     if words is None:
         words = sys.argv if Path(sys.argv[0]).parts[-3:] == BUNDLE_COMMAND else []
-    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    given = [(option, value) for option, value in itertools.pairwise([*parts, "--"]) if option.startswith("--")]
+    given = _options(words)
     for option, value in given:
         if value in MEANT:
             raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
-    if "--config_file" in parts:
-        values = ConfigParser.load_config_files(DefaultParseValue(dict(given)["--config_file"]))
+    if files := config_files(words):
+        values = ConfigParser.load_config_files(files)
         if "train" in values:
             _refuse_unknown(given, values)
+
+
+def config_files(words: Sequence[str]) -> list[str]:
+    """The files of ``--config_file`` on a command line, as MONAI takes them: a list, or words joined by commas."""
+    given = [DefaultParseValue(value) for option, value in _options(words) if _name(option) == "config_file"]
+    return [file for files in given[-1:] for file in (files.split(",") if isinstance(files, str) else files)]
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Each option with what stands behind it: its value, or another option where it has none."""
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return [(option, value) for option, value in itertools.pairwise([*parts, "--"]) if option.startswith("--")]
+
+
+def _name(option: str) -> str:
+    """The name of an option, in which Fire takes - for _."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 def _refuse_unknown(given: Sequence[tuple[str, str]], values: dict[str, Any]) -> None:
     known = MONAI_OPTIONS | {_section(name) for name in values}
     for option, value in given:
-        name = option.removeprefix("--").replace("-", "_")
+        name = _name(option)
         if name and _section(name) not in known:
             close = difflib.get_close_matches(_section(name), known, 1)
             hint = f"did you mean --{close[0]}?" if close else "its values stand at the top of train.json"

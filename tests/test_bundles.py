@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import ENVIRONMENT, TORCHRUN, assert_equal_states, command_of, execute, load
 
+from dira_monai.bundle import bundle_root
 from dira_monai.command_words import check_command_line
 from dira_monai.errors import InputError, find_input_error, plain_errors
 
@@ -384,6 +385,23 @@ def test_options_that_would_be_ignored_are_refused(words, sentence):
     known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
     check_command_line([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
     check_command_line(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config_file", "['{0}/train.json','{0}/simsiam.json']"],
+        ["--config_file", "{0}/train.json,{0}/simsiam.json"],
+        ["--config-file", "{0}/train.json"],
+        ["--config-file=('{0}/train.json',)"],
+    ],
+)
+def test_a_config_file_in_each_form_that_monai_takes(monkeypatch, words):
+    words = ["python", "run", *(word.format(BUNDLES[3] / "configs") for word in words)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert bundle_root() == str(BUNDLES[3])
+    with pytest.raises(InputError, match=r"did you mean --batch_size\?"):
+        check_command_line([*words, "--bath_size", "4"])
 
 
 def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
