@@ -36,7 +36,7 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     """
     sitk = import_package("SimpleITK", files[0])
     headers = sorted((_need_header(file) for file in files), key=lambda header: header.depth)
-    slices = _slices_of(headers)
+    slices = slices_of(headers)
     image = _load(sitk, headers)
     array, meta = _to_array(sitk, image), _to_meta(image)
     frames = image.GetSize()[2] if image.GetDimension() > 2 else 1
@@ -57,8 +57,12 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     return array, meta | ({"note": note} if note else {})
 
 
-def _slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
-    """Where the slices of several files lie; None for a single file."""
+def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
+    """Where the slices of several files lie; None for a single file.
+
+    Raises:
+        InputError: if a slice has no valid position, orientation or pixel spacing, or others than the first.
+    """
     first = headers[0]
     if len(headers) == 1:
         return None

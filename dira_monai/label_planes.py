@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .dicom import slices_of
 from .dicom_frames import read_frames
 from .dicom_headers import group_series, list_series, read_header, read_tags
 from .errors import InputError
@@ -52,9 +53,8 @@ def find_source(series: Path, series_uid: str | None = None) -> Source:
         if "SliceThickness" not in first and "PixelSpacing" in first:
             del first.PixelSpacing  # an X-ray: highdicom would write it without the thickness and then refuse the file
         return Source(datasets, shape, np.arange(1), None)
-    positions = np.array([data.ImagePositionPatient for data in datasets], float)
-    orientation, spacing = np.array(first.ImageOrientationPatient, float), np.array(first.PixelSpacing[::-1], float)
-    slices = Slices(positions, orientation, spacing)
+    slices = slices_of([header for file in files if (header := read_header(file))])
+    assert slices is not None  # since there are several
     for data in datasets:
         data.SliceThickness = data.get("SliceThickness") or float(slices.gaps.mean())  # type 2 too
     return Source(datasets, shape, np.arange(len(datasets)), slices)

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from monai.data import ITKReader
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation, Spacing
-from scan_files import AXIAL, SAGITTAL, bare, noise, write_frames, write_series, write_slice
+from scan_files import AXIAL, SAGITTAL, bare, mend, noise, write_frames, write_series, write_slice
 
 from dira_monai.errors import InputError
 from dira_monai.reader import ScanReader
@@ -225,6 +225,13 @@ def test_wrong_arguments(series, options, words):
     with pytest.raises(InputError, match=words):
         run(series, **options)
     assert not (series / "out").exists()
+
+
+def test_series_without_pixel_spacing(series):
+    for file in (series / "series").iterdir():
+        mend(file, lambda data: delattr(data, "PixelSpacing"))
+    with pytest.raises(InputError, match="has no valid PixelSpacing, so its place in the series is unknown"):
+        run(series)
 
 
 @pytest.mark.parametrize(
