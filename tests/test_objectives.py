@@ -185,7 +185,7 @@ def test_embeddings_are_float32_of_unit_length_under_autocast(dtype):
 
 
 @every_rank
-@pytest.mark.parametrize(("batch", "group_size"), [(7, 3), (4, 1), (6, 6), (5, 32)])
+@pytest.mark.parametrize(("batch", "group_size"), [(7, 3), (4, 1), (6, 6), (5, 32), (7, 2)])
 def test_keys_of_shuffled_groups_equal_unshuffled_keys_without_batch_norm(batch, group_size, spatial_dims):
     network = basic_unet(spatial_dims)
     moco = make_moco(network, group_size=group_size).train()
@@ -208,6 +208,16 @@ def test_each_shuffled_group_has_batch_statistics_of_its_own():
     torch.testing.assert_close(key, expected)
     whole = moco.key_projector(encode(moco.key_encoder, views["key"])[-1])
     assert (key - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("batch", "group_size"), [(7, 2), (21, 4)])
+def test_no_group_is_smaller_than_asked(batch, group_size):
+    moco = make_moco(genesis_unet(), group_size=group_size).train()
+    sizes = []
+    moco.key_projector.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    forward(moco, genesis_unet(), make_views(batch))
+    assert sum(sizes) == batch
+    assert min(sizes) >= group_size
 
 
 def test_keys_of_validation_do_not_depend_on_the_batch():

@@ -109,7 +109,7 @@ class MoCo(KeyBranch):
         """Embeddings of the second view by the key branch, shape (B, D); seeds are random, so their order shuffles."""
         groups = max(1, len(view) // self.group_size) if self.training else 1
         order = seeds.argsort().to(view.device, non_blocking=True)
-        parts = [self.key_projector(encode(self.key_encoder, part)[-1]) for part in view[order].chunk(groups)]
+        parts = [self.key_projector(encode(self.key_encoder, part)[-1]) for part in view[order].tensor_split(groups)]
         return torch.cat(parts)[order.argsort()]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
