@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import InputError
 from .patients import choose_rule, choose_validation, find_patients, read_patient_table
@@ -185,15 +185,16 @@ def check_datalist(
         required: what every entry must have.
 
     Raises:
-        InputError: if a list is missing or empty, an entry lacks something, or a patient or an image is in two lists.
+        InputError: if a list is missing or empty, an entry lacks something or holds no path or name where one is
+            needed, or a patient or an image is in two lists.
     """
     for key in lists:
         entries = datalist.get(key) if isinstance(datalist, dict) else None
         if not isinstance(entries, list) or not (entries or key == "test"):
             raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
         for index, entry in enumerate(entries):
-            if missing := [p for p in required if not isinstance(entry, dict) or entry.get(p) in (None, "", [])]:
-                raise InputError(f"{name} has no {missing[0]!r} in entry {index} of {key!r}.")
+            if fault := _find_fault(entry, required):
+                raise InputError(f"{name} has {fault} in entry {index} of {key!r}.")
     patients = {key: {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in lists}
     root = find_root(datalist, name)
     places = {key: locate_images(datalist[key], root) for key in lists}
@@ -204,10 +205,29 @@ def check_datalist(
             raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
 
 
+def _find_fault(entry: Any, required: Sequence[str]) -> str:
+    """What an entry lacks, or holds where a path, a list of paths or a name is needed; else empty."""
+    for part in required:
+        if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
+            return f"no {part!r}"
+    files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    if not all(isinstance(file, str) for file in files):
+        return f"no path but {entry['image']!r} as 'image'"
+    if not isinstance(entry.get("patient", ""), str | int):
+        return f"no name but {entry['patient']!r} as 'patient'"
+    return ""
+
+
 def find_root(datalist: dict, path: str | Path) -> Path:
-    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in."""
+    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in.
+
+    Raises:
+        InputError: if what it names is no path.
+    """
     home = Path(os.path.abspath(path)).parent
-    named = home / datalist.get("dataset_dir", ".")
+    if not isinstance(folder := datalist.get("dataset_dir", "."), str):
+        raise InputError(f"{path} has {folder!r} as 'dataset_dir', which is no path.")
+    named = home / folder
     return named if named.is_dir() else home
 
 

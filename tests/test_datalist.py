@@ -120,6 +120,16 @@ def test_one_patient_cannot_be_split(tmp_path):
         ({"training": [{"image": "a"}]}, "has no list 'validation'"),
         ({"training": [], "validation": [{"image": "a"}]}, "has an empty list 'training'"),
         ({"training": [{"image": "a"}, {"label": "b"}], "validation": []}, "has no 'image' in entry 1 of 'training'"),
+        ({"training": [{"image": 5}], "validation": []}, "has no path but 5 as 'image' in entry 0 of 'training'"),
+        ({"training": [{"image": ["a", 5]}], "validation": []}, r"has no path but \['a', 5\] as 'image' in entry 0"),
+        (
+            {"training": [{"image": "a", "patient": ["x"]}], "validation": []},
+            r"has no name but \['x'\] as 'patient' in entry 0",
+        ),
+        (
+            {"training": [{"image": "a"}], "validation": [{"image": "b"}], "dataset_dir": None},
+            "has None as 'dataset_dir', which is no path",
+        ),
         (
             {"training": [{"image": "a", "patient": 1}], "validation": [{"image": "b", "patient": 1}]},
             "has 1 patients in both training and validation: 1",
