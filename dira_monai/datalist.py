@@ -142,19 +142,22 @@ def on_first_process(work: Callable[[], dict]) -> dict:
     """What ``work`` gives in process 0, in every process; the others wait for it.
 
     Raises:
-        InputError: in every process, whatever ``work`` raises.
+        InputError: in every process, where ``work`` raises it.
+        RuntimeError: in every process, with the type and the words of anything else that it raises.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return work()
     answer: list = [None]
+    failure = None
     if dist.get_rank() == 0:
         try:
             answer[0] = work()
         except Exception as error:  # the others must not wait for ever
-            answer[0] = InputError(str(error))
+            answer[0] = error if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
+            failure = error
     dist.broadcast_object_list(answer)
-    if isinstance(answer[0], InputError):
-        raise answer[0]
+    if isinstance(answer[0], Exception):
+        raise answer[0] from failure
     return answer[0]
 
 

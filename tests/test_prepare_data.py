@@ -170,6 +170,10 @@ def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, monke
     with pytest.raises(InputError, match="none does not exist"):
         prepare(tmp_path / "none", tmp_path / "out")
     assert isinstance(sent[1], InputError)
+    with pytest.raises(RuntimeError, match="KeyError: 'image'") as told:
+        datalist.on_first_process(lambda: {}["image"])
+    assert isinstance(told.value.__cause__, KeyError)
+    assert str(sent[2]) == "KeyError: 'image'"
 
 
 def test_other_processes_wait_for_the_first(tmp_path, monkeypatch, capsys):
