@@ -176,7 +176,7 @@ class TrainingLog:
 
 
 class EvaluationReport:
-    """Handler of an evaluator that prints its metrics and writes them to ``output_dir/evaluation.json``."""
+    """Handler of an evaluator: prints its metrics and writes them to ``output_dir/evaluation.json``, null for nan."""
 
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "evaluation.json"
@@ -190,8 +190,9 @@ class EvaluationReport:
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         for name, value in metrics.items():
             print(f"{name:>28} {value:.4f}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(metrics, indent=2) + "\n")
+        defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
+        with replacing(self.path) as file:
+            file.write(f"{json.dumps(defined, indent=2)}\n".encode())
         print(f"written to {self.path}")
 
 

@@ -339,3 +339,13 @@ def test_an_evaluation_report_prints_and_writes_the_metrics(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"val_mse {written['val_mse']:.4f}" in out
     assert "evaluation.json" in out
+
+
+def test_a_metric_that_is_not_defined_is_null_in_the_report(tmp_path):
+    evaluator = make_evaluator(make_trainer())
+    EvaluationReport(str(tmp_path)).attach(evaluator)
+    evaluator.add_event_handler(Events.COMPLETED, lambda: evaluator.state.metrics.update(val_mse=float("nan")))
+    EvaluationReport(str(tmp_path / "late")).attach(evaluator)
+    evaluator.run()
+    assert math.isfinite(json.loads((tmp_path / "evaluation.json").read_text())["val_mse"])
+    assert json.loads((tmp_path / "late" / "evaluation.json").read_text())["val_mse"] is None
