@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
-from .files import replacing
+from .files import replacing, sha256
 
 PACKAGE = Path(__file__).parent
 MANIFEST = "SHA256SUMS"
@@ -96,13 +96,17 @@ def write_archive(files: Mapping[str, Path], name: str, output: str | Path) -> d
         output: file to write.
 
     Raises:
-        InputError: if a file changes meanwhile or the archive cannot be written.
+        InputError: if a file cannot be read or the archive cannot be written.
     """
-    sums = {key: sha256(files[key]) for key in sorted(files)}
+    sums = {}
     with replacing(output) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for key, path in sorted(files.items()):
+            digest = hashlib.sha256()  # of what is written: the file may change meanwhile
             with archive.open(_entry(f"{name}/{key}", path.stat().st_size), "w") as inside, path.open("rb") as source:
-                shutil.copyfileobj(source, inside, 1 << 20)
+                while block := source.read(1 << 20):
+                    inside.write(block)
+                    digest.update(block)
+            sums[key] = digest.hexdigest()
         manifest = "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode()
         archive.writestr(_entry(f"{name}/{MANIFEST}", len(manifest)), manifest)
     return sums
@@ -112,12 +116,6 @@ def _entry(name: str, size: int) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file, as ``sha256sum`` prints it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

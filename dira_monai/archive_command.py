@@ -8,6 +8,7 @@ from pathlib import Path
 from fire.decorators import SetParseFns
 
 from .errors import InputError
+from .files import sha256
 
 WIDTH = 500  # characters that are shown of a line
 
@@ -24,7 +25,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
         output: zip file to write; the same bundle gives the same bytes.
         include: further files of it, such as models/objective.pt, with commas between them.
     """
-    from .archive import LARGE, NAME, PACKAGE, bundle_files, sha256, write_archive  # here, as others need none of it
+    from .archive import LARGE, NAME, PACKAGE, bundle_files, write_archive  # here, as others need none of it
     from .code_check import check_files
 
     name = Path(bundle).resolve().name
@@ -42,7 +43,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     for key in (key for key, path in files.items() if path.stat().st_size > LARGE):
         yield f"for large_files.yml of the Model Zoo: path: {key}, hash_type: sha256, hash_val: {sums[key]}"
     own = f", with the code of {PACKAGE.name}" if f"{PACKAGE.name}/__init__.py" in files else ""
-    yield f"{output}: {len(files)} files{own}, sha256 {sha256(Path(output))}"
+    yield f"{output}: {len(files)} files{own}, sha256 {sha256(output)}"
 
 
 @SetParseFns(str, archive=str)
@@ -53,14 +54,14 @@ def verify(archive: str, *, max_gb: float = 10) -> Iterator[str]:
         archive: zip file or folder.
         max_gb: refuse an archive that unpacks to more, 10^9 bytes.
     """
-    from .archive import extracted, sha256
+    from .archive import extracted
 
     if Path(archive).is_dir():
         facts, code = _judge(Path(archive).resolve(), complete=False)
     else:
         with extracted(archive, None, max_gb) as root:
             facts, code = _judge(root, complete=True)
-        facts.append(f"{archive}: sha256 {sha256(Path(archive))}")
+        facts.append(f"{archive}: sha256 {sha256(archive)}")
     yield from (*facts, *_shown(code))
     yield f"{archive}: {_count(code)} to look at before it is run" if code else f"{archive}: the configs are plain"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .data import FOREGROUND_LEVEL, STORED, check_intensity_range, read_stored
 from .datalist import load_datalist, write_datalist
 from .errors import InputError
-from .files import replacing
+from .files import replacing, sha256
 from .image_setup import ImageSetup, build, each, read_config, read_images
 from .listing import LISTS
 from .scans import Image, first_file
@@ -140,9 +140,7 @@ def measure_stored(path: str | Path) -> dict[str, Any]:
     unit = dict(STORED.values())[image.dtype]
     deviation, mean = torch.std_mean(image.double(), correction=0)
     figures = {"stored_mean": float(mean) / unit, "stored_deviation": float(deviation) / unit}
-    return {"shape": list(image.shape[1:]), "sha256": _digest(path)} | {
-        k: float(f"{v:.6g}") for k, v in figures.items()
-    }
+    return {"shape": list(image.shape[1:]), "sha256": sha256(path)} | {k: float(f"{v:.6g}") for k, v in figures.items()}
 
 
 def verify(folder: str | Path) -> Iterator[str]:
@@ -156,14 +154,8 @@ def verify(folder: str | Path) -> Iterator[str]:
     """
     content = load_datalist(Path(folder) / "datalist.json")
     for entry in (entry for key in LISTS[:2] for entry in content[key]):
-        if _digest(entry["image"]) != entry.get("sha256"):
+        if sha256(entry["image"]) != entry.get("sha256"):
             yield entry["image"]
-
-
-def _digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_prepared(datalist: Mapping[str, Any], region_size: Sequence[int], **wanted: Any) -> None:

@@ -1,6 +1,5 @@
 """Self-discovery of visual words (TransVW): places whose cubes look alike in patients that are alike."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from .backbones import check_patch_size
 from .classifier import place
 from .draws import sample_seeds
 from .errors import InputError
-from .files import replacing
+from .files import replacing, sha256
 from .image_setup import each
 from .views import to_unit
 from .weights import load_pretrained
@@ -110,11 +109,11 @@ def _network(
     """What compares patients, on its device, and where it comes from."""
     if weights is None:
         network: nn.Module = make_autoencoder(setup.images["spatial_dims"], setup.images["in_channels"], seed)
-        origin = {"network": "auto-encoder"}
+        origin: dict[str, Any] = {"network": "auto-encoder"}
     else:
         network = load_pretrained(setup.network, weights)
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else None
-        origin = {"network": type(network).__name__, "weights": os.path.abspath(weights), "sha256": str(digest)}
+        digest = sha256(weights) if Path(weights).is_file() else None
+        origin = {"network": type(network).__name__, "weights": os.path.abspath(weights), "sha256": digest}
     try:
         check_patch_size(network, setup.feature_size)
     except (TypeError, InputError) as error:

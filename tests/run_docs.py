@@ -28,7 +28,7 @@ from PIL import Image
 from reference import filled, layout
 from scan_files import write_series
 
-from dira_monai.archive import sha256
+from dira_monai.files import sha256
 
 DATA = Path(os.environ.get("DIRA_DATA", ROOT.parent / "shared/data")).resolve()
 SHORT = {

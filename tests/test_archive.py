@@ -16,6 +16,7 @@ import pytest
 import torch
 from zip_files import names_in, refusal, write_zip
 
+from dira_monai import archive
 from dira_monai.archive import _problem
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +130,20 @@ def test_unpacked_files_are_those_that_were_packed(command, bundle):
         assert hashlib.sha256(content).hexdigest() == digest
     assert "new/place/tiny: is there already" in refusal(command, "unpack", "tiny.zip", "new/place")
     assert os.listdir("new/place") == ["tiny"]
+
+
+def test_a_file_that_changes_meanwhile_is_told_as_it_was_packed(command, bundle, monkeypatch):
+    entry = archive._entry
+
+    def changing(name, size):
+        if name.endswith("LICENSE"):
+            (bundle / "LICENSE").write_text("x" * (size + 1))
+        return entry(name, size)
+
+    monkeypatch.setattr(archive, "_entry", changing)
+    command("pack", "tiny", "tiny.zip")
+    assert (bundle / "LICENSE").read_text().startswith("xx")
+    assert command("verify", "tiny.zip")[0] == 0
 
 
 @pytest.mark.parametrize(
