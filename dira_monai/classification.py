@@ -39,6 +39,8 @@ def class_weights(
         raise InputError(f"class_weights 'balanced': class {frequency.index(0)} has no image in training")
     if isinstance(labels[0], int):
         return [1 / (count * share) for share in frequency]
+    if 1 in frequency:
+        raise InputError(f"class_weights 'balanced': all images in training have class {frequency.index(1)}")
     return [(1 - share) / share for share in frequency]
 
 

@@ -45,9 +45,9 @@ def check_vocabulary(vocabulary: Vocabulary) -> None:
     Raises:
         InputError: if ``label_map`` leads to a class that there is not.
     """
-    allowed = [*vocabulary.class_names, None, *(NOTHING if vocabulary.multi_label else ())]
+    allowed = (*vocabulary.class_names, None)
     for word, name in (vocabulary.label_map or {}).items():
-        if name not in allowed and str(name).lower() not in allowed:
+        if name not in allowed and not (vocabulary.multi_label and str(name).lower() in NOTHING):
             raise InputError(
                 f"label_map makes {name!r} of {word!r}, which is none of the classes "
                 f"{', '.join(vocabulary.class_names)}, nor None."

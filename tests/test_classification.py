@@ -88,6 +88,7 @@ def test_given_weights_are_kept():
         ([0, 1], "equal", "class_weights must be None, a list or 'balanced', got 'equal'"),
         ([0, 0], "balanced", "class_weights 'balanced': class 1 has no image in training"),
         (None, "balanced", "class_weights 'balanced' is for classification"),
+        ([[1, 1], [None, 0]], "balanced", "class_weights 'balanced': all images in training have class 0"),
         ([[0, 1], [None, 0]], "balanced", "class_weights 'balanced': class 0 has no image in training"),
     ],
 )

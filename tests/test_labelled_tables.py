@@ -66,6 +66,7 @@ def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
         ("name,label\na.png,ill\n", {}, "has no column file, image, path"),
         ("file,label\na.png,ill\n", {"label_column": "word"}, "has no column word"),
         ("file,label\na.png,ill\n", {"label_map": {"ill": "sick"}}, "label_map makes 'sick' of 'ill', which is none"),
+        ("file,label\na.png,x\n", {"label_map": {"x": "Ill"}}, "label_map makes 'Ill' of 'x', which is none"),
         ("file,ill\na.png,maybe\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got 'maybe'"),
         ("file,ill\na.png,0.5\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got '0.5'"),
         ("file,ill\na.png,1\n", {"class_names": ["ill"], "label_map": {"a": "ill"}}, "label_map, .*, has no use"),
