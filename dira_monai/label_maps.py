@@ -1,6 +1,7 @@
 """Pairs of image and label map: found by name, and checked voxel by voxel against the classes."""
 
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -125,7 +126,7 @@ def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]]
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
     if labels is not None and located and not images:
-        shared = os.path.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
+        shared = posixpath.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
         images = [(key.removeprefix(f"{shared}/"), image) for _, key, image in located]
     if not images or not found:
         raise InputError(

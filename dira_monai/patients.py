@@ -1,7 +1,7 @@
 """Which patient an image belongs to, and which patients are kept for validation."""
 
 import csv
-import os
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +79,7 @@ def stem(file: str) -> str:
 
 def _folders(images: Sequence[Image]) -> list[str | None]:
     parents = [PurePosixPath(first_file(image)).parent for image in images]
-    shared = os.path.commonpath(parents) if parents else ""
+    shared = posixpath.commonpath(parents) if parents else ""
     below = [parent.relative_to(shared).parts for parent in parents]
     return [parts[0] if parts else None for parts in below]
 
