@@ -50,7 +50,8 @@ def check_intensity_range(items: Sequence[Mapping[str, Any]], intensity_range: S
         intensity_range: as in ``intensity_transform``.
 
     Raises:
-        InputError: if half of the images fill less than a quarter of the range, or reach beyond ten times its width.
+        InputError: if more than half of the images fill less than a quarter of the range, or reach beyond ten times
+            its width.
     """
     known = [item for item in items if "range" in item]
     if intensity_range is None or not known:
