@@ -27,10 +27,10 @@ CHAIN = {  # what an expression may say after the name of a module
     "math": r"\.\w+",
     "monai": rf"\.utils\.set_determinism|{_PARTS.split('monai')[-1]}(\.\w+)+",
     "np": r"(\.random|\.linalg)?\.\w+",
-    "os": r"\.path\.(abspath|basename|dirname|exists|isdir|isfile|join|splitext)|\.environ\.get",
+    "os": r"\.path\.(abspath|basename|dirname|exists|isdir|isfile|join|realpath|splitext)|\.environ\.get|\.sep",
     "pathlib": r"(?!)",  # only made: what takes the class itself may move files by its functions
     "re": r"\.(escape|findall|fullmatch|match|search|split|sub)",
-    "sys": r"\.(argv|exit)",
+    "sys": r"\.(argv|exit|platform)",
     "torch": r"((\.(backends|nn|optim)(\.\w+)*)?|\.utils\.data)\.\w+"
     r"|\.cuda\.(is_available|device_count|current_device|set_device)"
     r"|\.distributed\.(is_available|is_initialized|get_rank|get_world_size|(init|destroy)_process_group|barrier)",
