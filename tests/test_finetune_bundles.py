@@ -2,7 +2,9 @@
 
 import csv
 import json
+import multiprocessing
 import re
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -338,6 +340,17 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
         assert float(metrics[f"val_dice_{name}"]) == pytest.approx(scores[:, column].mean(), abs=1e-5)
     assert float(metrics["val_hd95_mm"]) == pytest.approx(np.mean(distances), rel=1e-4)
     assert 0 <= float(metrics["val_surface_dice"]) <= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="which has no fork")
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_load_where_new_processes_would_be_spawned(kind, scans, tmp_path, monkeypatch):
+    spawn = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", spawn)
+    options = overrides(kind, scans, tmp_path, num_workers=1)
+    workflow = ConfigWorkflow(str(bundle(*kind) / "configs/train.json"), workflow_type="train", **options)
+    batch = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))
+    assert len(batch["image"]) == len(batch["label"]) > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
