@@ -44,6 +44,8 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     if len(headers) == 1 and frames > 1:
         order, slices = read_frames(files[0])
     if slices is None:
+        if frames == 1 and headers[0].spacing is not None:  # GDCM looks for another tag in an X-ray
+            meta |= _with_spacing(meta["affine"], headers[0].spacing)
         note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
         return array, meta | ({"note": note} if note else {})
     check_slices(slices, str(headers[0].file), resample)
@@ -80,6 +82,13 @@ def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
     return Slices(positions, np.array(first.orientation), np.array(first.spacing)[::-1])
 
 
+def _with_spacing(affine: np.ndarray, spacing: np.ndarray) -> dict:
+    """The affine of a single image with other distances in mm between rows and between columns, as meta data."""
+    affine = affine.copy()
+    affine[:3, :2] *= np.array(spacing)[::-1] / np.linalg.norm(affine[:3, :2], axis=0)
+    return {"affine": affine, "original_affine": affine.copy()}
+
+
 def _in_order_of_file(order: np.ndarray, slices: Slices, file: Path) -> tuple[np.ndarray, Slices]:
     """Rising frames as stock MONAI leaves them: those that fall in the file fall."""
     steps = set(np.diff(order).tolist())
@@ -113,6 +122,9 @@ def _load(sitk: ModuleType, headers: Sequence[DicomHeader]) -> Any:
     series.SetImageIO("GDCMImageIO")
     series.SetFileNames(names)
     series.SetSpacingWarningRelThreshold(np.inf)  # the note tells of uneven gaps, once
+    without = [header.file for header in headers if not any(header.rescale)]
+    if 0 < len(without) < len(headers):
+        raise InputError(f"{without[0]} has no rescale slope and intercept where other slices of its series have them.")
     kinds = {(header.rescale, header.pixel_type) for header in headers}
     if len(kinds) > 1:  # PET: else all slices take the number type of the first one
         series.SetOutputPixelType(sitk.sitkFloat32)

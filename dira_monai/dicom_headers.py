@@ -114,8 +114,13 @@ def find_reason(file: str | Path) -> str:
     kind, syntax = _find_kind(file)
     if _is_other_object(kind):
         return f"it is no image but of the kind {kind}"
-    if not syntax or syntax.startswith(PLAIN + COMPRESSED):
+    if not syntax:
         return ""
+    if syntax.startswith(PLAIN + COMPRESSED):
+        tags = read_tags(file, ["PhotometricInterpretation", "PixelRepresentation", "BitsStored"])
+        turned = [tags.get(tag) for tag in ("PhotometricInterpretation", "PixelRepresentation", "BitsStored")]
+        known = "its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not turn round"
+        return known if turned == ["MONOCHROME1", 1, 12] else ""
     return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
 
 
@@ -152,9 +157,10 @@ def are_parallel(one: DicomHeader, other: DicomHeader) -> bool:
 def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[Path]]:
     """The volumes that the files make, each a list of files in slice order, sorted by their first files.
 
-    One volume is what shares folder, series, slice size, pixel spacing and orientation. Files at the same position
-    (time points, echoes, diffusion directions) become volumes of their own: by the first tag of MARKS that tells them
-    apart, else in the order of their instance numbers; where nothing does, they stay one volume, which cannot be read.
+    One volume is what shares folder, series, patient, slice size, pixel spacing and orientation. Files at the same
+    position (time points, echoes, diffusion directions) become volumes of their own: by the first tag of MARKS that
+    tells them apart, else in the order of their instance numbers; where nothing does, they stay one volume, which
+    cannot be read.
     A multi-frame file, a file without a position (an X-ray), a copy of an instance and a file whose header cannot be
     read stand alone.
 
@@ -171,7 +177,7 @@ def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[
         if header is None or header.orientation is None or header.position is None or header.size[2:] != (1,):
             volumes.append([file])
             continue
-        parallel = stacks.setdefault((file.parent, header.series, header.size), [])
+        parallel = stacks.setdefault((file.parent, header.series, header.patient, header.size), [])
         for stack in parallel:
             if are_parallel(stack[0], header):
                 stack.append(header)

@@ -10,14 +10,18 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG4HP41,
     ComputedRadiographyImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     HTJ2KLossless,
     JPEGLosslessSV1,
     PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
     XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
 )
 from scan_files import AXIAL, SAGITTAL, affine_of, cut, mend, noise, write_frames, write_series, write_slice
 
+from dira_monai.dicom_headers import group_series
 from dira_monai.errors import InputError
 from dira_monai.reader import ScanReader
 from dira_monai.scans import find_images, read_image
@@ -151,6 +155,54 @@ def test_xray_is_2d_and_bright_where_dense(tmp_path, modality, kind, photometric
     bright = photometric == "MONOCHROME2"  # in the other kind low values are bright
     np.testing.assert_array_equal(array, pixels.T if bright else 4095 - pixels.T)
     np.testing.assert_allclose(meta["affine"], np.diag([0.3, 0.2, 1, 1]))  # columns, rows
+
+
+@pytest.mark.parametrize("modality", ["CR", "DX", "MG", "RF", "XA", "OT"])
+@pytest.mark.parametrize("detector", [None, [0.4, 0.2]])
+def test_xray_spacing_is_that_of_the_calibration(tmp_path, modality, detector):
+    kinds = {
+        "CR": ComputedRadiographyImageStorage,
+        "DX": DigitalXRayImageStorageForPresentation,
+        "MG": DigitalMammographyXRayImageStorageForPresentation,
+        "RF": XRayRadiofluoroscopicImageStorage,
+        "XA": XRayAngiographicImageStorage,
+        "OT": SecondaryCaptureImageStorage,
+    }
+    options = {"Modality": modality, "PixelSpacing": [0.3, 0.1]} | (
+        {"ImagerPixelSpacing": detector} if detector else {}
+    )
+    path = write_slice(tmp_path / "a", noise(4, 5), position=None, **options)
+
+    def of_kind(data):
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kinds[modality]
+
+    np.testing.assert_allclose(read(mend(path, of_kind))[1]["affine"], np.diag([0.1, 0.3, 1, 1]))  # columns, rows
+
+
+def test_slices_with_and_without_rescaling_are_no_volume(tmp_path):
+    files = write_series(tmp_path, noise(3, 4, 5))
+    mend(files[1], lambda data: [delattr(data, name) for name in ("RescaleSlope", "RescaleIntercept")])
+    with pytest.raises(InputError, match=f"{files[1].name} has no rescale slope and intercept where other slices"):
+        read(tmp_path)
+
+
+def test_signed_12_bits_of_monochrome1_are_refused_by_name(tmp_path):
+    options = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11}
+    path = write_slice(tmp_path / "a", noise(4, 5), **options)
+    with pytest.raises(InputError, match="its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not"):
+        read(path)
+
+
+def test_two_patients_under_one_uid_are_two_volumes(tmp_path):
+    volumes = [noise(3, 4, 5, seed=index) for index in range(2)]
+    for index, volume in enumerate(volumes):
+        files = write_series(tmp_path / str(index), volume, depths=[index, 2 + index, 4 + index], patient=f"p{index}")
+        for file in files:
+            file.rename(tmp_path / f"{index}_{file.name}")
+    with pytest.raises(InputError, match="2 DICOM series where one is needed"):
+        read(tmp_path)
+    for found, volume in zip(group_series(tmp_path.glob("*.dcm")), volumes, strict=True):
+        np.testing.assert_array_equal(read(*found)[0], volume.T - 1024)
 
 
 def test_each_slice_is_rescaled_by_its_own_numbers(tmp_path):
