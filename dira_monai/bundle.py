@@ -29,7 +29,7 @@ def inference_items(
     """Entries for inference: the one image that is named, or every image of a folder but label maps and results.
 
     Args:
-        image: path of a file, or the files of one DICOM series.
+        image: path of a file or of the folder of one DICOM series, or the files of one.
         dataset_dir: folder that is searched where no image is named.
         output_dir: folder of the results.
 
@@ -39,7 +39,7 @@ def inference_items(
     if image is not None:
         files = [image] if isinstance(image, str) else list(image)
         for file in files:
-            if not Path(file).is_file():
+            if not Path(file).exists():
                 raise InputError(f"{file}: no such file")
         return [{"image": image}]
     if dataset_dir is None:

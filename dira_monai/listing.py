@@ -90,7 +90,7 @@ def make_datalist(
         "seed": seed,
         "validation_fraction": validation_fraction,
         "patient_rule": patient,
-        **_split(rows, validation_fraction, seed),
+        **_split_usable(rows, skipped, validation_fraction, seed),
         "skipped": skipped,
         "label_maps": len(found) - len(images),
         "left_out": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
@@ -154,6 +154,17 @@ def sort_out(
                 raise
             skipped.append({"image": image, "reason": str(error)})
     return rows, skipped
+
+
+def _split_usable(rows: Sequence[tuple[dict, str]], skipped: Sequence[dict], *rest: Any) -> dict[str, list[dict]]:
+    """As ``_split``; an error tells what was skipped too, which may be why patients are missing."""
+    try:
+        return _split(rows, *rest)
+    except InputError as error:
+        if not skipped:
+            raise
+        first = skipped[0]["reason"]
+        raise InputError(f"{str(error).rstrip('.')}; {len(skipped)} images were skipped, the first: {first}") from error
 
 
 def _split(rows: Sequence[tuple[dict, str]], fraction: float | None, seed: int) -> dict[str, list[dict]]:

@@ -237,6 +237,19 @@ def test_table_groups_many_images(pictures):
     assert summarize_datalist(made) == "21 training and 2 validation images of 23 patients (by file), 0 skipped"
 
 
+def test_an_error_tells_what_was_skipped(tmp_path):
+    write_image(tmp_path / "a.png", noise(6, 8))
+    write_image(tmp_path / "b.png", np.zeros((6, 8)))
+    with pytest.raises(InputError, match=r"one patient.*; 1 images were skipped, the first: b\.png holds the value 0"):
+        make_datalist(tmp_path)
+
+
+def test_a_folder_is_an_image_for_inference(tmp_path):
+    assert inference_items(str(tmp_path), None, "out") == [{"image": str(tmp_path)}]
+    with pytest.raises(InputError, match="none: no such file"):
+        inference_items(str(tmp_path / "none"), None, "out")
+
+
 @pytest.mark.parametrize("folder", ["labels", "more/Masks", "labelsTr", "labelsTs/a"])
 def test_label_maps_are_no_images_to_learn_from(tmp_path, folder):
     for index in range(4):
