@@ -21,6 +21,7 @@ CHAIN = {  # what an expression may say after the name of a module
     "dira_monai": r"\.\w+",
     "datetime": r"\.(date|datetime|time|timedelta|timezone)(\.\w+)?",
     "glob": r"\.glob",
+    "itk": r"\.GDCMSeriesFileNames\.New",
     "importlib": r"(?!)",  # only asked whether a package is there
     "ignite": r"\.metrics(\.\w+)+",
     "json": r"\.(load|loads|dumps)",

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 import torch
 from monai.bundle import run
+from running import command_of, execute
 from scan_files import AXIAL, SAGITTAL, mend, write_series
 
 from dira_monai.segmentation_objects import write_segmentation
@@ -29,23 +30,30 @@ def body(depths, tilt=0):
     return volume
 
 
-def infer(folder, reader):
-    """The label map that the bundle writes with a network that marks what is above 0 HU."""
+def write_network(folder):
+    """A network that marks what is above 0 HU."""
     network = torch.nn.Conv3d(1, 2, 1)
     with torch.no_grad():
         network.weight.copy_(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1, 1))
         network.bias.copy_(torch.tensor([0.5, -0.5]))  # 0 HU is 0.5 of the range
     torch.save(network.state_dict(), folder / "model.pt")
-    run(
-        config_file=str(CONFIG),
-        image=str(folder / "series"),
-        class_names=CLASSES,
-        ckpt_dir=str(folder),
-        output_dir=str(folder),
-        patch_size=[16, 16, 16],
-        network_def={"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 1},
-        reader=reader,
-    )
+    return {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+
+
+def options_of(folder):
+    return {
+        "image": str(folder / "series"),
+        "class_names": CLASSES,
+        "ckpt_dir": str(folder),
+        "output_dir": str(folder),
+        "patch_size": [16, 16, 16],
+        "network_def": write_network(folder),
+    }
+
+
+def infer(folder, reader):
+    """The label map that the bundle writes."""
+    run(config_file=str(CONFIG), reader=reader, **options_of(folder))
     return folder / "series_seg.nii.gz"
 
 
@@ -92,3 +100,26 @@ def test_simple_itk_puts_a_single_segment_on_the_voxels_of_the_series(tmp_path, 
     grid = SimpleITK.ReadImage([str(file) for file in files])
     on_grid = SimpleITK.Resample(labels, grid, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_grid) > 0, volume > 1024)
+
+
+@pytest.fixture
+def two_series(tmp_path):
+    for index in range(2):
+        for file in write_series(tmp_path / str(index), body(EVEN), EVEN, series=f"1.{index}"):
+            (tmp_path / "series").mkdir(exist_ok=True)
+            file.rename(tmp_path / "series" / f"{index}_{file.name}")
+    return tmp_path
+
+
+def test_stock_inference_refuses_a_folder_of_several_series(two_series):
+    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
+        infer(two_series, None)
+    assert not (two_series / "series_seg.nii.gz").exists()
+
+
+def test_with_the_package_what_its_reader_refuses_is_one_sentence(two_series):
+    options = options_of(two_series) | {"reader": "dira_monai.reader.ScanReader"}
+    result = execute(command_of(CONFIG.parents[1], ["inference"], options))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.rstrip().endswith("series is a folder with 2 DICOM series where one is needed.")

@@ -169,9 +169,10 @@ def targets(content):
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
     content = config(kind, name)
-    if name == "evaluate":  # all but what is done where the package is there: the record and errors in a sentence
-        assert content["initialize"].pop(0).startswith("$importlib.util.find_spec('dira_monai') and ")
-        assert content["imports"].pop() == "$import dira_monai"
+    # all but what is done where the package is there: errors in a sentence and, of evaluations, the record
+    assert content["initialize"].pop(0).startswith("$importlib.util.find_spec('dira_monai') and ")
+    assert content["imports"].pop() == "$import dira_monai"
+    if name == "evaluate":
         assert content["validate#handlers"].pop(0)["_target_"] == "dira_monai.RunRecord"
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
     content.pop("_desc_", None)
