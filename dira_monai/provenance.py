@@ -27,8 +27,9 @@ from .files import replacing
 from .image_setup import each
 from .listing import LISTS
 
-PART = 2**16  # bytes that are read of either end of a file
-SAMPLE = 1000  # files whose ends are read
+SAMPLE = 1000  # files whose content is read
+READ = 2**29  # bytes that are read of all of them together
+PART = 2**16  # bytes that are read at one place of a larger file
 
 
 class RunRecord:
@@ -97,12 +98,13 @@ def read_starts(path: str | Path) -> list[dict[str, Any]]:
 def fingerprint(datalist: Mapping[str, Any]) -> str:
     """SHA-256 of what is in the lists: order, labels, name and size of each file, and content of ``SAMPLE`` of them.
 
-    The files whose content is read are drawn with a fixed seed, so that a start need not wait for 100,000. Shorter
-    lists are read as a whole; in longer ones a change that keeps names and sizes is seen only where the draw falls on
-    it. Of a file, 64 KiB at either end are read, which holds the checksum of compressed formats; of a prepared image
-    its SHA-256 is in the list. Names begin in the common folder and dates do not matter, so that a copy of the data is
-    the same data. Files whose paths are not absolute (test images and label maps in pre-training) are not read by the
-    run and count by name.
+    The files whose content is read are drawn with a fixed seed, so that a start need not wait for 100,000. Each has an
+    equal share of ``READ``: a smaller file is read as a whole, of a larger one pieces of 64 KiB at even distances, the
+    first and the last at its ends, where compressed formats hold their checksum. So a change that keeps name and size
+    is seen in small data sets and in compressed files that are drawn, else where a piece falls on it. Of a prepared
+    image the SHA-256 is in the list. Names begin in the common folder and dates do not matter, so that a copy of the
+    data is the same data. Files whose paths are not absolute (test images and label maps in pre-training) are not read
+    by the run and count by name.
 
     Raises:
         InputError: if a file cannot be read.
@@ -119,9 +121,10 @@ def fingerprint(datalist: Mapping[str, Any]) -> str:
                 sizes |= _measure(path)
     start = len(os.path.commonpath({os.path.dirname(path) for path in paths} or ["."]).rstrip(os.sep))
     drawn = random.Random(0).sample(list(sizes), min(len(sizes), SAMPLE))
-    ends = list(each(lambda path: _ends(path, sizes[path]), drawn, "fingerprint of the data", None))
+    share = READ // max(1, len(drawn))
+    read = list(each(lambda path: _digest(path, sizes[path], share), drawn, "fingerprint of the data", None))
     names = [path[start:] for path in (*paths, *sizes)]
-    return hashlib.sha256(json.dumps([values, names, list(sizes.values()), ends]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([values, names, list(sizes.values()), read]).encode()).hexdigest()
 
 
 def _split(entry: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
@@ -148,16 +151,22 @@ def _measure(path: str) -> dict[str, int]:
         raise _unreadable(path, error) from error
 
 
-def _ends(path: str, size: int) -> str:
-    """SHA-256 of both ends of a file."""
+def _digest(path: str, size: int, share: int) -> str:
+    """SHA-256 of a file, or of pieces at even distances of one that is larger than its share."""
+    if size <= max(share, 2 * PART):
+        places, length = [0], size
+    else:
+        gaps = max(1, share // PART - 1)
+        places, length = [(size - PART) * number // gaps for number in range(gaps + 1)], PART
+    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            ends = file.read(PART)
-            file.seek(max(size - PART, len(ends)))
-            ends += file.read(PART)
+            for place in places:
+                file.seek(place)
+                digest.update(file.read(length))
     except OSError as error:
         raise _unreadable(path, error) from error
-    return hashlib.sha256(ends).hexdigest()
+    return digest.hexdigest()
 
 
 def _unreadable(path: str, error: OSError) -> InputError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ignite
 import monai
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -82,6 +83,26 @@ def test_other_data_have_another_fingerprint(listed, change):
     before = fingerprint(listed)
     change(listed)
     assert fingerprint(listed) != before
+
+
+@pytest.mark.parametrize(
+    ("share", "seen"),
+    [(10, [*range(10)]), (9, [0, 1, 2, 3, 4, 6, 7, 8, 9]), (5, [0, 2, 4, 7, 9]), (1, [0, 9])],
+)
+def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, seen):
+    file = tmp_path / "large"
+    monkeypatch.setattr(provenance, "READ", share * PART)
+    parts = np.random.default_rng(0).integers(0, 255, (10, PART), np.uint8)
+    listed = {"training": [{"image": str(file)}]}
+
+    def digest(changed=None):
+        content = parts.copy()
+        if changed is not None:
+            content[changed, PART // 2] ^= 1
+        file.write_bytes(content.tobytes())
+        return fingerprint(listed)
+
+    assert [number for number in range(10) if digest(number) != digest()] == seen
 
 
 def test_of_a_long_list_some_files_are_read_and_all_measured(tmp_path, monkeypatch):
