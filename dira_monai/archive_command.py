@@ -1,5 +1,6 @@
 """The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,9 @@ from .errors import InputError
 from .files import sha256
 
 WIDTH = 500  # characters that are shown of a line
+CONFIGS = ("configs/train.json", "configs/inference.json")
+# by which images are prepared for the weights, and what they give is understood
+VALUES = ("in_channels", "class_names", "multi_label", "image_size", "intensity_range", "spacing", "axcodes")
 
 
 @SetParseFns(str, str, bundle=str, output=str, include=str)
@@ -18,7 +22,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     """Write a bundle's configs, docs, weights and the code that they name to a zip file that runs alone.
 
     Left out is what runs leave behind: outputs, logs and checkpoints. The network that the configs name is built, to
-    see whether the weights are of it.
+    see whether the weights are of it, and their values are compared with those of the training in output/run.json.
 
     Args:
         bundle: its folder.
@@ -36,6 +40,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     files, left_out = bundle_files(bundle, [word.strip() for word in include.split(",") if word.strip()])
     facts, code = check_files(name, files)
     _check_weights(files)
+    _check_values(files, Path(bundle, "output/run.json"))
     sums = write_archive(files, name, output)
     yield from (*facts, *_shown(code), *(f"left out: {path}" for path in left_out))
     if "models/model.pt" not in files:
@@ -105,7 +110,7 @@ def _check_weights(files: Mapping[str, Path]) -> None:
         return
     path = files["models/model.pt"]
     weights = unwrap(read_weights(path), path)[0]
-    for config in [files[key] for key in ("configs/train.json", "configs/inference.json") if key in files]:
+    for config in [files[key] for key in CONFIGS if key in files]:
         parser = ConfigParser()
         parser.read_config(config)
         if "network_def" not in parser:
@@ -118,6 +123,25 @@ def _check_weights(files: Mapping[str, Path]) -> None:
                 f"{path}: is not of the network_def in {config}: {len(wrong)} of {len(network)} "
                 f"tensors do not fit, first {wrong[0]}; write the values of the training into that file"
             )
+
+
+def _check_values(files: Mapping[str, Path], record: Path) -> None:
+    """Refuse configs that prepare images or name classes otherwise than the training of the weights did."""
+    from .provenance import read_starts
+
+    starts = read_starts(record)
+    if "models/model.pt" not in files or not starts:
+        return
+    trained = {name: None if value == "$None" else value for name, value in starts[-1]["config"].items()}
+    for path in [files[key] for key in CONFIGS if key in files]:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        for name in VALUES:
+            given = [v for v in (values.get(name, "$"), trained.get(name, "$")) if not str(v).startswith("$")]
+            if len(given) == 2 and given[0] != given[1]:  # an expression has the value of its config
+                raise InputError(
+                    f"{path}: {name} is {given[0]!r} where it was {given[1]!r} in the training, by {record}; "
+                    "write the values of the training into that file"
+                )
 
 
 def _judge(root: Path, complete: bool) -> tuple[list[str], list[str]]:

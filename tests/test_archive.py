@@ -99,6 +99,28 @@ def test_weights_of_another_network_than_the_configs_name_are_not_packed(command
     assert os.listdir() == ["tiny"]
 
 
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_configs_with_other_values_than_the_training_are_not_packed(command, bundle, name):
+    other = json.loads((bundle / "configs/inference.json").read_text()) | {"class_names": ["a", "b"], "spacing": None}
+    for config in ("train", "inference"):
+        (bundle / f"configs/{config}.json").write_text(json.dumps(other))
+
+    def trained(**values):
+        starts = [{"config": {"class_names": ["old"]}}, {"config": {"spacing": "$None"} | values}]
+        (bundle / "output/run.json").write_text(json.dumps({"starts": starts}))
+
+    trained(class_names=["a", "b"])
+    assert command("pack", "tiny", "tiny.zip")[0] == 0
+    (bundle / f"configs/{name}.json").write_text(json.dumps(other | {"class_names": ["b", "a"]}))
+    reason = f"{name}.json: class_names is ['b', 'a'] where it was ['a', 'b'] in the training, by tiny/output/run.json"
+    assert reason in refusal(command, "pack", "tiny", "other.zip")
+    trained(class_names=["b", "a"], spacing=[1, 1])
+    (bundle / f"configs/{name}.json").write_text(json.dumps(other))
+    assert "class_names is ['a', 'b'] where it was" in refusal(command, "pack", "tiny", "other.zip")
+    (bundle / "models/model.pt").unlink()
+    assert command("pack", "tiny", "tiny.zip")[0] == 0
+
+
 def test_same_bundle_gives_the_same_bytes(command, bundle, tmp_path):
     command("pack", "tiny", "first.zip")
     (tmp_path / "other").mkdir()
