@@ -129,8 +129,11 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
 
     Raises:
         InputError: if it is no zip file or damaged, has other than one top folder, or holds a path that leaves it, a
-            link, a name twice, an encrypted file, or more than ``max_gb`` or ``MAX_FILES`` allow.
+            link, a name twice, an encrypted file, or more than ``max_gb`` or ``MAX_FILES`` allow; or if ``max_gb`` is
+            no number above 0.
     """
+    if not isinstance(max_gb, int | float) or max_gb <= 0:
+        raise InputError(f"max_gb must be a number above 0, got {max_gb!r}")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as temporary:
         try:
             with zipfile.ZipFile(archive) as opened:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fire.decorators import SetParseFns
@@ -83,11 +84,7 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
     """
     from .archive import extracted
 
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error})") from error
-    with extracted(archive, folder, max_gb) as root:
+    with _folder(folder), extracted(archive, folder, max_gb) as root:
         facts, code = _judge(root, complete=True)
         place = Path(folder, root.name)
         if os.path.lexists(place):
@@ -97,6 +94,22 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
             raise InputError(f"{archive}: {_count(code)} above may run code; if you trust it, say --trust True")
         root.rename(place)
     yield from (*facts, *_shown(code), f"{place}: unpacked")
+
+
+@contextmanager
+def _folder(folder: str) -> Iterator[None]:
+    """A folder, made where it is not there; one that was made and stays empty goes again."""
+    new = not os.path.lexists(folder)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error})") from error
+    try:
+        yield
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
 
 
 def _check_weights(files: Mapping[str, Path]) -> None:

@@ -48,6 +48,11 @@ def check_files(bundle: str, files: Mapping[str, Path]) -> tuple[list[str], list
         facts.append(f"{PACKAGE.name}: not in there; configs that name it need it installed")
     elif not other:
         facts.append(f"{PACKAGE.name}: the same code as the {__version__} that is installed here")
+    if missing := [name for name in other if name not in files]:
+        facts.append(
+            f"{PACKAGE.name}: without {len(missing)} files of the {__version__} installed here, as {missing[0]}"
+        )
+    other = [name for name in other if name in files]
     code = [f"{name}: differs from the {PACKAGE.name} {__version__} that is installed here" for name in other]
     own = [(name, path) for name, path in files.items() if not name.startswith(f"{PACKAGE.name}/")]
     return facts, code + [line for name, path in own for line in _code(name, path)]

@@ -46,7 +46,7 @@ SUSPECT = re.compile(  # names that reach files, pickles, servers, processes, ot
     r"|move|open|pickle|popen|posix_|read_pickle|remove|rename|rm|run_|save|spawn|symlink|to_?file|touch|unlink|write).*"
     r"|\w*(Perceptual|[Dd]ata_?[Pp]ipe|Script|TorchIO|TorchVision|CuCIM)\w*"
     r"|(?i:clear_?ml|neptune|polyaxon|visdom|wandb)\w*|CSV\w*Dataset|DataSource|ThroughputBenchmark|compile(_kwargs)?"
-    r"|convert_to_(onnx|torchscript|trt)|fromregex|genfromtxt|recfrom\w*"
+    r"|convert_to_(onnx|torchscript|trt)|trt_.*|from_pretrained|LMDB\w*|fromregex|genfromtxt|recfrom\w*"
     r"|apps|builtins|bundle|copy|copy_into|cpp_extension|ctypes|ctypeslib|f2py|hub|importlib|inspect|instantiate|jit"
     r"|locate|ops|os|optional_import|package|replace|rpc|serialization|shutil|socket|subprocess|sys|system|test|types"
 )

@@ -168,6 +168,14 @@ def test_a_file_that_changes_meanwhile_is_told_as_it_was_packed(command, bundle,
     assert command("verify", "tiny.zip")[0] == 0
 
 
+@pytest.mark.parametrize("words", [["no.zip"], ["tiny.zip", "--max_gb=abc"], ["tiny.zip", "--max_gb=0"]])
+def test_a_refused_archive_leaves_no_folder(command, bundle, words):
+    command("pack", "tiny", "tiny.zip")
+    reason = "max_gb must be a number above 0, got" if words[1:] else "no.zip: cannot be unpacked"
+    assert reason in refusal(command, "unpack", words[0], "new", *words[1:])
+    assert sorted(os.listdir()) == ["tiny", "tiny.zip"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -228,8 +236,7 @@ def test_archive_is_refused(command, tmp_path, entries, reason):
     write_zip(tmp_path / "a.zip", *entries)
     assert reason in refusal(command, "verify", "a.zip", "--max_gb=0.002")
     assert reason in refusal(command, "unpack", "a.zip", "out", "--trust=True", "--max_gb=0.002")
-    assert os.listdir("out") == []
-    assert sorted(os.listdir()) == ["a.zip", "out"]
+    assert os.listdir() == ["a.zip"]
 
 
 def test_damaged_archive_is_refused(command, bundle):
@@ -291,7 +298,7 @@ def test_code_is_unpacked_only_where_it_is_trusted(command, bundle):
     status, output, _ = command("unpack", "tiny.zip", "out")
     assert "look at scripts/own.py: code of its own" in output
     assert status == "error: tiny.zip: 1 thing above may run code; if you trust it, say --trust True"
-    assert os.listdir("out") == []
+    assert not Path("out").exists()
     assert command("unpack", "tiny.zip", "out", "--trust", "True")[0] == 0
     assert Path("out/tiny/scripts/own.py").is_file()
 

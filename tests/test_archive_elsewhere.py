@@ -15,6 +15,7 @@ from running import ENVIRONMENT, load
 from scan_files import noise, write_nifti
 from zip_files import names_in, refusal, write_zip
 
+from dira_monai import __version__
 from dira_monai.archive import PACKAGE
 from dira_monai.archive_command import pack
 
@@ -103,6 +104,7 @@ def test_other_code_under_the_name_of_this_package_is_told(command, archives, tm
     assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
     (tmp_path / "out" / name / "dira_monai/losses.py").write_text("import os\n")
     (tmp_path / "out" / name / "dira_monai/more.py").write_text("import os\n")
+    (tmp_path / "out" / name / "dira_monai/views.py").unlink()
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
     write_zip(
         tmp_path / "bad.zip", *[(path.relative_to(tmp_path / "out").as_posix(), path.read_bytes()) for path in files]
@@ -110,6 +112,7 @@ def test_other_code_under_the_name_of_this_package_is_told(command, archives, tm
     _, output, _ = command("verify", "bad.zip")
     told = [line.split(":")[0] for line in output.splitlines() if "differs from the dira_monai" in line]
     assert told == ["look at dira_monai/losses.py", "look at dira_monai/more.py"]
+    assert f"dira_monai: without 1 files of the {__version__} installed here, as dira_monai/views.py" in output
     assert "no SHA256SUMS" in output
     assert "is other code than the one that packs" in refusal(command, "pack", f"out/{name}", "again.zip")
 

@@ -84,6 +84,9 @@ def test_expressions_that_compute_are_plain(text):
         ({"a": {"_target_": "run_cmd"}}, ["a#_target_"]),  # short names are any of MONAI's
         ({"a": {"_target_": "no_such_name"}}, ["a#_target_"]),
         ({"a": {"_target_": "torch.utils.data.datapipes.utils.decoder.basichandlers"}}, ["a#_target_"]),
+        ({"a": {"_target_": "monai.networks.trt_compiler.trt_compile"}}, ["a#_target_"]),
+        ({"a": {"_target_": "monai.networks.nets.transchex.BertPreTrainedModel.from_pretrained"}}, ["a#_target_"]),
+        ({"a": {"_target_": "LMDBDataset"}}, ["a#_target_"]),
         ({"a": {"_target_": "ignite.handlers.Checkpoint"}, "b": {"_target_": "ignite.metrics.Loss"}}, ["a#_target_"]),
         ({"a": {"_target_": "PerceptualLoss"}}, ["a#_target_"]),  # of a medical network: fetches its code and runs it
         ({"a": {"_target_": "ignite.handlers.VisdomLogger", "server": "host"}}, ["a#_target_"]),
