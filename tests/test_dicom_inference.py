@@ -8,7 +8,6 @@ import pytest
 import SimpleITK
 import torch
 from monai.bundle import run
-from running import command_of, execute
 from scan_files import AXIAL, SAGITTAL, mend, write_series
 
 from dira_monai.segmentation_objects import write_segmentation
@@ -111,15 +110,14 @@ def two_series(tmp_path):
     return tmp_path
 
 
+def test_stock_inference_refuses_a_scan_over_midnight(tmp_path):
+    for index, file in enumerate(write_series(tmp_path / "series", body(EVEN), EVEN)):
+        mend(file, lambda data, index=index: setattr(data, "SeriesDate", f"2020010{1 + index // 2}"))
+    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
+        infer(tmp_path, None)
+
+
 def test_stock_inference_refuses_a_folder_of_several_series(two_series):
     with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
         infer(two_series, None)
     assert not (two_series / "series_seg.nii.gz").exists()
-
-
-def test_with_the_package_what_its_reader_refuses_is_one_sentence(two_series):
-    options = options_of(two_series) | {"reader": "dira_monai.reader.ScanReader"}
-    result = execute(command_of(CONFIG.parents[1], ["inference"], options))
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.rstrip().endswith("series is a folder with 2 DICOM series where one is needed.")
