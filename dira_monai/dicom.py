@@ -44,7 +44,7 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     if len(headers) == 1 and frames > 1:
         order, slices = read_frames(files[0])
     if slices is None:
-        if frames == 1 and headers[0].spacing is not None:  # GDCM looks for another tag in an X-ray
+        if resample and frames == 1 and headers[0].spacing is not None:  # GDCM asks the detector in an X-ray
             meta |= _with_spacing(meta["affine"], headers[0].spacing)
         note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
         return array, meta | ({"note": note} if note else {})

@@ -117,11 +117,19 @@ def find_reason(file: str | Path) -> str:
     if not syntax:
         return ""
     if syntax.startswith(PLAIN + COMPRESSED):
-        tags = read_tags(file, ["PhotometricInterpretation", "PixelRepresentation", "BitsStored"])
-        turned = [tags.get(tag) for tag in ("PhotometricInterpretation", "PixelRepresentation", "BitsStored")]
         known = "its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not turn round"
-        return known if turned == ["MONOCHROME1", 1, 12] else ""
+        return known if _find_pixels(file) == ["MONOCHROME1", 1, 12] else ""
     return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
+
+
+def _find_pixels(file: str | Path) -> list[Any]:
+    """Photometric interpretation, signedness and bits; empty where the file is damaged."""
+    names = ["PhotometricInterpretation", "PixelRepresentation", "BitsStored"]
+    try:
+        tags = read_tags(file, names)
+        return [tags.get(name) for name in names]
+    except Exception:  # whatever pydicom raises: whoever asked has a better sentence
+        return []
 
 
 def _find_kind(file: str | Path) -> tuple[str, str]:

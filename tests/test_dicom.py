@@ -177,6 +177,9 @@ def test_xray_spacing_is_that_of_the_calibration(tmp_path, modality, detector):
         data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = kinds[modality]
 
     np.testing.assert_allclose(read(mend(path, of_kind))[1]["affine"], np.diag([0.1, 0.3, 1, 1]))  # columns, rows
+    stock = LoadImage(reader=ITKReader)(path).affine
+    ours = ScanReader(resample=False)
+    np.testing.assert_allclose(np.abs(ours.get_data(ours.read(path))[1]["affine"]), np.abs(stock))  # what trains
 
 
 def test_slices_with_and_without_rescaling_are_no_volume(tmp_path):
@@ -191,6 +194,14 @@ def test_signed_12_bits_of_monochrome1_are_refused_by_name(tmp_path):
     path = write_slice(tmp_path / "a", noise(4, 5), **options)
     with pytest.raises(InputError, match="its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not"):
         read(path)
+
+
+@pytest.mark.parametrize("missing", [1, 40, 45, 52, 90, 150])
+def test_a_slice_that_is_cut_anywhere_is_named(tmp_path, missing):
+    last = write_series(tmp_path, noise(4, 4, 5))[-1]
+    last.write_bytes(last.read_bytes()[:-missing])
+    with pytest.raises(InputError, match=f"{last.name} cannot be read: it is cut off or no DICOM image"):
+        read(tmp_path)
 
 
 def test_two_patients_under_one_uid_are_two_volumes(tmp_path):
