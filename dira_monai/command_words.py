@@ -50,7 +50,9 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
 def config_files(words: Sequence[str]) -> list[str]:
     """The files of ``--config_file`` on a command line, as MONAI takes them: a list, or words joined by commas."""
     given = [DefaultParseValue(value) for option, value in _options(words) if _name(option) == "config_file"]
-    return [file for files in given[-1:] for file in (files.split(",") if isinstance(files, str) else files)]
+    if not given or isinstance(given[-1], list | tuple):
+        return [str(file) for files in given[-1:] for file in files]
+    return [str(given[-1])] if Path(str(given[-1])).is_file() else str(given[-1]).split(",")
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:

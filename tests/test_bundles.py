@@ -404,6 +404,14 @@ def test_a_config_file_in_each_form_that_monai_takes(monkeypatch, words):
         check_command_line([*words, "--bath_size", "4"])
 
 
+def test_a_config_file_with_a_comma_in_its_name(tmp_path, monkeypatch):
+    file = tmp_path / "a,b/configs/train.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["python", "--config_file", str(file)])
+    assert bundle_root() == str(tmp_path / "a,b")
+
+
 def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     plain_errors()
