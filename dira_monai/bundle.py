@@ -26,12 +26,12 @@ def bundle_root() -> str:
 def inference_items(
     image: str | Sequence[str] | None, dataset_dir: str | None, output_dir: str
 ) -> list[dict[str, Any]]:
-    """Entries for inference: the one image that is named, or every image of a folder but label maps and results.
+    """Entries for inference: the one image that is named, or every image of a folder but label maps and results in it.
 
     Args:
         image: path of a file or of the folder of one DICOM series, or the files of one.
         dataset_dir: folder that is searched where no image is named.
-        output_dir: folder of the results.
+        output_dir: folder of the results; what it holds is left out where it lies in ``dataset_dir``.
 
     Raises:
         InputError: if neither is given, or nothing is found.
@@ -45,7 +45,9 @@ def inference_items(
     if dataset_dir is None:
         raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
     root, results = Path(dataset_dir), Path(output_dir).resolve()
-    images = [image for image in find_images(root) if results not in (root / first_file(image)).resolve().parents]
+    images = find_images(root)
+    if root.resolve() in results.parents:
+        images = [image for image in images if results not in (root / first_file(image)).resolve().parents]
     found = without_label_maps(images)
     if not found:
         raise InputError(f"{dataset_dir}: holds no image that can be read")

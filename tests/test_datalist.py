@@ -265,5 +265,6 @@ def test_label_maps_are_no_images_to_learn_from(tmp_path, folder):
     write_image(tmp_path / "images/out/0/0_restored.png", noise(6, 8))
     assert inference_items(None, str(tmp_path), str(tmp_path / "images/out")) == items
     assert items == [{"image": f"{tmp_path}/images/{index}.png"} for index in range(4)]
+    assert len(inference_items(None, str(tmp_path / "images"), str(tmp_path))) == 5  # results lie above
     alone = make_datalist(tmp_path / folder)
     assert (len(alone["training"] + alone["validation"]), alone["label_maps"]) == (4, 0)
