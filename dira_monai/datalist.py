@@ -154,7 +154,7 @@ def on_first_process(work: Callable[[], dict]) -> dict:
             answer[0] = work()
         except Exception as error:  # the others must not wait for ever
             answer[0] = error if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
-            failure = error
+            failure = None if answer[0] is error else error
     dist.broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0] from failure
@@ -166,7 +166,11 @@ def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: 
     given = source if source.suffix == ".json" else source / "datalist.json"
     path = given if given.is_file() else output / "datalist.json"
     if path != given:
-        wanted = {"dataset_dir": os.path.abspath(source), **made_for, "fingerprint": fingerprint([source])}
+        wanted = {
+            "dataset_dir": os.path.abspath(source),
+            **made_for,
+            "fingerprint": fingerprint([Path(os.path.abspath(source))]),
+        }
         if not is_current(path, wanted):
             write_datalist(make_datalist(source, **made_for) | wanted, path)
     datalist = load_datalist(path)
