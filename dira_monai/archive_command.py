@@ -98,8 +98,8 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
 
 @contextmanager
 def _folder(folder: str) -> Iterator[None]:
-    """A folder, made where it is not there; one that was made and stays empty goes again."""
-    new = not os.path.lexists(folder)
+    """A folder, made where it is not there; what was made of it and stays empty goes again."""
+    new = [path for path in (Path(folder), *Path(folder).parents) if not os.path.lexists(path)]
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,9 +107,9 @@ def _folder(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if new:
-            with suppress(OSError):  # it is not empty
-                Path(folder).rmdir()
+        with suppress(OSError):  # it is not empty
+            for path in new:
+                path.rmdir()
 
 
 def _check_weights(files: Mapping[str, Path]) -> None:
@@ -145,11 +145,12 @@ def _check_values(files: Mapping[str, Path], record: Path) -> None:
     starts = read_starts(record)
     if "models/model.pt" not in files or not starts:
         return
-    trained = {name: None if value == "$None" else value for name, value in starts[-1]["config"].items()}
+    trained = starts[-1].get("config") or {}
     for path in [files[key] for key in CONFIGS if key in files]:
         values = json.loads(path.read_text(encoding="utf-8"))
         for name in VALUES:
-            given = [v for v in (values.get(name, "$"), trained.get(name, "$")) if not str(v).startswith("$")]
+            both = [None if v == "$None" else v for v in (values.get(name, "$"), trained.get(name, "$"))]
+            given = [v for v in both if not str(v).startswith("$")]
             if len(given) == 2 and given[0] != given[1]:  # an expression has the value of its config
                 raise InputError(
                     f"{path}: {name} is {given[0]!r} where it was {given[1]!r} in the training, by {record}; "
