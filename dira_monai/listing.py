@@ -222,9 +222,9 @@ def _find_fault(entry: Any, required: Sequence[str]) -> str:
         if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
             return f"no {part!r}"
     files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
-    if not all(isinstance(file, str) for file in files):
+    if not all(isinstance(file, str) and file for file in files):
         return f"no path but {entry['image']!r} as 'image'"
-    if not isinstance(entry.get("patient", ""), str | int):
+    if not isinstance(entry.get("patient", ""), str | int | float):
         return f"no name but {entry['patient']!r} as 'patient'"
     return ""
 
