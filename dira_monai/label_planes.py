@@ -54,9 +54,9 @@ def find_source(series: Path, series_uid: str | None = None) -> Source:
             del first.PixelSpacing  # an X-ray: highdicom would write it without the thickness and then refuse the file
         return Source(datasets, shape, np.arange(1), None)
     slices = slices_of([header for file in files if (header := read_header(file))])
-    assert slices is not None  # since there are several
+    gap = float(slices.gaps.mean()) if slices else 0
     for data in datasets:
-        data.SliceThickness = data.get("SliceThickness") or float(slices.gaps.mean())  # type 2 too
+        data.SliceThickness = data.get("SliceThickness") or gap  # type 2 too
     return Source(datasets, shape, np.arange(len(datasets)), slices)
 
 
