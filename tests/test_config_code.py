@@ -208,6 +208,16 @@ def test_weights_that_are_read_as_tensors_alone_are_plain(words, plain):
     assert (judge_expression(f"torch.load('model.pt', {words})") is None) == plain
 
 
+def test_no_config_has_a_key_twice():
+    def unique(pairs):
+        names = [name for name, _ in pairs]
+        assert [name for name in names if names.count(name) > 1] == []
+        return dict(pairs)
+
+    for path in (ROOT / "bundles").glob("*/configs/*.json"):
+        json.loads(path.read_text(), object_pairs_hook=unique)
+
+
 def test_configs_of_this_package_are_plain():
     files = sorted((ROOT / "bundles").glob("*/configs/*.json"))
     assert len(files) > 50
