@@ -172,7 +172,7 @@ def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: 
             "fingerprint": fingerprint([Path(os.path.abspath(source))]),
         }
         if not is_current(path, wanted):
-            write_datalist(make_datalist(source, **made_for) | wanted, path)
+            write_datalist(make_datalist(source, **made_for) | {"fingerprint": wanted["fingerprint"]}, path)
     datalist = load_datalist(path)
     for key in ("spatial_dims", "in_channels"):
         if datalist.get(key, made_for[key]) != made_for[key]:

@@ -189,7 +189,8 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
         wanted = {"dataset_dir": os.path.abspath(source), **asked}
         wanted["fingerprint"] = fingerprint(*_sources(wanted))
         if not is_current(path, wanted):
-            write_datalist(make_labelled_datalist(source, **asked) | wanted, path)
+            made = make_labelled_datalist(source, **asked)
+            write_datalist(made | {"fingerprint": wanted["fingerprint"]}, path)
         datalist = load_labelled(path, asked)
     keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
