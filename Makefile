@@ -80,7 +80,7 @@ test: lint types
 
 docs-test: .venv/installed
 	rm -rf $(DEMO)/docs-test
-	$(BIN)/python tests/run_docs.py $(DEMO)/docs-test
+	$(BIN)/python tests/docs/run_docs.py $(DEMO)/docs-test
 
 # a server of its own on loopback, in an environment of its own (Python 3.11), since it needs an older pydicom
 tests/label/.venv/installed: tests/label/constraints.txt
@@ -92,7 +92,7 @@ tests/label/.venv/installed: tests/label/constraints.txt
 
 .PHONY: label-test
 label-test: tests/label/.venv/installed
-	tests/label/.venv/bin/python -m pytest tests/test_label.py tests/label
+	tests/label/.venv/bin/python -m pytest tests/bundles/test_monai_label.py tests/label
 
 lint: .venv/installed
 	$(BIN)/ruff check

@@ -1,8 +1,9 @@
 """Pre-training by a federation of two sites, on their images pooled, and by each site alone, judged by one probe.
 
 Every run goes through MONAI's client ``MonaiAlgo``; pooled and single-site runs are federations of one client, which
-are plain training (``tests/test_federation.py``). The training images are split between the sites by patient; their
-labels are used by the probe alone, which takes those of both sites. ``python benchmarks/federation.py --help``.
+are plain training (``tests/bundles/test_federation.py``). The training images are split between the sites by
+patient; their labels are used by the probe alone, which takes those of both sites.
+``python benchmarks/federation.py --help`` lists the options.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor, manual_seed
 
-from dira_monai.checkpoint import save_atomic
-from dira_monai.datalist import write_datalist
-from dira_monai.files import replacing
-from dira_monai.label_listing import make_labelled_datalist
-from dira_monai.listing import LISTS
-from dira_monai.probe import PROBES, probe
-from dira_monai.summaries import format_table
+from dira_monai.apps.probing.probe import PROBES, probe
+from dira_monai.datalists.checks import LISTS
+from dira_monai.datalists.io import write_datalist
+from dira_monai.datalists.labeled import make_labelled_datalist
+from dira_monai.utils.files import replacing
+from dira_monai.utils.tables import format_table
+from dira_monai.weights.files import save_atomic
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "dira_pretrain_2d"
 NETWORK = {"patch_size": [64, 64], "network_def#backbone": "resnet10"}

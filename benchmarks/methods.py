@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dira_monai.datalist import make_datalist, write_datalist
-from dira_monai.files import replacing
-from dira_monai.phantom import write_phantoms
-from dira_monai.summaries import format_table
+from dira_monai.datalists.io import write_datalist
+from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.phantoms.chest import write_phantoms
+from dira_monai.utils.files import replacing
+from dira_monai.utils.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDARD = {"train", "evaluate", "inference", "multi_gpu_train", "metadata"}

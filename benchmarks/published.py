@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor, nn
 
-from dira_monai.backbones import decode, encode
+from dira_monai.networks.encoder_decoder import decode, encode
 
 QUEUE = 65536
 NOISE = np.random.default_rng()

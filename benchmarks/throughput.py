@@ -31,11 +31,11 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from dira_monai import PretrainDataset, SeededSampler, keep_memory, load_datalist
-from dira_monai.backbones import feature_channels
-from dira_monai.datalist import write_datalist
-from dira_monai.files import replacing
-from dira_monai.phantom import write_phantoms
-from dira_monai.summaries import format_table
+from dira_monai.datalists.io import write_datalist
+from dira_monai.networks.encoder_decoder import feature_channels
+from dira_monai.phantoms.chest import write_phantoms
+from dira_monai.utils.files import replacing
+from dira_monai.utils.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = {2: ("xray", 32), 3: ("ct", 4)}

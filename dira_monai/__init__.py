@@ -3,31 +3,39 @@
 Configs name the parts as ``dira_monai.X``.
 """
 
-__version__ = "0.1.0"
-
-from .backbones import check_patch_size, decode, encode, encoder_only, encoder_state
-from .bundle import bundle_root, inference_items
-from .checkpoint import Checkpoint, LocalObjective, StrictCheckpointLoader, load_weights
-from .classification import ClassificationLoss, check_classes, class_weights
-from .color import ColorJitter, Grayscale, Solarize
-from .command_words import check_command_line
-from .data import PretrainDataset, SeededSampler, ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
-from .datalist import load_datalist, make_datalist, prepare_data
-from .distortions import BlockShuffling, InPainting, LocalPixelShuffling, OneOf, OutPainting
-from .distributed import rank, synchronize_batch_norm, world_size
-from .embedding_losses import barlow_twins, negative_cosine, nt_xent
-from .errors import InputError, plain_errors
-from .evaluator import DiRAEvaluator
-from .finetuning import EarlyStop, FineTuner, SeededCacheDataset, check_output, layer_groups
-from .genesis import GenesisUNet
-from .grid_views import GridViews
-from .health import HealthWatch
-from .intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
-from .label_panel import LabelPanel
-from .labelled import LabelledLists, prepare_labelled
-from .losses import discriminator_loss, generator_loss, info_nce
-from .masking import Masking
-from .monitors import collapse, psnr, set_accuracy, set_contrastive
+from .apps.visual_words.dataset import WordDataset
+from .apps.visual_words.places import WordSettings
+from .bundle.command_line import bundle_root, check_command_line
+from .data.datasets import PretrainDataset, SeededCacheDataset
+from .data.prepared import check_prepared
+from .data.preprocessing import ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
+from .data.sampler import SeededSampler
+from .datalists.io import load_datalist
+from .datalists.prepare import prepare_data
+from .datalists.prepare_labeled import LabelledLists, prepare_labelled
+from .datalists.unlabeled import make_datalist
+from .engines.evaluator import DiRAEvaluator
+from .engines.finetuner import FineTuner
+from .engines.trainer import DiRATrainer
+from .handlers.checkpoint import Checkpoint, LocalObjective, StrictCheckpointLoader
+from .handlers.collapse_monitor import HealthWatch
+from .handlers.early_stop import EarlyStop
+from .handlers.evaluation_report import EvaluationReport
+from .handlers.label_panel import LabelPanel
+from .handlers.restoration_panel import Panel
+from .handlers.run_record import RunRecord
+from .handlers.training_log import TrainingLog
+from .images.find import inference_items
+from .images.reader import ScanReader
+from .losses.adversarial import discriminator_loss, generator_loss
+from .losses.barlow_twins import barlow_twins
+from .losses.classification import ClassificationLoss, check_classes, class_weights
+from .losses.contrastive import info_nce, negative_cosine, nt_xent
+from .metrics import collapse, psnr, set_accuracy, set_contrastive
+from .networks.batch_norm import synchronize_batch_norm
+from .networks.encoder_decoder import decode, encode, encoder_only, encoder_state
+from .networks.genesis_unet import GenesisUNet
+from .networks.size_checks import check_output, check_patch_size
 from .objectives import (
     BYOL,
     BarlowTwins,
@@ -41,15 +49,22 @@ from .objectives import (
     VisualWords,
     VoCo,
 )
-from .optimizers import LARS, FlooredCosineSchedule, lars_groups, optimizer_class, rate_groups
-from .panel import Panel
-from .progress import EvaluationReport, TrainingLog
-from .provenance import RunRecord
-from .spatial import Chain, ElasticDeformation, RandomResizedCrop, RandomRotation
-from .store import check_prepared
-from .trainer import DiRATrainer, trainable
-from .training import keep_memory
-from .views import RandDistortiond, Views
-from .weights import load_pretrained
-from .word_choice import WordSettings
-from .word_data import WordDataset
+from .optimizers.groups import lars_groups, layer_groups, optimizer_class, rate_groups, trainable
+from .optimizers.lars import LARS
+from .optimizers.schedules import FlooredCosineSchedule
+from .transforms.color import ColorJitter, Grayscale, Solarize
+from .transforms.compose import Chain, OneOf
+from .transforms.dictionary import RandDistortiond
+from .transforms.grid_views import GridViews
+from .transforms.intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
+from .transforms.masking import Masking
+from .transforms.painting import InPainting, OutPainting
+from .transforms.shuffling import BlockShuffling, LocalPixelShuffling
+from .transforms.spatial import ElasticDeformation, RandomResizedCrop, RandomRotation
+from .transforms.views import Views
+from .utils.distributed import rank, world_size
+from .utils.errors import InputError, plain_errors
+from .utils.memory import keep_memory
+from .utils.version import __version__
+from .weights.files import load_weights
+from .weights.pretrained import load_pretrained

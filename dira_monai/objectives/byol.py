@@ -6,9 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..embedding_losses import negative_cosine
-from .base import KeyBranch, check_momentum, deviation, head, pooled_head
+from ..losses.contrastive import negative_cosine
+from ..metrics import deviation
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import head, pooled_head
+from ..networks.momentum import check_momentum
+from .objective import KeyBranch
 from .siamese import Siamese
 
 

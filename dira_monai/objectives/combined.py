@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..monitors import collapse, one_way
-from .base import Objective
+from ..metrics import collapse, one_way
+from ..utils.errors import InputError
+from .objective import Objective
 
 
 class CombinedObjective(Objective):

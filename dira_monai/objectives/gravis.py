@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..distributed import gather_with_gradient
-from ..errors import InputError
-from ..ranking import ATTENTIONS, ranking_accuracy, smooth_ap
-from .base import Objective, Projector, deviation
+from ..losses.smooth_ap import ATTENTIONS, ranking_accuracy, smooth_ap
+from ..metrics import deviation
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import Projector
+from ..utils.distributed import gather_with_gradient
+from ..utils.errors import InputError
+from .objective import Objective
 
 COLLAPSED = 0.05  # deviation below which embeddings point one way; independent directions have 1
 

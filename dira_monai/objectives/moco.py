@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..distributed import gather
-from ..errors import InputError
-from ..losses import contrastive_accuracy, info_nce
-from ..monitors import COLLAPSED
-from .base import KeyBranch, Projector, check_momentum
+from ..losses.contrastive import contrastive_accuracy, info_nce
+from ..metrics import COLLAPSED
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import Projector
+from ..networks.momentum import check_momentum
+from ..utils.distributed import gather
+from ..utils.errors import InputError
+from .objective import KeyBranch
 
 LOGGER = logging.getLogger(__name__)
+
+
 AT_CHANCE = 2  # times the odds of a guess
 
 

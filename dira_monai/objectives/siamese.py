@@ -6,14 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..distributed import gather_with_gradient
-from ..embedding_losses import cross_correlation, negative_cosine, redundancy_reduction
-from ..errors import InputError
-from .base import Objective, deviation, head, pooled_head
+from ..losses.barlow_twins import cross_correlation, redundancy_reduction
+from ..losses.contrastive import negative_cosine
+from ..metrics import deviation
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import head, pooled_head
+from ..utils.distributed import gather_with_gradient
+from ..utils.errors import InputError
+from .objective import Objective
 
 COLLAPSED = 0.1  # of the deviation, which is 1 where embeddings are spread evenly and 0 where they are equal
+
+
 COPIED = 0.55  # of the mean off-diagonal |C|: 2 / pi in two dimensions, 1 / 2 of independent components of 4 images
+
+
 UNRELATED = 0.02  # of the mean diagonal of C
 
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..distributed import gather_with_gradient
-from ..embedding_losses import nt_xent, nt_xent_accuracy
-from ..errors import InputError
-from .base import Objective, Projector
+from ..losses.contrastive import nt_xent, nt_xent_accuracy
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import Projector
+from ..utils.distributed import gather_with_gradient
+from ..utils.errors import InputError
+from .objective import Objective
 
 AT_CHANCE = 1.5  # times the chance, up to which an accuracy counts as none
 

@@ -6,12 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import encode, feature_channels
-from ..errors import InputError
-from .base import Objective, pooled_head
+from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.heads import pooled_head
+from ..utils.errors import InputError
+from .objective import Objective
 
 CLOSEST = 1e-6  # least distance of |y - s| from 1, where the logarithm would be infinite
+
+
 ALIKE = 0.9  # mean |cosine| of bases; drawn at random in 128 dimensions they have 0.07
+
+
 UNRELATED = 0.02  # mean likeness to the bases that a crop overlaps, each by its share
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dira_monai.phantom import write_phantoms
+from dira_monai.phantoms.chest import write_phantoms
 
 HERE = Path(__file__).resolve().parent
 BUNDLE = HERE.parents[1] / "bundles" / "dira_pretrain_2d"

@@ -1,0 +1,260 @@
+"""The boxes that a person drew: read from a table, or made from the connected components of masks."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from ...datalists.label_maps import check_geometry, in_image_folders
+from ...datalists.label_tables import find_image, index_images
+from ...datalists.tables import FILE_COLUMNS, pick_column, read_table, stem
+from ...images.facts import measure_array, measure_each
+from ...images.find import Image, find_images, first_file, read_image
+from ...images.reader import SUFFIXES
+from ...utils.errors import InputError
+from .metrics import component_boxes
+
+IMAGE_COLUMNS = (*FILE_COLUMNS, "image index")
+
+
+FINDING_COLUMNS = ("finding", "label", "finding label")
+
+
+# of the axes x, y and z; the names with brackets are those of ChestX-ray14's BBox_List_2017.csv
+LOW_COLUMNS = (("x", "left", "bbox [x"), ("y", "top"), ("z",))
+
+
+HIGH_COLUMNS = (("right",), ("bottom",), ())
+
+
+SIZE_COLUMNS = (("w", "width"), ("h", "height", "h]"), ("d", "depth"))
+
+
+TOLERANCE = 1e-3  # voxels that a box may stand out of its image: rounding of decimals
+
+
+class Truth(NamedTuple):
+    """The true boxes of one finding in one image."""
+
+    image: Image  # relative to the folder
+    finding: str  # a class
+    boxes: ndarray  # (N, 2 spatial_dims), see ``localization``
+    shape: tuple[int, ...]  # voxels along each spatial axis of the file
+
+
+def class_of(word: str, class_names: Sequence[str], label_map: Mapping[str, str | None], where: str) -> str | None:
+    """The class that a word of a table stands for, or None where ``label_map`` says that it is left out.
+
+    Args:
+        word: as it stands in the table.
+        class_names: of the classifier.
+        label_map: from words to classes or None.
+        where: what an error begins with.
+
+    Raises:
+        InputError: if it is no class.
+    """
+    name = label_map.get(word, word)
+    if name is None or name in class_names:
+        return name
+    raise InputError(
+        f"{where}: the finding {name!r} is none of the classes {', '.join(class_names)}; "
+        f'say what it is by --label_map "{{{word!r}: CLASS}}", or None to leave it out.'
+    )
+
+
+def read_boxes(
+    table: str | Path,
+    directory: str | Path,
+    class_names: Sequence[str],
+    label_map: Mapping[str, str | None],
+    strict: bool = False,
+) -> tuple[list[Truth], list[str]]:
+    """The boxes of a CSV file, by image and finding in the order of the table, and of the other rows what is wrong.
+
+    The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
+    height, or right and bottom; for volumes also z and d or depth. The unit is a voxel of the file's array, x along its
+    first axis: of a PNG x runs to the right and y down. An image is named as in a table of labels
+    (``read_label_table``), with any suffix or none. Rows of images that are not there are left out.
+
+    Args:
+        table: the file.
+        directory: folder of the images, searched with its sub-folders.
+        class_names: of the classifier.
+        label_map: see ``class_of``.
+        strict: raise at a row whose image is not there.
+
+    Raises:
+        InputError: if a column is missing, a box is empty, outside of its image or of no class, or a name fits several
+            images.
+    """
+    header, cells = read_table(table, "table of boxes")
+    columns = [name.strip().lower() for name in header]
+    file = pick_column(table, columns, None, None, IMAGE_COLUMNS)
+    word = pick_column(table, columns, None, None, FINDING_COLUMNS)
+    found: dict[tuple[str, str], list[tuple[ndarray, str]]] = defaultdict(list)
+    index, images, missing = _index(directory, table), dict[str, Image](), []
+    for number, cell in enumerate(cells, start=2):
+        row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
+        image = _find(row[file], index, where)
+        if image is None:
+            missing.append(_tell(f"{where}: the image {row[file]!r} does not exist in {directory}.", strict))
+        elif (finding := class_of(row[word], class_names, label_map, where)) is not None:
+            images[first_file(image)] = image
+            found[first_file(image), finding].append((_read_box(row, columns, where), where))
+    facts, truths = _measure(images, directory), []
+    for (name, kind), boxes in found.items():
+        for box, where in boxes:
+            _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
+        truths.append(Truth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
+    return truths, missing
+
+
+def _pick(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
+    return next((name for name in wanted if name in columns), None)
+
+
+def _cell(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> str:
+    name = _pick(columns, wanted)
+    if name is None:
+        raise InputError(f"{where}: there is no column {' or '.join(wanted)}; the columns are {', '.join(columns)}.")
+    return row[name]
+
+
+def _number(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> float:
+    text = _cell(row, columns, wanted, where)
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{where}: {_pick(columns, wanted)} must be a number, got {text!r}.") from None
+
+
+def _read_box(row: Mapping[str, str], columns: Sequence[str], where: str) -> ndarray:
+    low, high = [], []
+    dims = 3 if _pick(columns, LOW_COLUMNS[2]) else 2
+    for lows, highs, sizes in list(zip(LOW_COLUMNS, HIGH_COLUMNS, SIZE_COLUMNS, strict=True))[:dims]:
+        low.append(_number(row, columns, lows, where))
+        if _pick(columns, highs):
+            high.append(_number(row, columns, highs, where))
+        else:
+            high.append(low[-1] + _number(row, columns, sizes + highs, where))
+    return np.array(low + high)
+
+
+def _check_box(box: ndarray, shape: Sequence[int], where: str) -> None:
+    low, high = np.split(box, 2)
+    text, size = ", ".join(f"{value:g}" for value in box), " x ".join(map(str, shape))
+    if len(low) != len(shape):
+        raise InputError(f"{where} has {len(low)} axes, {text}, where the image has {len(shape)}.")
+    if not (high > low).all():
+        raise InputError(f"{where} is empty: it reaches from {low.tolist()} to {high.tolist()}.")
+    if (low < -TOLERANCE).any() or (high > np.array(shape) + TOLERANCE).any():
+        raise InputError(
+            f"{where} lies outside of the image of {size}: it reaches from {low.tolist()} to {high.tolist()}."
+        )
+
+
+def read_masks(
+    folder: str | Path,
+    directory: str | Path,
+    class_names: Sequence[str],
+    label_map: Mapping[str, str | None],
+    finding: str | None = None,
+    strict: bool = False,
+) -> tuple[list[Truth], list[str]]:
+    """One box for each connected component of each label of each mask, and of masks without image what is wrong.
+
+    Args:
+        folder: of the masks; each is named like its image, as in ``read_boxes``. No image lies in it.
+        directory: folder of the images.
+        class_names: of the classifier.
+        label_map: see ``class_of``; the words are the labels, as in "1".
+        finding: the class that every label over 0 stands for.
+        strict: raise at a mask whose image is not there.
+
+    Raises:
+        InputError: if a mask has another shape or place in space than its image, broken numbers, or a label that is no
+            class.
+    """
+    found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
+    index, pairs, missing = _index(directory, folder), list[tuple[Image, Image]](), []
+    for mask in find_images(folder):
+        name, where = _bare(first_file(mask)), str(Path(folder, first_file(mask)))
+        image = _find(name, index, where)
+        if image is None:
+            missing.append(_tell(f"{where}: the image {name!r} does not exist in {directory}.", strict))
+        else:
+            pairs.append((mask, image))
+    images = {first_file(image): image for _, image in pairs}
+    facts = _measure(images, directory)
+    for mask, name in ((mask, first_file(image)) for mask, image in pairs):
+        where = str(Path(folder, first_file(mask)))
+        labels = _read_mask(mask, folder, facts[name])
+        for value in np.unique(labels[labels > 0]):
+            word = f"{value:g}" if finding is None else finding
+            kind = class_of(word, class_names, label_map, where)
+            if kind is not None:
+                found[name, kind].append(component_boxes(labels == value))
+    return [
+        Truth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
+        for (name, kind), boxes in found.items()
+    ], missing
+
+
+def _read_mask(mask: Image, folder: str | Path, facts: Mapping[str, Any]) -> ndarray:
+    name = Path(folder, first_file(mask))
+    array, meta = read_image(mask, folder)
+    if list(array.shape) != facts["shape"]:
+        sizes = [" x ".join(map(str, lengths)) for lengths in (array.shape, facts["shape"])]
+        raise InputError(f"{name} has the shape {sizes[0]} where its image has {sizes[1]}.")
+    if (wrong := array[array != np.round(array)]).size:
+        raise InputError(f"{name} must hold whole numbers, got {wrong[0]:g}.")
+    check_geometry(str(name), facts["shape"], facts["affine"], meta.get("affine"))
+    return array
+
+
+def _bare(file: str) -> str:
+    known = file.lower().endswith((*SUFFIXES, ".dcm"))  # what follows the last point of 1.2.840 is no suffix
+    return str(PurePosixPath(file).with_name(stem(file))) if known else file
+
+
+def _index(directory: str | Path, source: str | Path) -> list[dict[str, list[Image]]]:
+    """The images as a table of labels names them, and by their paths without suffix; none of the folder of masks."""
+    root, apart = Path(os.path.abspath(directory)), os.path.realpath(source)
+    found = [(image, Path(os.path.realpath(root / first_file(image)))) for image in find_images(directory)]
+    images = in_image_folders([image for image, file in found if not file.is_relative_to(apart)])
+    bare: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        bare[_bare(first_file(image))].append(image)
+    tiers = index_images(images, root, Path(source))
+    return [*tiers[:3], bare, *tiers[3:]]
+
+
+def _find(name: str, index: Sequence[Mapping[str, list[Image]]], where: str) -> Image | None:
+    return find_image(name, index, where) or find_image(_bare(name), index, where)
+
+
+def _tell(reason: str, strict: bool) -> str:
+    if strict:
+        raise InputError(reason)
+    return reason
+
+
+def _measure(images: Mapping[str, Image], directory: str | Path) -> dict[str, dict]:
+    """Facts and affine of each image, which all have the same number of axes."""
+    found = measure_each(_measure_place, list(images.values()), directory, strict=True)
+    facts = {name: fact for name, fact in zip(images, found, strict=True) if isinstance(fact, dict)}
+    ranks = {len(fact["shape"]): name for name, fact in facts.items()}
+    if len(ranks) > 1:
+        names = " and ".join(f"{name} ({rank})" for rank, name in sorted(ranks.items()))
+        raise InputError(f"the boxed images must all have 2 or all 3 spatial axes, but there are {names}.")
+    return facts
+
+
+def _measure_place(image: Image, directory: str | Path) -> dict:
+    array, meta = read_image(image, directory)
+    return measure_array(first_file(image), array, meta) | {"affine": meta.get("affine")}

@@ -1,0 +1,207 @@
+"""Weakly supervised localization: does a classifier, trained on labels of whole images, look where the lesions are?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import LoadImage
+from numpy import ndarray
+from PIL import Image as Picture
+from tqdm import tqdm
+
+from ...bundle.config import find_cause
+from ...datalists.leakage import check_settings, find_datalist, find_leaks, is_newer, read_list
+from ...images.find import Image, first_file
+from ...images.reader import ScanReader
+from ...utils.errors import InputError
+from .boxes import Truth, read_boxes, read_masks
+from .classifier import Classifier, read_classifier
+from .grad_cam import check_cam, find_layer, heat_map, make_cam
+from .metrics import COMPONENTS, THRESHOLDS, Case, best_overlaps, judge, predict_boxes
+from .picture import draw_boxes
+from .report import make_report, write_report
+
+
+def localize(
+    bundle: str | Path,
+    *,
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    boxes: str | Path | None = None,
+    masks: str | Path | None = None,
+    finding: str | None = None,
+    datalist: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    target_layer: str | None = None,
+    threshold: float = 0.5,
+    component: str = "largest",
+    patient: str | None = None,
+    label_map: Mapping[Any, str | None] | None = None,
+    strict: bool = False,
+    allow_leak: bool = False,
+    device: str | None = None,
+    pictures: int = 8,
+) -> dict[str, Any]:
+    """How well the Grad-CAM of a classifier meets drawn boxes: the report, as it is written.
+
+    Files in ``output_dir``: ``localization.json`` (all), ``localization.csv`` (accuracies at every threshold) and,
+    where pictures are wanted, ``localization.png``.
+
+    Args:
+        bundle: folder or inference.json, see ``read_classifier``.
+        dataset_dir: folder of the images.
+        output_dir: folder of the files.
+        boxes: CSV file, see ``read_boxes``.
+        masks: folder, see ``read_masks``; either this or ``boxes``.
+        finding: class of all labels of the masks.
+        datalist: that the classifier was trained with; None: see ``find_datalist``.
+        overrides: of the configuration, see ``read_classifier``.
+        weights: see ``read_classifier``.
+        target_layer: see ``find_layer``.
+        threshold: of the map, over 0 and at most 1.
+        component: "largest" or "each", see ``predict_boxes``.
+        patient: rule or table that gives each image's patient, see ``find_leaks``; None: "auto".
+        label_map: from words of the table or labels of the masks to classes, see ``class_of``.
+        strict: stop at boxes or masks of images that are not there, instead of reporting them.
+        allow_leak: report images and patients of the training instead of refusing them.
+        device: see ``read_classifier``.
+        pictures: how many cases are drawn, at least 0.
+
+    Raises:
+        InputError: if an argument is out of range, a file cannot be used, nothing has a box, a boxed patient was
+            trained on, or the datalist is of another classifier.
+    """
+    for name, value in (("overrides", overrides), ("label_map", label_map)):
+        if not isinstance(value, Mapping | None):
+            raise InputError(f"{name} must be an object such as {{'name': 'value'}}, got {value!r}.")
+    _check_options(threshold, component, pictures, {"strict": strict, "allow_leak": allow_leak})
+    if (boxes is None) == (masks is None):
+        raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
+    classifier = read_classifier(bundle, overrides, weights, device)
+    words = {str(word): name for word, name in (label_map or {}).items()}
+    if boxes is not None:
+        truths, missing = read_boxes(boxes, dataset_dir, classifier.class_names, words, strict)
+    elif masks is not None:
+        truths, missing = read_masks(masks, dataset_dir, classifier.class_names, words, finding, strict)
+    if not truths:
+        raise InputError(f"{masks or boxes} has no box of a class{f'; {missing[0]}' if missing else '.'}")
+    images = list({first_file(truth.image): truth.image for truth in truths}.values())
+    training = _guard(images, dataset_dir, datalist, classifier, str(patient or "auto"), allow_leak)
+    layer = find_layer(classifier.network, target_layer)
+    cases, rows = _run(classifier, truths, dataset_dir, layer, (threshold, component), pictures)
+    report = {
+        "config": str(classifier.config),
+        "weights": str(classifier.weights),
+        "settings": classifier.settings,
+        "target_layer": layer,
+        "boxes": str(masks or boxes),
+        "threshold": threshold,
+        "component": component,
+        "missing": {"count": len(missing), "first": missing[0] if missing else None},
+        **training,
+        **make_report(cases, threshold, component),
+    }
+    write_report(report, rows, output_dir)
+    return report
+
+
+def _check_options(threshold: float, component: str, pictures: int, switches: Mapping[str, object]) -> None:
+    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+        raise InputError(f"threshold must be over 0 and at most 1, got {threshold!r}.")
+    if component not in COMPONENTS:
+        raise InputError(f"component must be {' or '.join(COMPONENTS)}, got {component!r}.")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be True or False, got {value!r}.")
+    if type(pictures) is not int or pictures < 0:
+        raise InputError(f"pictures must be a whole number from 0, got {pictures!r}.")
+
+
+def _guard(
+    images: Sequence[Image],
+    directory: str | Path,
+    datalist: str | Path | None,
+    classifier: Classifier,
+    patient: str,
+    allow: bool,
+) -> dict[str, Any]:
+    """What the report says about the training; refuses what was trained on unless that is allowed."""
+    found: dict[str, Any] = {"datalist": datalist and str(datalist), "datalist_newer": None, "patient_rule": patient}
+    content = None
+    try:
+        path = datalist or find_datalist(classifier.weights)
+        found["datalist"] = str(path)
+        content = read_list(path)
+        found["datalist_newer"] = is_newer(path, classifier.weights)
+        found["leak"], found["patient_rule"] = find_leaks(images, directory, path, patient)
+    except InputError as error:
+        if not allow:
+            raise InputError(f"{str(error).rstrip('.')}; --allow_leak True reports without that check.") from error
+        found |= {"leak": None, "leak_unchecked": str(error)}
+    if content is not None:
+        check_settings(classifier.settings, content, found["datalist"])
+    if (leaks := found["leak"]) and not allow:
+        first = ", ".join(f"{leak['image']} ({leak['list']}, same {leak['by']})" for leak in leaks[:3])
+        raise InputError(
+            f"{len(leaks)} of {len(images)} boxed images are of patients that {path} trains or validates on: "
+            f"{first}{', ...' if len(leaks) > 3 else ''}; leave them out, or --allow_leak True reports them."
+        )
+    return found
+
+
+def _run(
+    classifier: Classifier,
+    truths: Sequence[Truth],
+    directory: str | Path,
+    layer: str,
+    rule: tuple[float, str],
+    pictures: int,
+) -> tuple[list[Case], list[Picture.Image]]:
+    """Every case judged, and the first ones drawn."""
+    cam = make_cam(classifier.network, layer)
+    groups: dict[str, list[Truth]] = {}
+    for truth in truths:
+        groups.setdefault(first_file(truth.image), []).append(truth)
+    cases, rows = list[Case](), list[Picture.Image]()
+    for name, group in tqdm(groups.items(), "localizing", disable=None):
+        with _naming(name):
+            sample = classifier.preprocessing({"image": _paths(group[0].image, directory)})
+            if not cases:
+                check_cam(cam, sample, len(classifier.class_names))
+        for truth in group:
+            with _naming(name):
+                index = classifier.class_names.index(truth.finding)
+                heat = heat_map(cam, classifier.preprocessing, sample, index)[0].numpy()
+            if heat.shape != truth.shape:
+                raise InputError(
+                    f"{name}: the preprocessing leads back to {heat.shape}, not to the file's {truth.shape}."
+                )
+            cases.append(judge(name, truth.finding, heat, truth.boxes, sorted({*THRESHOLDS, rule[0]})))
+            if len(rows) < pictures:
+                rows.append(_draw(truth, heat, directory, *rule))
+    return cases, rows
+
+
+@contextmanager
+def _naming(image: str) -> Iterator[None]:
+    """Tell the image that preprocessing or network cannot take; they raise whatever they like."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{image} cannot be taken by the classifier: {find_cause(error)}.") from error
+
+
+def _paths(image: Image, directory: str | Path) -> str | list[str]:
+    return str(Path(directory, image)) if isinstance(image, str) else [str(Path(directory, file)) for file in image]
+
+
+def _draw(truth: Truth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Picture.Image:
+    image = LoadImage(reader=ScanReader(), ensure_channel_first=True)(_paths(truth.image, directory))
+    predicted = predict_boxes(heat, threshold, component)
+    overlaps = ", ".join(f"{value:.2f}" for value in best_overlaps(truth.boxes, predicted))
+    caption = f"{first_file(truth.image)}   {truth.finding}   IoU {overlaps}   green: true, red: predicted"
+    return draw_boxes(image[0].numpy(), heat, truth.boxes, predicted, image.affine.numpy(), caption)

@@ -1,0 +1,127 @@
+"""What localization reached, as files and as a short table."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...utils.files import replacing
+from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
+from .picture import stack_rows
+
+UNKNOWN = {  # rules that make each image its own patient
+    "file": " (patients unknown: only the same images are found)",
+    "dicom and file": " (of other files than DICOM patients unknown: only the same images are found)",
+}
+
+
+def make_report(cases: Sequence[Case], threshold: float, component: str) -> dict[str, Any]:
+    """Numbers of each finding and of all together, at each threshold, and of each case; see ``summarize``.
+
+    ``findings`` and ``sweep`` are by finding, the last is ``total``, where every box counts the same: "all", unless
+    that is a finding. Boxes that a map predicts too many cost nothing, so that component "each" cannot be worse than
+    "largest": compare "each" with "each" alone.
+
+    Args:
+        cases: at least one, judged with the threshold and ``THRESHOLDS``.
+        threshold: of the map.
+        component: "largest" or "each".
+    """
+    groups = {
+        name: [case for case in cases if case.finding == name] for name in sorted({case.finding for case in cases})
+    }
+    total = "all"
+    while total in groups:
+        total += " findings"
+    groups[total] = list(cases)
+    return {
+        "total": total,
+        "note": "The sweep is measured on the tested boxes themselves: it cannot choose a threshold for them.",
+        "findings": {name: summarize(group, threshold, component) for name, group in groups.items()},
+        "sweep": {
+            name: [
+                {"component": rule, "threshold": value, "accuracy": summarize(group, value, rule)["accuracy"]}
+                for rule in COMPONENTS
+                for value in THRESHOLDS
+            ]
+            for name, group in groups.items()
+        },
+        "cases": [_describe_case(case, threshold, component) for case in cases],
+    }
+
+
+def _describe_case(case: Case, threshold: float, component: str) -> dict[str, Any]:
+    predicted = choose(case.predicted[threshold], component)
+    return {
+        "image": case.image,
+        "finding": case.finding,
+        "true_boxes": case.truth.tolist(),
+        "predicted_boxes": predicted.tolist(),
+        "best_iou": best_overlaps(case.truth, predicted).tolist(),
+        "pointed": case.pointed,
+        "constant_map": case.constant,
+    }
+
+
+def write_report(report: Mapping[str, Any], rows: Sequence[Image.Image], output_dir: str | Path) -> None:
+    """Write ``localization.json``, ``localization.csv`` and, where there are rows, ``localization.png``.
+
+    Args:
+        report: of ``localize``.
+        rows: pictures of ``draw_boxes``.
+        output_dir: folder, made where missing.
+
+    Raises:
+        InputError: if a file cannot be written.
+    """
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["finding", "boxes", "component", "threshold", *(f"iou_{least}" for least in OVERLAPS)])
+    for name, found in report["findings"].items():
+        for row in report["sweep"][name]:
+            writer.writerow([name, found["boxes"], row["component"], row["threshold"], *row["accuracy"].values()])
+        writer.writerow([name, found["boxes"], "centered_box", "", *found["accuracy_of_centered_box"].values()])
+    for name, content in (("json", json.dumps(report, indent=1)), ("csv", table.getvalue())):
+        with replacing(Path(output_dir, f"localization.{name}")) as file:
+            file.write(content.encode())
+    if rows:
+        with replacing(Path(output_dir, "localization.png")) as file:
+            stack_rows(rows).save(file, format="PNG")
+
+
+def describe_report(report: Mapping[str, Any]) -> list[str]:
+    """The lines of a short table, and of what a reader must know to trust it."""
+    lines = [f"finding{'':13} {'boxes':>5} {'pointing':>8} {'random':>6}" + "".join(f" IoU>={x}" for x in OVERLAPS)]
+    for name, found in report["findings"].items():
+        start = f"{name:20} {found['boxes']:5} {found['pointing_game']:8.2f} {found['pointing_at_random']:6.2f}"
+        lines.append(start + "".join(f" {value:8.2f}" for value in found["accuracy"].values()))
+        chance = found["accuracy_of_centered_box"].values()
+        lines.append(f"{'  centered box':42}" + "".join(f" {value:8.2f}" for value in chance))
+    total = report["findings"][report["total"]]
+    lines.append(
+        f"{total['images']} images; component {report['component']} of the map of {report['target_layer']} at "
+        f"threshold {report['threshold']:g}; {total['constant_maps']} constant maps count as missed; the centered box "
+        "has the mean size of these same boxes"
+    )
+    return lines + _describe_checks(report)
+
+
+def _describe_checks(report: Mapping[str, Any]) -> list[str]:
+    """What was compared with the training, and what could not be used."""
+    lines = []
+    if report["missing"]["count"]:
+        lines.append(f"left out: {report['missing']['count']}, the first: {report['missing']['first']}")
+    if report["leak"] is not None:
+        unknown = UNKNOWN.get(report["patient_rule"], "")
+        lines.append(f"training: {report['datalist']}, patients by {report['patient_rule']}{unknown}")
+    if report["datalist_newer"]:
+        lines.append(f"{report['datalist']} is newer than {report['weights']}: it may be the list of another training")
+    if report["leak"]:
+        lines.append(f"leak: {len(report['leak'])} boxed images are of patients of the training or validation")
+    if report["leak"] is None:
+        lines.append(f"leak not checked: {report['leak_unchecked']}")
+    return lines

@@ -1,0 +1,135 @@
+"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images."""
+
+import torch
+import torch.nn.functional as F
+from monai.metrics import compute_roc_auc
+from torch import Tensor
+
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of the linear classifier, strongest first
+
+
+ROWS = 256  # test images whose similarities are held at once
+
+
+def knn_scores(
+    features: Tensor, known: Tensor, labels: Tensor, neighbors: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Share of the nearest labeled images that have each class, weighted by exp(cosine / temperature).
+
+    The weighted vote of Wu et al. (2018, https://arxiv.org/abs/1805.01978, section 3.4), for classes that need not
+    exclude each other: each class asks the nearest images of which its label is known, and the vote is divided by the
+    weights, so that images can be ranked by it.
+
+    Args:
+        features: of the images to judge, shape (N, D).
+        known: of the labeled images, shape (M, D).
+        labels: 0, 1 or NaN where not known, shape (M, classes); each class is known of some image.
+        neighbors: number of the nearest images; all, where there are fewer.
+        temperature: greater than 0.
+
+    Returns:
+        Scores in [0, 1], float64, shape (N, classes).
+
+    Raises:
+        ValueError: if ``neighbors`` or ``temperature`` is not positive.
+    """
+    if neighbors < 1 or temperature <= 0:
+        raise ValueError(f"neighbors and temperature must be positive, got {neighbors} and {temperature}.")
+    known = F.normalize(known.double(), dim=1)
+    scores = []
+    for rows in F.normalize(features.double(), dim=1).split(ROWS):
+        cosine = rows @ known.T
+        columns = []
+        for label in labels.double().T:
+            has = ~label.isnan()
+            nearest = cosine[:, has].topk(min(neighbors, int(has.sum())), dim=1)
+            weight = (nearest.values / temperature).softmax(dim=1)
+            columns.append((weight * label[has][nearest.indices]).sum(1))
+        scores.append(torch.stack(columns, dim=1))
+    return torch.cat(scores)
+
+
+def logistic_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over the classes of the mean cross-entropy over the images whose label is known.
+
+    Args:
+        logits: shape (N, classes).
+        labels: 0, 1 or NaN where not known, same shape; a class of which none is known adds 0.
+    """
+    has = ~labels.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, torch.where(has, labels, 0.0), reduction="none")
+    return ((losses * has).sum(0) / has.sum(0).clamp(min=1)).sum()
+
+
+def fit_logistic(features: Tensor, labels: Tensor, penalty: float, start: Tensor | None = None) -> Tensor:
+    """Weights of one logistic regression a class: the minimum of ``logistic_loss`` + penalty / 2 · |weights|².
+
+    Args:
+        features: shape (N, D), float64, on similar scales.
+        labels: 0, 1 or NaN where not known, shape (N, classes).
+        penalty: greater than 0, so that the minimum is one point.
+        start: weights to begin with; None: 0.
+
+    Returns:
+        Shape (D + 1, classes), float64; the last row is the bias, which is not penalized.
+
+    Raises:
+        ValueError: if ``penalty`` is not positive.
+    """
+    if penalty <= 0:
+        raise ValueError(f"penalty must be positive, got {penalty}.")
+    shape = (features.shape[1] + 1, labels.shape[1])
+    weights = torch.zeros(shape, dtype=torch.float64) if start is None else start.clone()
+    weights.requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=500, tolerance_grad=1e-8, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = logistic_loss(linear_scores(features, weights), labels.double())
+        loss = loss + penalty / 2 * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def linear_scores(features: Tensor, weights: Tensor) -> Tensor:
+    """Logits (N, classes) of features (N, D) by the weights of ``fit_logistic``."""
+    return features @ weights[:-1] + weights[-1]
+
+
+def choose_logistic(
+    features: Tensor, labels: Tensor, validation: Tensor, validation_labels: Tensor
+) -> tuple[Tensor, float]:
+    """The weights of ``fit_logistic`` under the one of ``PENALTIES`` with the least loss in validation, and that.
+
+    Args:
+        features: of the training images, shape (N, D), float64.
+        labels: of them, shape (N, classes).
+        validation: features of the validation images, shape (M, D).
+        validation_labels: of them.
+    """
+    fits: list[Tensor] = []
+    for penalty in PENALTIES:
+        fits.append(fit_logistic(features, labels, penalty, fits[-1] if fits else None))
+    losses = [float(logistic_loss(linear_scores(validation, w), validation_labels.double())) for w in fits]
+    best = losses.index(min(losses))
+    return fits[best], PENALTIES[best]
+
+
+def class_auc(scores: Tensor, labels: Tensor) -> list[float]:
+    """Area under the ROC curve of each class over the images whose label is known; NaN where these are all alike.
+
+    Args:
+        scores: shape (N, classes).
+        labels: 0, 1 or NaN where not known, same shape.
+    """
+    areas = []
+    for score, label in zip(scores.T, labels.T, strict=True):
+        has = ~label.isnan()
+        both = label[has].unique().numel() == 2
+        areas.append(float(compute_roc_auc(score[has], label[has])) if both else float("nan"))
+    return areas

@@ -1,0 +1,45 @@
+"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images."""
+
+from collections.abc import Sequence
+
+import torch
+from monai.data.utils import dense_patch_slices
+from torch import Tensor, nn
+
+from ...networks.encoder_decoder import encode
+from ...networks.heads import pooled
+
+
+@torch.no_grad()
+def image_features(network: nn.Module, image: Tensor, window: Sequence[int], batch_size: int = 8) -> Tensor:
+    """The global average of the deepest feature map over a whole image, float32, shape (D,), on the CPU.
+
+    The image is seen through windows of the size that the network was trained with; they lie side by side, the last one
+    of an axis against its end, and their averages are averaged. So any image fits into memory, and the features do not
+    depend on ``batch_size``.
+
+    Args:
+        network: one of the known networks, in evaluation mode.
+        image: shape (C, *spatial), float in [0, 1], no axis shorter than the window's.
+        window: voxels per axis.
+        batch_size: windows that are encoded at once.
+    """
+    places = dense_patch_slices(image.shape[1:], window, window)
+    crops = torch.stack([image[(slice(None), *place)] for place in places])
+    parts = [pooled(encode(network, part)[-1]) for part in crops.split(batch_size)]
+    return torch.cat(parts).mean(0).cpu()
+
+
+def standardize(features: Tensor, reference: Tensor) -> Tensor:
+    """Features less the mean of ``reference``, divided by its standard deviation, channel by channel, float64.
+
+    A channel that is constant in ``reference``, to six digits, becomes 0.
+
+    Args:
+        features: shape (N, D).
+        reference: features of the training images, shape (M, D).
+    """
+    features, reference = features.double(), reference.double()
+    mean, deviation = reference.mean(0), reference.std(0, correction=0)
+    varies = deviation > 1e-6 * mean.abs()
+    return torch.where(varies, (features - mean) / torch.where(varies, deviation, 1.0), 0.0)

@@ -1,0 +1,299 @@
+"""What an encoder knows before any fine-tuning, measured on labeled images beside encoders of random weights."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ...bundle.config import build_value, place, replace_values
+from ...datalists.checks import LISTS
+from ...datalists.io import make_absolute, read_datalist
+from ...datalists.leakage import check_overlap
+from ...datalists.prepare_labeled import UNCHECKED
+from ...datalists.splits import check_labeled, take_fraction
+from ...networks.size_checks import check_patch_size
+from ...transforms.views import to_unit
+from ...utils.errors import InputError
+from ...utils.files import replacing
+from ...utils.tables import format_table
+from ...weights.pretrained import load_pretrained
+from .classifiers import choose_logistic, class_auc, knn_scores, linear_scores
+from .features import image_features, standardize
+
+PURPOSE = "probing"
+
+
+PROBES = ("k-NN", "linear")
+
+
+def probe(
+    path: str | Path,
+    weights: str | Path,
+    config_file: str | Sequence[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    output: str | Path = "probe.json",
+    random: int = 3,
+    neighbors: int = 20,
+    temperature: float = 0.07,
+    label_fraction: float = 1.0,
+    label_subsets: int = 1,
+    pretraining_list: str | Path | None = None,
+    allow_overlap: bool = False,
+    device: str | None = None,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """How well frozen features rank the test images of a labeled list: the report, as it is written to ``output``.
+
+    Features (``frozen.image_features``) are standardized with the training images, since averages behind instance norm
+    differ by little. Two probes judge them, both made of the training images: ``knn_scores``, and a logistic regression
+    whose penalty the validation images choose. Encoders of random weights go through the same.
+
+    Args:
+        path: list for classification, as ``make_labelled_datalist`` makes it.
+        weights: see ``load_pretrained``; they must cover the whole encoder.
+        config_file: ``train.json`` of a pre-training bundle, perhaps with overlays, which has ``network_def``,
+            ``train#preprocessing``, ``patch_size``, ``spatial_dims`` and ``device``.
+        overrides: values of the configuration to replace, by their ids.
+        output: JSON file to write.
+        random: number of encoders of random weights, with the seeds 0, 1, ...
+        neighbors: see ``knn_scores``.
+        temperature: see ``knn_scores``.
+        label_fraction: share of the training patients whose labels are used; see ``take_fraction``.
+        label_subsets: number of such parts, with the seeds 0, 1, ..., over which the AUC are averaged.
+        pretraining_list: datalist of the pre-training, which must not hold test images or patients.
+        allow_overlap: say so, but go on where it does.
+        device: such as cpu or cuda:0; None: that of the configuration.
+        num_workers: processes that read images.
+
+    Raises:
+        InputError: if an argument is out of range, a file cannot be used, the list has no test images that differ in a
+            class, or pre-training has seen them.
+    """
+    counts = {"random": (random, 0), "neighbors": (neighbors, 1), "label_subsets": (label_subsets, 1)}
+    _check_options(overrides, temperature, counts)
+    datalist = _read_labels(path)
+    subsets = label_rows(datalist, label_fraction, label_subsets)
+    lines = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else [UNCHECKED]
+    print("\n".join(lines))
+    config = [str(file) for file in ([config_file] if isinstance(config_file, str | Path) else config_file)]
+    parser = _read_parser(config, dict(overrides or {}) | ({} if device is None else {"device": device}))
+    if (axes := build_value(parser, "spatial_dims", config[0], PURPOSE)) != datalist["spatial_dims"]:
+        raise InputError(f"{path} lists images of {datalist['spatial_dims']} axes where {config[0]} takes {axes}")
+    encoders = {"weights": load_pretrained(_build_network(parser, config[0]), weights, minimum_coverage=1.0)}
+    encoders |= {f"random {seed}": _build_network(parser, config[0], seed) for seed in range(random)}
+    features = _encode_lists(parser, config[0], encoders, datalist, num_workers)
+    labels = {key: label_matrix(datalist[key], len(datalist["class_names"])) for key in LISTS}
+    report = {
+        "list": str(path),
+        "weights": str(weights),
+        "config": config,
+        "overrides": dict(overrides or {}),
+        "neighbors": neighbors,
+        "temperature": temperature,
+        "label_fraction": label_fraction,
+        "classes": datalist["class_names"],
+        "images": {key: len(datalist[key]) for key in LISTS},
+        "labeled_images": [len(rows) for rows in subsets],
+        "channels": next(iter(features.values()))["training"].shape[1],
+        "encoders": {
+            name: judge_subsets(found, labels, subsets, datalist["class_names"], neighbors, temperature)
+            for name, found in features.items()
+        },
+    }
+    with replacing(output) as file:
+        file.write((json.dumps(report, indent=1, default=str) + "\n").encode())
+    return report
+
+
+def _check_options(overrides: object, temperature: object, counts: Mapping[str, tuple[object, int]]) -> None:
+    if not isinstance(overrides, Mapping | None):
+        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}")
+    for name, (value, least) in counts.items():
+        if type(value) is not int or value < least:
+            raise InputError(f"{name} must be a whole number from {least}, got {value!r}")
+    if not isinstance(temperature, int | float) or temperature <= 0:
+        raise InputError(f"temperature must be a positive number, got {temperature!r}")
+
+
+def _read_labels(path: str | Path) -> dict:
+    """A checked list for classification with absolute paths."""
+    datalist = read_datalist(path)
+    if not isinstance(datalist, dict) or datalist.get("task") != "classification" or "class_names" not in datalist:
+        raise InputError(f"{path} is no list for classification; make one with the command labelled")
+    datalist = {"multi_label": False, "test": [], **datalist}
+    check_labeled(datalist, path)
+    make_absolute(datalist, path, lists=LISTS)
+    labels = label_matrix(datalist["test"], len(datalist["class_names"]))
+    if not any(column[~column.isnan()].unique().numel() == 2 for column in labels.T):
+        raise InputError(
+            f"{path} has no class that some of its {len(labels)} test images have and others lack, so nothing can be "
+            "ranked; make it with a greater test_fraction or another seed"
+        )
+    return datalist
+
+
+def label_rows(datalist: dict, fraction: float, subsets: int) -> list[list[int]]:
+    """Places in the training list of the images whose labels are used, of each of so many parts of the patients.
+
+    Raises:
+        InputError: if the fraction is out of range.
+    """
+    place = {id(entry): number for number, entry in enumerate(datalist["training"])}
+    parts = [take_fraction(datalist, fraction, seed)[0]["training"] for seed in range(subsets)]
+    return [[place[id(entry)] for entry in part] for part in parts]
+
+
+def label_matrix(entries: Sequence[Mapping[str, Any]], count: int) -> Tensor:
+    """Labels as 0, 1 or NaN where not known, float64, shape (N, ``count``): of class numbers, or of lists."""
+    rows = [
+        [float(label == number) for number in range(count)]
+        if isinstance(label, int)
+        else [math.nan if state is None else float(state) for state in label]
+        for label in (entry["label"] for entry in entries)
+    ]
+    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), count)
+
+
+def _read_parser(config: Sequence[str], replaced: Mapping[str, Any]) -> ConfigParser:
+    """The configuration with values replaced."""
+    for file in config:
+        if not Path(file).is_file():
+            raise InputError(f"{file} does not exist; name the train.json of a pre-training bundle")
+    parser = ConfigParser()
+    try:
+        parser.read_config(list(config))
+    except ValueError as error:
+        raise InputError(f"{', '.join(config)} cannot be read as JSON ({error})") from error
+    replace_values(parser, replaced, config[0])
+    return parser
+
+
+def _build_network(parser: ConfigParser, config: str, seed: int = 0) -> nn.Module:
+    """A new network, with the random weights of a seed, in evaluation mode and on its device."""
+    parser.parse(True)  # else the network of before
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_value(parser, "network_def", config, PURPOSE)
+    return place(network, build_value(parser, "device", config, PURPOSE)).eval()
+
+
+def _encode_lists(
+    parser: ConfigParser, config: str, encoders: Mapping[str, nn.Module], datalist: dict, num_workers: int
+) -> dict[str, dict[str, Tensor]]:
+    """Features of all images, shape (N, D), by encoder and list; each image is read once."""
+    window = build_value(parser, "patch_size", config, PURPOSE)
+    preprocessing = build_value(parser, "train#preprocessing", config, PURPOSE)
+    device = build_value(parser, "device", config, PURPOSE)
+    check_patch_size(encoders["weights"], window)
+    features: dict[str, dict[str, Tensor]] = {name: {} for name in encoders}
+    for key in LISTS:
+        images = Dataset([{"image": entry["image"]} for entry in datalist[key]], preprocessing)
+        rows: dict[str, list[Tensor]] = {name: [] for name in encoders}
+        for sample in tqdm(DataLoader(images, batch_size=None, num_workers=num_workers), key, disable=None):
+            image = to_unit(sample["image"].to(device))
+            for name, network in encoders.items():
+                rows[name].append(image_features(network, image, window))
+        for name in encoders:
+            features[name][key] = torch.stack(rows[name])
+    return features
+
+
+def judge(
+    features: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    class_names: Sequence[str],
+    neighbors: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, Any]:
+    """AUC of both probes on the test images: by class, where None is undefined, and the mean of those defined.
+
+    Args:
+        features: of the lists training, validation and test, each (N, D).
+        labels: of the same, each (N, classes), see ``label_matrix``.
+        class_names: of the columns.
+        neighbors: see ``knn_scores``.
+        temperature: see ``knn_scores``.
+    """
+    scaled = {key: standardize(rows, features["training"]) for key, rows in features.items()}
+    fit, penalty = choose_logistic(scaled["training"], labels["training"], scaled["validation"], labels["validation"])
+    votes = knn_scores(scaled["test"], scaled["training"], labels["training"], neighbors, temperature)
+    found: dict[str, Any] = {}
+    for name, scores in zip(PROBES, (votes, linear_scores(scaled["test"], fit)), strict=True):
+        areas = class_auc(scores, labels["test"])
+        defined = [area for area in areas if not math.isnan(area)]
+        by_class = {c: None if math.isnan(a) else a for c, a in zip(class_names, areas, strict=True)}
+        found[name] = {"auc": by_class, "mean": sum(defined) / len(defined)}
+    found["linear"]["penalty"] = penalty
+    return found
+
+
+def judge_subsets(
+    features: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    subsets: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    neighbors: int = 20,
+    temperature: float = 0.07,
+) -> dict[str, Any]:
+    """What ``judge`` finds, averaged over parts of the training images; ``means`` and ``penalties`` are of each part.
+
+    Args:
+        features: see ``judge``.
+        labels: see ``judge``.
+        subsets: rows of the training images of each part.
+        class_names: see ``judge``.
+        neighbors: see ``knn_scores``.
+        temperature: see ``knn_scores``.
+    """
+    parts = [
+        judge(
+            {**features, "training": features["training"][list(rows)]},
+            {**labels, "training": labels["training"][list(rows)]},
+            class_names,
+            neighbors,
+            temperature,
+        )
+        for rows in subsets
+    ]
+    found: dict[str, Any] = {}
+    for name in PROBES:
+        areas = {c: [part[name]["auc"][c] for part in parts] for c in class_names}
+        means = [part[name]["mean"] for part in parts]
+        found[name] = {
+            "auc": {c: None if None in values else sum(values) / len(values) for c, values in areas.items()},
+            "mean": sum(means) / len(means),
+            "means": means,
+        }
+    found["linear"]["penalties"] = [part["linear"]["penalty"] for part in parts]
+    return found
+
+
+def describe_probe(report: Mapping[str, Any]) -> str:
+    """A table of the AUC of each class and their mean: probes with the weights, and with random ones (mean ± sd)."""
+    trained, *chance = report["encoders"].values()
+    columns = [(name, group) for name in PROBES for group in ((trained,), tuple(chance)) if group]
+    heads = [name if group[0] is trained else f"{name}, random ({len(group)})" for name, group in columns]
+    rows = [["AUC", *heads]]
+    for label in (*report["classes"], None):
+        values = [
+            [g[name]["mean"] if label is None else g[name]["auc"][label] for g in group] for name, group in columns
+        ]
+        rows.append(["mean" if label is None else label, *map(_span, values)])
+    return format_table(rows)
+
+
+def _span(values: Sequence[float | None]) -> str:
+    """The mean of the values, with the standard deviation where there are several; a dash where one is undefined."""
+    defined = torch.tensor([value for value in values if value is not None], dtype=torch.float64)
+    if len(defined) < len(values):
+        return "-"
+    return f"{defined.mean():.3f}" + (f" ± {defined.std():.3f}" if len(defined) > 1 else "")

@@ -1,0 +1,130 @@
+"""The instances of visual words: cubes at the same place in many patients, in one memory-mapped array a split."""
+
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.preprocessing import ToStoraged
+from ...transforms.spatial import resample_along
+from ...utils.seeded_random import Draws
+from .places import WordSettings
+
+
+class Box(NamedTuple):
+    """A part of an image, in voxels."""
+
+    start: list[int]
+    size: list[int]
+
+
+class Instances(NamedTuple):
+    """What one patient adds to a split."""
+
+    cubes: Tensor  # (n, C, *patch_size), of the type they are stored in
+    rows: list[list[int]]  # word, scale (0: the patch's size), then start and size of the box
+
+
+def instance_boxes(
+    center: Sequence[float],
+    extent: Sequence[int],
+    patch_size: Sequence[int],
+    settings: WordSettings,
+    draws: Draws | None,
+) -> list[Box]:
+    """The boxes of a word in one patient: that of the patch's size, then those of other sizes.
+
+    TransVW takes the same voxel coordinates in every patient. Images differ in size, so here it is the same relative
+    position; in images of equal size both are the same. A box that would reach outside is moved inside.
+
+    Args:
+        center: of the word, as shares of the extent.
+        extent: of the patient's image, voxels.
+        patch_size: voxels.
+        settings: of which ``scales``, ``scale_range`` and ``shift`` are used.
+        draws: one stream, for the other sizes; None: there are none.
+    """
+    limit, size = torch.tensor(extent), torch.tensor(patch_size)
+    middle = torch.tensor(center, dtype=torch.float64) * limit
+    boxes = [_inside(middle, size, limit)]
+    if draws is None or settings.scales == 0:
+        return boxes
+    sides = draws.uniform(settings.scales, low=settings.scale_range[0], high=settings.scale_range[1])[0]
+    shifts = draws.uniform(settings.scales, 2, low=-settings.shift, high=settings.shift)[0]
+    for side, shift in zip(sides, shifts, strict=True):
+        other, moved = size.clone(), middle.clone()
+        other[:2] = (size[:2] * side).round().clamp(min=1)
+        moved[:2] += shift * size[:2]
+        boxes.append(_inside(moved, other, limit))
+    return boxes
+
+
+def _inside(middle: Tensor, size: Tensor, limit: Tensor) -> Box:
+    size = size.minimum(limit)
+    start = (middle - size / 2).round().long().clamp(min=0).minimum(limit - size)
+    return Box(start.tolist(), size.tolist())
+
+
+def cut(image: Tensor, box: Box, patch_size: Sequence[int]) -> Tensor:
+    """A box of an image (C, *spatial), (C, *patch_size): copied, or resized by linear interpolation."""
+    part = image[(slice(None), *(slice(s, s + n) for s, n in zip(*box, strict=True)))]
+    if part.shape[1:] == torch.Size(patch_size):
+        return part.clone()
+    for axis, (n, size) in enumerate(zip(patch_size, box.size, strict=True)):
+        part = resample_along(part[None], ((torch.arange(n) + 0.5) / n * size - 0.5)[None], axis + 2)[0]
+    return part
+
+
+def cut_instances(
+    image: Tensor,
+    words: Sequence[tuple[int, Sequence[float]]],
+    seeds: Tensor | None,
+    patch_size: Sequence[int],
+    settings: WordSettings,
+    dtype: str,
+) -> Instances:
+    """All cubes of one patient.
+
+    Args:
+        image: in [0, 1], (C, *spatial).
+        words: number and center of each word that the patient is an instance of.
+        seeds: of the boxes of other sizes, one a word, (words,); None: there are none.
+        patch_size: voxels.
+        settings: see there.
+        dtype: type that cubes are stored in, see ``ToStoraged``.
+    """
+    cubes, rows = list[Tensor](), list[list[int]]()
+    for number, (word, center) in enumerate(words):
+        draws = None if seeds is None else Draws(seeds[number : number + 1])
+        boxes = instance_boxes(center, image.shape[1:], patch_size, settings, draws)
+        for scale, box in enumerate(boxes):
+            cubes.append(cut(image, box, patch_size))
+            rows.append([word, scale, *box.start, *box.size])
+    stored = ToStoraged("image", dtype)({"image": torch.stack(cubes)})["image"]
+    return Instances(stored, rows)
+
+
+def write_array(file: BinaryIO, shape: Sequence[int], parts: Iterable[Tensor]) -> None:
+    """Write tensors one behind the other as one array in NumPy's format, holding one at a time.
+
+    Args:
+        file: open for writing.
+        shape: of the whole array.
+        parts: of equal type, at least one, joined along the first axis.
+
+    Raises:
+        ValueError: if the parts are not of that shape together.
+    """
+    count = 0
+    for part in parts:
+        array = part.numpy()
+        if not count:
+            described = np.lib.format.dtype_to_descr(array.dtype)
+            header = {"descr": described, "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(array).data)
+        count += array.size
+    if count != np.prod(shape):
+        raise ValueError(f"the parts hold {count} values where the array of shape {tuple(shape)} has {np.prod(shape)}")

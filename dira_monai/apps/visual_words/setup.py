@@ -1,0 +1,98 @@
+"""What the search for visual words starts from: a bundle's configuration, and one image of each patient."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ...bundle.config import build, read_config
+from ...data.image_setup import ImageSetup, read_images
+from ...data.preprocessing import check_intensity_range
+from ...datalists.io import load_datalist
+from ...images.find import Image, first_file
+from ...utils.errors import InputError
+from .dataset import SPLITS
+from .places import WordSettings
+
+CONFIGS = ("train.json", "transvw.json")
+
+
+PURPOSE = "visual words"
+
+
+class Patient(NamedTuple):
+    """A patient, who is represented by one image."""
+
+    name: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class Setup(ImageSetup):
+    """What the configuration of a bundle says about images and words.
+
+    Attributes:
+        settings: of the words.
+    """
+
+    settings: WordSettings
+
+    @property
+    def feature_size(self) -> list[int]:
+        """Size at which whole images are compared."""
+        return list(self.settings.feature_size or [2 * n for n in self.patch_size])
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is going to be trained, with random weights.
+
+        Raises:
+            InputError: if it cannot be built.
+        """
+        return build(self.parser, "network_def", self.name, PURPOSE)
+
+
+def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] | None = None) -> Setup:
+    """What is needed of the configuration that the words will be trained with, so that images are prepared alike.
+
+    Args:
+        config: folder of a bundle with train.json and transvw.json, or configuration files, the later overriding.
+        overrides: values to replace, by their ids.
+
+    Raises:
+        InputError: if there is no such file, an id is missing or something cannot be built.
+    """
+    parser, name = read_config(config, overrides, CONFIGS)
+    settings = build(parser, "words", name, PURPOSE)
+    if not isinstance(settings, WordSettings):
+        raise InputError(f"words of {name} must be a WordSettings, got {settings!r}.")
+    return Setup(**read_images(parser, name, PURPOSE), settings=settings)
+
+
+def read_patients(datalist: str | Path, setup: Setup) -> dict[str, list[Patient]]:
+    """The patients of each split, each once, with the first of their images; an entry without a patient is one.
+
+    Args:
+        datalist: JSON file.
+        setup: that the list must suit.
+
+    Raises:
+        InputError: as ``load_datalist`` does, or if the list was made for other images.
+    """
+    content = load_datalist(datalist)
+    for name in ("spatial_dims", "in_channels"):
+        if content.get(name, setup.images[name]) != setup.images[name]:
+            raise InputError(f"{datalist} was made for {name} {content[name]}, the configuration {setup.images[name]}.")
+    check_intensity_range(content["training"], setup.images["intensity_range"])
+    return {split: first_images(content[split]) for split in SPLITS}
+
+
+def first_images(entries: Iterable[Mapping[str, Any]]) -> list[Patient]:
+    """Each patient once, in the order of the entries."""
+    found = dict[str, Patient]()
+    for entry in entries:
+        name = str(entry.get("patient", first_file(entry["image"])))
+        found.setdefault(name, Patient(name, entry["image"]))
+    return list(found.values())

@@ -1,0 +1,102 @@
+"""What of a command line ``python -m monai.bundle`` would not arrive as it is meant."""
+
+import difflib
+import inspect
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser, ConfigWorkflow, run
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+
+from ..utils.errors import InputError
+
+MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
+
+
+MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+
+
+MONAI_OPTIONS |= {*DEFAULT_MLFLOW_SETTINGS["configs"]}
+
+
+BUNDLE_COMMAND = ("monai", "bundle", "__main__.py")  # as the path of the running script ends
+
+
+def check_command_line(words: Sequence[str] | None = None) -> None:
+    """Refuse options and values on the command line that would not arrive as they are meant.
+
+    Fire makes (true) strings of ``null`` and ``false`` and ``True`` of an option without a value, and MONAI leaves out
+    an option whose value is ``None`` (as the expression ``$None`` it arrives) and one that the configuration does not
+    know. Where the configuration trains nothing, options that it does not know are let pass: it may be given all values
+    of a training.
+
+    Args:
+        words: the command line; None: that of this process, if it is ``python -m monai.bundle``: words of other
+            programs, such as the client of a federation, are not for MONAI.
+
+    Raises:
+        InputError: names the option and what to write instead.
+    """
+    if words is None:
+        words = sys.argv if Path(sys.argv[0]).parts[-3:] == BUNDLE_COMMAND else []
+    given = _options(words)
+    for option, value in given:
+        if value in MEANT:
+            raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
+    if files := config_files(words):
+        values = ConfigParser.load_config_files(files)
+        if "train" in values:
+            _refuse_unknown(given, values)
+
+
+def config_files(words: Sequence[str]) -> list[str]:
+    """The files of ``--config_file`` on a command line, as MONAI takes them: a list, or words joined by commas."""
+    given = [DefaultParseValue(value) for option, value in _options(words) if _name(option) == "config_file"]
+    if not given or isinstance(given[-1], list | tuple):
+        return [str(file) for files in given[-1:] for file in files]
+    return [str(given[-1])] if Path(str(given[-1])).is_file() else str(given[-1]).split(",")
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Each option with what stands behind it: its value, or another option where it has none."""
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return [(option, value) for option, value in itertools.pairwise([*parts, "--"]) if option.startswith("--")]
+
+
+def _name(option: str) -> str:
+    """The name of an option, in which Fire takes - for _."""
+    return option.removeprefix("--").replace("-", "_")
+
+
+def _refuse_unknown(given: Sequence[tuple[str, str]], values: dict[str, Any]) -> None:
+    known = MONAI_OPTIONS | {_section(name) for name in values}
+    for option, value in given:
+        name = _name(option)
+        if name and _section(name) not in known:
+            close = difflib.get_close_matches(_section(name), known, 1)
+            hint = f"did you mean --{close[0]}?" if close else "its values stand at the top of train.json"
+            raise InputError(f"{option} is no value of the configuration, so MONAI would ignore it; {hint}")
+        if name and value.startswith("--") and not isinstance(values.get(name, True), bool):
+            raise InputError(f"{option} needs a value behind it")
+
+
+def _section(name: str) -> str:
+    """The part of a value's name that stands at the top of a configuration."""
+    return name.lstrip("+").split("#")[0].split("::")[0]
+
+
+def bundle_root() -> str:
+    """Folder of the bundle that runs: that of ``--config_file`` on the command line, else the working directory.
+
+    MONAI does not tell a config where it lies; with the working directory alone, a run from elsewhere would write its
+    weights there, and two bundles would overwrite each other's.
+    """
+    files = config_files(sys.argv)
+    if not files:
+        return "."
+    folder = Path(files[0]).resolve().parent
+    return str(folder.parent if folder.name == "configs" else folder)

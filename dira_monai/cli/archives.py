@@ -1,0 +1,125 @@
+"""The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fire.decorators import SetParseFns
+
+from ..sharing.checks import _check_values, _check_weights, _judge
+from ..utils.errors import InputError
+from ..utils.files import sha256
+
+WIDTH = 500  # characters that are shown of a line
+
+
+@SetParseFns(str, str, bundle=str, output=str, include=str)
+def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
+    """Write a bundle's configs, docs, weights and the code that they name to a zip file that runs alone.
+
+    Left out is what runs leave behind: outputs, logs and checkpoints. The network that the configs name is built, to
+    see whether the weights are of it, and their values are compared with those of the training in output/run.json.
+
+    Args:
+        bundle: its folder.
+        output: zip file to write; the same bundle gives the same bytes.
+        include: further files of it, such as models/objective.pt, with commas between them.
+    """
+    from ..sharing.archive import (
+        LARGE,
+        NAME,
+        PACKAGE,
+        bundle_files,
+        write_archive,  # here, as others need none of it
+    )
+    from ..sharing.audit import check_files
+
+    name = Path(bundle).resolve().name
+    if Path(output).suffix != ".zip" or not re.fullmatch(NAME, name):
+        raise InputError(
+            f"{name} to {output}: the file must end with .zip, the folder's name hold letters and ._- only"
+        )
+    files, left_out = bundle_files(bundle, [word.strip() for word in include.split(",") if word.strip()])
+    facts, code = check_files(name, files)
+    _check_weights(files)
+    _check_values(files, Path(bundle, "output/run.json"))
+    sums = write_archive(files, name, output)
+    yield from (*facts, *_shown(code), *(f"left out: {path}" for path in left_out))
+    if "models/model.pt" not in files:
+        yield "without weights: there is no models/model.pt"
+    for key in (key for key, path in files.items() if path.stat().st_size > LARGE):
+        yield f"for large_files.yml of the Model Zoo: path: {key}, hash_type: sha256, hash_val: {sums[key]}"
+    own = f", with the code of {PACKAGE.name}" if f"{PACKAGE.name}/__init__.py" in files else ""
+    yield f"{output}: {len(files)} files{own}, sha256 {sha256(output)}"
+
+
+@SetParseFns(str, archive=str)
+def verify(archive: str, *, max_gb: float = 10) -> Iterator[str]:
+    """Check an archive, or the folder of a bundle, and tell what code it would run; nothing of it is run.
+
+    Args:
+        archive: zip file or folder.
+        max_gb: refuse an archive that unpacks to more, 10^9 bytes.
+    """
+    from ..sharing.archive import extracted
+
+    if Path(archive).is_dir():
+        facts, code = _judge(Path(archive).resolve(), complete=False)
+    else:
+        with extracted(archive, None, max_gb) as root:
+            facts, code = _judge(root, complete=True)
+        facts.append(f"{archive}: sha256 {sha256(archive)}")
+    yield from (*facts, *_shown(code))
+    yield f"{archive}: {_count(code)} to look at before it is run" if code else f"{archive}: the configs are plain"
+
+
+@SetParseFns(str, str, archive=str, folder=str)
+def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10) -> Iterator[str]:
+    """Unpack an archive into its folder below another one, once it was checked; nothing of it is run.
+
+    Args:
+        archive: zip file.
+        folder: the bundle's folder is made in there, and must not be there yet.
+        trust: unpack also where verify tells of code that is not plain.
+        max_gb: refuse an archive that unpacks to more, 10^9 bytes.
+    """
+    from ..sharing.archive import extracted
+
+    with _folder(folder), extracted(archive, folder, max_gb) as root:
+        facts, code = _judge(root, complete=True)
+        place = Path(folder, root.name)
+        if os.path.lexists(place):
+            raise InputError(f"{place}: is there already; delete it or name another folder")
+        if code and trust is not True:
+            print(*facts, *_shown(code), sep="\n")  # an error ends the command before it prints what it yields
+            raise InputError(f"{archive}: {_count(code)} above may run code; if you trust it, say --trust True")
+        root.rename(place)
+    yield from (*facts, *_shown(code), f"{place}: unpacked")
+
+
+@contextmanager
+def _folder(folder: str) -> Iterator[None]:
+    """A folder, made where it is not there; what was made of it and stays empty goes again."""
+    new = [path for path in (Path(folder), *Path(folder).parents) if not os.path.lexists(path)]
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error})") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for path in new:
+                path.rmdir()
+
+
+def _shown(code: list[str]) -> list[str]:
+    """Lines for the screen, which nothing in them can move or overwrite."""
+    lines = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in code]
+    return [f"look at {line[:WIDTH]}{'' if len(line) <= WIDTH else f' ... ({len(line)} characters)'}" for line in lines]
+
+
+def _count(code: list[str]) -> str:
+    return f"{len(code)} {'thing' if len(code) == 1 else 'things'}"

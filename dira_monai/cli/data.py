@@ -1,0 +1,232 @@
+"""The command ``python -m dira_monai labelled``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fire.decorators import SetParseFns
+
+from ..data.prepared import prepare as prepare_images
+from ..data.prepared import verify as verify_images
+from ..datalists.checks import VALIDATION_FRACTION
+from ..datalists.io import write_datalist
+from ..datalists.labeled import TEST_FRACTION, make_labelled_datalist
+from ..datalists.leakage import check_overlap
+from ..datalists.splits import warn_of_absent_classes
+from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labelled, summarize_datalist
+from ..datalists.unlabeled import make_datalist
+from ..images.find import first_file
+from ..utils.errors import InputError
+from .deferred import _later
+
+
+@SetParseFns(
+    str,
+    directory=str,
+    task=str,
+    output=str,
+    labels=str,
+    label_column=str,
+    patient=str,
+    exclude_patients_of=str,
+    pretraining_list=str,
+)
+def labelled(
+    directory: str,
+    *,
+    task: str,
+    class_names: list[str],
+    output: str = "datalist.json",
+    labels: str | None = None,
+    multi_label: bool = False,
+    label_threshold: float | None = None,
+    label_values: list[float] | None = None,
+    label_column: str | None = None,
+    label_map: dict[str, str | None] | None = None,
+    spatial_dims: int | None = None,
+    in_channels: int = 1,
+    patient: str = "auto",
+    test_fraction: float = TEST_FRACTION,
+    validation_fraction: float = VALIDATION_FRACTION,
+    seed: int = 0,
+    exclude_patients_of: str | None = None,
+    pictures_only: bool = True,
+    pretraining_list: str | None = None,
+    allow_overlap: bool = False,
+    strict: bool = False,
+    workers: int | None = None,
+) -> Iterator[str]:
+    """Check every labeled image of a folder, split the patients, and write the datalist for fine-tuning.
+
+    Args:
+        directory: folder with images and labels (or masks), with images and labels.csv, or with one folder a class.
+        task: segmentation or classification.
+        class_names: such as "[background, lung]", in the order of their numbers.
+        output: JSON file to write.
+        labels: folder of the label maps, or CSV file of the labels.
+        multi_label: an image may have any number of the classes.
+        label_threshold: label maps have class 1 where their value is above.
+        label_values: the value of each class in the label maps, such as "[0, 255]".
+        label_column: name of the label's column in the CSV file.
+        label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}".
+        spatial_dims: 2 or 3; by default what most images have.
+        in_channels: channels that every image must have; gray images fit 3.
+        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
+        test_fraction: part of the training patients for test, where no table gives them.
+        validation_fraction: part of the other patients for validation, where no table gives them.
+        seed: of the draws of these patients.
+        exclude_patients_of: a split of the table, whose patients are left out.
+        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
+        pretraining_list: datalist of the pre-training, which must not hold test images or patients.
+        allow_overlap: say so, but go on where it does.
+        strict: stop at the first image that cannot be used.
+        workers: threads that read images.
+    """
+    made = make_labelled_datalist(
+        directory,
+        task,
+        [str(name) for name in class_names] if isinstance(class_names, list | tuple) else class_names,
+        labels=labels,
+        multi_label=multi_label,
+        label_threshold=label_threshold,
+        label_values=label_values,
+        label_column=label_column,
+        label_map=label_map and {str(word): name for word, name in label_map.items()},
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        patient=patient,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        exclude_patients_of=exclude_patients_of,
+        pictures_only=pictures_only,
+        strict=strict,
+        workers=workers,
+    )
+    yield describe_labelled(made)
+    yield from warn_of_absent_classes(made)
+    yield from check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
+    write_datalist(made, output)
+    yield f"{output} is written"
+
+
+@_later
+@SetParseFns(str, directory=str, output=str, patient=str, patient_column=str, file_column=str)
+def datalist(
+    directory: str,
+    *,
+    output: str = "datalist.json",
+    spatial_dims: int | None = None,
+    in_channels: int = 1,
+    patient: str = "auto",
+    patient_column: str | None = None,
+    file_column: str | None = None,
+    validation_fraction: float | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    workers: int | None = None,
+) -> Iterator[str]:
+    """Check every image of a folder, split the patients into training and validation, and write the datalist.
+
+    Args:
+        directory: folder of PNG, JPEG, NIfTI, NRRD, MHD or DICOM files, searched with its sub-folders.
+        output: JSON file to write.
+        spatial_dims: 2 or 3; by default what most images have.
+        in_channels: channels that every image must have; gray images fit 3.
+        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
+        patient_column: name of the patient's column in the CSV file.
+        file_column: name of the file's column in the CSV file.
+        validation_fraction: part of the patients kept for validation, 0.1 by default.
+        seed: of the draw of these patients.
+        strict: stop at the first image that cannot be used.
+        workers: threads that read images.
+    """
+    made = make_datalist(
+        directory,
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        patient=patient,
+        patient_column=patient_column,
+        file_column=file_column,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        strict=strict,
+        workers=workers,
+    )
+    write_datalist(made, output)
+    yield from describe_datalist(made).splitlines()
+    entries = [*made["training"], *made["validation"]]
+    yield from _group("note", [(first_file(entry["image"]), entry["note"]) for entry in entries if entry["note"]])
+    yield from _group("skipped", [(first_file(entry["image"]), entry["reason"]) for entry in made["skipped"]])
+    yield f"{output}: {summarize_datalist(made)}"
+
+
+def _group(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
+    """One line a text, with the first name and the number of further ones that it holds for."""
+    names: dict[str, list[str]] = {}
+    for name, text in rows:
+        names.setdefault(text.removeprefix(name).strip(" .:"), []).append(name)
+    for text, group in list(names.items())[:MAX_ROWS]:
+        yield f"{title}: {group[0]}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: {text}"
+    if len(names) > MAX_ROWS:
+        yield f"{title}: {len(names) - MAX_ROWS} other reasons, all in the file"
+
+
+@_later
+@SetParseFns(str, str, datalist=str, output=str)
+def prepare(
+    datalist: str,
+    output: str,
+    *,
+    config: str | None = None,
+    overrides: dict | None = None,
+    crop_body: bool = False,
+    workers: int | None = None,
+    verify: bool = False,
+) -> Iterator[str]:
+    """Store the images of a datalist as a pre-training bundle prepares them, for sets that do not fit into memory.
+
+    The folder then is the bundle's dataset_dir. A run that was stopped goes on where it was.
+
+    Args:
+        datalist: JSON file of the command datalist.
+        output: folder for images, prepared.json and datalist.json.
+        config: folder of the bundle, or its train.json; by default that below bundles that suits the list.
+        overrides: values of the configuration to replace, such as "{'spacing': [1, 1, 1], 'cache_dtype': 'int16'}".
+        crop_body: cut away the air around the body.
+        workers: threads that read images, each of which holds one.
+        verify: prepare nothing; compare the stored files with their checksums.
+    """
+    if verify:
+        broken = list(verify_images(output))
+        yield from broken
+        if broken:
+            raise InputError(
+                f"{len(broken)} files of {output} are not what was prepared; delete them and prepare again"
+            )
+        yield f"{output}: all files are what was prepared"
+        return
+    if not isinstance(overrides, dict | None):
+        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
+    made = prepare_images(datalist, output, config=config, overrides=overrides, crop_body=crop_body, workers=workers)
+    entries = [*made["training"], *made["validation"]]
+    size = sum((Path(output) / entry["image"]).stat().st_size for entry in entries)
+    mean = sum(entry["stored_mean"] for entry in entries) / len(entries)
+    yield f"{output}: {len(entries)} images, {size / 1e9:.2f} GB, mean {mean:.3f} of [0, 1]"
+    yield f"pre-train with --dataset_dir {output}"
+
+
+@_later
+@SetParseFns(str, directory=str, kind=str)
+def phantom(directory: str, *, kind: str = "ct", count: int = 24, seed: int = 0) -> Iterator[str]:
+    """Write built-in phantoms, which are drawn and no real scans, with their labels.
+
+    Args:
+        directory: folder to write; the images go to its sub-folder images.
+        kind: ct (volumes in HU) or xray.
+        count: number of images.
+        seed: the same seed gives the same phantoms.
+    """
+    from ..phantoms.chest import write_phantoms  # here, since the other commands need none of it
+
+    write_phantoms(directory, kind=kind, count=count, seed=seed)
+    yield f"{count} {kind} phantoms in {Path(directory) / 'images'}"

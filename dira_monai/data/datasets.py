@@ -1,0 +1,120 @@
+"""From the datalist to batches: loading, fixed preprocessing, caching and crops, without a random state of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset
+from monai.data import Dataset as MonaiDataset
+from monai.transforms import Transform
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..utils.distributed import rank
+from ..utils.errors import InputError
+from ..utils.seeded_random import Draws
+from .preprocessing import FOREGROUND_LEVEL, STORED
+
+CACHES = ("ram", "none")
+
+
+def read_stored(path: str | Path) -> Tensor:
+    """An image of the command prepare, (C, *spatial), mapped into memory: only bytes that are looked at are read.
+
+    Raises:
+        InputError: if the file is missing or no stored image.
+    """
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, EOFError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run the command prepare again.") from error
+
+
+def is_stored(image: object) -> bool:
+    """Whether an entry of a datalist names an image of the command prepare."""
+    return isinstance(image, str) and image.endswith(".npy")
+
+
+def _read_item(item: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {"image": read_stored(item["image"])}
+
+
+class PretrainDataset(Dataset):
+    """Crops of prepared images, each fixed by the index and the seed it is asked with.
+
+    Attributes:
+        data: entries of a datalist; those of the command prepare are mapped into memory, whatever ``cache`` says.
+        transform: fixed preprocessing up to images (C, *spatial).
+        region_size: size of the crop that the views are taken from; images must not be smaller.
+        cache: "ram" or "none".
+        min_foreground: share of voxels above the background that a crop should have; of eight places, the first that
+            has it is taken, else the best of them.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Transform,
+        region_size: Sequence[int],
+        *,
+        cache: str = "ram",
+        num_workers: int = 0,
+        min_foreground: float = 0.0,
+    ) -> None:
+        if cache not in CACHES:
+            raise InputError(f"cache must be one of {', '.join(CACHES)}, got {cache!r}")
+        self.data = list(data)
+        self.region_size = tuple(region_size)
+        self.min_foreground = min_foreground
+        self.images: MonaiDataset
+        if self.data and all(is_stored(item.get("image")) for item in self.data):
+            self.images = MonaiDataset(self.data, _read_item)
+        elif cache == "ram":
+            self.images = CacheDataset(
+                self.data, transform, num_workers=num_workers or None, copy_cache=False, progress=rank() == 0
+            )
+        else:
+            self.images = MonaiDataset(self.data, transform)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Tensor | int]:
+        """``image``, (C, *region_size), and ``seed``; a plain index has seed 0."""
+        index, seed = item if isinstance(item, tuple) else (item, 0)
+        image = self.images[index]["image"]
+        return {"image": self._crop(image, seed), "seed": seed}
+
+    def _crop(self, image: Tensor, seed: int, tries: int = 8) -> Tensor:
+        """A place for the region, drawn from the seed."""
+        room = torch.tensor(image.shape[1:]) - torch.tensor(self.region_size)
+        if not bool((room > 0).any()):
+            return image
+        places = (Draws(torch.tensor([seed])).uniform(tries, len(room))[0] * (room + 1)).long()
+        level = FOREGROUND_LEVEL * dict(STORED.values())[image.dtype]
+        best, most = image, -1.0
+        for place in places.tolist():
+            box = (slice(None), *(slice(p, p + n) for p, n in zip(place, self.region_size, strict=True)))
+            crop = image[box]
+            sparse = crop[0][(slice(None, None, 4),) * len(place)]  # every fourth voxel tells enough
+            share = (sparse > level).float().mean().item() if self.min_foreground > 0 else 1.0
+            if share > most:
+                best, most = crop, share
+            if most >= self.min_foreground:
+                break
+        return best.contiguous()
+
+
+class SeededCacheDataset(CacheDataset):
+    """MONAI's ``CacheDataset`` whose random transforms are fixed by the seed that an item is asked with.
+
+    With ``SeededSampler`` every sample is a function of seed, epoch and position, whatever worker or process makes it.
+    """
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        """The sample of a plain index, or of an (index, seed) pair."""
+        index, seed = item if isinstance(item, tuple) else (item, 0)
+        self.transform.set_random_state(seed=seed % 2**32)
+        return super().__getitem__(index)

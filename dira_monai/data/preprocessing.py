@@ -1,0 +1,112 @@
+"""From the datalist to batches: loading, fixed preprocessing, caching and crops, without a random state of its own."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+from torch import Tensor
+
+from ..images.find import first_file
+from ..utils.errors import InputError
+
+STORED = {  # type that images are kept in, and what 1.0 becomes in it
+    "uint8": (torch.uint8, 255),
+    "int16": (torch.int16, 32767),
+    "float16": (torch.float16, 1),
+    "float32": (torch.float32, 1),
+}
+
+
+FOREGROUND_LEVEL = 0.03  # of [0, 1]: above air in a CT window from -1000 HU and above the background of MR
+
+
+def intensity_transform(keys: KeysCollection, intensity_range: Sequence[float] | None) -> Transform:
+    """The transform to [0, 1]: from a fixed range (HU, gray values), clipped, or from each image's own percentiles.
+
+    Args:
+        keys: keys of the images.
+        intensity_range: what becomes 0 and 1; None: percentiles 0.5 and 99.5 of each image, for MR.
+    """
+    if intensity_range is None:
+        return ScaleIntensityRangePercentilesd(keys, lower=0.5, upper=99.5, b_min=0, b_max=1, clip=True)
+    low, high = intensity_range
+    return ScaleIntensityRanged(keys, a_min=low, a_max=high, b_min=0, b_max=1, clip=True)
+
+
+def check_intensity_range(items: Sequence[Mapping[str, Any]], intensity_range: Sequence[float] | None) -> None:
+    """Refuse a range that would leave most images nearly constant: CT values read from MR, 8 bits read from 16.
+
+    Args:
+        items: entries of a datalist; those without ``range`` (lowest and highest value) are not judged.
+        intensity_range: as in ``intensity_transform``.
+
+    Raises:
+        InputError: if more than half of the images fill less than a quarter of the range, or reach beyond ten times
+            its width.
+    """
+    known = [item for item in items if "range" in item]
+    if intensity_range is None or not known:
+        return
+    low, high = intensity_range
+    suspects = []
+    for item in known:
+        first, last = item["range"]
+        filled = (min(last, high) - max(first, low)) / (high - low)
+        if filled < 0.25 or last - first > 10 * (high - low):
+            suspects.append(item)
+    if 2 * len(suspects) > len(known):
+        item = suspects[0]
+        raise InputError(
+            f"{first_file(item['image'])}: values from {item['range'][0]:g} to {item['range'][1]:g} do not suit "
+            f"intensity_range [{low:g}, {high:g}], and so in {len(suspects)} of {len(known)} images; "
+            "give the range, or '$None' for percentiles of each image"
+        )
+
+
+class ToChannelsd(MapTransform):
+    """Images with the wanted number of channels: gray repeated, equal color channels made gray."""
+
+    def __init__(self, keys: KeysCollection, in_channels: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.in_channels = in_channels
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """The sample with images (in_channels, *spatial).
+
+        Raises:
+            InputError: if an image has another number of channels and they differ.
+        """
+        sample = dict(data)
+        for key in self.key_iterator(sample):
+            image = sample[key]
+            if image.shape[0] == self.in_channels:
+                continue
+            if image.shape[0] == 1:
+                sample[key] = image.repeat_interleave(self.in_channels, dim=0)
+            elif self.in_channels == 1 and bool((image[:3] == image[:1]).all()):
+                sample[key] = image[:1]
+            else:
+                name = getattr(image, "meta", {}).get("filename_or_obj", key)
+                raise InputError(f"{name}: has {image.shape[0]} channels where in_channels is {self.in_channels}")
+        return sample
+
+
+class ToStoraged(MapTransform):
+    """Images in [0, 1] as plain tensors of the type they are kept in: integers use their positive range."""
+
+    def __init__(self, keys: KeysCollection, dtype: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if dtype not in STORED:
+            raise InputError(f"cache_dtype must be one of {', '.join(STORED)}, got {dtype!r}")
+        self.dtype, self.factor = STORED[dtype]
+
+    def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        """The sample with its images alone; everything else is left out of the cache."""
+        stored = {}
+        for key in self.key_iterator(dict(data)):
+            image = torch.as_tensor(data[key]).as_subclass(torch.Tensor).float()
+            scaled = image * self.factor if self.factor == 1 else (image * self.factor).round()
+            stored[key] = scaled.to(self.dtype).contiguous()
+        return stored

@@ -1,0 +1,144 @@
+"""From a folder of scans to a datalist: every image checked once, patients kept apart.
+
+A datalist is MONAI's: an object with the lists ``training`` and ``validation``, here with facts of each image.
+"""
+
+import os
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..images.find import first_file
+from ..utils.errors import InputError
+
+LISTS = ("training", "validation", "test")
+
+
+VALIDATION_FRACTION = 0.1
+
+
+SPLITS = {"train": "training", "training": "training", "": "training"} | dict.fromkeys(
+    ("val", "valid", "validation"), "validation"
+)
+
+
+class Places(NamedTuple):
+    """Where an image lies."""
+
+    paths: set[str]  # of its files; a DICOM series may be named by its folder instead
+    folders: set[str]  # of the files, where it is a list of them
+
+
+def check_arguments(spatial_dims: int | None, in_channels: int, validation_fraction: float | None) -> None:
+    """Nothing, where a datalist can be made with these.
+
+    Raises:
+        InputError: if one is out of range.
+    """
+    if spatial_dims not in (None, 2, 3):
+        raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+    if not isinstance(in_channels, int) or in_channels < 1:
+        raise InputError(f"in_channels must be a whole number from 1, got {in_channels!r}.")
+    if validation_fraction is not None and not (
+        isinstance(validation_fraction, int | float) and 0 < validation_fraction < 1
+    ):
+        raise InputError(f"validation_fraction must lie between 0 and 1, got {validation_fraction!r}.")
+
+
+def check_datalist(
+    datalist: dict,
+    name: str | Path = "the datalist",
+    lists: Sequence[str] = LISTS[:2],
+    required: Sequence[str] = ("image",),
+) -> None:
+    """Nothing, where the datalist can be trained on.
+
+    Args:
+        datalist: with ``training`` and ``validation``, lists of objects with ``image`` and, where known, ``patient``.
+        name: what an error calls it.
+        lists: the lists that are looked at; ``test`` may be empty.
+        required: what every entry must have.
+
+    Raises:
+        InputError: if a list is missing or empty, an entry lacks something or holds no path or name where one is
+            needed, or a patient or an image is in two lists.
+    """
+    for key in lists:
+        entries = datalist.get(key) if isinstance(datalist, dict) else None
+        if not isinstance(entries, list) or not (entries or key == "test"):
+            raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
+        for index, entry in enumerate(entries):
+            if fault := _find_fault(entry, required):
+                raise InputError(f"{name} has {fault} in entry {index} of {key!r}.")
+    patients = {key: {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in lists}
+    root = find_root(datalist, name)
+    places = {key: locate_images(datalist[key], root) for key in lists}
+    for one, other in combinations(lists, 2):
+        if both := sorted(patients[one] & patients[other], key=str):
+            raise InputError(f"{name} has {len(both)} patients in both {one} and {other}: {first_names(both)}.")
+        if both := [first_file(datalist[one][index]["image"]) for index in find_common(places[one], places[other])]:
+            raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
+
+
+def _find_fault(entry: Any, required: Sequence[str]) -> str:
+    """What an entry lacks, or holds where a path, a list of paths or a name is needed; else empty."""
+    for part in required:
+        if not isinstance(entry, dict) or entry.get(part) in (None, "", []):
+            return f"no {part!r}"
+    files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    if not all(isinstance(file, str) and file for file in files):
+        return f"no path but {entry['image']!r} as 'image'"
+    if not isinstance(entry.get("patient", ""), str | int | float):
+        return f"no name but {entry['patient']!r} as 'patient'"
+    return ""
+
+
+def find_root(datalist: dict, path: str | Path) -> Path:
+    """The folder where the paths of a datalist start: the one that it names, or else the one that it lies in.
+
+    Raises:
+        InputError: if what it names is no path.
+    """
+    home = Path(os.path.abspath(path)).parent
+    if not isinstance(folder := datalist.get("dataset_dir", "."), str):
+        raise InputError(f"{path} has {folder!r} as 'dataset_dir', which is no path.")
+    named = home / folder
+    return named if named.is_dir() else home
+
+
+def locate_images(entries: Sequence[dict], root: Path) -> list[Places]:
+    """The real paths of the ``image`` of each entry; relative ones start at ``root``."""
+    folders: dict[str, str] = {}
+
+    def real(file: str) -> str:
+        folder, name = os.path.split(os.path.join(root, file))
+        if name in ("", ".", "..") or os.path.islink(os.path.join(folder, name)):
+            return os.path.realpath(os.path.join(folder, name))
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)  # once, since a folder holds many files
+        return os.path.join(folders[folder], name)
+
+    images = [entry["image"] for entry in entries]
+    lists = [[image] if isinstance(image, str) else image for image in images]
+    paths = [{real(file) for file in files} for files in lists]
+    return [
+        Places(found, set() if isinstance(image, str) else {os.path.dirname(path) for path in found})
+        for image, found in zip(images, paths, strict=True)
+    ]
+
+
+def find_common(own: Sequence[Places], others: Sequence[Places]) -> list[int]:
+    """The numbers of the first images that are among the others: same file, or a folder and the files in it."""
+    paths: set[str] = set().union(*(place.paths for place in others))
+    folders: set[str] = set().union(*(place.folders for place in others))
+    return [
+        index
+        for index, place in enumerate(own)
+        if place.paths & paths or place.paths & folders or place.folders & paths
+    ]
+
+
+def first_names(names: Sequence[object]) -> str:
+    """The first three, joined by commas, and dots where there are more."""
+    return ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,273 @@
+"""Pairs of image and label map: found by name, and checked voxel by voxel against the classes."""
+
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..images.facts import measure_array
+from ..images.find import LABEL_FOLDERS, Image, find_images, first_file, read_image
+from ..utils.errors import InputError
+from .tables import stem
+
+IMAGE_FOLDERS = ("images", "imagestr")
+
+
+ENDINGS = re.compile(r"(_mask|_label|_seg|_gt|_0000)+$", re.IGNORECASE)
+
+
+GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
+
+
+MAX_VALUES = 8  # that an error lists
+
+
+MANY = 256  # values of what is rather an image: their ends are enough
+
+
+Pair = tuple[Image, str]
+
+
+class MisfitError(InputError):
+    """A label map holds values that stand for no class."""
+
+    def __init__(self, message: str, values: Sequence[float] = ()) -> None:
+        super().__init__(message)
+        self.values = list(values)
+
+
+class LabelRule(NamedTuple):
+    """What the values of a label map mean: the number of the class itself, unless one of the two others is given."""
+
+    class_count: int  # background included
+    threshold: float | None = None  # class 1 is what lies above
+    values: Sequence[float] | None = None  # one a class
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> "LabelRule":
+        """The rule of the arguments ``class_names``, ``label_threshold`` and ``label_values``."""
+        return cls(len(asked["class_names"]), asked["label_threshold"], asked["label_values"])
+
+
+def check_label_rule(rule: LabelRule) -> None:
+    """Nothing, where the rule can be followed.
+
+    Raises:
+        InputError: if both options are given, or one of them does not fit the number of classes.
+    """
+    if rule.threshold is not None and rule.values is not None:
+        raise InputError("label_threshold and label_values exclude each other, got both.")
+    if rule.threshold is not None and (not isinstance(rule.threshold, int | float) or rule.class_count != 2):
+        raise InputError(
+            f"label_threshold must be a number that separates 2 classes, got {rule.threshold!r} for {rule.class_count}."
+        )
+    values = rule.values
+    if values is None:
+        return
+    if isinstance(values, str) or len(values) != rule.class_count or len(set(values)) != rule.class_count:
+        raise InputError(f"label_values must be {rule.class_count} different values, one a class, got {values!r}.")
+
+
+def find_pairs(root: Path, labels: str | None = None) -> tuple[list[Pair], list[dict]]:
+    """Images with their label maps, relative to ``root``, and what has no partner, with the reasons.
+
+    Without ``labels`` the images lie in folders ``images`` (or ``imagesTr``) and the label maps in ``labels``,
+    ``masks`` or ``labelsTr`` beside them. Partners have the same place and name but for suffix and the endings _mask,
+    _label, _seg, _gt and _0000; a DICOM series has the name of its folder, unless it is one file beside other images.
+    An exact name wins.
+
+    Args:
+        root: the folder of the data set.
+        labels: the folder of the label maps, in ``root`` or anywhere.
+
+    Raises:
+        InputError: if there are no such folders, or several kinds of label folders.
+    """
+    images, maps = _both_sides(root, labels)
+    exact, short = _group(maps), _group([(ENDINGS.sub("", key), file) for key, file in maps])
+    claimed = {file for key, _ in images for file in exact.get(key, [])}
+    pairs: dict[str, Pair] = {}
+    skipped = []
+    for key, image in images:
+        name = first_file(image)
+        options = exact.get(key) or [file for file in short.get(ENDINGS.sub("", key), []) if file not in claimed]
+        if len(options) == 1 and options[0] not in pairs:
+            pairs[options[0]] = (image, options[0])
+            continue
+        reason = f"{name} has no label map."
+        if len(options) > 1:
+            reason = f"{name} has several label maps: {', '.join(options)}."
+        elif options:
+            reason = f"{name} has the same label map as {first_file(pairs[options[0]][0])}, {options[0]}."
+        skipped.append({"image": image, "reason": reason})
+    lonely = [file for _, file in maps if file not in pairs]
+    skipped += [{"image": file, "reason": f"the label map {file} has no image."} for file in lonely]
+    return list(pairs.values()), skipped
+
+
+def _group(maps: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key, file in maps:
+        groups.setdefault(key, []).append(file)
+    return groups
+
+
+def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
+    """Images and label maps with their names: the path without the folder that tells what they are and the suffix."""
+    everything = find_images(root)
+    crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
+    located = [(*_locate(image, crowds), image) for image in everything]
+    if labels is None:
+        maps = [(kind, key, image) for kind, key, image in located if kind in LABEL_FOLDERS and isinstance(image, str)]
+        if len(kinds := sorted({kind for kind, _, _ in maps})) > 1:
+            raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
+        found = [(key, file) for _, key, file in maps]
+    else:
+        folder = label_folder(root, labels)
+        inside = [image for image in find_images(folder) if isinstance(image, str)]
+        above = PurePosixPath(os.path.relpath(folder, root))
+        found = [(_locate(file)[1], str(above / file)) for file in inside]
+        located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
+    images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
+    if labels is not None and located and not images:
+        shared = posixpath.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
+        images = [(key.removeprefix(f"{shared}/"), image) for _, key, image in located]
+    if not images or not found:
+        raise InputError(
+            f"{root} holds no images with label maps: folders images and labels (or masks, or imagesTr and labelsTr) "
+            f"are needed, or --labels FOLDER, got {labels!r}."
+        )
+    return images, found
+
+
+def in_image_folders(images: Sequence[Image]) -> list[Image]:
+    """Those that lie in folders ``images`` or ``imagesTr``, or all where there is no such folder."""
+    return [image for image in images if _locate(image)[0] in IMAGE_FOLDERS] or list(images)
+
+
+def label_folder(root: Path, labels: str) -> Path:
+    """The folder of the label maps, looked for in the data set first.
+
+    Raises:
+        InputError: if there is none.
+    """
+    for folder in (root / labels, Path(os.path.abspath(Path(labels).expanduser()))):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"labels must be a folder of label maps, got {labels!r}, which is none, also not in {root}.")
+
+
+def _folder(image: Image) -> PurePosixPath:
+    return PurePosixPath(first_file(image)).parent
+
+
+def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
+    """The first folder that tells images or labels, "" where none does, and the path without it and the suffix.
+
+    A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
+    """
+    path = PurePosixPath(first_file(image))
+    own = isinstance(image, str) or (len(image) == 1 and path.parent in crowds)
+    parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
+    for index, part in enumerate(path.parent.parts):
+        if part.lower() in IMAGE_FOLDERS + LABEL_FOLDERS:
+            return part.lower(), "/".join(parts[:index] + parts[index + 1 :])
+    return "", "/".join(parts)
+
+
+def measure_pair(pair: Pair, directory: str | Path, rule: LabelRule) -> dict:
+    """The facts of ``measure_image``, and ``holds``: 1 for each class that is in the label map, else 0.
+
+    Args:
+        pair: image and label map, relative to ``directory``.
+        directory: the folder of the data set.
+        rule: what the values of the label map mean.
+
+    Raises:
+        InputError: if one of them is unreadable, if their shapes differ, or if a corner of the one lies more than a
+            tenth of a voxel away from that of the other; as ``MisfitError`` if a value is no class.
+    """
+    image, label = pair
+    array, meta = read_image(image, directory, resample=False)  # as stock MONAI, which trains, reads it
+    facts = measure_array(first_file(image), array, meta)
+    values, label_meta = read_image(label, directory)
+    shape = label_meta["spatial_shape"].tolist()
+    if shape != facts["shape"]:
+        sizes = [" x ".join(map(str, size)) for size in (shape, facts["shape"])]
+        raise InputError(f"the label map {label} has {sizes[0]} voxels where its image has {sizes[1]}.")
+    if values.ndim > len(shape):
+        raise InputError(f"the label map {label} has {values.shape[-1]} channels where 1 is needed.")
+    check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
+    return facts | {"holds": find_classes(label, np.unique(values), rule)}
+
+
+def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
+    """Nothing, where ``label``, whose affine is ``other``, lies on its image; None: a picture has no place in space.
+
+    Raises:
+        InputError: if a corner of the one lies more than a tenth of a voxel away from that of the other.
+    """
+    if affine is None or other is None:
+        return
+    rank, affine = len(shape), np.asarray(affine)
+    corners = np.array([[*corner, *[0] * (3 - rank), 1] for corner in product(*((0, n - 1) for n in shape))])
+    away = np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max()
+    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min():  # nan is wrong too
+        raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
+
+
+def find_classes(label: str, values: np.ndarray, rule: LabelRule) -> list[int]:
+    """For each class 1 where one of the values stands for it, else 0.
+
+    Args:
+        label: what an error calls the label map.
+        values: the different values of a label map, sorted.
+        rule: what they mean.
+
+    Raises:
+        MisfitError: if one stands for no class.
+    """
+    if rule.threshold is not None and np.isfinite(values).all():
+        return [int((values <= rule.threshold).any()), int((values > rule.threshold).any())]
+    allowed = np.arange(rule.class_count) if rule.values is None else np.asarray(rule.values)
+    odd = values[~np.isin(values, allowed)]
+    if not len(odd):
+        return np.isin(allowed, values).astype(int).tolist()
+    allows = f"allow 0 to {rule.class_count - 1}"
+    if rule.values is not None:
+        allows = f"have the label_values {list(rule.values)}"
+    broken = [f"{value:g}" for value in odd if value != np.round(value)]
+    note = f" ({_list(broken)} is no whole number)" if broken and rule.values is None else ""
+    found = _list([f"{value:g}" for value in values])
+    raise MisfitError(
+        f"{label} holds the label values {found}{note} where {rule.class_count} classes {allows}.",
+        (values[[0, -1]] if len(values) > MANY else values).tolist(),
+    )
+
+
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words[:MAX_VALUES]) + (f", ... ({len(words)} in all)" if len(words) > MAX_VALUES else "")
+
+
+def refuse_wrong_classes(facts: Sequence[dict | InputError], rule: LabelRule) -> None:
+    """Nothing, unless the values of most label maps fit no class: then the classes are wrong, not the files.
+
+    Raises:
+        InputError: the first misfit, with the options that mend it.
+    """
+    misfits = [fact for fact in facts if isinstance(fact, MisfitError)]
+    if 2 * len(misfits) <= sum(isinstance(fact, dict) for fact in facts) + len(misfits):
+        return
+    values = sorted({value for error in misfits for value in error.values})
+    shown = [int(value) if value == int(value) else value for value in values if np.isfinite(value)]
+    options = [f"--label_values {shown}" if len(shown) == rule.class_count else "--label_values with one value a class"]
+    options[0] = options[0].replace("[", '"[').replace("]", ']"')
+    if rule.class_count == 2:
+        options.insert(0, f"--label_threshold {int((shown[0] + shown[-1]) // 2)}" if shown else "--label_threshold")
+    raise InputError(f"{str(misfits[0]).rstrip('.')}; give {' or '.join(options)}.")

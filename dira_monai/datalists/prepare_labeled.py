@@ -1,0 +1,210 @@
+"""Labeled datalists for fine-tuning: made on first use, checked, shown as a table, and cut down to few labels."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..utils.distributed import on_first_process
+from ..utils.errors import InputError
+from .checks import LISTS, VALIDATION_FRACTION, check_datalist, find_root
+from .io import make_absolute, read_datalist, write_datalist
+from .label_maps import label_folder
+from .label_tables import find_table
+from .labeled import ASKED, TEST_FRACTION, check_task, make_labelled_datalist
+from .leakage import check_overlap
+from .prepare import fingerprint, is_current, make_phantoms, phantom_folder
+from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
+from .summary import describe_labelled
+
+FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
+
+
+WITHOUT_EFFECT = "labels, label_column, label_map, patient, test_fraction, validation_fraction and seed"  # on a list
+
+
+UNCHECKED = (
+    "warning: pretrained weights without pretraining_list: "
+    "whether the test images were in the pre-training is not checked"
+)
+
+
+class LabelledLists:
+    """The lists of ``prepare_labelled`` by their names, prepared when the first of them is asked for.
+
+    MONAI Label gives a training lists of its own, and its viewers have MONAI build every part of the config, also what
+    nothing refers to: that must neither look for a data set nor make phantoms.
+
+    Args:
+        options: the arguments of ``prepare_labelled``.
+
+    Raises:
+        InputError: when a list is asked for, as ``prepare_labelled`` does.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def __getitem__(self, name: str) -> list[dict]:
+        return self._lists[name]
+
+    @cached_property
+    def _lists(self) -> dict:
+        return prepare_labelled(**self.options)
+
+
+def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
+    """A labeled datalist from JSON, checked by ``check_labeled``; paths and other entries stay as they are.
+
+    A missing list ``test`` is taken as empty, and what the file does not say of its task as what is asked for.
+
+    Args:
+        path: JSON file.
+        asked: the arguments of ``FIXED`` and ``pictures_only``, as ``make_labelled_datalist`` takes them.
+
+    Raises:
+        InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
+    """
+    datalist = read_datalist(path)
+    check_datalist(datalist, path, required=("image", "label"))
+    for key in FIXED:
+        if datalist.get(key, asked[key]) != asked[key]:
+            raise InputError(f"{path} was made for {key} {datalist[key]} where {asked[key]} is asked for.")
+    datalist = {"test": [], **datalist, **{key: asked[key] for key in FIXED}}
+    check_labeled(datalist, path)
+    if asked["spatial_dims"] == 2 and asked["pictures_only"]:
+        for entry in (entry for key in LISTS for entry in datalist[key]):
+            check_pictures(entry)
+    return datalist
+
+
+def prepare_labelled(
+    dataset_dir: str | None,
+    output_dir: str,
+    task: str,
+    spatial_dims: int,
+    in_channels: int,
+    class_names: Sequence[str],
+    seed: int,
+    *,
+    labels: str | None = None,
+    multi_label: bool = False,
+    label_threshold: float | None = None,
+    label_values: Sequence[float] | None = None,
+    label_column: str | None = None,
+    label_map: Mapping[str, str | None] | None = None,
+    patient: str = "auto",
+    test_fraction: float = TEST_FRACTION,
+    validation_fraction: float = VALIDATION_FRACTION,
+    label_fraction: float = 1.0,
+    label_subset: int = 0,
+    pretrained: str | None = None,
+    pretraining_list: str | None = None,
+    allow_overlap: bool = False,
+    exclude_patients_of: str | None = None,
+    pictures_only: bool = True,
+) -> dict:
+    """The labeled datalist that a bundle is fine-tuned on, with absolute paths; prints a table of it.
+
+    Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
+    file, or a ``datalist.json`` in the folder, is used as it is, with its own splits and labels; anything else goes
+    through ``make_labelled_datalist``, whose result is used again while arguments and files stay the same.
+    ``output_dir/datalist.json`` holds the whole list in the end, in any case. Among several processes the first one
+    works and the others wait.
+
+    Args:
+        dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
+        output_dir: folder of the run.
+        task: "segmentation" or "classification".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the network.
+        class_names: see ``make_labelled_datalist``, as for all that is not named here.
+        seed: of the splits and the phantoms.
+        labels: folder or CSV file.
+        multi_label: an image may have any number of the classes.
+        label_threshold: label maps have class 1 where their value is above.
+        label_values: the value of each class in the label maps.
+        label_column: column of the CSV file.
+        label_map: class of a word in the CSV file.
+        patient: what tells patients apart.
+        test_fraction: part of the training patients for test, where nothing else says.
+        validation_fraction: part of the others for validation, where nothing else says.
+        label_fraction: part of the training patients that is returned, see ``take_fraction``.
+        label_subset: seed of their choice.
+        pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
+        pretraining_list: datalist of the pre-training, which must not hold test images or patients.
+        allow_overlap: say so, but go on where it does.
+        exclude_patients_of: a split of the table, whose patients are left out; a given list must record the same.
+        pictures_only: in 2D take PNG and JPEG alone, as the bundles do unless they get another reader.
+
+    Raises:
+        InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in
+            every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
+    """
+    given = locals()
+    asked = {name: given[name] for name in ASKED}
+
+    def work() -> dict:
+        datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)
+        print(describe_labelled(datalist))
+        overlap = [UNCHECKED] if pretrained else []
+        if pretraining_list:
+            overlap = check_overlap(datalist, path, pretraining_list, allow_overlap)
+        part, told = take_fraction(datalist, label_fraction, label_subset)
+        print("\n".join([*overlap, *told, *warn_of_absent_classes(part), f"all of it: {path}"]))
+        return part
+
+    return on_first_process(work)
+
+
+def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> tuple[dict, Path]:
+    """The whole datalist with absolute paths, and the file in ``output`` that holds it."""
+    check_task(asked)
+    asked = json.loads(json.dumps(asked))  # tuples become lists, as they come out of the file
+    source, path = _find_source(dataset_dir, output, asked), output / "datalist.json"
+    given = source if source.suffix == ".json" else source / "datalist.json"
+    if given.is_file():
+        datalist = load_labelled(given, asked)
+        excluded = asked["exclude_patients_of"]
+        if excluded is not None and datalist.get("exclude_patients_of") != excluded:
+            raise InputError(
+                f"{given} is used as it is and was made for exclude_patients_of "
+                f"{datalist.get('exclude_patients_of')!r} where {excluded!r} is asked for; make the list anew with it."
+            )
+        print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
+        datalist["dataset_dir"] = str(find_root(datalist, given))
+        if given.resolve() != path.resolve():
+            write_datalist(datalist, path)
+    else:
+        wanted = {"dataset_dir": os.path.abspath(source), **asked}
+        wanted["fingerprint"] = fingerprint(*_sources(wanted))
+        if not is_current(path, wanted):
+            made = make_labelled_datalist(source, **asked)
+            write_datalist(made | {"fingerprint": wanted["fingerprint"]}, path)
+        datalist = load_labelled(path, asked)
+    keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
+    make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
+    return datalist, path
+
+
+def _find_source(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> Path:
+    if dataset_dir:
+        return Path(dataset_dir).expanduser()
+    root = phantom_folder(output, asked)
+    if root.is_dir():
+        print(f"No dataset_dir is given: using the synthetic phantoms in {root}, no real scans.")
+    return make_phantoms(output, asked).parent
+
+
+def _sources(wanted: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
+    """The folders and the tables that the datalist is made from."""
+    root, labels, patient = Path(wanted["dataset_dir"]), wanted["labels"], Path(wanted["patient"])
+    folders = [root]
+    tables = [patient] if patient.suffix.lower() == ".csv" else []
+    if wanted["task"] == "classification":
+        tables += [table for table in [find_table(root, labels)] if table]
+    elif labels:
+        folders.append(label_folder(root, labels))
+    return folders, tables

@@ -1,0 +1,226 @@
+"""Which labeled images are for training, validation and test, and whether the three lists can be used."""
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..images.find import Image, first_file
+from ..images.reader import PIL_SUFFIXES
+from ..utils.errors import InputError
+from .checks import LISTS, SPLITS, check_datalist, first_names
+from .label_maps import IMAGE_FOLDERS
+
+LABELED_SPLITS = SPLITS | dict.fromkeys(("test", "testing"), "test")
+
+
+def folder_splits(images: Sequence[Image]) -> list[str]:
+    """The first folder of each image where all of them are words like train, val and test, or else "" for each.
+
+    Folders like ``images`` do not count: ``images/train`` is as good as ``train/images`` and ``train``.
+    """
+    above = [PurePosixPath(first_file(image)).parent.parts for image in images]
+    folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
+    told = all(folder and folder.lower() in LABELED_SPLITS for folder in folders)
+    return folders if told else [""] * len(folders)
+
+
+def split_entries(
+    rows: Sequence[tuple[dict, str]], test_fraction: float, validation_fraction: float, seed: int
+) -> dict[str, Any]:
+    """The lists ``training``, ``validation`` and ``test``, and in ``drawn`` the part of each list that is drawn.
+
+    Where no row says test, ``choose_validation`` draws the test patients from those for training; where none says
+    validation, it then draws these from the patients that are left.
+
+    Args:
+        rows: entries with ``patient``, and the word of ``LABELED_SPLITS`` that a table gives them.
+        test_fraction: part of the patients for training, 0 for an empty list.
+        validation_fraction: part of those that are left.
+        seed: of both draws.
+
+    Raises:
+        InputError: if there are too few patients.
+    """
+    splits = [LABELED_SPLITS[word.lower()] for _, word in rows]
+    patients = [entry["patient"] for entry, _ in rows]
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    drawn = {name: part for name, part in fractions.items() if part and "training" in splits and name not in splits}
+    if "test" in drawn:
+        _need_patients(patients, splits, [name for name in LISTS if name == "training" or name in drawn])
+    for name, fraction in drawn.items():
+        splits = _draw(patients, splits, name, fraction, seed)
+    lists = {name: [entry for (entry, _), split in zip(rows, splits, strict=True) if split == name] for name in LISTS}
+    return {**lists, "drawn": drawn}
+
+
+def _need_patients(patients: Sequence[str], splits: Sequence[str], names: Sequence[str]) -> None:
+    """Nothing, where the patients for training are enough for the lists of these names."""
+    pool = sorted({patient for patient, split in zip(patients, splits, strict=True) if split == "training"})
+    if len(pool) < len(names):
+        raise InputError(
+            f"{', '.join(names[:-1])} and {names[-1]} need {len(names)} patients, got {len(pool)}: "
+            f"{first_names(pool)}; give another patient rule, or --test_fraction 0."
+        )
+
+
+def _draw(patients: Sequence[str], splits: Sequence[str], name: str, fraction: float, seed: int) -> list[str]:
+    pool = [patient for patient, split in zip(patients, splits, strict=True) if split == "training"]
+    chosen = choose_validation(pool, fraction, seed)
+    return [
+        name if split == "training" and patient in chosen else split
+        for patient, split in zip(patients, splits, strict=True)
+    ]
+
+
+def check_labeled(datalist: dict, name: str | Path = "the datalist") -> None:
+    """Nothing, where the lists and the labels are what the task needs.
+
+    Args:
+        datalist: with ``task``, ``class_names`` and ``multi_label``, and the three lists of ``image``, ``label`` and,
+            where known, ``patient``.
+        name: what an error calls it.
+
+    Raises:
+        InputError: if ``check_datalist`` fails for the three lists, a label does not fit, or a class is absent from
+            training.
+    """
+    check_datalist(datalist, name, LISTS, ("image", "label"))
+    for key in LISTS:
+        for index, entry in enumerate(datalist[key]):
+            if not _fits(entry["label"], datalist):
+                wanted = {"segmentation": "a file", "classification": "the number of a class"}[datalist["task"]]
+                wanted = "a list of 0, 1 and null, one a class" if datalist["multi_label"] else wanted
+                raise InputError(
+                    f"{name} has the label {entry['label']!r} in entry {index} of {key!r} where {wanted} is needed; "
+                    f"the {len(datalist['class_names'])} classes are {', '.join(datalist['class_names'])}."
+                )
+    counts = count_classes(datalist)
+    if absent := _absent(datalist, counts["training"]):
+        number = datalist["class_names"].index(absent[0])
+        others = ", ".join(f"{known[number]} in {key}" for key in LISTS[1:] if (known := counts[key]))
+        raise InputError(
+            f"{name} has no image of the class {absent[0]!r} in training ({others}); "
+            "try other class_names, label options, fractions or another seed."
+        )
+
+
+def _fits(label: object, datalist: dict) -> bool:
+    count = len(datalist["class_names"])
+    if datalist["task"] == "segmentation":
+        return isinstance(label, str)
+    if datalist["multi_label"]:
+        states = label if isinstance(label, list) else []
+        known = [state for state in states if state is not None]
+        return len(states) == count and all(type(state) is int and state in (0, 1) for state in known)
+    return type(label) is int and 0 <= label < count
+
+
+def present_classes(entry: dict) -> list[int] | None:
+    """The numbers of the classes of an entry; None for a label map of which nothing is noted."""
+    label = entry.get("holds") if isinstance(entry["label"], str) else entry["label"]
+    if isinstance(label, list):
+        return [number for number, state in enumerate(label) if state]
+    return label if label is None else [label]
+
+
+def count_classes(datalist: dict) -> dict[str, list[int] | None]:
+    """How many images of each list have each class; None for a list of label maps of which nothing is noted."""
+    counts: dict[str, list[int] | None] = {}
+    for key in LISTS:
+        present = [present_classes(entry) for entry in datalist[key]]
+        known = [classes for classes in present if classes is not None]
+        flat = np.array(list(chain.from_iterable(known)), dtype=int)
+        numbers = np.bincount(flat, minlength=len(datalist["class_names"]))
+        counts[key] = numbers.tolist() if len(known) == len(present) else None
+    return counts
+
+
+def warn_of_absent_classes(datalist: dict) -> list[str]:
+    """One line for each list that is not empty of the classes that it lacks."""
+    warnings = []
+    for key, counts in count_classes(datalist).items():
+        absent = _absent(datalist, counts)
+        if absent and datalist[key]:
+            effect = "the metrics of this class are undefined there"
+            effect = "it cannot be learned; try another label_subset" if key == "training" else effect
+            warnings.append(f"warning: {key} has no image of {', '.join(absent)}: {effect}.")
+    return warnings
+
+
+def check_pictures(entry: dict) -> None:
+    """Nothing, where image and label map of an entry are PNG or JPEG.
+
+    Raises:
+        InputError: if one is not.
+    """
+    for file in (first_file(entry["image"]), entry["label"]):
+        if isinstance(file, str) and not file.lower().endswith(PIL_SUFFIXES):
+            raise InputError(f"{file} has another format: 2D fine-tuning reads PNG and JPEG; convert it.")
+
+
+def _absent(datalist: dict, counts: Sequence[int] | None) -> list[str]:
+    if counts is None:
+        return []
+    return [name for name, count in zip(datalist["class_names"], counts, strict=True) if not count]
+
+
+def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, list[str]]:
+    """The datalist with a part of the training patients, and lines that say what was taken.
+
+    These are the first ``ceil(fraction * patients)`` of a permutation by ``seed``, so that a larger fraction holds all
+    of a smaller one, and, for classification, the first patient of each class that would be missing. Validation and
+    test stay.
+
+    Args:
+        datalist: a checked one; entries without ``patient`` are one each.
+        fraction: in (0, 1].
+        seed: of the permutation.
+
+    Raises:
+        InputError: if the fraction is out of range.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+        raise InputError(f"label_fraction must be above 0 and at most 1, got {fraction!r}.")
+    if fraction == 1:
+        return datalist, []
+    classes: dict[str, set[int]] = {}
+    for entry in datalist["training"]:
+        classes.setdefault(_patient(entry), set()).update(present_classes(entry) or [])
+    names = sorted(classes)
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+    first = order[: math.ceil(round(fraction * len(order), 9))]  # 0.07 * 100 is 7.000000000000001
+    present = set().union(*(classes[name] for name in first))
+    absent = sorted(set().union(*classes.values()) - present) if datalist["task"] == "classification" else []
+    added = {number: next(name for name in order if number in classes[name]) for number in absent}
+    kept = {*first, *added.values()}
+    entries = [entry for entry in datalist["training"] if _patient(entry) in kept]
+    lines = [
+        f"label_fraction {fraction:g}: {len(kept)} of {len(order)} training patients, "
+        f"{len(entries)} of {len(datalist['training'])} training images (label_subset {seed})"
+    ]
+    lines += [f"added {name}, the first patient of {datalist['class_names'][n]}" for n, name in added.items()]
+    return datalist | {"training": entries}, lines
+
+
+def _patient(entry: dict) -> str:
+    return str(entry.get("patient", first_file(entry["image"])))
+
+
+def choose_validation(patients: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The patients kept for validation: a seeded draw of ``fraction`` of them, at least one and not all.
+
+    Raises:
+        InputError: if there is a single patient.
+    """
+    names = sorted(set(patients))
+    if len(names) < 2:
+        raise InputError(
+            f"the images ({len(patients)}) all belong to one patient, {names[0]}, who cannot be in training and "
+            "validation; give another patient rule: file, folder or a CSV file."
+        )
+    count = min(max(1, round(fraction * len(names))), len(names) - 1)
+    return {names[index] for index in np.random.default_rng(seed).permutation(len(names))[:count]}

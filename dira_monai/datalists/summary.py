@@ -1,0 +1,95 @@
+"""Datalists as text: one line, or a table."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from ..images.find import Image, first_file
+from ..utils.tables import format_table
+from .checks import LISTS
+from .splits import count_classes
+
+MAX_ROWS = 20  # of the table, and of what the commands list
+
+
+def summarize_datalist(datalist: dict) -> str:
+    """One line: how many images for training and validation, of how many patients, how many skipped and left out."""
+    training, validation = datalist["training"], datalist["validation"]
+    patients = {str(entry.get("patient", entry["image"])) for entry in [*training, *validation]}
+    rule = f" (by {datalist['patient_rule']})" if "patient_rule" in datalist else ""
+    counts = [
+        f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
+        f"{len(datalist.get('skipped', []))} skipped",
+        *(f"{count} label maps left out" for count in [datalist.get("label_maps")] if count),
+        *(f"{count} of split {split} left out" for split, count in datalist.get("left_out", {}).items()),
+    ]
+    return ", ".join(counts)
+
+
+def describe_datalist(datalist: dict) -> str:
+    """A text table: one row a format and folder of images, or one row an image where there are at most 20 of them."""
+    entries = [(entry, key) for key in ("training", "validation") for entry in datalist[key]]
+    if len(entries) <= MAX_ROWS:
+        head = ["image", "split", "patient", "shape", "spacing mm", "intensity"]
+        rows = [[_label(entry["image"]), key, entry["patient"], *_spans([entry])] for entry, key in entries]
+    else:
+        head = ["format", "folder", "images", "shape", "spacing mm", "intensity"]
+        folders = {_folder(entry["image"]) for entry, _ in entries}
+        groups: dict[tuple[str, str], list[dict]] = {}
+        for entry, _ in entries:
+            folder = _folder(entry["image"]) if len(folders) <= MAX_ROWS else f"{len(folders)} folders"
+            groups.setdefault((_format(entry["image"]), folder), []).append(entry)
+        rows = [[*group, str(len(groups[group])), *_spans(groups[group])] for group in sorted(groups)]
+    return format_table([head, *rows])
+
+
+def _label(image: Image) -> str:
+    return image if isinstance(image, str) else image[0] + (f" ({len(image)} files)" if len(image) > 1 else "")
+
+
+def _folder(image: Image) -> str:
+    return str(PurePosixPath(first_file(image)).parent)
+
+
+def _format(image: Image) -> str:
+    suffix = "DICOM" if not isinstance(image, str) else PurePosixPath(image.removesuffix(".gz")).suffix[1:].upper()
+    return {"NII": "NIfTI", "JPG": "JPEG"}.get(suffix, suffix)
+
+
+def _spans(entries: Sequence[dict]) -> list[str]:
+    """Shape, spacing and intensity of some images, each number as ``low-high`` where they differ."""
+    shapes = [entry["shape"] for entry in entries]
+    spacings = [entry["spacing"] for entry in entries if entry["spacing"]]
+    ranges = [entry["range"] for entry in entries]
+    intensity = f"{min(low for low, _ in ranges):g} to {max(high for _, high in ranges):g}"
+    return [span(shapes), span(spacings) if spacings else "-", intensity]
+
+
+def span(rows: Sequence[Sequence[float]]) -> str:
+    """Numbers of each axis as ``low`` or, where they differ, ``low-high``, joined by ``x``."""
+    axes = [(f"{min(axis):.4g}", f"{max(axis):.4g}") for axis in zip(*rows, strict=True)]
+    return " x ".join(low if low == high else f"{low}-{high}" for low, high in axes)
+
+
+MAX_REASONS = 3  # that are shown of what was skipped
+
+
+def describe_labelled(datalist: dict) -> str:
+    """A text table of images, patients and images with each class in each list, and what was drawn and left out."""
+    lists = {key: datalist[key] for key in LISTS}
+    patients = {key: {str(entry.get("patient", first_file(entry["image"]))) for entry in lists[key]} for key in LISTS}
+    counts = count_classes(datalist)
+    rows = [
+        ["", *LISTS],
+        ["images", *(str(len(lists[key])) for key in LISTS)],
+        ["patients", *(str(len(patients[key])) for key in LISTS)],
+    ]
+    for number, name in enumerate(datalist["class_names"]):
+        rows.append([f"  {name}", *(str(known[number]) if (known := counts[key]) else "?" for key in LISTS)])
+    skipped = datalist.get("skipped", [])
+    lines = [format_table(rows), f"{len(skipped)} skipped, patients by {datalist.get('patient_rule', 'the list')}"]
+    lines += [f"skipped: {entry['reason']}" for entry in skipped[:MAX_REASONS]]
+    lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
+    if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
+        lines.append(f"drawn from the training patients: {', '.join(drawn)}")
+    lines += [f"left out: {count} {reason}" for reason, count in datalist.get("left_out", {}).items()]
+    return "\n".join(lines)

@@ -1,0 +1,160 @@
+"""DICOM series: one volume from its files.
+
+SimpleITK reads them (JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE need nothing more); it is imported with the first file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from monai.data.utils import orientation_ras_lps
+
+from ..utils.errors import InputError
+from ..utils.optional_import import import_package
+from .frames import read_frames
+from .geometry import Slices, check_slices, describe, straighten
+from .headers import NO_IMAGES, DicomHeader, are_parallel, find_reason, read_header, read_tags
+
+
+def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarray, dict]:
+    """One volume from its files in any order, axes (x, y, z) and channels last, with MONAI's meta data (affine in RAS).
+
+    Stored values are rescaled (CT: HU), and MONOCHROME1 is turned round so that high values are bright. Uneven gaps and
+    a gantry tilt are resampled to an even, upright grid; the entry ``note`` says either.
+
+    Args:
+        files: the slices, or one multi-frame file.
+        resample: False: a tilt stays as a shear in the affine, uneven gaps and unsorted frames are refused, and frames
+            that fall along their normal do so in the volume, so that voxels are those that stock MONAI reads by itk.
+
+    Raises:
+        InputError: if a file is no DICOM image or compressed in an unknown way, if one of several has no place in
+            space, if slices are missing, share a position or are not parallel, or if a package is missing; without
+            ``resample`` also if gaps are uneven or frames unsorted.
+    """
+    sitk = import_package("SimpleITK", files[0])
+    headers = sorted((_need_header(file) for file in files), key=lambda header: header.depth)
+    slices = slices_of(headers)
+    image = _load(sitk, headers)
+    array, meta = _to_array(sitk, image), _to_meta(image)
+    frames = image.GetSize()[2] if image.GetDimension() > 2 else 1
+    order = np.arange(frames)
+    if len(headers) == 1 and frames > 1:
+        order, slices = read_frames(files[0])
+    if slices is None:
+        if resample and frames == 1 and headers[0].spacing is not None:  # GDCM asks the detector in an X-ray
+            meta |= _with_spacing(meta["affine"], headers[0].spacing)
+        note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
+        return array, meta | ({"note": note} if note else {})
+    check_slices(slices, str(headers[0].file), resample)
+    note = describe(slices, None)
+    if not resample:
+        order, slices = _in_order_of_file(order, slices, files[0])
+    array, affine = array[:, :, order], slices.affine
+    if resample and note:
+        array, affine, note = straighten(array, slices)
+    meta |= {"affine": affine, "original_affine": affine.copy(), "spatial_shape": np.array(array.shape[:3])}
+    return array, meta | ({"note": note} if note else {})
+
+
+def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
+    """Where the slices of several files lie; None for a single file.
+
+    Raises:
+        InputError: if a slice has no valid position, orientation or pixel spacing, or others than the first.
+    """
+    first = headers[0]
+    if len(headers) == 1:
+        return None
+    for header in headers:
+        for name, value in (
+            ("ImagePositionPatient", header.position),
+            ("ImageOrientationPatient", header.orientation),
+            ("PixelSpacing", header.spacing),
+        ):
+            if value is None:
+                raise InputError(f"{header.file} has no valid {name}, so its place in the series is unknown.")
+        if not are_parallel(first, header):
+            raise InputError(f"{header.file} has another orientation or pixel spacing than {first.file}.")
+    positions = np.array([header.position for header in headers])
+    return Slices(positions, np.array(first.orientation), np.array(first.spacing)[::-1])
+
+
+def _with_spacing(affine: np.ndarray, spacing: np.ndarray) -> dict:
+    """The affine of a single image with other distances in mm between rows and between columns, as meta data."""
+    affine = affine.copy()
+    affine[:3, :2] *= np.array(spacing)[::-1] / np.linalg.norm(affine[:3, :2], axis=0)
+    return {"affine": affine, "original_affine": affine.copy()}
+
+
+def _in_order_of_file(order: np.ndarray, slices: Slices, file: Path) -> tuple[np.ndarray, Slices]:
+    """Rising frames as stock MONAI leaves them: those that fall in the file fall."""
+    steps = set(np.diff(order).tolist())
+    if steps == {-1}:
+        return order[::-1], slices._replace(positions=slices.positions[::-1])
+    if steps != {1}:
+        raise InputError(f"{file} holds frames in another order than they lie in space, which stock MONAI would keep.")
+    return order, slices
+
+
+def _unused_table(header: DicomHeader) -> str:
+    """Says that stored values are to be looked up in a table, which ITK does not do, where that is so; else empty."""
+    name = "ModalityLUTSequence"
+    if any(header.rescale):  # a file has either
+        return ""
+    return f"stored values, {name} not applied" if name in read_tags(header.file, [name]) else ""
+
+
+def _need_header(file: Path) -> DicomHeader:
+    header = read_header(file)
+    if header is None:
+        raise InputError(f"{file} cannot be read: {find_reason(file) or 'it is cut off or no DICOM image'}.")
+    if header.modality in NO_IMAGES:
+        raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image.")
+    return header
+
+
+def _load(sitk: ModuleType, headers: Sequence[DicomHeader]) -> Any:
+    names = [str(header.file) for header in headers]
+    series = sitk.ImageSeriesReader()
+    series.SetImageIO("GDCMImageIO")
+    series.SetFileNames(names)
+    series.SetSpacingWarningRelThreshold(np.inf)  # the note tells of uneven gaps, once
+    without = [header.file for header in headers if not any(header.rescale)]
+    if 0 < len(without) < len(headers):
+        raise InputError(f"{without[0]} has no rescale slope and intercept where other slices of its series have them.")
+    kinds = {(header.rescale, header.pixel_type) for header in headers}
+    if len(kinds) > 1:  # PET: else all slices take the number type of the first one
+        series.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        return series.Execute() if len(names) > 1 else sitk.ReadImage(names[0], imageIO="GDCMImageIO")
+    except RuntimeError:
+        _find_broken(sitk, names)
+        raise
+
+
+def _find_broken(sitk: ModuleType, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            sitk.ReadImage(name, imageIO="GDCMImageIO")
+        except RuntimeError as error:
+            reason = find_reason(name) or "it is cut off or its pixels cannot be decoded"
+            raise InputError(f"{name} cannot be read: {reason}.") from error
+
+
+def _to_array(sitk: ModuleType, image: Any) -> np.ndarray:
+    array = sitk.GetArrayFromImage(image)
+    axes = tuple(reversed(range(image.GetDimension())))
+    return array.transpose(axes if image.GetNumberOfComponentsPerPixel() == 1 else (*axes, len(axes)))
+
+
+def _to_meta(image: Any) -> dict:
+    rank = image.GetDimension()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (rank, rank))[:3, :3] * np.array(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    affine = orientation_ras_lps(affine)
+    meta = {"affine": affine, "original_affine": affine.copy(), "space": "RAS"}
+    return {**meta, "spatial_shape": np.array(image.GetSize()[:3])}

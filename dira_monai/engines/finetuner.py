@@ -1,0 +1,70 @@
+"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+
+from typing import Any
+
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from torch import Tensor
+
+from ..networks.encoder_parts import encoder_parts
+from ..utils.distributed import average_scalars, broadcast
+from ..utils.errors import InputError
+from .resumable import ResumableTrainer, optimizer_step
+
+
+class FineTuner(ResumableTrainer):
+    """Trainer of one supervised loss, whose encoder may rest in the first epochs.
+
+    ``engine.state.output`` holds ``loss``, the mean over all processes, and ``pred`` and ``label`` of the batch.
+
+    Attributes:
+        freeze_epochs: epochs in which the encoder neither learns nor moves its batch statistics.
+        kwargs: everything that ``ResumableTrainer`` takes.
+
+    Raises:
+        InputError: if ``freeze_epochs`` is negative, or the network has no known encoder to freeze.
+    """
+
+    def __init__(self, *, freeze_epochs: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.freeze_epochs = freeze_epochs
+        self.encoder = list(encoder_parts(self.network))
+        if freeze_epochs < 0:
+            raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
+        if freeze_epochs > 0 and not self.encoder:
+            name = type(self.network).__name__
+            raise InputError(f"freeze_epochs must be 0 where the encoder of the network is not known ({name})")
+        broadcast(self.network)
+        self.add_event_handler(Events.EPOCH_STARTED, FineTuner.thaw)
+
+    def stage(self, epoch: int) -> str:
+        """Whether the encoder rests in an epoch, counted from 1."""
+        return "encoder frozen" if epoch <= self.freeze_epochs else ""
+
+    def thaw(self) -> None:
+        """Let the encoder rest or learn, as the epoch asks: a resumed run needs no memory of it."""
+        for part in self.encoder:
+            part.requires_grad_(self.state.epoch > self.freeze_epochs)
+
+    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One batch."""
+        images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
+        self.network.train()
+        for part in self.encoder if self.stage(self.state.epoch) else ():
+            part.eval()
+        first, last = self.accumulation()
+        if first:
+            self.optimizer.zero_grad()
+        with self.context:
+            pred = self.inferer(images, self.network)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        loss = self.loss_function(pred.float(), labels)
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.loss_scaler.scale(loss / self.accumulation_steps).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if last:
+            optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
+        self.state.output = average_scalars({"loss": loss.detach()}) | {"pred": pred.detach(), "label": labels}
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output

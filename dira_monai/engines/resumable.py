@@ -1,0 +1,125 @@
+"""What every trainer of this package shares: precision, accumulation, clipping, many processes, resumable states."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import MLFlowHandler
+from torch import Tensor, nn
+
+from ..utils.distributed import average_gradients
+from ..utils.errors import InputError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context in which networks run: bf16 and fp16 by torch's automatic mixed precision, on CPU and CUDA.
+
+    Raises:
+        InputError: if ``precision`` is none of fp32, bf16, fp16.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Scaler of losses, which does nothing but in fp16."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
+    """A step of an optimizer on the gradients of all processes, whose norm is cut to ``clip``."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    average_gradients(parameters)
+    if clip is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(parameters, clip)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def alone(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same function of an engine's output, which gives the one value of a tuple of one instead of the tuple."""
+
+    def unpacked(output: Any) -> Any:
+        found = transform(output)
+        return found[0] if isinstance(found, tuple) and len(found) == 1 else found
+
+    return unpacked
+
+
+class ResumableTrainer(SupervisedTrainer):
+    """MONAI's supervised trainer with what ``TrainingLog`` and ``Checkpoint`` ask of an engine.
+
+    Attributes:
+        losses: entries of ``engine.state.output`` that must be finite, the total first.
+        precision: fp32, bf16 or fp16.
+        gradient_clip: largest norm of the gradient; None: no clipping.
+        schedule_epochs: epochs over which learning rate, stages and momentum are planned; None: ``max_epochs``, which a
+            federation sets to the end of the round.
+        kwargs: everything that ``monai.engines.SupervisedTrainer`` takes.
+
+    Raises:
+        InputError: in ``run``, if epochs lie beyond the schedule.
+    """
+
+    losses: tuple[str, ...] = ("loss",)
+
+    def __init__(
+        self,
+        *,
+        precision: str = "fp32",
+        gradient_clip: float | None = None,
+        schedule_epochs: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for handler in kwargs.get("train_handlers") or ():
+            if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
+                handler.output_transform = alone(handler.output_transform)
+        super().__init__(decollate=False, **kwargs)
+        self.precision = precision
+        self.gradient_clip = gradient_clip
+        self.schedule_epochs = schedule_epochs or self.state.max_epochs
+        self.context = autocast(self.state.device, precision)
+        self.loss_scaler = make_scaler(self.state.device, precision)  # MONAI resets its own `scaler` in every run
+        self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
+
+    def check_schedule(self) -> None:
+        """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""
+        if self.state.max_epochs > self.schedule_epochs:
+            raise InputError(
+                f"the learning rate is planned over {self.schedule_epochs} epochs and {self.state.max_epochs} are asked"
+                " for; in a federation give the number of rounds times local_epochs as schedule_epochs (fine-tuning) or"
+                " max_epochs (pre-training)"
+            )
+
+    def stage(self, epoch: int) -> str:
+        """Name of what is trained in an epoch, counted from 1; empty where there is one stage only."""
+        return ""
+
+    def stateful(self) -> dict[str, Any]:
+        """Everything besides handlers and random states that a resumed run must find as it was."""
+        return {"network": self.network, "optimizer": self.optimizer, "scaler": self.loss_scaler}
+
+    def exports(self) -> dict[str, dict[str, Tensor]]:
+        """State dicts to keep of the best epoch, by file name."""
+        return {"model.pt": self.network.state_dict()}
+
+    def step_figures(self) -> dict[str, Tensor]:
+        """Numbers of this iteration whose mean over the epoch is recorded."""
+        return {name: self.state.output[name] for name in self.losses if name in self.state.output}
+
+    def epoch_figures(self) -> dict[str, float]:
+        """Further numbers recorded at the end of an epoch."""
+        return {}
+
+    def accumulation(self) -> tuple[bool, bool]:
+        """Whether this iteration is the first and whether it is the last before an optimizer step."""
+        position = (self.state.iteration - 1) % self.state.epoch_length
+        last = (position + 1) % self.accumulation_steps == 0 or position + 1 == self.state.epoch_length
+        return position % self.accumulation_steps == 0, last

@@ -1,0 +1,108 @@
+"""A run that has stopped learning says so: figures of an epoch judged in plain sentences, as warning or as stop."""
+
+import logging
+import re
+from collections.abc import Mapping
+
+from ignite.engine import Events
+
+from ..engines.trainer import DiRATrainer
+from ..metrics import one_way
+from ..objectives.objective import Objective
+from ..utils.distributed import on_first_process
+from ..utils.errors import InputError
+
+LOGGER = logging.getLogger(__name__)
+
+
+ACTIONS = ("warn", "stop")
+
+
+CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
+
+
+CERTAIN = 0.999  # less than one patch in a thousand is judged wrongly
+
+
+def find_ailments(figures: Mapping[str, float], objective: Objective) -> list[str]:
+    """What an epoch's figures say is wrong, a sentence each; none of a part that did not run.
+
+    The objective judges its own figures first (``Objective.ailment``). Collapsed embeddings are named here only where
+    it finds nothing. A figure that is NaN, as ``collapse`` of a single sample, is not judged.
+
+    Args:
+        figures: means over the epoch under the names of ``metrics.csv``: ``contrastive``, ``contrastive_...``,
+            ``collapse``, ``restored_deviation``, ``discriminator_accuracy``; without those of parts that did not run.
+        objective: whose figures they are.
+    """
+    own = {name: figures[f"contrastive_{name}"] for name in objective.figures if f"contrastive_{name}" in figures}
+    own |= {"collapse": figures["collapse"]} if "collapse" in figures else {}
+    told = [objective.ailment(own) if "contrastive" in figures else None]
+    if not any(told):
+        told.append(one_way("the embeddings of all images", figures.get("collapse", 0.0)))
+    if (deviation := figures.get("restored_deviation", 1.0)) < CONSTANT:
+        told.append(
+            f"the restored images are constant (their values deviate by {deviation:.4f}): nothing is restored; "
+            "try a lower learning_rate, a greater restoration_weight, or look at intensity_range"
+        )
+    if (accuracy := figures.get("discriminator_accuracy", 0.0)) > CERTAIN:
+        told.append(
+            f"the discriminator tells every restoration from its target (accuracy {accuracy:.4f}): the adversary "
+            "teaches little; try a lower discriminator_learning_rate, or more epochs before the stage dira"
+        )
+    return [sentence for sentence in told if sentence]
+
+
+class HealthWatch:
+    """Handler that says what is wrong with a run, or stops it, when an ailment has lasted some epochs.
+
+    It reads the means that ``TrainingLog`` leaves in ``engine.state.figures`` and therefore stands behind it, and
+    behind ``Checkpoint``, so that a stop loses nothing. All processes have it: the first one judges, all stop. A
+    warning is given once, when the ailment has lasted ``patience`` epochs, and again after it was gone and has come
+    back. Ailments are the same where their sentences differ in numbers only. A resumed run counts anew.
+
+    Attributes:
+        on_ailment: "warn" or "stop".
+        patience: epochs in a row, at least 1. New networks often begin nearly collapsed, restoring nearly a constant.
+    """
+
+    def __init__(self, on_ailment: str = "warn", patience: int = 3) -> None:
+        if on_ailment not in ACTIONS:
+            raise InputError(f"on_collapse must be {' or '.join(ACTIONS)}, got {on_ailment!r}")
+        if type(patience) is not int or patience < 1:
+            raise InputError(f"collapse_patience must be a whole number of epochs from 1, got {patience!r}")
+        self.on_ailment = on_ailment
+        self.patience = patience
+        self.lasting: dict[str, int] = {}  # epochs in a row, by the sentence without its numbers
+
+    def attach(self, engine: DiRATrainer) -> None:
+        """Register for the end of each epoch."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.judge)
+
+    def judge(self, engine: DiRATrainer) -> None:
+        """Warn or stop where an ailment has lasted long enough.
+
+        Raises:
+            InputError: in all processes, if the run is to stop; or if no ``TrainingLog`` stands before this handler.
+        """
+        on_first_process(lambda: self._judge(engine))
+
+    def _judge(self, engine: DiRATrainer) -> dict[str, int]:
+        """The ailments that last, after a look at the epoch."""
+        figures = getattr(engine.state, "figures", None)
+        if figures is None:
+            raise InputError(
+                "HealthWatch has no figures of the epoch: TrainingLog must stand before it in the handlers"
+            )
+        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_ailments(figures, engine.objective)}
+        self.lasting = {kind: self.lasting.get(kind, 0) + 1 for kind in found}
+        for kind, told in found.items():
+            epoch = engine.state.epoch
+            since = f"epoch {epoch}, since epoch {epoch + 1 - self.lasting[kind]}: {told}"
+            if self.on_ailment == "stop" and self.lasting[kind] >= self.patience:
+                raise InputError(
+                    f"{since}; training stopped, its checkpoint is written; --resume True --on_collapse warn goes on"
+                )
+            if self.lasting[kind] == self.patience:
+                LOGGER.warning(since)
+        return self.lasting

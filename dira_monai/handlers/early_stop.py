@@ -1,0 +1,40 @@
+"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+
+from ..utils.errors import InputError
+
+
+class EarlyStop:
+    """Handler that ends the training when the key metric has not improved for so many epochs.
+
+    It judges after each validation and counts from the evaluator's best epoch, which the checkpoint keeps, so a resumed
+    run stops where an unbroken one does; MONAI's ``EarlyStopHandler`` counts in itself and starts anew.
+
+    Attributes:
+        evaluator: whose best epoch counts; the handler must stand behind its ``ValidationHandler``.
+        patience: epochs; None: the training is never ended early.
+
+    Raises:
+        InputError: if ``patience`` is less than 1.
+    """
+
+    def __init__(self, evaluator: Evaluator, patience: int | None) -> None:
+        if patience is not None and patience < 1:
+            raise InputError(f"patience must be at least 1 epoch, or None, got {patience}")
+        self.evaluator = evaluator
+        self.patience = patience
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the ends of epochs."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.judge)
+
+    def judge(self, engine: Engine) -> None:
+        """End the run, if it is time."""
+        best = self.evaluator.state.best_metric_epoch
+        if self.patience is None or best < 1 or self.evaluator.state.epoch != engine.state.epoch:
+            return  # nothing to judge by in this epoch
+        if engine.state.epoch - best >= self.patience:
+            engine.logger.info(f"no improvement since epoch {best}: stopped after epoch {engine.state.epoch}")
+            engine.terminate()

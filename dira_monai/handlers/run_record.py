@@ -1,0 +1,122 @@
+"""What a run was made of, so that a number can be traced to it: configuration, versions, commit and data."""
+
+import inspect
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ignite
+import monai
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigParser
+
+from ..bundle.run_json import read_starts
+from ..data.fingerprint import fingerprint
+from ..datalists.checks import LISTS
+from ..utils.distributed import rank, world_size
+from ..utils.files import replacing
+
+
+class RunRecord:
+    """Handler that appends one start to ``output_dir/run.json`` when its engine runs for the first time.
+
+    A start has its time, command, device, number of processes, versions, git commit, images and fingerprint of the
+    data, and the configuration as it was merged. All starts of the folder stay, the newest is the last. The file is
+    written whole or not at all, by process 0. Further rounds of a federation belong to the start of the first.
+
+    Attributes:
+        path: of the file.
+        datalist: with absolute paths, as the bundle trains on it.
+        config: the configuration that makes this handler.
+
+    Raises:
+        InputError: in ``record``, if ``run.json`` is there and no record, cannot be written, or a file of the data
+            cannot be read.
+    """
+
+    def __init__(self, output_dir: str, datalist: Mapping[str, Any]) -> None:
+        self.path = Path(output_dir) / "run.json"
+        self.datalist = datalist
+        self.config = running_config()
+        self.recorded = False
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the starts of the engine."""
+        if rank() == 0:
+            engine.add_event_handler(Events.STARTED, self.record)
+
+    def record(self, engine: Engine) -> None:
+        """Write the start, once."""
+        if self.recorded:
+            return
+        start = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "device": describe_device(torch.device(engine.state.device)),
+            "processes": world_size(),
+            "versions": versions(),
+            "git_commit": git_commit(Path(__file__)),
+            "images": {name: len(self.datalist[name]) for name in LISTS if name in self.datalist},
+            "data_sha256": fingerprint(self.datalist),
+            "config": self.config,
+        }
+        text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
+        with replacing(self.path) as file:
+            file.write((text + "\n").encode())
+        self.recorded = True
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    from ..utils.version import __version__  # here, since the package is not complete when this file is imported
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "ignite": ignite.__version__,
+        "dira_monai": __version__,
+    }
+
+
+def git_commit(file: Path) -> str:
+    """Commit of the repository that holds the file, with ``-dirty`` behind it where tracked files were changed.
+
+    "unknown" where the file is in no repository, as after an installation, or git is missing.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # an environment inside somebody's repository is not in it
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def describe_device(device: torch.device) -> str:
+    """The device, of a GPU with its name."""
+    return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
+def running_config() -> dict[str, Any] | None:
+    """The merged configuration of which a part is being built, as it was read; None outside of a bundle.
+
+    MONAI gives a part no way to its own configuration, so it is looked for among the callers.
+    """
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser.get()
+        frame = frame.f_back
+    return None

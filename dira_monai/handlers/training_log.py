@@ -1,0 +1,193 @@
+"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on broken losses."""
+
+import csv
+import io
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ..engines.resumable import ResumableTrainer
+from ..utils.distributed import world_size
+from ..utils.errors import InputError
+from ..utils.files import replacing
+
+
+class TrainingLog:
+    """Handler that shows and records a run, and stops it when a loss is not finite. Only process 0 has it.
+
+    Losses are summed where they are computed and read every ``interval`` iterations, so the device need not wait.
+    Written to ``output_dir``: ``metrics.csv`` (one row an epoch) and ``tensorboard``. At the end one line says where
+    everything is.
+
+    Attributes:
+        output_dir: folder of the files.
+        ckpt_dir: folder of the weights, for the last line.
+        evaluator: whose metrics are recorded as well.
+        next_step: what to do with the weights, for the last line.
+        tensorboard: write the folder ``tensorboard``.
+        interval: iterations between two looks at the losses.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        ckpt_dir: str,
+        evaluator: Evaluator | None = None,
+        next_step: str = "",
+        tensorboard: bool = True,
+        interval: int = 10,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.ckpt_dir = Path(ckpt_dir)
+        self.evaluator = evaluator
+        self.next_step = next_step
+        self.tensorboard = tensorboard
+        self.interval = interval
+        self.opened = False
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.images = 0
+        self.started = 0.0
+        self.bar = tqdm(disable=True)
+        self.writer: SummaryWriter | None = None
+
+    def attach(self, engine: ResumableTrainer) -> None:
+        """Register for the engine's events."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self.validated)
+
+    def _open(self, engine: ResumableTrainer) -> None:
+        """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
+        self.opened = True
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) < engine.state.epoch]
+        if self.tensorboard:
+            self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self.bar = tqdm(
+            total=total, initial=engine.state.iteration, unit="it", mininterval=0.5 if sys.stderr.isatty() else 30
+        )
+
+    def start_epoch(self, engine: ResumableTrainer) -> None:
+        """Begin the epoch's means; open the files before the first one, when a resumed state is in place."""
+        if not self.opened:
+            self._open(engine)
+        self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
+        self.stage = engine.stage(engine.state.epoch)
+        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}".rstrip())
+
+    def iteration(self, engine: ResumableTrainer) -> None:
+        """Add the losses; every ``interval`` iterations, look at them."""
+        for name, value in engine.step_figures().items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+        self.count += 1
+        self.images += len(engine.state.batch["image"]) * world_size()
+        self.bar.update()
+        if self.count % self.interval == 0 or self.count == 1:
+            self._look(engine)
+
+    def _look(self, engine: ResumableTrainer) -> dict[str, float]:
+        """Means of the epoch so far, shown.
+
+        Raises:
+            InputError: if one is not finite.
+        """
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        parts = engine.losses[1:]
+        broken = [name for name in parts if not math.isfinite(means.get(name, 0.0))]
+        if broken or not math.isfinite(means["loss"]):
+            raise InputError(
+                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}: "
+                f"the {broken[0] if broken else 'total'} loss is not finite; training stopped, the checkpoint of the "
+                f"last whole epoch in {self.ckpt_dir} is kept; try a lower learning_rate or gradient_clip 1.0"
+            )
+        shown = {name: f"{means[name]:.3g}" for name in parts or engine.losses if name in means}
+        self.bar.set_postfix(shown | {"img/s": f"{self.rate:.1f}"})
+        return means
+
+    @property
+    def rate(self) -> float:
+        """Images per second of this epoch, over all processes, without validation."""
+        return self.images / max(time.perf_counter() - self.started, 1e-9)
+
+    def end_epoch(self, engine: ResumableTrainer) -> None:
+        """Record the epoch's means; validation and checkpoints come after this handler."""
+        means = self._look(engine) | engine.epoch_figures()
+        means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
+        means["images_per_second"] = self.rate
+        engine.state.figures = means  # for handlers that judge the epoch
+        engine.state.metrics.update(means)  # where MONAI's own trackers look
+        row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
+        self.rows.append(row)
+        self._record(means)
+
+    def validated(self, engine: Engine) -> None:
+        """Add the evaluator's metrics to the epoch's row."""
+        metrics = {name: float(value) for name, value in engine.state.metrics.items()}
+        self.rows[-1] |= metrics
+        self._record(metrics)
+        self.bar.write(f"epoch {self.rows[-1]['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+
+    def _record(self, figures: dict[str, float]) -> None:
+        """Write figures of the newest row."""
+        if self.writer is not None:
+            for name, value in figures.items():
+                self.writer.add_scalar(name, value, int(self.rows[-1]["iteration"]))
+        write_rows(self.output_dir / "metrics.csv", self.rows)
+
+    def completed(self, engine: ResumableTrainer) -> None:
+        """Say where everything is."""
+        self._close()
+        best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
+        judged = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
+        print(
+            f"done: weights {self.ckpt_dir / 'model.pt'}{judged}, "
+            f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
+        )
+
+    def failed(self, engine: ResumableTrainer, error: Exception) -> None:
+        """Close the files and let the error go on."""
+        self._close()
+        raise error
+
+    def _close(self) -> None:
+        """End bar and event file, if the run came as far as to open them."""
+        self.opened = False
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file; none where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows whose columns may differ, whole or not at all."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())

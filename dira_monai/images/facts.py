@@ -1,0 +1,137 @@
+"""Which images a folder holds, and whether one of them can be trained on."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from ..utils.errors import InputError
+from .find import Image, first_file, read_image
+
+Item = TypeVar("Item")
+
+
+FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
+
+
+def measure_image(image: Image, directory: str | Path = ".", resample: bool = True) -> dict:
+    """Facts of one image, read in full: ``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note``.
+
+    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
+    an empty text or says what is unusual.
+
+    Raises:
+        InputError: if the image is missing, unreadable or constant, or if voxels are NaN or infinite.
+    """
+    return measure_array(first_file(image), *read_image(image, directory, resample))
+
+
+def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
+    """The facts of ``measure_image`` of what ``read_image`` gives.
+
+    Raises:
+        InputError: if the image is constant, or if voxels are NaN or infinite.
+    """
+    rank = len(meta["spatial_shape"])
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite voxels.")
+    if low == high:
+        raise InputError(f"{name} holds the value {low:g} everywhere.")
+    notes = [meta["note"]] if "note" in meta else []
+    if array.dtype.kind in "iu" and high - low < 8:
+        notes.append(f"whole numbers {low:g} to {high:g} only, perhaps a label map")
+    return {
+        "shape": [int(length) for length in array.shape[:rank]],
+        "channels": array.shape[rank] if array.ndim > rank else 1,
+        "spacing": _spacing(meta["affine"], rank) if "affine" in meta else None,
+        "range": [_short(low), _short(high)],
+        "mean": _short(float(array.mean(dtype=np.float64))),
+        "note": "; ".join(notes),
+    }
+
+
+def measure_images(
+    images: Sequence[Image], directory: str | Path, strict: bool = False, workers: int | None = None
+) -> list[dict | InputError]:
+    """The facts of each image, or the error that says why it cannot be used: ``measure_each`` of ``measure_image``.
+
+    Raises:
+        InputError: the first one, if ``strict`` is set.
+    """
+    return measure_each(measure_image, images, directory, strict, workers)
+
+
+def measure_each(
+    measure: Callable[[Item, str | Path], dict],
+    items: Sequence[Item],
+    directory: str | Path,
+    strict: bool = False,
+    workers: int | None = None,
+) -> list[dict | InputError]:
+    """What ``measure`` finds of each item, or the error that it raises; with a progress bar on a terminal.
+
+    Args:
+        measure: takes an item and the folder.
+        items: images, relative to ``directory``, or what holds several of them.
+        directory: the folder of the images; errors name files relative to it.
+        strict: raise the first error.
+        workers: threads (the decoders release Python's lock), by default one a processor, at most 8.
+
+    Raises:
+        InputError: the first one, if ``strict`` is set.
+    """
+
+    def attempt(item: Item) -> dict | InputError:
+        try:
+            return measure(item, directory)
+        except InputError as error:
+            error.args = (str(error).replace(f"{directory}{os.sep}", ""),)
+            return error
+
+    results = []
+    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
+        for result in tqdm(pool.map(attempt, items), "checking images", len(items), leave=False, disable=None):
+            if strict and isinstance(result, InputError):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise result
+            results.append(result)
+    return results
+
+
+def _spacing(affine: Sequence, rank: int) -> list[float]:
+    return [_short(length) for length in np.linalg.norm(np.asarray(affine)[:-1, :rank], axis=0)]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def check_facts(name: str, facts: dict, spatial_dims: int, in_channels: int) -> None:
+    """Nothing, where an image of these facts fits the network; gray fits 3 channels, since loading repeats it.
+
+    Raises:
+        InputError: if the number of spatial dimensions or channels is another.
+    """
+    rank, channels = len(facts["shape"]), facts["channels"]
+    if rank != spatial_dims:
+        raise InputError(f"{name} has {rank} spatial dimensions where spatial_dims is {spatial_dims}.")
+    if channels == in_channels or (channels == 1 and in_channels == 3):
+        return
+    count = f"{channels} differing channels" if channels > 1 else "1 channel"
+    raise InputError(f"{name} has {count} where in_channels is {in_channels}; pass --in_channels {channels}.")
+
+
+def check_image(image: Image, spatial_dims: int, in_channels: int = 1, directory: str | Path = ".") -> dict:
+    """The facts of one image (see ``measure_image``), where it can be trained on.
+
+    Raises:
+        InputError: if it cannot: one sentence that names the file and the reason.
+    """
+    facts = measure_image(image, directory)
+    check_facts(first_file(image), facts, spatial_dims, in_channels)
+    return facts

@@ -1,0 +1,119 @@
+"""Which images a folder holds, and whether one of them can be trained on."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..dicom.headers import group_series, is_dicom
+from ..utils.errors import InputError
+from .reader import SUFFIXES, ScanReader
+
+Image = str | list[str]  # one file, or the files of one DICOM series in slice order
+
+
+LABEL_FOLDERS = ("labels", "masks", "labelstr")
+
+
+def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
+    """The image files and the DICOM files below a folder, sorted, as POSIX paths relative to it.
+
+    Hidden files and folders are left out. Links are followed, each folder once.
+
+    Raises:
+        InputError: if the folder does not exist.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise InputError(f"{root} {'is a file, not a folder' if root.exists() else 'does not exist'}.")
+    images, dicom = [], []
+    for file in _walk(root):
+        name = file.relative_to(root).as_posix()
+        if file.name.lower().endswith(SUFFIXES):
+            images.append(name)
+        elif is_dicom(file):
+            dicom.append(name)
+    return sorted(images), sorted(dicom)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            seen.add(real)
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def find_images(directory: str | Path) -> list[Image]:
+    """Every image below a folder, sorted: its relative POSIX path, or the list of them in slice order for DICOM.
+
+    Known are the suffixes .png .jpg .jpeg .nii .nii.gz .nrrd .mhd .mha .dcm and, by their content, DICOM files of
+    whatever name. Each DICOM series of a folder is an image of its own.
+
+    Raises:
+        InputError: if the folder does not exist, or if there are DICOM files and SimpleITK is missing.
+    """
+    root = Path(directory)
+    images, dicom = find_files(root)
+    headers = tqdm([root / name for name in dicom], "DICOM headers", leave=False, disable=None if dicom else True)
+    series = [[file.relative_to(root).as_posix() for file in files] for files in group_series(headers)]
+    return sorted([*images, *series], key=first_file)
+
+
+def without_label_maps(images: Sequence[Image]) -> list[Image]:
+    """Those that lie in no folder ``labels``, ``masks``, ``labelsTr`` or ``labelsTs``, or all where all do."""
+    apart = {*LABEL_FOLDERS, "labelsts"}
+    kept = [image for image in images if not apart & {*first_file(image).lower().split("/")[:-1]}]
+    return kept or list(images)
+
+
+def first_file(image: Image) -> str:
+    """The path that names an image: its own, or that of the first slice."""
+    return image if isinstance(image, str) else image[0]
+
+
+def read_image(image: Image, directory: str | Path = ".", resample: bool = True) -> tuple[np.ndarray, dict]:
+    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``, which see.
+
+    Raises:
+        InputError: if the image is missing or unreadable.
+    """
+    reader = ScanReader(resample)
+    files = [image] if isinstance(image, str) else image
+    return reader.get_data(reader.read([Path(directory, file) for file in files]))
+
+
+def inference_items(
+    image: str | Sequence[str] | None, dataset_dir: str | None, output_dir: str
+) -> list[dict[str, Any]]:
+    """Entries for inference: the one image that is named, or every image of a folder but label maps and results in it.
+
+    Args:
+        image: path of a file or of the folder of one DICOM series, or the files of one.
+        dataset_dir: folder that is searched where no image is named.
+        output_dir: folder of the results; what it holds is left out where it lies in ``dataset_dir``.
+
+    Raises:
+        InputError: if neither is given, or nothing is found.
+    """
+    if image is not None:
+        files = [image] if isinstance(image, str) else list(image)
+        for file in files:
+            if not Path(file).exists():
+                raise InputError(f"{file}: no such file")
+        return [{"image": image}]
+    if dataset_dir is None:
+        raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
+    root, results = Path(dataset_dir), Path(output_dir).resolve()
+    images = find_images(root)
+    if root.resolve() in results.parents:
+        images = [image for image in images if results not in (root / first_file(image)).resolve().parents]
+    found = without_label_maps(images)
+    if not found:
+        raise InputError(f"{dataset_dir}: holds no image that can be read")
+    return [{"image": str(root / f) if isinstance(f, str) else [str(root / part) for part in f]} for f in found]

@@ -1,0 +1,187 @@
+"""One MONAI image reader for the formats that scans come in: PNG, JPEG, NIfTI, NRRD, MHD, MHA and DICOM."""
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
+from numpy.lib.recfunctions import structured_to_unstructured
+
+from ..dicom.headers import list_series
+from ..dicom.series import read_series
+from ..utils.errors import InputError
+from ..utils.optional_import import import_package
+
+PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+ITK_SUFFIXES = (".nrrd", ".mhd", ".mha")
+
+
+SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
+
+
+# modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
+PIL_MODES = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LA": "L", "1": "L"}
+
+
+NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
+
+
+TOO_SHORT = "its data are missing or shorter than its header says"
+
+
+CAUSES = {  # what decoders say, and what it means
+    "cannot identify image file": NOT_OF_THE_FORMAT,
+    "Cannot work out file type": NOT_OF_THE_FORMAT,
+    "is not a gzip file": NOT_OF_THE_FORMAT,
+    "Could not create IO object": NOT_OF_THE_FORMAT,
+    "end-of-stream marker": "it is cut off",
+    "could the file be damaged": TOO_SHORT,
+    "_nrrdEncoding": TOO_SHORT,
+    "MetaImageIO": TOO_SHORT,  # its own reason is whatever errno held
+}
+
+
+class ScanReader(ImageReader):
+    """Reads one image: ``LoadImaged(keys="image", reader="dira_monai.reader.ScanReader")``.
+
+    The suffix of the file chooses MONAI's own reader; any other name is taken as DICOM, where a list of files or a
+    folder is one series, sorted by position. A list of other files is stacked as channels, as MONAI does.
+
+    The array has spatial axes first and channels, where it has any, last. Axes of length 1 at the end are dropped, so a
+    single slice is 2D; its affine holds the pixel spacing alone. A 2D image with three equal channels comes out gray.
+
+    Args:
+        resample: whether uneven or tilted DICOM slices are put on an even, upright grid. With False, voxels are
+            those that stock MONAI reads: a tilt stays as a shear in the affine, uneven slices and frames without order
+            are refused.
+
+    ``read`` only keeps the names and ``get_data`` decodes: ``LoadImage`` answers an error of ``read`` by trying every
+    other reader and then hides the reason, while an error of ``get_data`` reaches the user.
+    """
+
+    def __init__(self, resample: bool = True) -> None:
+        self.resample = resample
+
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+        """Whether the names look like images of a known format; a name without a suffix is taken as DICOM."""
+        return all(file.name.lower().endswith((*SUFFIXES, ".dcm")) or not file.suffix for file in _as_paths(filename))
+
+    def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> tuple[Path, ...]:
+        """The names as paths; nothing is opened yet."""
+        return _as_paths(data)
+
+    def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
+        """The array and MONAI's meta data; ``affine`` is in mm and RAS, and missing for PNG and JPEG.
+
+        The entry ``note`` is there where a DICOM series is usable but unusual.
+
+        Args:
+            img: what ``read`` returned.
+
+        Raises:
+            InputError: if a file is missing, empty, cut off or broken, or if the package for its format is missing.
+        """
+        if len(img) == 1 and img[0].is_dir():
+            img = _only_series(img[0])
+        for file in img:
+            _check_file(file)
+        try:
+            return _tidy(img[0], *_decode(img, self.resample))
+        except InputError:
+            raise
+        except Exception as error:  # the decoders raise whatever they like
+            raise InputError(f"{img[0]} cannot be read: {_cause(error)}.") from error
+
+
+def _as_paths(data: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
+    return (Path(data),) if isinstance(data, str | Path) else tuple(Path(file) for file in data)
+
+
+def _only_series(folder: Path) -> Sequence[Path]:
+    """The slices of the one DICOM series that makes up a folder; what is no image (a report, a text) is left out."""
+    series = list_series(folder)
+    if len(series) != 1:
+        raise InputError(f"{folder} is a folder with {len(series)} DICOM series where one is needed.")
+    return series[0]
+
+
+def _check_file(file: Path) -> None:
+    if not file.exists():
+        raise InputError(f"{file} does not exist.")
+    if file.stat().st_size == 0:
+        raise InputError(f"{file} is empty (0 bytes).")
+
+
+def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
+    name = files[0].name.lower()
+    reader: ImageReader
+    if name.endswith(PIL_SUFFIXES):
+        return _decode_pictures(files)
+    if name.endswith(NIFTI_SUFFIXES):
+        reader = NibabelReader(squeeze_non_spatial_dims=True)
+    elif name.endswith(ITK_SUFFIXES):
+        import_package("itk", files[0])
+        reader = ITKReader()
+    else:
+        return read_series(files, resample)
+    array, meta = reader.get_data(reader.read(files))
+    return np.asarray(array), meta
+
+
+def _decode_pictures(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+    with ExitStack() as stack:  # opened here, since Pillow leaves a file open that it cannot decode
+        streams = [stack.enter_context(file.open("rb")) for file in files]
+        reader = PILReader(converter=_to_gray_or_rgb)
+        return reader.get_data(reader.read(streams))
+
+
+def _to_gray_or_rgb(image: Any) -> Any:
+    return image.convert(PIL_MODES[image.mode]) if image.mode in PIL_MODES else image
+
+
+def _tidy(file: Path, array: np.ndarray, meta: dict) -> tuple[np.ndarray, dict]:
+    if array.dtype.kind == "c":
+        raise InputError(f"{file} holds complex numbers, which are no intensities.")
+    array, rank = _drop_axes(array, meta)
+    if array.ndim > rank + 1:
+        shape = " x ".join(map(str, array.shape))
+        raise InputError(f"{file} has {array.ndim} axes, {shape}, where 4 are the most.")
+    if rank == 2 and array.shape[2:] == (3,) and (array == array[..., :1]).all():
+        array = array[..., 0]
+    meta["spatial_shape"] = np.array(array.shape[:rank])
+    meta["original_channel_dim"] = -1 if array.ndim > rank else float("nan")
+    if rank == 2 and "affine" in meta:
+        spacing = np.linalg.norm(np.asarray(meta["affine"])[:-1, :2], axis=0)  # in whatever plane the slice lies
+        meta["affine"] = np.diag([*spacing, 1.0, 1.0])
+        meta["original_affine"] = meta["affine"].copy()
+    return array, meta
+
+
+def _drop_axes(array: np.ndarray, meta: dict) -> tuple[np.ndarray, int]:
+    """The array with spatial axes first, channels last and no axis of length 1 at the end, and its spatial rank."""
+    rank = len(meta["spatial_shape"])
+    if array.dtype.names:  # color NIfTI: one record a voxel
+        array = structured_to_unstructured(array)
+    if meta.get("original_channel_dim") == 0 and array.ndim > rank:  # a list of files, stacked
+        array = np.moveaxis(array, 0, -1)
+    while array.ndim > rank and array.shape[rank] == 1:
+        array = array.squeeze(rank)
+    return (array.squeeze(2), 2) if rank == 3 and array.shape[2] == 1 else (array, rank)
+
+
+def _cause(error: Exception) -> str:
+    """The reason in a decoder's message, without addresses and full stop."""
+    text = str(error)
+    for words, reason in CAUSES.items():
+        if words in text:
+            return reason
+    lines = [re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?|^\[\w+\] ", "", line).strip(" .:") for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line), type(error).__name__)

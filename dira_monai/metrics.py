@@ -1,0 +1,81 @@
+"""Figures of health: does the network tell images apart, does it restore them, are its embeddings collapsed?"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .utils.distributed import gather
+
+COLLAPSED = 0.99  # of ``collapse``: an effective rank below 1.15 for 16 embeddings, below 2.3 for 128 or more
+
+
+def set_contrastive(query: Tensor, key: Tensor, temperature: float = 0.2) -> float:
+    """InfoNCE over a whole validation set: each query's own key against the keys of all other samples.
+
+    Unlike the training loss it does not depend on the queue, so epochs can be compared. Chance is log(N).
+
+    Args:
+        query: embeddings of unit length, shape (N, D).
+        key: of the same samples, shape (N, D).
+        temperature: divisor of the cosine similarities.
+    """
+    logits = query.float() @ key.float().T / temperature
+    return float(F.cross_entropy(logits, torch.arange(len(query), device=query.device)))
+
+
+def set_accuracy(query: Tensor, key: Tensor) -> float:
+    """Share of queries that are nearest to their own key among all of the set; chance is 1 / N."""
+    nearest = (query.float() @ key.float().T).argmax(dim=1)
+    return float((nearest == torch.arange(len(query), device=query.device)).float().mean())
+
+
+def collapse(query: Tensor, key: Tensor | None = None) -> float:
+    """How collapsed embeddings are, 0 (all directions used alike) to 1 (one direction).
+
+    From the effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular values. They are
+    not centered as in MONAI's score, which calls embeddings that differ by nothing but noise healthy.
+    """
+    size = min(query.shape)
+    if size < 2:
+        return float("nan")
+    singular = torch.linalg.svdvals(query.float())
+    rank = torch.special.entr(singular / singular.sum()).sum().exp()
+    return float(1 - (rank - 1) / (size - 1))
+
+
+def one_way(embeddings: str, share: float) -> str | None:
+    """The sentence that some embeddings are collapsed, or None where their ``collapse`` is low or NaN.
+
+    Args:
+        embeddings: the sentence's subject, such as "the embeddings of all images".
+        share: their ``collapse``.
+    """
+    if share > COLLAPSED:
+        return (
+            f"{embeddings} point one way (collapse {share:.3f} of 1): they tell nothing apart; try pooled_norm True or "
+            "a lower learning_rate"
+        )
+    return None
+
+
+def psnr(mean_squared_error: float) -> float:
+    """Peak signal-to-noise ratio of images in [0, 1], in dB.
+
+    Taken of the mean squared error of a whole set, so that one perfect sample does not make it infinite.
+    """
+    return -10 * math.log10(max(float(mean_squared_error), 1e-12))
+
+
+def deviation(embeddings: Tensor) -> Tensor:
+    """How far embeddings are spread: mean standard deviation of unit embeddings' components times sqrt(D).
+
+    Of the batch of all processes. 1 where they are spread evenly over all directions, 0 where all are equal (Chen and
+    He, 2021, https://arxiv.org/abs/2011.10566, section 4.1).
+
+    Args:
+        embeddings: any length, shape (B, D).
+    """
+    unit = F.normalize(gather(embeddings.detach().float()), dim=1)
+    return unit.std(dim=0, correction=0).mean() * math.sqrt(unit.shape[1])

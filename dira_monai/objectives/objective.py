@@ -1,0 +1,113 @@
+"""What every discriminative objective has: a common call, state that is not learned by gradient, a verdict."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ..networks.encoder_decoder import encoder_only
+from ..networks.momentum import annealed, follow
+from ..utils.errors import InputError
+
+
+class Objective(nn.Module):
+    """What trainer and evaluator ask of a discriminative objective: heads, state and a loss.
+
+    Heads and state are parameters and buffers. ``forward`` changes nothing but batch norm; ``update`` is called after
+    each optimizer step and never in validation.
+
+    Attributes:
+        skip_connections: whether the decoder sees the finer maps of the encoder; the trainer decodes accordingly.
+        needs_decoder: whether ``forward`` needs the maps of the decoder, even where nothing is restored.
+        figures: names of the scalars that ``forward`` returns besides ``loss``: recorded, averaged over an epoch.
+        progress: share of the training that is done, in [0, 1]; set by the trainer before each step.
+    """
+
+    skip_connections = True
+    needs_decoder = False
+    figures: tuple[str, ...] = ("accuracy",)
+    progress = 0.0
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            network: the U-Net, not wrapped, for objectives that encode further views with it.
+            views: what ``Views`` returns, ``seed`` (B,) and whatever else the data set gives.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: the decoder's maps of the query view, coarse to fine; None where nothing is decoded.
+
+        Returns:
+            ``loss``, the scalars of ``figures``, and where there are any, ``query`` and ``key``: embeddings of unit
+            length, (B, D), of two views, that validation compares.
+        """
+        raise NotImplementedError
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum of a following branch after ``progress``, in [0, 1], of the training; 0 where there is none."""
+        return 0.0
+
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
+        """Change the state that is not learned by gradient; ``key`` holds this process's keys since the last step."""
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """What an epoch's figures say is wrong, one sentence in the objective's own terms; None where nothing is.
+
+        Args:
+            figures: means over the epoch: ``figures`` of this objective, and ``collapse`` (``monitors.collapse``).
+        """
+        return None
+
+    def second_view(self, views: Mapping[str, Tensor]) -> Tensor:
+        """The view ``key`` of what ``Views`` returns.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if "key" not in views:
+            raise InputError(
+                f"{type(self).__name__} compares the views of an image: views_per_image must be at least 2, got 1"
+            )
+        return views["key"]
+
+
+class KeyBranch(Objective):
+    """What MoCo and BYOL share: an encoder and a projector that follow those that learn, without a gradient.
+
+    Attributes:
+        projector: embeddings (B, D) of the deepest map; learns.
+        key_projector: follows it.
+        key_encoder: follows the network's encoder; there is no decoder.
+        momentum: of the key branch at the start.
+        final_momentum: at the end, reached along a cosine.
+        average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
+    """
+
+    projector: nn.Module
+    key_projector: nn.Module
+    momentum: float
+    final_momentum: float
+    average_buffers: bool
+
+    def add_key_branch(self, network: nn.Module, key_projector: nn.Module) -> None:
+        """Begin to follow the network's encoder and ``self.projector``; ``key_projector`` is built like the latter."""
+        self.key_projector = key_projector
+        self.key_projector.load_state_dict(self.projector.state_dict())
+        self.key_encoder = encoder_only(network)
+        self.key_encoder.requires_grad_(False)
+        self.key_projector.requires_grad_(False)
+
+    def momentum_at(self, progress: float) -> float:
+        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
+        return annealed(self.momentum, self.final_momentum, progress)
+
+    def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
+        """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
+        share = 1 - self.momentum_at(progress)
+        follow(self.key_encoder, network, share, self.average_buffers)
+        follow(self.key_projector, self.projector, share, self.average_buffers)

@@ -1,0 +1,83 @@
+"""TransVW's discriminative part: which visual word is it?"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..metrics import COLLAPSED
+from ..networks.encoder_decoder import feature_channels
+from ..networks.heads import Projector
+from ..utils.errors import InputError
+from .moco import AT_CHANCE
+from .objective import Objective
+
+
+class VisualWords(Objective):
+    """Classification of cubes by their visual word, of TransVW (Haghighi et al., 2021, https://arxiv.org/abs/2102.10680).
+
+    The head is that of the authors' Keras code, global average, Linear, ReLU, Linear; their PyTorch code has a
+    convolution with batch norm before the average. Cross-entropy takes the logits, not the logarithm of a softmax of a
+    softmax. There is one view and no state besides the weights.
+
+    Attributes:
+        network: stock MONAI U-Net; it stays outside.
+        classes: C, number of words, at least 2.
+        hidden_size: width of the head.
+        pooled_norm: whether the averages are batch-normalized first; for networks with instance norm, see
+            ``Projector``.
+    """
+
+    def __init__(self, network: nn.Module, classes: int, hidden_size: int = 1024, *, pooled_norm: bool = False) -> None:
+        super().__init__()
+        if classes < 2:
+            raise InputError(f"classes must be at least 2, got {classes}")
+        self.classes = classes
+        self.head = Projector(feature_channels(network), hidden_size, classes, pooled_norm)
+
+    def forward(
+        self,
+        network: nn.Module,
+        views: Mapping[str, Tensor],
+        features: list[Tensor],
+        maps: list[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of a batch.
+
+        Args:
+            network: unused.
+            views: of which ``word``, int64 in [0, C), (B,), is used.
+            features: the network's feature maps of the query view, fine to coarse.
+            maps: unused.
+
+        Returns:
+            ``loss`` and ``accuracy`` (share of cubes whose word has the highest logit; chance is 1 / C), scalars;
+            ``query``, the logits scaled to unit length, (B, C): they point one way where every cube gets the same word.
+
+        Raises:
+            InputError: if the data set gives no words.
+        """
+        if "word" not in views:
+            raise InputError("VisualWords needs the word of each image, which WordDataset gives")
+        logits = self.head.raw(features[-1])
+        word = views["word"].to(logits.device, non_blocking=True)
+        accuracy = (logits.detach().argmax(dim=1) == word).float().mean()
+        return {"loss": F.cross_entropy(logits, word), "accuracy": accuracy, "query": F.normalize(logits, dim=1)}
+
+    def ailment(self, figures: Mapping[str, float]) -> str | None:
+        """Whether every cube gets the same word, or words are guessed.
+
+        The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to C - 1: for
+        44 words below 0.044.
+
+        Args:
+            figures: ``accuracy`` and ``collapse``, means over an epoch.
+        """
+        alike = ", and all cubes get the same answer" if figures.get("collapse", 0.0) > COLLAPSED else ""
+        if figures["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):
+            return (
+                f"the {self.classes} visual words are recognized no better than by guessing (accuracy "
+                f"{figures['accuracy']:.4f}{alike}); try pooled_norm True or a lower learning_rate, and look "
+                "at words.png"
+            )
+        return None

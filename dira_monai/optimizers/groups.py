@@ -1,0 +1,97 @@
+"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..networks.encoder_parts import layers
+from ..utils.errors import InputError
+from .lars import LARS
+
+
+def layer_groups(network: nn.Module, learning_rate: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer, whose rate falls by a factor with each layer away from the output.
+
+    Layer-wise decay as in ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555) and BEiT: the last of n layers
+    has ``learning_rate``, layer i of 0 .. n - 1 has ``learning_rate * layer_decay ** (n - 1 - i)``.
+
+    Args:
+        network: see ``layers``; layers without parameters do not count.
+        learning_rate: of the last layer, the head.
+        layer_decay: factor in (0, 1]; 1: the same rate everywhere.
+
+    Raises:
+        InputError: if ``layer_decay`` is outside of (0, 1].
+    """
+    if not 0 < layer_decay <= 1:
+        raise InputError(f"layer_decay must lie in (0, 1], got {layer_decay}")
+    groups: list[list[nn.Parameter]] = []
+    seen: set[int] = set()
+    for layer in layers(network):
+        own = [p for p in layer.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in own}
+        groups += [own] if own else []
+    rest = [p for p in network.parameters() if id(p) not in seen]
+    if rest:  # of no layer: parameters of the network itself
+        groups.insert(0, rest)
+    count = len(groups)
+    return [{"params": group, "lr": learning_rate * layer_decay ** (count - 1 - i)} for i, group in enumerate(groups)]
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """``LARS``, or the optimizer of this name in ``torch.optim``.
+
+    Raises:
+        InputError: if there is none.
+    """
+    known = {"LARS": LARS} | {k: v for k, v in vars(torch.optim).items() if isinstance(v, type)}
+    if name not in known or not issubclass(known[name], Optimizer):
+        raise InputError(f"optimizer_name must be LARS or an optimizer of torch.optim, such as Adam, got {name!r}")
+    return known[name]
+
+
+def lars_groups(network: nn.Module, objective: nn.Module, bias_learning_rate: float) -> list[dict[str, Any]]:
+    """Groups for ``LARS`` as in Barlow Twins: biases and norms have a rate of their own, no scaling and no decay.
+
+    The weights come last, since logs show the rate of the last group.
+
+    Args:
+        network: the network.
+        objective: the objective, of which only what learns by gradient is taken.
+        bias_learning_rate: of all parameters with less than two axes.
+    """
+    parameters = trainable(network, objective)
+    vectors = [p for p in parameters if p.ndim < 2]
+    exempt = {"params": vectors, "lr": bias_learning_rate, "weight_decay": 0.0, "adapted": False}
+    weights = {"params": [p for p in parameters if p.ndim >= 2]}
+    return [group for group in (exempt, weights) if group["params"]]
+
+
+def rate_groups(network: nn.Module, objective: nn.Module, fixed_rate: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Groups for any optimizer, of which ``FlooredCosineSchedule`` leaves the first one's rate alone.
+
+    Args:
+        network: the network.
+        objective: the objective, of which only what learns by gradient is taken.
+        fixed_rate: names of the objective's parts whose rate is constant, such as SimSiam's ``predictor``; none: there
+            is one group.
+
+    Raises:
+        InputError: if the objective has no part of that name.
+    """
+    parts = dict(objective.named_children())
+    unknown = [name for name in fixed_rate if name not in parts]
+    if unknown:
+        raise InputError(f"fixed_rate must name parts of the objective ({', '.join(parts)}), got {unknown[0]}")
+    fixed = trainable(*(parts[name] for name in fixed_rate))
+    known = {id(p) for p in fixed}
+    rest = [p for p in trainable(network, objective) if id(p) not in known]
+    return [*([{"params": fixed, "fixed_rate": True}] if fixed else []), {"params": rest}]
+
+
+def trainable(*modules: nn.Module) -> list[nn.Parameter]:
+    """Parameters of the modules that learn by gradient: those of network and objective, without the key branch."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]

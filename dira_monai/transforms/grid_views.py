@@ -1,0 +1,116 @@
+"""A random crop and the crops of a grid that it overlaps, for objectives that learn where a crop was taken."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ..utils.errors import InputError
+from ..utils.seeded_random import Draws
+from .compose import Chain, Distortion
+from .masking import Masking
+from .views import to_unit
+
+
+class GridViews:
+    """Query and target at a random place of a region, and bases: all crops of the grid that the region is cut into.
+
+    Called like ``Views``, for volume contrast (VoCo, Wu et al., CVPR 2024, https://arxiv.org/abs/2402.17300). Nothing
+    is flipped, turned or resized, so the share of the query inside each base is exact. Each crop gets photometric
+    changes of its own; only the query is distorted.
+
+    Attributes:
+        patch_size: size of query and bases, voxels.
+        grid: bases along each axis; the region must have ``grid`` times ``patch_size`` voxels.
+        photometric: changes of intensity, applied in order.
+        distortions: what is to be undone in the query, applied in order.
+        masking: what hides parts of the query, last of all; None: nothing is hidden.
+    """
+
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        grid: Sequence[int],
+        photometric: Sequence[Distortion] = (),
+        distortions: Sequence[Distortion] = (),
+        *,
+        masking: Masking | None = None,
+    ) -> None:
+        if len(grid) != len(patch_size):
+            raise InputError(f"grid {list(grid)} must have one entry for each axis of patch_size {list(patch_size)}")
+        if min(grid) < 1 or math.prod(grid) < 2:
+            raise InputError(f"grid {list(grid)} must have entries of at least 1 and at least two crops")
+        self.patch_size = tuple(patch_size)
+        self.grid = tuple(grid)
+        self.photometric = photometric
+        self.distortions = distortions
+        self.masking = masking
+        self.region_size = [count * length for count, length in zip(grid, patch_size, strict=True)]
+        axes = [range(0, count * length, length) for count, length in zip(grid, patch_size, strict=True)]
+        self.corners = torch.tensor(list(product(*axes)))  # (n, d)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, seeds: Tensor, distort: bool = True) -> dict[str, Tensor]:
+        """Views of the images, float32 in [0, 1].
+
+        Args:
+            images: regions, shape (B, C, *region_size), uint8, int16 or float in [0, 1], on any device.
+            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch.
+            distort: False leaves distortions and masking out.
+
+        Returns:
+            ``query`` and ``target``, (B, C, *patch_size), and with masking ``whole`` and ``mask``, as of ``Views``;
+            ``bases``, the n crops of the grid, the last axis fastest, (B, n, C, *patch_size); ``overlap``, the share of
+            the query that lies in each base, in [0, 1], sum 1, (B, n).
+
+        Raises:
+            InputError: if the images have another size than the grid.
+        """
+        if list(images.shape[2:]) != self.region_size:
+            raise InputError(
+                f"region_size must be grid {list(self.grid)} times patch_size {list(self.patch_size)}, "
+                f"{self.region_size}, got {list(images.shape[2:])}"
+            )
+        images = to_unit(images.as_subclass(torch.Tensor))
+        draws = Draws(seeds.cpu())
+        everyone = torch.arange(len(seeds))
+        room = torch.tensor(self.region_size) - torch.tensor(self.patch_size)
+        start = (draws.uniform(len(room)) * (room + 1)).long()
+        target = crop_at(images, start, self.patch_size)
+        query = Chain([*self.photometric, *(self.distortions if distort else ())])(target, draws.rows(everyone))
+        bases = [
+            Chain(self.photometric)(crop_at(images, corner[None], self.patch_size), draws.rows(everyone))
+            for corner in self.corners
+        ]
+        overlap = overlap_shares(start, self.corners, self.patch_size).to(images.device, non_blocking=True)
+        views = {"query": query, "target": target, "bases": torch.stack(bases, dim=1), "overlap": overlap}
+        if self.masking is not None and distort:
+            views["whole"] = query
+            views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
+        return views
+
+
+def crop_at(images: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:
+    """Boxes (B, C, *size) of images (B, C, *spatial) that begin at voxel ``start``, (B, d) or (1, d)."""
+    for axis, length in enumerate(size):
+        index = (start[:, axis, None] + torch.arange(length)).to(images.device, non_blocking=True)  # (B, length)
+        index = index.reshape(len(index), *[length if n == axis else 1 for n in range(-1, len(size))])
+        images = images.gather(axis + 2, index.expand(*images.shape[: axis + 2], length, *images.shape[axis + 3 :]))
+    return images
+
+
+def overlap_shares(start: Tensor, corners: Tensor, size: Sequence[int]) -> Tensor:
+    """Share of each box's volume inside others of the same size: the product of max(0, 1 - |shift| / size) of all axes.
+
+    Args:
+        start: first voxel of each box, shape (B, d).
+        corners: first voxel of each other box, shape (n, d).
+        size: of all boxes, voxels along each axis.
+
+    Returns:
+        Float32 in [0, 1], shape (B, n).
+    """
+    shift = (start[:, None] - corners).abs() / torch.tensor(size)
+    return (1 - shift).clamp(min=0).prod(dim=2)

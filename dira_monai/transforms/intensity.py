@@ -1,0 +1,176 @@
+"""What values voxels get: jitter, blur, noise and Models Genesis' non-linear intensity, for images in [0, 1]."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..utils.seeded_random import Draws
+
+
+def column(values: Tensor, images: Tensor) -> Tensor:
+    """One value a sample, shape (B,), ready to meet images (B, C, *spatial)."""
+    return values.to(images.device, non_blocking=True).reshape(-1, *[1] * (images.ndim - 1))
+
+
+class Jitter:
+    """Random brightness, contrast and gamma, in this order, clipped to [0, 1].
+
+    The color jitter of MoCo-v2 and DiRA, of which saturation and hue do nothing on grey images. torchvision draws the
+    order anew each time; here it is fixed.
+
+    Attributes:
+        brightness: factor drawn from 1 - brightness .. 1 + brightness.
+        contrast: factor of the distance from the image's mean, drawn likewise.
+        gamma: exponent drawn log-uniformly from 1 / (1 + gamma) .. 1 + gamma.
+        probability: share of the samples that are changed at all.
+    """
+
+    def __init__(
+        self, brightness: float = 0.4, contrast: float = 0.4, gamma: float = 0.0, probability: float = 0.8
+    ) -> None:
+        self.brightness = brightness
+        self.contrast = contrast
+        self.gamma = gamma
+        self.probability = probability
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Changed images, same shape."""
+        on = draws.chance(self.probability).float()
+        brightness = 1 + on * self.brightness * draws.uniform(low=-1, high=1)
+        contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
+        gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
+        changed = (images * column(brightness, images)).clamp_(0, 1)
+        rows = changed.sum(-1).flatten(1)  # whole images' sums depend on the batch size in their last bit
+        mean = rows.mean(1, dtype=torch.float64) / changed.shape[-1]
+        rest = (mean * (1 - contrast.to(images.device, non_blocking=True))).float()
+        changed = changed.mul_(column(contrast, images)).add_(column(rest, images)).clamp_(0, 1)
+        return changed if self.gamma == 0 else changed.double().pow(column(gamma, images)).float()  # likewise
+
+
+class GaussianBlur:
+    """Images smoothed by a Gaussian whose sigma is drawn for each sample; the border voxel is repeated outside.
+
+    Attributes:
+        sigma: smallest and largest sigma, voxels.
+        probability: share of the samples that are blurred.
+    """
+
+    def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 0.5) -> None:
+        self.sigma = sigma
+        self.probability = probability
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Blurred images, same shape."""
+        on = draws.chance(self.probability)
+        sigma = draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3)
+        rows = on.nonzero()[:, 0]  # on the CPU: no wait for the device
+        if len(rows) == 0:
+            return images
+        radius = math.ceil(3 * self.sigma[1])
+        weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[rows, None]).square())
+        weights = weights.where(weights > 1e-9, 0.0)  # what float32 cannot show; denormal numbers take a processor long
+        weights = weights / weights.sum(1, keepdim=True)
+        chosen = rows.to(images.device, non_blocking=True)
+        blurred = images[chosen]
+        band = _band(weights, min(32, max(images.shape[2:]))).to(images.device, non_blocking=True)
+        for axis in range(2, images.ndim):
+            blurred = _convolve(blurred, band, radius, axis)
+        return images.index_copy(0, chosen, blurred)
+
+
+def _band(weights: Tensor, length: int) -> Tensor:
+    """The matrices (B, length, length + 2r) that convolve pieces of lines with kernels (B, 2r + 1)."""
+    place = torch.arange(length)[:, None] + torch.arange(weights.shape[1])
+    band = torch.zeros(len(weights), length, length + weights.shape[1] - 1)
+    return band.scatter(2, place.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
+
+
+def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
+    """Images convolved along one axis, the border repeated outside: piece by piece a matrix product."""
+    extent, last = images.shape[axis], axis == images.ndim - 1
+    place = torch.arange(-radius, extent + radius, device=images.device).clamp(0, extent - 1)
+    lines = images.flatten(1, -2)[:, :, None] if last else images.flatten(1, axis - 1).flatten(3)
+    lines = lines.index_select(3 if last else 2, place)
+    pieces = []
+    for start in range(0, extent, band.shape[1]):
+        length = min(band.shape[1], extent - start)
+        matrix = band[:, :length, : length + 2 * radius]
+        if last:
+            pieces.append(lines[:, :, 0, start : start + length + 2 * radius] @ matrix.transpose(1, 2))
+        else:
+            pieces.append(matrix[:, None] @ lines[:, :, start : start + length + 2 * radius])
+    return torch.cat(pieces, dim=2).reshape(images.shape)
+
+
+class GaussianNoise:
+    """Images with white noise, whose standard deviation is drawn for each sample, clipped to [0, 1].
+
+    Attributes:
+        sigma: largest standard deviation, in units of the intensity range.
+        probability: share of the samples that get noise.
+    """
+
+    def __init__(self, sigma: float = 0.05, probability: float = 0.5) -> None:
+        self.sigma = sigma
+        self.probability = probability
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Noisy images, same shape."""
+        sigma = draws.chance(self.probability) * draws.uniform(high=self.sigma)
+        noise = draws.normal(*images.shape[1:], device=images.device)
+        return (images + column(sigma, images) * noise).clamp(0, 1)
+
+
+class NonlinearIntensity:
+    """Intensities mapped by a random monotone Bezier curve, rising or falling, of Models Genesis.
+
+    A cubic curve through (0, 0), two random points and (1, 1) (Zhou et al., 2021, https://arxiv.org/abs/2004.07882,
+    section II-B). Read from a table of 256 entries with linear interpolation instead of 100,000 points: the entries
+    agree to 1e-3; between two entries the results differ more where a curve is nearly vertical.
+
+    Attributes:
+        inverted: share of the curves that fall, so that dark becomes bright.
+    """
+
+    def __init__(self, inverted: float = 0.5) -> None:
+        self.inverted = inverted
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Mapped images, same shape, in [0, 1]."""
+        table = bezier_table(draws.uniform(2), draws.uniform(2), draws.chance(self.inverted))
+        slope = torch.diff(table, dim=1, append=table[:, -1:])
+        table, slope = (part.flatten().to(images.device, non_blocking=True) for part in (table, slope))
+        entries = len(table) // len(images)
+        position = (images.flatten(1) * (entries - 1)).clamp_(0, entries - 1)
+        below = position.int()
+        share = position.sub_(below)
+        below = below.add_(torch.arange(len(images), device=images.device, dtype=torch.int32)[:, None] * entries)
+        mapped = table.index_select(0, below.flatten())
+        return mapped.addcmul_(slope.index_select(0, below.flatten()), share.flatten()).reshape(images.shape)
+
+
+def bezier_table(x: Tensor, y: Tensor, inverted: Tensor, entries: int = 256) -> Tensor:
+    """Values of Bezier curves at evenly spaced intensities, shape (B, entries).
+
+    Both coordinates of such a curve rise with its parameter, since the inner points lie in the unit square; the falling
+    curve reads the second coordinate backwards.
+
+    Args:
+        x: first coordinates of the two inner points, in [0, 1], shape (B, 2).
+        y: second coordinates, shape (B, 2).
+        inverted: which curves fall, bool, shape (B,).
+        entries: length of the table.
+    """
+    t = torch.linspace(0, 1, 8 * entries)
+    basis = torch.stack([3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2])
+    # no matrix product: its last bits would depend on the number of curves
+    curve_x, curve_y = ((inner[:, :, None] * basis).sum(1) + t**3 for inner in (x, y))
+    curve_x = curve_x.clamp(max=1)
+    curve_y = torch.where(inverted[:, None], curve_y.flip(1), curve_y)
+    wanted = torch.linspace(0, 1, entries).expand(len(x), -1).contiguous()
+    right = torch.searchsorted(curve_x.contiguous(), wanted).clamp(1, len(t) - 1)
+    x0, x1 = curve_x.gather(1, right - 1), curve_x.gather(1, right)
+    share = ((wanted - x0) / (x1 - x0).clamp(min=1e-8)).clamp(0, 1)
+    return torch.lerp(curve_y.gather(1, right - 1), curve_y.gather(1, right), share)

@@ -1,0 +1,129 @@
+"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
+
+Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
+batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..utils.seeded_random import Draws
+
+FILLS = ("zero", "noise", "constant")
+
+
+class Boxes(NamedTuple):
+    """N boxes a sample: first voxel and length along each axis, int64, (B, N, d), and which are used, bool, (B, N)."""
+
+    start: Tensor
+    length: Tensor
+    used: Tensor
+
+
+def draw_boxes(
+    draws: Draws, shape: Sequence[int], count: int, size: Sequence[float], margin: float = 0.0, stop: float = 0.0
+) -> Boxes:
+    """Random boxes inside the image.
+
+    Args:
+        draws: the samples' random numbers.
+        shape: size of the image, voxels.
+        count: N, number of boxes drawn.
+        size: smallest and largest length, as a share of the extent; each axis is drawn by itself.
+        margin: distance kept to the borders, as a share of the extent.
+        stop: probability, after each box, that no further box of the sample is used.
+    """
+    extent = torch.tensor(shape, dtype=torch.float32).repeat(count, 1)  # broadcasting a row of three is slow
+    shortest, longest = ((share * extent).round().clamp(min=1) for share in size)
+    length = (shortest + (draws.uniform(count, len(shape)) * (longest - shortest + 1)).floor()).minimum(extent)
+    border = torch.minimum((margin * extent).round(), ((extent - length) / 2).floor())
+    start = border + (draws.uniform(count, len(shape)) * (extent - length - 2 * border + 1)).floor()
+    going_on = draws.uniform(count) >= stop
+    going_on[:, 0] = True
+    return Boxes(start.long(), length.long(), going_on.cumprod(1).bool())
+
+
+def box_mask(boxes: Boxes, n: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    """True inside box ``n`` of each sample, shape (B, 1, *shape)."""
+    start, length, used = (part[:, n].to(device, non_blocking=True) for part in boxes)
+    mask = used.reshape(-1, *[1] * (len(shape) + 1))
+    for axis, extent in enumerate(shape):
+        position = torch.arange(extent, device=device)
+        inside = (position >= start[:, axis, None]) & (position < (start + length)[:, axis, None])
+        mask = mask & inside.reshape(-1, *[1] * (axis + 1), extent, *[1] * (len(shape) - axis - 1))
+    return mask
+
+
+def union_mask(boxes: Boxes, shape: Sequence[int], device: torch.device) -> Tensor:
+    """True inside any box of each sample, shape (B, 1, *shape)."""
+    first, *others = [
+        ((position >= boxes.start[:, :, axis, None]) & (position < (boxes.start + boxes.length)[:, :, axis, None])).to(
+            device, torch.float32, non_blocking=True
+        )
+        for axis, position in enumerate(map(torch.arange, shape))
+    ]  # (B, N, extent)
+    inside = others[-1] * boxes.used[:, :, None].to(device, torch.float32, non_blocking=True)
+    for rows in others[-2::-1]:
+        inside = (rows[..., None] * inside[:, :, None]).flatten(2)
+    return (first.transpose(1, 2) @ inside > 0).reshape(-1, 1, *shape)  # a product counts the boxes around a voxel
+
+
+class _Painting:
+    """Common part of in- and out-painting: boxes and what they are filled with."""
+
+    def __init__(
+        self, count: int, size: Sequence[float], margin: float = 3 / 224, stop: float = 0.1, fill: str = "zero"
+    ) -> None:
+        if fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}.")
+        self.count = count
+        self.size = size
+        self.margin = margin
+        self.stop = stop
+        self.fill = fill
+
+    def _boxes(self, images: Tensor, draws: Draws) -> Boxes:
+        return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)
+
+    def _filling(self, images: Tensor, draws: Draws, count: int) -> Sequence[Tensor]:
+        """What each of ``count`` boxes, or all of them, are filled with, ready to broadcast over the images."""
+        if self.fill == "noise":
+            return [draws.uniform(*images.shape[1:], device=images.device)]
+        constant = draws.uniform(count) if self.fill == "constant" else torch.zeros(len(images), count)
+        constant = constant.to(images.device, non_blocking=True).reshape(len(images), count, *[1] * (images.ndim - 1))
+        return constant.unbind(1)
+
+
+class InPainting(_Painting):
+    """Boxes of the image replaced by ``fill``: context must be filled in (DiRA; Models Genesis).
+
+    DiRA draws up to 10 boxes of 10 to 70 pixels at 224, 3 pixels from the borders, and stops after each with
+    probability 0.1 (`count`, `size`, `margin`, `stop`), filled with zero. TransVW takes one box of 1/6 to 1/3 of each
+    axis, filled with uniform noise; Models Genesis one random constant a box (``fill``: zero, noise or constant).
+    """
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images with holes, same shape."""
+        boxes = self._boxes(images, draws)
+        if self.fill != "constant":
+            filling = self._filling(images, draws, 1)[0]
+            return torch.where(union_mask(boxes, images.shape[2:], images.device), filling, images)
+        for n, filling in enumerate(self._filling(images, draws, self.count)):
+            images = torch.where(box_mask(boxes, n, images.shape[2:], images.device), filling, images)
+        return images
+
+
+class OutPainting(_Painting):
+    """Only boxes of the image are kept, all else becomes ``fill``: the surroundings must be extrapolated.
+
+    DiRA keeps the union of up to 10 windows of 154 to 174 pixels at 224; TransVW one window of 3/7 to 4/7 of each axis.
+    """
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Images of which the boxes are left, same shape."""
+        boxes = self._boxes(images, draws)
+        mask = union_mask(boxes, images.shape[2:], images.device)
+        return torch.where(mask, images, self._filling(images, draws, 1)[0])

@@ -1,0 +1,190 @@
+"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
+
+Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
+batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..utils.seeded_random import Draws
+from .painting import Boxes, draw_boxes
+
+
+def _flat_positions(start: Tensor, offsets: Tensor, inside: Tensor, shape: Sequence[int]) -> Tensor:
+    """Index in the flattened image of each voxel of each block, (B, N, M); beyond the end where not ``inside``."""
+    flat = ((start[:, :, None] + offsets) * _strides(shape).to(start.device)).sum(-1)
+    return torch.where(inside, flat, torch.tensor(shape).prod().to(start.device))
+
+
+def _block_voxels(length: Tensor, shape: Sequence[int], largest: float) -> tuple[Tensor, Tensor]:
+    """Offsets of all voxels of the largest block, (M, d), and which belong to each block of ``length`` (B, N, d).
+
+    M follows from the largest share of the extent, not from the batch: samples draw the same numbers in any batch.
+    """
+    longest = (largest * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
+    ranges = [torch.arange(int(n)) for n in longest]
+    offsets = torch.cartesian_prod(*ranges).reshape(-1, len(ranges))
+    return offsets, (offsets < length[:, :, None]).all(-1)
+
+
+def _take(images: Tensor, index: Tensor) -> Tensor:
+    """Images whose voxel v is the old voxel ``index[:, v]``; the last column of ``index`` is a dummy."""
+    moved = images.flatten(2).gather(2, index[:, None, :-1].expand(-1, images.shape[1], -1))
+    return moved.reshape(images.shape)
+
+
+class BlockShuffling:
+    """Pairs of equal blocks swapped, DiRA's local shuffling (10 swaps of blocks of 10 to 15 pixels at 224).
+
+    Attributes:
+        count: number of swaps.
+        size: smallest and largest side as a share of the extent.
+        behavior: "corrected": the two blocks never overlap (a pair that finds no room in eight tries is left out) and
+            swaps follow each other, so every voxel stays in the image once; "reference": as the published code, whose
+            test for overlap is reversed on one axis and whose blocks are all read from the undistorted image, so that
+            content may be doubled and lost.
+    """
+
+    def __init__(
+        self, count: int = 10, size: Sequence[float] = (10 / 224, 15 / 224), behavior: str = "corrected"
+    ) -> None:
+        if behavior not in ("corrected", "reference"):
+            raise ValueError(f"behavior must be corrected or reference, got {behavior!r}.")
+        self.count = count
+        self.size = size
+        self.behavior = behavior
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Shuffled images, same shape."""
+        shape = images.shape[2:]
+        first, second, used = self._pairs(draws, shape)
+        offsets, inside = _block_voxels(first.length, shape, self.size[1])
+        inside = inside & used[:, :, None]
+        a = _flat_positions(first.start, offsets, inside, shape).to(images.device, non_blocking=True)
+        b = _flat_positions(second, offsets, inside, shape).to(images.device, non_blocking=True)
+        index = torch.arange(shape.numel() + 1, device=images.device).repeat(len(images), 1)
+        source = index.clone() if self.behavior == "reference" else index
+        for n in range(self.count):
+            from_a, from_b = source.gather(1, a[:, n]), source.gather(1, b[:, n])
+            index.scatter_(1, a[:, n], from_b)
+            index.scatter_(1, b[:, n], from_a)
+        return _take(images, index)
+
+    def _pairs(self, draws: Draws, shape: Sequence[int], tries: int = 8) -> tuple[Boxes, Tensor, Tensor]:
+        """The first blocks, where the second ones start, (B, N, d), and which swaps are done, (B, N)."""
+        first = draw_boxes(draws, shape, self.count, self.size)
+        room = torch.tensor(shape) - first.length + 1
+        places = (draws.uniform(tries, self.count, len(shape)) * room[:, None]).long()  # (B, tries, N, d)
+        if self.behavior == "reference":
+            return first, places[:, 0], first.used
+        apart = ((places - first.start[:, None]).abs() >= first.length[:, None]).any(-1)  # (B, tries, N)
+        chosen = apart.int().argmax(1)  # the first try that fits
+        second = places.gather(1, chosen[:, None, :, None].expand(-1, 1, -1, len(shape)))[:, 0]
+        return first, second, apart.any(1)
+
+
+class LocalPixelShuffling:
+    """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
+
+    All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
+    A block's order is one of at least 16 random ones, which are kept for each size: drawing one anew for each of 10,000
+    blocks takes longer than all else that a view needs.
+
+    Attributes:
+        count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.
+        size: largest side as a share of the extent; the smallest is one voxel.
+    """
+
+    def __init__(self, count: int = 5, size: float = 0.1) -> None:
+        self.count = count
+        self.size = size
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Shuffled images, same shape."""
+        shape = images.shape[2:]
+        blocks = draw_boxes(draws, shape, self.count, (0, self.size))
+        orders = draws.uniform(self.count)
+        step = 1 if images.device.type == "cpu" else len(images)  # what fits into the CPU's caches
+        parts = [slice(n, n + step) for n in range(0, len(images), step)]
+        return torch.cat([self._shuffled(images[part], blocks, orders, part) for part in parts])
+
+    def _shuffled(self, images: Tensor, blocks: Boxes, orders: Tensor, part: slice) -> Tensor:
+        """Some of the samples."""
+        shape, device = images.shape[2:], images.device
+        start, length = blocks.start[part], blocks.length[part]
+        longest = (self.size * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
+        table = _shuffle_table(tuple(shape), tuple(longest.int().tolist()), device)
+        size = ((length - 1) * _strides(longest.int().tolist())).sum(2).flatten()
+        volume = length.prod(2).flatten()
+        chosen = (orders[part].flatten() * table.orders[size]).long()
+        corner = (start * _strides(shape)).sum(2) + torch.arange(len(start))[:, None] * shape.numel()
+        before = volume.cumsum(0) - volume  # the voxels of the blocks before
+        first = table.first[size] - before
+        block = torch.repeat_interleave(volume, output_size=int(volume.sum())).to(device, non_blocking=True)
+        voxel = torch.arange(len(block), dtype=torch.int32, device=device)
+        corner, own, other = (
+            values.flatten().int().to(device, non_blocking=True).index_select(0, block)
+            for values in (corner, first, first + chosen * volume)
+        )
+        place = corner + table.plain.index_select(0, own.add_(voxel))
+        unmoved = torch.arange(len(start) * shape.numel(), dtype=torch.int32, device=device)
+        source = torch.cat([unmoved, corner.add_(table.shuffled.index_select(0, other.add_(voxel)))])
+        latest = unmoved.scatter_reduce(0, place.long(), voxel.add_(len(unmoved)), "amax")
+        channels = images.transpose(0, 1).flatten(1).index_select(1, source.index_select(0, latest))
+        return channels.reshape(images.transpose(0, 1).shape).transpose(0, 1)
+
+
+def _strides(shape: Sequence[int]) -> Tensor:
+    """How far neighbors along each axis lie apart in the flattened image."""
+    return torch.tensor([1, *shape[:0:-1]]).cumprod(0).flip(0)
+
+
+class ShuffleTable(NamedTuple):
+    """Random orders of the voxels of blocks of all sizes, the last axis counted fastest.
+
+    Attributes:
+        shuffled: offsets in the flattened image, one order of one size behind the other, (M,).
+        plain: the same in the order of the voxels.
+        first: where the first order of each size begins.
+        orders: how many there are of each size.
+    """
+
+    shuffled: Tensor
+    plain: Tensor
+    first: Tensor
+    orders: Tensor
+
+
+@lru_cache(maxsize=8)
+def _shuffle_table(
+    shape: tuple[int, ...], longest: tuple[int, ...], device: torch.device, least: int = 16, voxels: int = 4096
+) -> ShuffleTable:
+    """Random orders of blocks in images of a shape whose sides are at most ``longest``, the same in each process.
+
+    Args:
+        shape: of the image.
+        longest: side of a block along each axis.
+        device: where the offsets are kept; first and orders stay on the CPU.
+        least: orders of each size at least.
+        voxels: small blocks have as many orders as so many voxels make, 682 of 6 voxels.
+    """
+    strides, generator = _strides(shape), torch.Generator().manual_seed(0)
+    shuffled, plain, orders = list[Tensor](), list[Tensor](), list[int]()
+    for size in product(*(range(1, n + 1) for n in longest)):
+        block = (torch.cartesian_prod(*map(torch.arange, size)).reshape(-1, len(size)) * strides).sum(1).int()
+        orders.append(max(least, voxels // len(block)))
+        plain.append(block.repeat(orders[-1]))
+        shuffled.append(block[torch.rand(orders[-1], len(block), generator=generator).argsort(1)].flatten())
+    lengths = torch.tensor([len(part) for part in plain])
+    return ShuffleTable(
+        torch.cat(shuffled).to(device),
+        torch.cat(plain).to(device),
+        lengths.cumsum(0) - lengths,
+        torch.tensor(orders),
+    )

@@ -1,0 +1,242 @@
+"""Where voxels are taken from: random resized crops, flips, rotation and elastic deformation, in 2D and 3D alike."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..utils.errors import InputError
+from ..utils.seeded_random import Draws
+
+
+def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") -> Tensor:
+    """Images read at the given positions by linear interpolation.
+
+    Args:
+        images: shape (B, C, *spatial).
+        positions: voxel positions to read, one channel for each axis in the order of the axes, shape (B, d, *out).
+        padding_mode: what lies outside, as in ``torch.nn.functional.grid_sample``.
+
+    Returns:
+        Shape (B, C, *out).
+    """
+    extent = torch.tensor(images.shape[2:], device=positions.device, dtype=positions.dtype)
+    extent = extent.reshape(1, -1, *[1] * (positions.ndim - 2))
+    grid = 2 * positions / (extent - 1).clamp(min=1) - 1
+    grid = grid.flip(1).movedim(1, -1)  # grid_sample names the axes backwards
+    return F.grid_sample(images, grid, align_corners=True, padding_mode=padding_mode)
+
+
+def resample_along(images: Tensor, positions: Tensor, axis: int) -> Tensor:
+    """Images read along one axis at the given positions by linear interpolation; the border is repeated outside.
+
+    One axis after the other costs a fraction of ``resample``, and gives the same where positions are those of a box.
+
+    Args:
+        images: shape (B, C, *spatial).
+        positions: voxel positions to read, shape (B, n).
+        axis: of ``images``, from 2.
+
+    Returns:
+        Shape (B, C, ..., n, ...).
+    """
+    extent = images.shape[axis]
+    place = positions.clamp(0, extent - 1)
+    below = place.floor().clamp(max=max(0, extent - 2))
+    shape = [len(place), *(place.shape[1] if n == axis else 1 for n in range(1, images.ndim))]
+    share, below = (place - below).reshape(shape), below.long()
+    above = (below + 1).clamp(max=extent - 1)
+    if axis == images.ndim - 1:
+        size = [*images.shape[:-1], -1]
+        first, second = (images.gather(axis, index.reshape(shape).expand(size)) for index in (below, above))
+        return first.lerp_(second, share)
+    lines = images.flatten(1, axis - 1).flatten(3)  # (B, lines, extent, voxels of a line)
+    start = torch.arange(len(lines) * lines.shape[1], device=images.device).reshape(len(lines), -1, 1, 1) * extent
+    pairs = start + torch.stack([below, above], dim=-1)[:, None]
+    shares = torch.stack([1 - share, share], dim=-1).reshape(len(lines), 1, -1, 2).expand(pairs.shape)
+    read = F.embedding_bag(
+        pairs.flatten(0, 2), lines.reshape(-1, lines.shape[-1]), per_sample_weights=shares.flatten(0, 2), mode="sum"
+    )
+    return read.reshape(*images.shape[:axis], -1, *images.shape[axis + 1 :])
+
+
+def _mesh(coordinates: Sequence[Tensor]) -> Tensor:
+    """One (B, n) row of positions for each axis, spread to (B, d, *n)."""
+    shape = [c.shape[1] for c in coordinates]
+    spread = []
+    for axis, c in enumerate(coordinates):
+        view = [1] * len(shape)
+        view[axis] = shape[axis]
+        spread.append(c.reshape(len(c), *view).expand(-1, *shape))
+    return torch.stack(spread, dim=1)
+
+
+def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
+    """Images mirrored along the axes that ``flipped``, bool, shape (B, d), on the CPU, marks for each sample."""
+    images = images.clone()
+    for axis, chosen in enumerate(flipped.unbind(1)):
+        rows = chosen.nonzero()[:, 0].to(images.device, non_blocking=True)
+        if len(rows) > 0:
+            images.index_copy_(0, rows, images.index_select(0, rows).flip(axis + 2))
+    return images
+
+
+class RandomResizedCrop:
+    """A random box of the image, resized to ``patch_size`` by linear interpolation.
+
+    As the crop of MoCo-v2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297) and of DiRA, for any number of axes.
+    Two deviations: a box that is longer than the image along an axis is cut to it, where torchvision draws again; and
+    each axis has its own stretch, drawn log-uniformly and centred, so the ratio of two sides has a triangular
+    distribution.
+
+    Attributes:
+        patch_size: size of the result, voxels.
+        scale: smallest and largest share of the area (2D) or volume (3D) that the box covers, in (0, 1].
+        aspect: largest ratio of two sides of the box to those of the image, at least 1.
+    """
+
+    def __init__(self, patch_size: Sequence[int], scale: Sequence[float] = (0.2, 1.0), aspect: float = 4 / 3) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise InputError(f"crop scale must be two rising numbers in (0, 1], got {list(scale)}")
+        self.patch_size = tuple(patch_size)
+        self.scale = scale
+        self.aspect = aspect
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
+        if self.scale[0] == 1 == self.aspect and images.shape[2:] == self.patch_size:
+            return images
+        d = images.ndim - 2
+        extent = torch.tensor(images.shape[2:], dtype=torch.float32)
+        share = draws.uniform(1, low=self.scale[0], high=self.scale[1]) ** (1 / d)
+        stretch = draws.uniform(d, low=-0.5, high=0.5) * math.log(self.aspect)
+        size = extent * (share * torch.exp(stretch - stretch.mean(1, keepdim=True))).clamp(max=1)  # (B, d)
+        start = draws.uniform(d) * (extent - size)
+        for axis, length in enumerate(self.patch_size):
+            centers = (torch.arange(length) + 0.5) / length
+            positions = start[:, axis, None] + centers * size[:, axis, None] - 0.5
+            images = resample_along(images, positions.to(images.device, non_blocking=True), axis + 2)
+        return images
+
+
+class RandomRotation:
+    """Images turned about their middle by random angles, read by linear interpolation.
+
+    As the rotation of GraVIS and PCRLv2, which read the nearest pixel; what comes from outside is black as there,
+    unless ``padding_mode`` says otherwise. Angles are in voxels: where voxels are not square in a plane, shapes shear.
+
+    Attributes:
+        degrees: largest angle; drawn from -degrees .. degrees.
+        planes: pairs of axes, each turned by an angle of its own, one after the other; in 3D (0, 1) turns about axis 2.
+        padding_mode: what lies outside: zeros, border or reflection.
+    """
+
+    def __init__(
+        self, degrees: float = 10.0, planes: Sequence[Sequence[int]] = ((0, 1),), padding_mode: str = "zeros"
+    ) -> None:
+        if padding_mode not in ("zeros", "border", "reflection"):
+            raise InputError(f"padding_mode must be zeros, border or reflection, got {padding_mode!r}")
+        if any(len(set(plane)) != 2 for plane in planes):
+            raise InputError(f"planes must be pairs of different axes, got {[list(plane) for plane in planes]}")
+        self.degrees = degrees
+        self.planes = planes
+        self.padding_mode = padding_mode
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Turned images, same shape.
+
+        Raises:
+            InputError: if a plane names an axis that the images lack.
+        """
+        shape = images.shape[2:]
+        if max(map(max, self.planes), default=0) >= len(shape):
+            planes = [list(plane) for plane in self.planes]
+            raise InputError(f"planes {planes} must name axes below {len(shape)}, the number of the images' axes")
+        index = [torch.arange(n, device=images.device)[None] - (n - 1) / 2 for n in shape]
+        places = list(_mesh([row.expand(len(images), -1) for row in index]).unbind(1))  # from the middle
+        angles = draws.uniform(len(self.planes), low=-1, high=1) * math.radians(self.degrees)
+        for (a, b), angle in zip(self.planes, angles.unbind(1), strict=True):
+            angle = angle.to(images.device).reshape(-1, *[1] * len(shape))
+            cosine, sine = angle.cos(), angle.sin()
+            places[a], places[b] = cosine * places[a] - sine * places[b], sine * places[a] + cosine * places[b]
+        middle = [(n - 1) / 2 for n in shape]
+        positions = torch.stack([place + half for place, half in zip(places, middle, strict=True)], dim=1)
+        return resample(images, positions, self.padding_mode)
+
+
+class ElasticDeformation:
+    """Images bent by a smooth random field of displacements, the first distortion of TransVW's chain.
+
+    White noise is smoothed by a Gaussian (periodically, in the frequency domain) and scaled to the wanted strength.
+    TransVW (Haghighi et al., 2021, https://arxiv.org/abs/2102.10680) smooths U(-1, 1) with sigma 8 voxels and
+    multiplies by 991, which displaces by 3.8 voxels root-mean-square, within the slice only.
+
+    Attributes:
+        magnitude: root-mean-square displacement along one axis, voxels.
+        smoothness: sigma of the Gaussian, voxels.
+        axes: the axes along which voxels move; None for all.
+    """
+
+    def __init__(self, magnitude: float = 3.8, smoothness: float = 8.0, axes: Sequence[int] | None = None) -> None:
+        self.magnitude = magnitude
+        self.smoothness = smoothness
+        self.axes = axes
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Deformed images, same shape."""
+        shape, device = images.shape[2:], images.device
+        axes = list(range(len(shape)) if self.axes is None else self.axes)
+        units = [2 / max(1, shape[axis] - 1) for axis in sorted(axes, reverse=True)]  # a voxel, for grid_sample
+        if axes == [0, 1] and len(shape) == 3:  # slices that are bent within themselves: as images, at a tenth the cost
+            slices = images.flatten(0, -2).t().contiguous()  # a plain transpose, which copies fast
+            moves = self._field(draws, units, shape, (4, 0, 2, 3, 1), device)
+            bent = _moved(slices.reshape(-1, *images.shape[1:-1]), moves.flatten(0, 1))
+            return bent.reshape(slices.shape).t().contiguous().reshape(images.shape)
+        moves = self._field(draws, units, shape, (0, *range(2, images.ndim), 1), device)
+        if len(axes) < len(shape):
+            still = moves.new_zeros(*moves.shape[:-1], len(shape))
+            still[..., [len(shape) - 1 - axis for axis in sorted(axes, reverse=True)]] = moves
+            moves = still
+        return _moved(images, moves)
+
+    def _field(
+        self, draws: Draws, units: Sequence[float], shape: Sequence[int], order: Sequence[int], device: torch.device
+    ) -> Tensor:
+        """Smoothed noise of root mean square ``magnitude`` in each of some units, (B, units, *shape) in another order.
+
+        Of noise that is smoothed so much only low frequencies are left: it is drawn in steps of half a sigma, beyond
+        whose frequencies the Gaussian leaves 3e-9.
+        """
+        coarse = [math.ceil(n / max(1.0, self.smoothness / 2)) for n in shape]
+        spread = [_smoothing(self.smoothness, few, n) for few, n in zip(coarse, shape, strict=True)]
+        noise = draws.normal(len(units), *coarse, device=device)
+        mean = noise.flatten(2).mean(2).reshape(*noise.shape[:2], *[1] * len(shape))
+        noise = noise - mean  # it would only shift the whole image
+        power = math.prod(matrix.square().sum().item() / n for matrix, n in zip(spread, shape, strict=True))
+        power = max(1e-12, power - 1 / math.prod(coarse))  # less that of the mean
+        strength = torch.tensor(units).to(device, non_blocking=True) * (self.magnitude / math.sqrt(power))
+        field = noise.permute(*order) * strength
+        for place in reversed(range(field.ndim)):
+            if order[place] > 1:
+                matrix, rest = spread[order[place] - 2].to(device), field.shape[place + 1 :]
+                field = (matrix @ field.flatten(place + 1)).unflatten(-1, rest)
+        return field
+
+
+def _moved(images: Tensor, moves: Tensor) -> Tensor:
+    """Images read at places that are moved, in the units of ``grid_sample``, (B, *spatial, d), the last axis first."""
+    here = torch.meshgrid(*(torch.linspace(-1, 1, n, device=images.device) for n in images.shape[2:]), indexing="ij")
+    grid = moves.add_(torch.stack(here[::-1], dim=-1))
+    return F.grid_sample(images, grid, align_corners=True, padding_mode="reflection")
+
+
+@lru_cache(maxsize=32)
+def _smoothing(sigma: float, few: int, many: int) -> Tensor:
+    """What makes ``many`` values of ``few`` on a circle, smoothed by a Gaussian of ``sigma`` steps, (many, few)."""
+    frequency = torch.fft.rfftfreq(few, many / few, dtype=torch.float64)
+    response = torch.exp(-2 * (math.pi * sigma * frequency).square())
+    spectrum = torch.fft.rfft(torch.eye(few, dtype=torch.float64)) * response
+    return torch.fft.irfft(spectrum, many).T.float() * many / few

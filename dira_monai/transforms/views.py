@@ -1,0 +1,131 @@
+"""Two views of each image with the clean target kept, and the same distortions as MONAI dictionary transforms."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..utils.errors import InputError
+from ..utils.seeded_random import Draws
+from .compose import Chain, Distortion
+from .masking import Masking
+from .spatial import flip_where
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Stored images as float32 in [0, 1]: uint8 divided by 255, int16 by 32767, floats as they are."""
+    if images.dtype.is_floating_point:
+        return images.float()
+    return images.float() / torch.iinfo(images.dtype).max
+
+
+class Views:
+    """Query, key and target of DiRA for a batch of images.
+
+    Each view: crop and flip, then (target taken from the first view), then photometric changes, then distortions.
+    Input and target stay aligned, unlike in the published code, which mirrors the input but not the target;
+    ``target_flip="reference"`` restores that.
+
+    Attributes:
+        crop: the spatial step, such as ``RandomResizedCrop``.
+        photometric: changes of intensity, applied in order.
+        distortions: what is to be undone, applied in order, in both views as in DiRA.
+        other_photometric: those of the second and every further view; None: as of the first.
+        masking: what hides parts of the first view, last of all; None: nothing is hidden.
+        count: number of views of each image, at least 1.
+        local_crop: the spatial step of small views, such as a ``RandomResizedCrop`` of small boxes.
+        local_count: number of small views of each image.
+        flip_axes: axes that are mirrored, each by itself.
+        flip_probability: of mirroring an axis.
+        target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
+    """
+
+    def __init__(
+        self,
+        crop: Distortion,
+        photometric: Sequence[Distortion] = (),
+        distortions: Sequence[Distortion] = (),
+        *,
+        other_photometric: Sequence[Distortion] | None = None,
+        masking: Masking | None = None,
+        count: int = 2,
+        local_crop: Distortion | None = None,
+        local_count: int = 0,
+        flip_axes: Sequence[int] = (0,),
+        flip_probability: float = 0.5,
+        target_flip: str = "corrected",
+    ) -> None:
+        if target_flip not in ("corrected", "reference"):
+            raise InputError(f"target_flip must be corrected or reference, got {target_flip!r}")
+        if count < 1:
+            raise InputError(f"the number of views must be at least 1, got {count}")
+        if local_count > 0 and local_crop is None:
+            raise InputError(f"{local_count} small views need a local_crop")
+        self.crop = crop
+        self.photometric = photometric
+        self.other_photometric = photometric if other_photometric is None else other_photometric
+        self.masking = masking
+        self.count = count
+        self.local_crop = local_crop
+        self.local_count = local_count
+        self.distortions = distortions
+        self.flip_axes = flip_axes
+        self.flip_probability = flip_probability
+        self.target_flip = target_flip
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, seeds: Tensor, distort: bool = True) -> dict[str, Tensor]:
+        """Views of the images, each (B, C, *patch_size), float32 in [0, 1].
+
+        Args:
+            images: shape (B, C, *spatial), uint8, int16 or float in [0, 1], on any device.
+            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch.
+            distort: False leaves the distortions out (stage `di` has nothing to restore).
+
+        Returns:
+            ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``whole``, the query
+            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); of a second view ``key``; of all
+            further ones ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
+            (B, local_count, C, *local_patch_size).
+        """
+        images = to_unit(images.as_subclass(torch.Tensor))
+        draws = Draws(seeds.cpu())
+        if self.other_photometric is self.photometric:
+            inputs, targets = self._views(images, draws, self.count, self.crop, self.photometric, distort)
+        else:
+            inputs, targets = self._views(images, draws, 1, self.crop, self.photometric, distort)
+            inputs += self._views(images, draws, self.count - 1, self.crop, self.other_photometric, distort)[0]
+        views = {"query": inputs[0], "target": targets[0]}
+        if self.count > 1:
+            views["key"] = inputs[1]
+        if self.count > 2:
+            views["more"] = torch.stack(inputs[2:], dim=1)
+        if self.local_crop is not None and self.local_count > 0:
+            small, _ = self._views(images, draws, self.local_count, self.local_crop, self.photometric, distort=False)
+            views["local"] = torch.stack(small, dim=1)
+        if self.masking is not None and distort:
+            views["whole"] = views["query"]
+            views["query"], views["mask"] = self.masking(views["query"], draws.rows(torch.arange(len(seeds))))
+        return views
+
+    def _views(
+        self,
+        images: Tensor,
+        draws: Draws,
+        count: int,
+        crop: Distortion,
+        photometric: Sequence[Distortion],
+        distort: bool,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """So many views of each image, and their clean targets: made as one batch, which saves calls."""
+        if count == 0:
+            return [], []
+        own = Draws(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
+        target = crop(torch.cat([images] * count), own)
+        flipped = torch.zeros(len(target), images.ndim - 2, dtype=torch.bool)
+        flipped[:, list(self.flip_axes)] = own.uniform(len(self.flip_axes)) < self.flip_probability
+        view = flip_where(target, flipped)
+        if self.target_flip == "corrected":
+            target = view
+        view = Chain([*photometric, *(self.distortions if distort else ())])(view, own)
+        return list(view.chunk(count)), list(target.chunk(count))

@@ -1,0 +1,135 @@
+"""What many processes must agree on: gradients, keys, weights, batch-norm statistics; one alone does nothing."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .errors import InputError
+
+LARGE = 2**16  # numbers of a gradient, from which it is exchanged by itself
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@torch.no_grad()
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes without gradient, in the order that one process with the whole batch would have.
+
+    Process r holds samples r, r + world, r + 2 * world, ... of the batch (see ``SeededSampler``); all hold equally
+    many.
+    """
+    if world_size() == 1:
+        return rows
+    rows = rows.contiguous()  # the parts take over its strides
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows)
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes: large ones where they lie, small ones together."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    large = [_in_memory(g) for g in gradients if g.numel() >= LARGE]
+    waiting = [dist.all_reduce(g, async_op=True) for g in large]
+    small = [g for g in gradients if g.numel() < LARGE]
+    for dtype in dict.fromkeys(g.dtype for g in small):  # a set has another order in every process
+        group = [g for g in small if g.dtype == dtype]
+        flat = torch.cat([g.flatten() for g in group])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, mean in zip(group, flat.split([g.numel() for g in group]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+    for exchange, gradient in zip(waiting, large, strict=True):
+        exchange.wait()
+        gradient /= world_size()
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """A tensor without gaps as one line of numbers in the order of its memory, whatever its layout."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+@torch.no_grad()
+def average_scalars(output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same entries, of which those without axes are replaced by their mean over the processes."""
+    names = [name for name, value in output.items() if value.ndim == 0]
+    if world_size() == 1 or not names:
+        return output
+    values = torch.stack([output[name].float() for name in names])
+    dist.all_reduce(values)
+    return output | dict(zip(names, values / world_size(), strict=True))
+
+
+@torch.no_grad()
+def broadcast(*modules: nn.Module | None) -> None:
+    """Give all processes the parameters and buffers of process 0."""
+    if world_size() == 1:
+        return
+    for module in modules:
+        for tensor in module.state_dict().values() if module is not None else ():
+            dist.broadcast(tensor, src=0)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a tensor over all processes, whose gradient is the sum over processes too."""
+
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Rows of all processes in the order of ``gather``, whose gradient is the sum over the processes.
+
+    Every process computes the loss L of the whole batch from them and gets world * dL/drows for its own rows, so that
+    the mean of the parameters' gradients over the processes is the gradient of one process with the whole batch.
+    """
+    if world_size() == 1:
+        return rows
+    everyone = rows.new_zeros(world_size() * len(rows), *rows.shape[1:])
+    everyone[rank() :: world_size()] = rows
+    return _SumOverProcesses.apply(everyone)  # zeros elsewhere: the sum is the batch
+
+
+def on_first_process(work: Callable[[], dict]) -> dict:
+    """What ``work`` gives in process 0, in every process; the others wait for it.
+
+    Raises:
+        InputError: in every process, where ``work`` raises it.
+        RuntimeError: in every process, with the type and the words of anything else that it raises.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return work()
+    answer: list = [None]
+    failure = None
+    if dist.get_rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as error:  # the others must not wait for ever
+            answer[0] = error if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
+            failure = None if answer[0] is error else error
+    dist.broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise answer[0] from failure
+    return answer[0]

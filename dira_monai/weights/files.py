@@ -1,0 +1,146 @@
+"""State dicts out of the files that hold them: plain, in a checkpoint, in a bundle's folder or archive."""
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..utils.errors import InputError
+from ..utils.files import replacing
+
+WRAPPERS = ("network", "state_dict", "model")
+
+
+def read_weights(path: str | Path) -> Any:
+    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read by ``read_safely``.
+
+    Raises:
+        InputError: if its name is empty, it is missing, not readable, or holds Python objects that could run code, or
+            if an archive holds no such entry or several.
+    """
+    if not str(path).strip():  # else the folder that the command runs in
+        raise InputError("the name of the weight file is empty; give a file, or a bundle's folder or archive")
+    path = Path(path)
+    if path.is_dir():
+        path = path / "models" / "model.pt"
+    if path.suffix.lower() == ".zip" and path.is_file():
+        return _read_archive(path)
+    try:
+        return load_weights(path)
+    except InputError as error:
+        _refuse_objects(error.__cause__, path)
+        raise
+
+
+def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict in the content of a file, and the names of whatever else is in there.
+
+    It is the entry network, state_dict or model, where there is one of these, else the content itself.
+
+    Raises:
+        InputError: if there is none, or a number in it is NaN or infinite.
+    """
+    entries = content if isinstance(content, Mapping) else {}
+    wrapper = next((name for name in WRAPPERS if isinstance(entries.get(name), Mapping)), None)
+    inner = entries if wrapper is None else entries[wrapper]
+    state = {key: tensor for key, tensor in inner.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
+    if not state:
+        raise InputError(f"{path}: holds no state dict, neither plain nor as one of the entries {', '.join(WRAPPERS)}")
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
+    return state, [str(key) for key in dict.fromkeys((*inner, *entries)) if key not in state and key != wrapper]
+
+
+def _read_archive(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/model\.pt", name)]
+            content = archive.read(found[0]) if len(found) == 1 else b""
+        if len(found) == 1:
+            return read_safely(io.BytesIO(content))
+    except Exception as error:
+        _refuse_objects(error, path)
+        raise InputError(f"{path}: cannot be read as a bundle archive ({type(error).__name__})") from error
+    raise InputError(f"{path}: a bundle archive must hold one NAME/models/model.pt, got {len(found)}")
+
+
+def _refuse_objects(error: BaseException | None, path: Path) -> None:
+    unsafe = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, UnpicklingError) and unsafe:
+        raise InputError(
+            f"{path}: holds a Python object ({unsafe[1]}) besides tensors, and such a file is never loaded, since that "
+            f"can run code; ask its author for the state dict alone, or save that again where you trust the file"
+        ) from error
+
+
+_SCALAR = np.float64(0).__reduce__()[0]  # rebuilds a number of numpy out of its bytes; can do nothing else
+
+
+_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # before numpy 2, since then
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+]
+
+
+def save_atomic(content: Any, path: str | Path) -> None:
+    """Write with ``torch.save``, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written (disk full, no permission); the file that was there is kept.
+    """
+    with replacing(path) as file:
+        torch.save(content, file)
+
+
+def read_safely(file: str | Path | IO[bytes], device: torch.device | str = "cpu") -> Any:
+    """``torch.load`` with ``weights_only=True``, which here takes numbers of numpy too: a best loss often is one."""
+    known = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([entry for entry in _NUMBERS if entry not in known]):
+        return torch.load(file, map_location=device, weights_only=True)
+
+
+def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Content of a weight or checkpoint file, read by ``read_safely``.
+
+    Raises:
+        InputError: if the file is missing or not readable.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        return read_safely(path, device)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def load_module(module: nn.Module, state: Mapping[str, Any], path: str | Path, part: str) -> None:
+    """Load a state dict that must fit exactly.
+
+    Raises:
+        InputError: if keys or shapes differ; names the file, the part and the first that do.
+    """
+    own = module.state_dict()
+    fitting = getattr(module, "resized_on_load", ())  # the module itself makes these fit
+    wrong = [k for k in own if k not in state] + [k for k in state if k not in own]
+    wrong += [k for k in own if k in state and k not in fitting and own[k].shape != state[k].shape]
+    if wrong:
+        raise InputError(
+            f"{path}: {part} is of another network: {len(wrong)} of {len(own)} tensors do not fit, "
+            f"first {', '.join(wrong[:3])}"
+        )
+    module.load_state_dict(state)
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, so that weights made on a GPU load anywhere."""
+    return {name: tensor.cpu() for name, tensor in state.items()}

@@ -1,0 +1,255 @@
+"""Pre-trained weights put into a network, with a report of what went where; never in silence."""
+
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from ..networks.encoder_parts import encoder_parts
+from ..utils.distributed import rank
+from ..utils.errors import InputError
+from .files import read_weights, unwrap
+from .layouts import layout_notes, needs_import
+
+MAX_KEYS = 3
+
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a state dict goes where in a network.
+
+    Attributes:
+        rule: how names of the file were turned into those of the network.
+        tensors: what to load, under the names of the network.
+        mismatched: names of the network whose shapes differ: that in the file and that in the network.
+        new: names of the network that the file lacks.
+        unused: names of the file that the network lacks.
+        gaps: what keeps the encoder from a coverage of 1, in words, a tensor each.
+        holes: those gaps that are weights of convolutions or linear layers, tensors of two axes or more: one changes
+            all features, however small it is. Other shapes count only where ``finetuning.encoder_parts`` knows the
+            encoder, since elsewhere they may be those of the head.
+        adaptation: what was done to the input channels of the first convolution; empty: nothing.
+        encoder_coverage: matched elements of the encoder, 0 to 1, as part of its floating-point elements and those
+            that only the file has there: a deeper encoder does not pass for a shallow one.
+        coverage: matched floating-point elements as part of the whole network, 0 to 1.
+    """
+
+    rule: str
+    tensors: dict[str, Tensor]
+    mismatched: dict[str, Shapes]
+    new: list[str]
+    unused: list[str]
+    gaps: list[str]
+    holes: list[str]
+    adaptation: str
+    encoder_coverage: float
+    coverage: float
+
+
+def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_coverage: float = 0.9) -> nn.Module:
+    """The same network with the weights of a file, after a printed report; process 0 prints.
+
+    ``FlexibleUNet`` fills a MONAI ResNet of the same depth and the other way round (with equal features if the ResNet
+    has ``conv1_t_stride=2``, ``bias_downsample=False`` and ``shortcut_type`` "B", for resnet18 and resnet34 "A");
+    ``BasicUNet`` and ``GenesisUNet`` fill a ``Sequential`` that begins with the stages of their encoder, and back.
+    Other input channels are adapted so that a gray image, equal in all channels, has the same features. A head of
+    other width stays new.
+
+    Args:
+        network: not wrapped. Its encoder is what ``finetuning.encoder_parts`` gives, and everything where that is none.
+        path: state dict (``model.pt``, ``encoder.pt``), ``checkpoint.pt``, bundle folder or its archive (.zip); None:
+            the network stays as it is.
+        minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1. 0 loads whatever fits; with more, every
+            convolution and linear layer of the encoder must fit too (``Match.holes``): a ResNet-18 whose shortcuts have
+            weights covers 98% of one whose shortcuts have none, and still gives other features.
+
+    Raises:
+        InputError: if ``path`` is empty or cannot be read, holds numbers that are not finite, is of a published layout
+            that must be imported first, or covers too little of the encoder; the network is left untouched.
+    """
+    if not isinstance(minimum_coverage, Real) or not 0 <= minimum_coverage <= 1:
+        raise InputError(f"minimum_coverage must lie in [0, 1], got {minimum_coverage!r}")
+    if path is None:
+        _say(["pretrained: none, the network starts from random weights"])
+        return network
+    if not str(path).strip():
+        raise InputError("pretrained is empty; give a file, or None ('$None' on the command line) for random weights")
+    state, _ = unwrap(read_weights(path), path)
+    if all(key.startswith("module.") for key in state):  # of a network that was wrapped for many GPUs
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    if needs_import(state):
+        raise InputError(
+            f"{path}: has the names of a published layout; convert it first with "
+            f"python -m dira_monai import-weights {path} --output model.pt"
+        )
+    match = match_weights(network, state)
+    if match.encoder_coverage < minimum_coverage:
+        raise InputError(
+            f"{path}: covers {_percent(match.encoder_coverage)} of the encoder of this {type(network).__name__} where "
+            f"minimum_coverage is {minimum_coverage:.1%}; do not fit: {_first(match.gaps)}; "
+            f"the file begins with {_first(state)}; give the network_def, features or backbone of the pre-training"
+        )
+    if match.holes and minimum_coverage > 0:
+        raise InputError(
+            f"{path}: the features of this {type(network).__name__} would not be those of the file, as layers of the "
+            f"encoder do not fit: {_first(match.holes)}; minimum_coverage 0 loads what fits"
+        )
+    network.load_state_dict(match.tensors, strict=False)
+    _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *layout_notes(state)])
+    return network
+
+
+def match_weights(network: nn.Module, state: Mapping[str, Tensor]) -> Match:
+    """The match of a state dict and a network under the renaming that covers most of the encoder; changes neither."""
+    candidates = {rule: {rename(key): key for key in state} for rule, rename in _RULES.items()}
+    matches = [_match(network, names, state, rule) for rule, names in candidates.items() if len(names) == len(state)]
+    return max(matches, key=lambda match: (match.encoder_coverage, match.coverage))
+
+
+def describe_match(match: Match, title: str) -> list[str]:
+    """Lines that say how many tensors matched and which did not."""
+    different = [f"{key} {_shapes(*shapes)}" for key, shapes in match.mismatched.items()]
+    lines = [
+        f"pretrained: {title}, {match.rule}",
+        f"  matched: {len(match.tensors)}",
+        f"  other shape, left new: {_count(different)}",
+        f"  not in the file, left new: {_count(match.new)}",
+        f"  in the file only, unused: {_count(match.unused)}",
+        f"  first convolution: {match.adaptation}",
+        f"  coverage: {_percent(match.encoder_coverage)} of the encoder, {_percent(match.coverage)} of the network",
+    ]
+    if match.encoder_coverage < 1:
+        lines.append(f"  note: the encoder's features are not those of the file: {_first(match.gaps)}")
+    return [line for line in lines if not line.endswith(": ")]
+
+
+def _rename_stage(names: Mapping[str, str], key: str) -> str:
+    head, dot, tail = key.partition(".")
+    return names.get(head, head) + dot + tail
+
+
+_CHAINS = {
+    "BasicUNet": ("conv_0", "down_1", "down_2", "down_3", "down_4"),
+    "GenesisUNet": ("down_tr64", "down_tr128", "down_tr256", "down_tr512"),
+}
+
+
+_RULES: dict[str, Callable[[str], str]] = {
+    "same names": lambda key: key,
+    "encoder.x of the file is x": lambda key: key.removeprefix("encoder."),
+    "x of the file is encoder.x": lambda key: key if key.startswith("fc.") else f"encoder.{key}",
+}
+
+
+for _kind, _chain in _CHAINS.items():
+    _RULES[f"stages of {_kind} in a row"] = partial(_rename_stage, {name: str(i) for i, name in enumerate(_chain)})
+    _RULES[f"a row of the stages of {_kind}"] = partial(_rename_stage, {str(i): name for i, name in enumerate(_chain)})
+
+
+def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], rule: str) -> Match:
+    """One candidate; ``names`` gives the key of the file for a name of the network."""
+    own = network.state_dict(keep_vars=True)
+    parts = {id(part) for part in encoder_parts(network)}
+    roots = {name for name, child in network.named_children() if id(child) in parts} or {_head(key) for key in own}
+    given, adaptation = _adapt_channels(network, {name: state[key] for name, key in names.items()}, roots)
+    shared = [key for key in own if key in given]
+    tensors = {key: given[key] for key in shared if given[key].shape == own[key].shape}
+    mismatched = {key: (tuple(given[key].shape), tuple(own[key].shape)) for key in shared if key not in tensors}
+    once = {id(own[key]): key for key in reversed(own)}.values()  # DynUNet names its blocks twice
+    surplus = {key: state[key] for name, key in names.items() if name not in own and _head(name) in roots}
+    new = [key for key in own if key not in given]
+    reshaped = {f"{key} {_shapes(*shapes)}": own[key] for key, shapes in mismatched.items() if _head(key) in roots}
+    absent = {f"{key} (not in the file)": own[key] for key in new if _head(key) in roots}
+    absent |= {f"{key} (in the file only)": tensor for key, tensor in surplus.items()}
+    return Match(
+        rule=rule,
+        tensors=tensors,
+        mismatched=mismatched,
+        new=new,
+        unused=[key for name, key in names.items() if name not in own],
+        gaps=[*reshaped, *absent],
+        holes=[
+            gap for gap, tensor in ((reshaped if parts else {}) | absent).items() if _size(tensor) and tensor.ndim > 1
+        ],
+        adaptation=adaptation,
+        encoder_coverage=_share({key: own[key] for key in once if _head(key) in roots}, tensors, surplus),
+        coverage=_share({key: own[key] for key in once}, tensors, {}),
+    )
+
+
+def _adapt_channels(
+    network: nn.Module, given: dict[str, Tensor], roots: Container[str]
+) -> tuple[dict[str, Tensor], str]:
+    """Make the weights of the convolutions that read the image fit its channels; what was done, in words.
+
+    A gray image, equal in all channels, sees the sum over them before and after.
+    """
+    own = network.state_dict()
+    modules = network.named_modules(remove_duplicate=False)
+    keys = [f"{name}.weight" for name, part in modules if _reads_axis_1(part)]
+    stem = next((key for key in keys if _head(key) in roots), "")
+    if stem not in given or not _differ_in_channels(given[stem], own[stem]):
+        return given, ""
+    old, new = given[stem].shape[1], own[stem].shape[1]
+    adapted = {
+        key: given[key].sum(dim=1, keepdim=True).expand_as(own[key]) / new
+        for key in keys
+        if key in given and _differ_in_channels(given[key], own[key]) and given[key].shape[1] == old
+    }
+    how = [*["summed"][: old > 1], *[f"copied and divided by {new}"][: new > 1]]
+    return given | adapted, f"{old} -> {new} input channels, {', '.join(how)}"
+
+
+def _reads_axis_1(module: nn.Module) -> bool:
+    return isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd) and module.groups == 1
+
+
+def _differ_in_channels(given: Tensor, wanted: Tensor) -> bool:
+    """Whether two weights of convolutions have equal shapes but for the number of input channels."""
+    return given.ndim == wanted.ndim and given.shape != wanted.shape and given[:, 0].shape == wanted[:, 0].shape
+
+
+def _share(own: Mapping[str, Tensor], tensors: Container[str], surplus: Mapping[str, Tensor]) -> float:
+    """Part of the elements that is matched, where those of ``surplus`` count as not matched."""
+    matched = sum(_size(tensor) for key, tensor in own.items() if key in tensors)
+    return matched / max(1, sum(_size(tensor) for tensor in (*own.values(), *surplus.values())))
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() if tensor.is_floating_point() else 0
+
+
+def _head(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _shapes(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    return f"({given} in the file, {wanted} in the network)"
+
+
+def _first(keys: Iterable[str]) -> str:
+    return ", ".join([*keys][:MAX_KEYS])
+
+
+def _count(keys: Sequence[str]) -> str:
+    """Their number and the first few; empty where there is none."""
+    more = ", ..." if len(keys) > MAX_KEYS else ""
+    return f"{len(keys)}: {_first(keys)}{more}" if keys else ""
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that 100.0% is all."""
+    return f"{math.floor(1000 * share) / 10}%"
+
+
+def _say(lines: Sequence[str]) -> None:
+    if rank() == 0:
+        print("\n".join(lines))

@@ -1,0 +1,123 @@
+"""A DICOM series through the inference of the segmentation bundle and back: series, NIfTI, DICOM segmentation."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+import torch
+from monai.bundle import run
+from scan_files import AXIAL, SAGITTAL, mend, write_series
+
+from dira_monai.apps.dicom_seg.write import write_segmentation
+
+hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
+CONFIG = Path(__file__).parents[2] / "bundles" / "dira_finetune_segmentation_3d" / "configs" / "inference.json"
+CLASSES = ["background", "dense"]
+OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)
+EVEN = [0, 2, 4, 6, 8]
+TWO_THICKNESSES = [0, 2, 4, 6, 10, 14, 18]
+
+
+def body(depths, tilt=0):
+    """Slices of 18 x 20 pixels that cut a bar along the normal, off the middle: 1800 HU above the rest."""
+    volume = np.zeros((len(depths), 18, 20), np.int16)
+    for image, depth in zip(volume, depths, strict=True):
+        first = 2 + round(-tilt * depth / 0.5)  # rows are 0.5 mm apart
+        image[first : first + 6, 4:16] = 1800
+    return volume
+
+
+def write_network(folder):
+    """A network that marks what is above 0 HU."""
+    network = torch.nn.Conv3d(1, 2, 1)
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1, 1))
+        network.bias.copy_(torch.tensor([0.5, -0.5]))  # 0 HU is 0.5 of the range
+    torch.save(network.state_dict(), folder / "model.pt")
+    return {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+
+
+def options_of(folder):
+    return {
+        "image": str(folder / "series"),
+        "class_names": CLASSES,
+        "ckpt_dir": str(folder),
+        "output_dir": str(folder),
+        "patch_size": [16, 16, 16],
+        "network_def": write_network(folder),
+    }
+
+
+def infer(folder, reader):
+    """The label map that the bundle writes."""
+    run(config_file=str(CONFIG), reader=reader, **options_of(folder))
+    return folder / "series_seg.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("depths", "orientation", "shift", "reader"),
+    [
+        (EVEN[::-1], AXIAL, (0, 0, 0), None),
+        (EVEN, OBLIQUE, (0, 0, 0), None),
+        (EVEN, SAGITTAL, (0, 0, 0), None),
+        (EVEN, AXIAL, (0, -0.25, 0), None),
+        (TWO_THICKNESSES, AXIAL, (0, -0.25, 0), "dira_monai.ScanReader"),
+    ],
+)
+def test_every_pixel_of_the_series_gets_its_label(tmp_path, depths, orientation, shift, reader):
+    volume = body(depths, shift[1])
+    if reader is None:
+        volume[0] = 0
+    files = write_series(
+        tmp_path / "series", volume, depths, orientation, shift, FrameOfReferenceUID="1.2.9", SliceThickness=2
+    )
+    for file, depth in zip(files, depths, strict=True):
+        if depths is TWO_THICKNESSES and depth > 6:
+            mend(file, lambda data: setattr(data, "SliceThickness", 4))
+    write_segmentation(tmp_path / "series", infer(tmp_path, reader), tmp_path / "seg.dcm", CLASSES)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    places = {file: pydicom.dcmread(file).ImagePositionPatient for file in files}
+    frames = {
+        tuple(group.PlanePositionSequence[0].ImagePositionPatient): seg.get_stored_frame(number)
+        for number, group in enumerate(seg.PerFrameFunctionalGroupsSequence, 1)
+    }
+    for file, stored in zip(files, volume, strict=True):
+        found = frames.get(tuple(places[file]), np.zeros((18, 20)))
+        np.testing.assert_array_equal(found, stored > 1024)
+    assert len(frames) == volume.any(axis=(1, 2)).sum()
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, SAGITTAL])
+def test_simple_itk_puts_a_single_segment_on_the_voxels_of_the_series(tmp_path, orientation):
+    volume = body(EVEN)
+    volume[2, 3:5] = 0
+    files = write_series(tmp_path / "series", volume, EVEN, orientation, FrameOfReferenceUID="1.2.9")
+    write_segmentation(tmp_path / "series", infer(tmp_path, None), tmp_path / "seg.dcm", CLASSES)
+    labels = SimpleITK.ReadImage(str(tmp_path / "seg.dcm"), imageIO="GDCMImageIO")
+    grid = SimpleITK.ReadImage([str(file) for file in files])
+    on_grid = SimpleITK.Resample(labels, grid, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_grid) > 0, volume > 1024)
+
+
+@pytest.fixture
+def two_series(tmp_path):
+    for index in range(2):
+        for file in write_series(tmp_path / str(index), body(EVEN), EVEN, series=f"1.{index}"):
+            (tmp_path / "series").mkdir(exist_ok=True)
+            file.rename(tmp_path / "series" / f"{index}_{file.name}")
+    return tmp_path
+
+
+def test_stock_inference_refuses_a_scan_over_midnight(tmp_path):
+    for index, file in enumerate(write_series(tmp_path / "series", body(EVEN), EVEN)):
+        mend(file, lambda data, index=index: setattr(data, "SeriesDate", f"2020010{1 + index // 2}"))
+    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
+        infer(tmp_path, None)
+
+
+def test_stock_inference_refuses_a_folder_of_several_series(two_series):
+    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
+        infer(two_series, None)
+    assert not (two_series / "series_seg.nii.gz").exists()

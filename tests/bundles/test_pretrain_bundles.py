@@ -1,0 +1,417 @@
+"""The bundles as a user runs them: configs, properties, training, resuming, several processes, bad input."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+from PIL import Image
+from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
+from running import ENVIRONMENT, TORCHRUN, assert_equal_states, execute, load
+
+from dira_monai.bundle.command_line import bundle_root, check_command_line
+from dira_monai.utils.errors import InputError, find_input_error, plain_errors
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def trained(request, scans, tmp_path_factory):
+    """A finished small run: number of axes, its folder and its options."""
+    folder = tmp_path_factory.mktemp(f"trained{request.param}")
+    options = overrides(request.param, scans, folder, stage_epochs=[0, 1, 1])
+    run(request.param, ["train"], options)
+    return request.param, folder, options
+
+
+def test_2d_and_3d_share_their_body():
+    configs = [json.loads((bundle / "configs/train.json").read_text()) for bundle in BUNDLES.values()]
+    bodies = []
+    for config in configs:
+        names = list(config)
+        bodies.append({name: config[name] for name in names[names.index("imports") :]})
+    assert bodies[0] == bodies[1]
+    assert list(configs[0]) == list(configs[1])  # the same header keys in the same order
+    for name in ("evaluate.json", "multi_gpu_train.json", "logging.conf"):
+        assert len({(bundle / "configs" / name).read_text() for bundle in BUNDLES.values()}) == 1
+
+
+def test_header_has_the_documented_keys():
+    wanted = """
+        bundle_root dataset_dir output_dir ckpt_dir spatial_dims in_channels patch_size batch_size num_workers cache
+        max_epochs epoch_length stage_epochs learning_rate discriminator_learning_rate warmup_epochs val_interval
+        precision seed resume contrastive_weight restoration_weight adversarial_weight momentum temperature queue_size
+        network_def
+    """
+    for bundle in BUNDLES.values():
+        names = list(json.loads((bundle / "configs/train.json").read_text()))
+        assert set(wanted.split()) <= set(names[: names.index("imports")])
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_paper_values_are_the_defaults(spatial_dims):
+    config = json.loads((BUNDLES[spatial_dims] / "configs/train.json").read_text())
+    weights = tuple(config[f"{name}_weight"] for name in ("contrastive", "restoration", "adversarial"))
+    assert weights == {2: (1, 10, 0.001), 3: (1, 100, 1)}[spatial_dims]
+    assert config["patch_size"] == {2: [224, 224], 3: [64, 64, 32]}[spatial_dims]
+    assert (config["momentum"], config["temperature"], config["discriminator_learning_rate"]) == (0.999, 0.2, 0.0002)
+    parser = ConfigParser(config | {"batch_size": 256})  # the batch that the paper's rate and queue belong to
+    assert parser.get_parsed_content("queue_size") == 65536
+    assert parser.get_parsed_content("learning_rate") == pytest.approx({2: 0.03, 3: 0.001}[spatial_dims])
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_network_is_the_same_in_train_and_inference(spatial_dims):
+    train, inference = (
+        json.loads((BUNDLES[spatial_dims] / "configs" / name).read_text()) for name in ("train.json", "inference.json")
+    )
+    for key in ("network_def", "spatial_dims", "in_channels", "patch_size", "intensity_range", "axcodes", "spacing"):
+        assert train[key] == inference[key]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_metadata_satisfies_the_schema(spatial_dims):
+    text = (BUNDLES[spatial_dims] / "configs/metadata.json").read_text()
+    schema = json.loads((ROOT / "tests/golden/meta_schema_20220324.json").read_text())
+    # the newest schema, which renamed this one key, cannot be had offline
+    jsonschema.validate(json.loads(text.replace("required_packages_version", "optional_packages_version")), schema)
+    metadata = json.loads(text)
+    assert metadata["version"] in metadata["changelog"]
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = metadata["required_packages_version"] | {
+        "torch": metadata["pytorch_version"],
+        "monai": metadata["monai_version"],
+        "numpy": metadata["numpy_version"],
+    }
+    assert {name: constraints.get(name, version) for name, version in pins.items()} == pins
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_no_property_is_missing(trained, kind):
+    spatial_dims, _, options = trained
+    configs = BUNDLES[spatial_dims] / "configs"
+    options = dict(options) if kind == "train" else {"dataset_dir": options["dataset_dir"], **OWN[spatial_dims]}
+    workflow = ConfigWorkflow(
+        config_file=str(configs / f"{kind}.json"),
+        workflow_type={"train": "train", "inference": "infer"}[kind],
+        **options,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_network_passes_monais_checks(trained, tmp_path):
+    spatial_dims, folder, _ = trained
+    configs = BUNDLES[spatial_dims] / "configs"
+    network = {key: value for key, value in OWN[spatial_dims].items() if key.startswith("network_def")}
+    monai.bundle.verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        device="cpu",
+        **network,
+    )
+    script = tmp_path / "model.ts"
+    monai.bundle.ckpt_export(
+        net_id="network_def",
+        filepath=str(script),
+        ckpt_file=str(folder / "models/model.pt"),
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        **network,
+    )
+    parser = ConfigParser(json.loads((configs / "inference.json").read_text()))
+    parser.update(network)
+    plain = parser.get_parsed_content("network_def")
+    plain.load_state_dict(load(folder / "models/model.pt"))
+    image = torch.rand(1, 1, *OWN[spatial_dims]["patch_size"])
+    torch.testing.assert_close(torch.jit.load(str(script)).eval()(image), plain.eval()(image))
+
+
+def test_a_run_leaves_weights_pictures_and_figures(trained):
+    _, folder, _ = trained
+    model, encoder = load(folder / "models/model.pt"), load(folder / "models/encoder.pt")
+    assert set(encoder) < set(model)
+    assert all(torch.equal(encoder[name], model[name]) for name in encoder)
+    assert {"model_last.pt", "objective.pt", "checkpoint.pt"} <= {p.name for p in (folder / "models").iterdir()}
+    assert not list(folder.rglob("*.tmp"))
+    with Image.open(folder / "out/panel.png") as panel:
+        assert panel.width > 4 * 200
+    assert len(list((folder / "out/panels").iterdir())) == 2
+    assert list((folder / "out/tensorboard").iterdir())
+    with open(folder / "out/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stage"] for row in rows] == ["dir", "dira"]
+    for name in (
+        "contrastive",
+        "restoration",
+        "adversarial",
+        "discriminator",
+        "val_psnr",
+        "val_collapse",
+        "val_ssim",
+        "momentum",
+    ):
+        assert np.isfinite(float(rows[-1][name]))
+    assert rows[0]["adversarial"] == ""  # no adversary before its stage
+
+
+def test_evaluation_repeats_the_best_validation(trained):
+    spatial_dims, folder, options = trained
+    run(spatial_dims, ["train", "evaluate"], options)
+    found = json.loads((folder / "out/evaluation/evaluation.json").read_text())
+    with open(folder / "out/metrics.csv") as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["val_loss"]))
+    for name, value in found.items():
+        assert value == pytest.approx(float(best[name]), rel=1e-4, abs=1e-6)
+
+
+def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, tmp_path):
+    spatial_dims, folder, options = trained
+    suffix = {2: "png", 3: "nii.gz"}[spatial_dims]
+    image = Path(options["dataset_dir"]) / f"case0.{suffix}"
+    paths = {"image": str(image), "output_dir": str(tmp_path), "ckpt_dir": str(folder / "models")}
+    run(spatial_dims, ["inference"], OWN[spatial_dims] | paths)
+    restored, shown = (tmp_path / "case0" / f"case0_{name}.{suffix}" for name in ("restored", "input"))
+    assert restored.exists()
+    if spatial_dims == 3:
+        original, copy = nib.load(image), nib.load(shown)
+        np.testing.assert_allclose(nib.load(restored).affine, original.affine)
+        assert nib.load(restored).shape == original.shape
+        np.testing.assert_allclose(copy.get_fdata(), original.get_fdata(), atol=0.01)
+    else:
+        assert Image.open(restored).size == Image.open(image).size
+        before, after = (np.asarray(Image.open(file), float) for file in (image, shown))
+        assert np.abs(before - after).mean() < 2  # enlarged to the size of the training and back
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, scans, tmp_path):
+    length = {"max_epochs": 4, "epoch_length": 4, "stage_epochs": [1, 1, 2]}
+    whole = overrides(spatial_dims, scans, tmp_path / "whole", **length)
+    assert execute(command(spatial_dims, ["train"], whole)).returncode == 0
+    broken = overrides(spatial_dims, scans, tmp_path / "broken", **length)
+    checkpoint = tmp_path / "broken/models/checkpoint.pt"
+    with subprocess.Popen(
+        command(spatial_dims, ["train"], broken),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (checkpoint.exists() and load(checkpoint)["epoch"] >= 2):
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert load(checkpoint)["epoch"] < 4
+    resumed = execute(command(spatial_dims, ["train"], broken | {"resume": True}))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from" in resumed.stdout
+    assert_equal_states(load(checkpoint), load(tmp_path / "whole/models/checkpoint.pt"))
+    for name in ("model.pt", "encoder.pt", "objective.pt"):
+        assert_equal_states(load(checkpoint.with_name(name)), load(tmp_path / "whole/models" / name))
+    rows = [list(csv.DictReader((tmp_path / kind / "out/metrics.csv").open())) for kind in ("broken", "whole")]
+    for first, second in zip(*rows, strict=True):
+        first.pop("images_per_second"), second.pop("images_per_second")
+        assert first == second
+
+
+def figures_of(folder):
+    """Numbers of the one epoch of a run, without the clock and what every process takes of its own images alone."""
+    (row,) = csv.DictReader((folder / "out/metrics.csv").open())
+    own = ("stage", "images_per_second", "collapse", "restored_deviation")
+    return {name: float(value) for name, value in row.items() if name not in own}
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "methods", "more"),
+    [
+        (2, [], {}),
+        (2, ["barlow_twins"], {"embedding_size": 64, "hidden_size": 64, "optimizer_arguments#trust": 10}),
+        (3, ["pcrlv2"], {"local_size": [32, 32, 16], "local_count": 2, "epoch_length": 2}),
+    ],
+    ids=["moco", "barlow_twins", "pcrlv2"],
+)
+def test_two_processes_train_like_one(spatial_dims, methods, more, scans, tmp_path):
+    more = {"max_epochs": 1, "epoch_length": 1, "stage_epochs": "$None", "warmup_epochs": 0} | more
+    files = ["train", *methods]
+    two = overrides(spatial_dims, scans, tmp_path / "two", **more, batch_size=2)
+    result = execute(command(spatial_dims, [*files, "multi_gpu_train"], two, TORCHRUN))
+    assert result.returncode == 0, result.stderr
+    run(spatial_dims, files, overrides(spatial_dims, scans, tmp_path / "one", **more, batch_size=4))
+    first, second = (figures_of(tmp_path / kind) for kind in ("two", "one"))
+    assert {"contrastive", "restoration", "val_contrastive", "val_mse"} < set(first)
+    assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
+    for part in ("model", "objective"):
+        states = [load(tmp_path / kind / f"models/{part}.pt") for kind in ("two", "one")]
+        torch.testing.assert_close(*states, atol=2e-4, rtol=0)
+
+
+def test_without_data_the_bundle_makes_phantoms_once(scans, tmp_path, capsys):
+    options = overrides(3, scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None")
+    del options["dataset_dir"]
+    run(3, ["train"], options)
+    said = [line for line in capsys.readouterr().out.splitlines() if "phantom" in line]
+    assert len(said) == 1
+    assert "synthetic" in said[0]
+    images = sorted((tmp_path / "out/phantom").glob("ct_seed_*/images/*"))
+    assert images
+    times = [image.stat().st_mtime_ns for image in images]
+    run(3, ["train"], options)
+    assert [image.stat().st_mtime_ns for image in images] == times
+
+
+def fails(spatial_dims, options):
+    """What a user reads when the run stops: one sentence, without a stack trace."""
+    result = execute(command(spatial_dims, ["train"], options))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dataset_dir": "/nowhere"}, "/nowhere"),
+        ({"patch_size": [48, 50]}, r"patch_size [48, 50] does not fit FlexibleUNet"),
+        ({"learning_rate": 1e30, "stage_epochs": "$None"}, "loss is not finite"),
+    ],
+    ids=["missing folder", "patch size", "diverging"],
+)
+def test_bad_input_gives_one_sentence(scans, tmp_path, change, sentence):
+    said = fails(2, overrides(2, scans, tmp_path, **change))
+    assert said.startswith("error: ")
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [(["--resume", "false"], "False"), (["--intensity_range=null"], r"'\$None'"), (["--spacing", "None"], r"'\$None'")],
+)
+def test_values_that_would_not_arrive_are_refused(words, instead):
+    with pytest.raises(InputError, match=f"write {instead}"):
+        check_command_line(["python", "--max_epochs", "2", *words])
+    check_command_line(["python", "--resume", "true", "--dataset_dir", "nullspace", "--spacing", "$None"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--bath_size", "4"], "--bath_size is no value .* did you mean --batch_size?"),
+        (["--netwrk_def#features=[8]"], "--netwrk_def#features is no value .* did you mean --network_def?"),
+        (["--zzz", "4"], "--zzz is no value .* at the top of train.json"),
+        (["--dataset_dir", "--seed", "1"], "--dataset_dir needs a value"),
+        (["--seed", "1", "--dataset_dir"], "--dataset_dir needs a value"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, sentence):
+    files = [f"{BUNDLES[3]}/configs/{name}.json" for name in ("train", "voco")]
+    command = ["python", "run", "--config_file", str(files)]
+    with pytest.raises(InputError, match=sentence):
+        check_command_line([*command, *words])
+    known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
+    check_command_line([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
+    check_command_line(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config_file", "['{0}/train.json','{0}/simsiam.json']"],
+        ["--config_file", "{0}/train.json,{0}/simsiam.json"],
+        ["--config-file", "{0}/train.json"],
+        ["--config-file=('{0}/train.json',)"],
+    ],
+)
+def test_a_config_file_in_each_form_that_monai_takes(monkeypatch, words):
+    words = ["python", "run", *(word.format(BUNDLES[3] / "configs") for word in words)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert bundle_root() == str(BUNDLES[3])
+    with pytest.raises(InputError, match=r"did you mean --batch_size\?"):
+        check_command_line([*words, "--bath_size", "4"])
+
+
+def test_a_config_file_with_a_comma_in_its_name(tmp_path, monkeypatch):
+    file = tmp_path / "a,b/configs/train.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["python", "--config_file", str(file)])
+    assert bundle_root() == str(tmp_path / "a,b")
+
+
+def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    plain_errors()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted; a training goes on behind its last whole epoch with --resume True\n"
+
+
+def test_none_arrives_as_an_expression(scans, tmp_path):
+    options = overrides(3, scans, tmp_path, intensity_range="$None")
+    workflow = ConfigWorkflow(str(BUNDLES[3] / "configs/train.json"), workflow_type="train", **options)
+    assert workflow.parser.get_parsed_content("intensity_range") is None
+    transforms = workflow.parser.get_parsed_content("train#preprocessing").transforms
+    assert any(isinstance(t, monai.transforms.ScaleIntensityRangePercentilesd) for t in transforms)
+
+
+def in_process_error(spatial_dims, options):
+    """The ``InputError`` that ends a run in this process."""
+    with pytest.raises(RuntimeError) as caught:
+        run(spatial_dims, ["train"], options)
+    error = find_input_error(caught.value)
+    assert error is not None, caught.value
+    return str(error)
+
+
+def test_2d_images_in_a_3d_bundle_are_refused(scans, tmp_path):
+    said = in_process_error(3, overrides(3, scans, tmp_path, dataset_dir=str(scans[2])))
+    assert "case0.png" in said
+    assert "spatial_dims is 3" in said
+
+
+def test_images_in_other_units_are_refused(scans, tmp_path):
+    said = in_process_error(3, overrides(3, scans, tmp_path, intensity_range=[0, 65535]))
+    assert "intensity_range [0, 65535]" in said
+
+
+def test_checkpoint_of_another_network_is_refused_and_kept(trained, tmp_path):
+    spatial_dims, folder, options = trained
+    other = {2: {"network_def#backbone": "efficientnet-b0"}, 3: {"network_def#features": [4, 8, 8, 8, 8, 4]}}
+    before = (folder / "models/checkpoint.pt").read_bytes()
+    said = in_process_error(spatial_dims, options | other[spatial_dims] | {"resume": True, "max_epochs": 3})
+    assert "is of another network" in said
+    assert (folder / "models/checkpoint.pt").read_bytes() == before
+
+
+def test_bad_files_are_left_out_and_named(tmp_path, capsys):
+    folder = write_scans(tmp_path / "scans", 3, count=4)
+    (folder / "broken.nii.gz").write_bytes((folder / "case0.nii.gz").read_bytes()[:200])
+    nib.save(nib.Nifti1Image(np.full((40, 40, 40), 7, np.int16), np.eye(4)), folder / "flat.nii.gz")
+    holes = np.random.default_rng(1).normal(size=(40, 40, 40)).astype(np.float32)
+    holes[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(holes, np.eye(4)), folder / "holes.nii.gz")
+    run(3, ["train"], overrides(3, {3: folder}, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None"))
+    assert "3 skipped" in capsys.readouterr().out
+    skipped = json.loads((tmp_path / "out/datalist.json").read_text())["skipped"]
+    assert sorted(Path(item["image"]).name for item in skipped) == ["broken.nii.gz", "flat.nii.gz", "holes.nii.gz"]
+
+
+def test_a_diverging_run_keeps_the_last_good_checkpoint(scans, tmp_path):
+    options = overrides(3, scans, tmp_path, max_epochs=1, stage_epochs="$None")
+    run(3, ["train"], options)
+    before = (tmp_path / "models/checkpoint.pt").read_bytes()
+    more = {"resume": True, "max_epochs": 2, "restoration_weight": float("inf")}
+    said = in_process_error(3, options | more)
+    assert "is not finite" in said
+    assert "epoch 2" in said
+    assert (tmp_path / "models/checkpoint.pt").read_bytes() == before

@@ -1,0 +1,67 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scan_files import noise, write_image, write_nifti
+
+from dira_monai.phantoms import chest as phantom
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index in range(4):
+        write_nifti(tmp_path / "scans" / f"{index}.nii.gz", noise(4, 5, 6, seed=index))
+    write_nifti(tmp_path / "scans" / "labels.nii.gz", noise(4, 5, 6, high=2))
+    write_nifti(tmp_path / "scans" / "zero.nii.gz", np.zeros((4, 5, 6)))
+    for name in ("x", "y"):
+        write_image(tmp_path / "scans" / f"{name}.png", noise(4, 5))
+    return tmp_path
+
+
+def test_datalist(command, folder):
+    status, output, errors = command(
+        "datalist", "scans", "--output=lists/l.json", "--validation_fraction=0.4", "--seed=2"
+    )
+    assert (status, errors) == (0, "")
+    written = json.loads((folder / "lists" / "l.json").read_text())
+    assert (len(written["training"]), len(written["validation"]), written["seed"]) == (3, 2, 2)
+    lines = output.splitlines()
+    assert lines[0].startswith("image ")
+    assert lines[-4:] == [
+        "note: labels.nii.gz: whole numbers 0 to 1 only, perhaps a label map",
+        "skipped: x.png and 1 more: has 2 spatial dimensions where spatial_dims is 3",
+        "skipped: zero.nii.gz: holds the value 0 everywhere",
+        "lists/l.json: 3 training and 2 validation images of 5 patients (by file), 3 skipped",
+    ]
+
+
+def test_name_that_looks_like_a_number(command, folder):
+    (folder / "scans").rename(folder / "2024_01")
+    status, _, errors = command("datalist", "2024_01")
+    assert (status, errors) == (0, "")
+    assert (folder / "datalist.json").is_file()
+
+
+def test_input_error_is_one_line_and_status_1(folder):
+    words = [sys.executable, "-m", "dira_monai", "datalist", "scans", "--strict"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: zero.nii.gz holds the value 0 everywhere.\n"
+    assert not (folder / "datalist.json").exists()
+
+
+@pytest.mark.parametrize("words", [["--outptu=x.json"], ["more"], ["--output=x.json", "--strickt"]])
+def test_mistyped_option_does_nothing(command, folder, words):
+    status, output, errors = command("datalist", "scans", *words)
+    assert (status, output) == (2, "")
+    assert f"Could not consume arg: {words[-1].split('=')[0]}" in errors
+    assert sorted(path.name for path in folder.iterdir()) == ["scans"]
+
+
+def test_phantom(command, monkeypatch):
+    asked = []
+    monkeypatch.setattr(phantom, "write_phantoms", lambda *words, **options: asked.append((words, options)))
+    assert command("phantom", "p", "--kind", "xray", "--count", "3") == (0, "3 xray phantoms in p/images\n", "")
+    assert asked == [(("p",), {"kind": "xray", "count": 3, "seed": 0})]

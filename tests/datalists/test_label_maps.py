@@ -1,0 +1,283 @@
+"""Lists of images with label maps: what pairs, what is left out, which classes the maps hold."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from labelled_files import LISTS, SHAPES, classify, entries, labels, reasons, segment, write_maps
+from monai.transforms import LoadImage
+from scan_files import cut, noise, write_image, write_nifti, write_series, write_slice
+
+from dira_monai.datalists.label_maps import LabelRule, find_classes
+from dira_monai.datalists.labeled import make_labelled_datalist
+from dira_monai.images.reader import ScanReader
+from dira_monai.utils.errors import InputError
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize(
+    ("folders", "ending"),
+    [(("images", "labels"), ""), (("Images", "masks"), "_mask"), (("imagesTr", "labelsTr"), "_gt")],
+)
+def test_pairs_of_image_and_label_map(tmp_path, spatial_dims, folders, ending):
+    made = segment(write_maps(tmp_path, spatial_dims, folders=folders, ending=ending))
+    assert made["spatial_dims"] == spatial_dims
+    assert [(entry["image"], entry["label"]) for entry in entries(made)] == [
+        (f"{folders[0]}/case_{index}.nii.gz", f"{folders[1]}/case_{index}{ending}.nii.gz") for index in range(10)
+    ]
+    assert [len(made[key]) for key in LISTS] == [7, 1, 2]  # 2 of 10, then round(0.8) of 8
+    assert all(entry["holds"] == [1, 1] for entry in entries(made))
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_any_two_suffixes_and_places_pair(tmp_path):
+    write_image(tmp_path / "images" / "a" / "x_0000.jpg", noise(6, 8))
+    write_image(tmp_path / "masks" / "a" / "x.png", noise(6, 8, high=2))
+    write_image(tmp_path / "images" / "b" / "x.png", noise(6, 8))
+    write_image(tmp_path / "masks" / "b" / "x.png", noise(6, 8, high=2))
+    write_nifti(tmp_path / "images" / "case_0001.nii.gz", noise(6, 8))
+    write_image(tmp_path / "masks" / "case_0001_seg.png", noise(8, 6, high=2))
+    made = segment(tmp_path, patient="file", test_fraction=0)
+    assert labels(made) == ["masks/a/x.png", "masks/b/x.png", "masks/case_0001_seg.png"]
+    assert made["test"] == []
+
+
+def test_a_dicom_series_pairs_by_its_folder(tmp_path):
+    for index in range(2):
+        write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
+    size, origin = (5, 4, 3), (-10, 20, 5)  # LPS, as write_series has it
+    affine = np.diag([-0.75, -0.5, 2.5, 1.0])
+    affine[:3, 3] = np.array([-1, -1, 1]) * origin
+    (tmp_path / "labels").mkdir()
+    for index in range(2):
+        values = noise(*size, seed=index, high=2).astype(np.uint8)
+        nib.save(nib.Nifti1Image(values, affine), tmp_path / "labels" / f"p{index}.nii.gz")
+    made = segment(tmp_path, test_fraction=0, strict=True)
+    assert labels(made) == ["labels/p0.nii.gz", "labels/p1.nii.gz"]
+    assert made["patient_rule"] == "dicom"
+    entry = made["training"][0]
+    assert entry["image"] == f"images/{entry['patient']}"  # the folder, which stock MONAI reads as one volume
+    volume, label = (LoadImage(image_only=True)(tmp_path / entry[key]) for key in ("image", "label"))
+    assert volume.shape == label.shape == size
+    np.testing.assert_allclose(volume.affine, affine)
+    ours, _ = ScanReader().get_data(ScanReader().read(tmp_path / entry["image"]))
+    np.testing.assert_array_equal(ours, volume.numpy())
+
+
+@pytest.mark.parametrize(
+    ("images", "maps", "options"),
+    [("images", "masks", {}), ("images/train", "masks/train", {}), ("films", "masks", {"labels": "masks"})],
+)
+def test_x_rays_in_one_folder_pair_by_their_names(tmp_path, images, maps, options):
+    for index in range(4):
+        stored = noise(6, 8, seed=index)
+        tags = {"position": None, "Modality": "DX", "series": f"1.{index}", "patient": f"p{index}"}
+        write_slice(tmp_path / images / f"x{index}.dcm", stored, **tags)
+        write_image(tmp_path / maps / f"x{index}.png", stored > 100)
+    made = segment(tmp_path, test_fraction=0, strict=True, **options)
+    pairs = [(entry["image"], entry["label"]) for entry in entries(made)]
+    assert pairs == [(f"{images}/x{index}.dcm", f"{maps}/x{index}.png") for index in range(4)]
+    for image, label in pairs:
+        scan, mask = LoadImage(reader=ScanReader())(tmp_path / image), LoadImage()(tmp_path / label)
+        np.testing.assert_array_equal(scan > 100 - 1024, mask)
+    with pytest.raises(InputError, match="2D fine-tuning reads PNG and JPEG; convert it"):
+        segment(tmp_path, pictures_only=True, **options)
+
+
+def test_a_series_that_shares_its_folder_is_left_out_with_the_reason(tmp_path):
+    files = [
+        write_series(tmp_path / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")[0]
+        for index in range(6)
+    ]
+    write_slice(tmp_path / "p1" / "scout.dcm", noise(4, 5), series="2", patient="p1")
+    rows = "".join(f"{file.relative_to(tmp_path)},{'ab'[index % 2]},p{index}\n" for index, file in enumerate(files))
+    (tmp_path / "labels.csv").write_text(f"file,label,patient\n{rows}")
+    made = make_labelled_datalist(tmp_path, "classification", ["a", "b"], test_fraction=0)
+    first = files[1].relative_to(tmp_path)
+    assert [skip["reason"] for skip in made["skipped"] if "begins" in skip["reason"]] == [
+        f"{first} begins a DICOM series of 3 files in a folder with 1 others; move each series to a folder of its own."
+    ]
+
+
+@pytest.mark.parametrize("beside", ["DICOMDIR", ".DS_Store", "._00.dcm", ".old.dcm", "report.txt", "thumb.png"])
+def test_what_monai_leaves_out_beside_a_series_changes_nothing(tmp_path, beside):
+    for index in range(3):
+        write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), patient=f"p{index}")
+        write_nifti(tmp_path / "labels" / f"p{index}.nii.gz", noise(5, 4, 3, high=2))
+        file = tmp_path / "images" / f"p{index}" / beside
+        if beside == ".old.dcm":
+            write_slice(file, noise(4, 5), position=(0, 0, 99))
+        else:
+            file.write_bytes(b"what a system adds")
+    _, meta = ScanReader().get_data(ScanReader().read(tmp_path / "images" / "p0"))
+    for index in range(3):
+        file = tmp_path / "labels" / f"p{index}.nii.gz"
+        nib.save(nib.Nifti1Image(nib.load(file).get_fdata(), meta["affine"]), file)
+    made = segment(tmp_path, test_fraction=0)
+    assert [entry["image"] for entry in entries(made)] == [f"images/p{index}" for index in range(3)]
+    assert LoadImage(image_only=True)(tmp_path / "images" / "p0").shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_labels_names_the_folder(tmp_path, inside):
+    write_maps(tmp_path / "data", 2)
+    folder = tmp_path / "data" / "nodules" if inside else tmp_path / "elsewhere"
+    (tmp_path / "data" / "labels").rename(folder)
+    (tmp_path / "data" / "images").rename(tmp_path / "data" / "scans")
+    made = segment(tmp_path / "data", labels="nodules" if inside else str(folder))
+    assert labels(made)[0] == ("nodules/case_0.nii.gz" if inside else "../elsewhere/case_0.nii.gz")
+    with pytest.raises(InputError, match="labels must be a folder of label maps, got 'none'"):
+        segment(tmp_path / "data", labels="none")
+
+
+def test_folders_that_are_missing_or_ambiguous(tmp_path):
+    write_image(tmp_path / "images" / "a.png", noise(6, 8))
+    with pytest.raises(InputError, match=r"holds no images with label maps: folders images and labels .*, got None"):
+        segment(tmp_path)
+    for name in ("labels", "masks"):
+        write_image(tmp_path / name / "a.png", noise(6, 8, high=2))
+    with pytest.raises(InputError, match="holds label maps in the folders labels and masks; name one by --labels"):
+        segment(tmp_path)
+
+
+@pytest.fixture(params=[2, 3])
+def flawed(request, tmp_path):
+    """Eighteen good pairs, and one of each flaw."""
+    shape = SHAPES[request.param]
+    write_maps(tmp_path, request.param, count=18)
+    for name in ("alone", "small", "shifted", "broken", "values", "half", "two", "nan"):
+        write_nifti(tmp_path / "images" / f"{name}.nii.gz", noise(*shape, seed=3))
+    folder, good = tmp_path / "labels", noise(*shape, high=2)
+    write_nifti(folder / "lonely.nii.gz", good)
+    write_nifti(folder / "small.nii.gz", good[1:])
+    write_nifti(folder / "shifted.nii.gz", good, spacing=(1.05, 2, 3))
+    cut(write_nifti(folder / "broken.nii.gz", noise(*[4 * n for n in shape])))
+    write_nifti(folder / "values.nii.gz", good + 1)
+    write_nifti(folder / "half.nii.gz", (good / 2).astype(np.float32))
+    write_nifti(folder / "nan.nii.gz", np.where(good, np.nan, 0).astype(np.float32))
+    write_nifti(folder / "two_gt.nii.gz", good)
+    write_nifti(folder / "two_seg.nii.gz", good)
+    return tmp_path
+
+
+def test_pairs_that_cannot_be_used(flawed):
+    made = segment(flawed)
+    told = reasons(made)
+    assert len(entries(made)) == 18
+    axes = "5 x 8 x 5", "6 x 8 x 5"
+    if made["spatial_dims"] == 2:
+        axes = "5 x 8", "6 x 8"
+    assert told.pop("images/broken.nii.gz").startswith("labels/broken.nii.gz cannot be read: it is cut off")
+    assert told == {
+        "images/alone.nii.gz": "images/alone.nii.gz has no label map.",
+        "labels/lonely.nii.gz": "the label map labels/lonely.nii.gz has no image.",
+        "images/small.nii.gz": f"the label map labels/small.nii.gz has {axes[0]} voxels where its image has {axes[1]}.",
+        "images/shifted.nii.gz": "the label map labels/shifted.nii.gz lies up to 0.25 mm away from its image: "
+        "their affines differ.",
+        "images/values.nii.gz": "labels/values.nii.gz holds the label values 1, 2 where 2 classes allow 0 to 1.",
+        "images/half.nii.gz": "labels/half.nii.gz holds the label values 0, 0.5 (0.5 is no whole number) "
+        "where 2 classes allow 0 to 1.",
+        "images/nan.nii.gz": "labels/nan.nii.gz holds the label values 0, nan (nan is no whole number) "
+        "where 2 classes allow 0 to 1.",
+        "images/two.nii.gz": "images/two.nii.gz has several label maps: labels/two_gt.nii.gz, labels/two_seg.nii.gz.",
+        "labels/two_gt.nii.gz": "the label map labels/two_gt.nii.gz has no image.",
+        "labels/two_seg.nii.gz": "the label map labels/two_seg.nii.gz has no image.",
+    }
+    with pytest.raises(InputError, match=r"images/alone\.nii\.gz has no label map"):
+        segment(flawed, strict=True)
+
+
+def test_a_small_difference_of_geometry_is_rounding(tmp_path):
+    write_maps(tmp_path, 3)
+    values = noise(*SHAPES[3], high=2)
+    write_nifti(tmp_path / "labels" / "case_0.nii.gz", values, spacing=(1.001, 2, 3))  # 0.005 mm at the corner
+    assert segment(tmp_path)["skipped"] == []
+
+
+def test_two_images_with_one_name_and_label_maps_in_color(tmp_path):
+    write_maps(tmp_path, 2)
+    write_image(tmp_path / "images" / "case_0.png", noise(8, 6))
+    write_image(tmp_path / "images" / "color.png", noise(8, 6))
+    write_image(tmp_path / "labels" / "color.png", noise(8, 6, 3, high=2))
+    told = reasons(segment(tmp_path))
+    assert told["images/case_0.png"].endswith("has the same label map as images/case_0.nii.gz, labels/case_0.nii.gz.")
+    assert told["images/color.png"] == "the label map labels/color.png has 3 channels where 1 is needed."
+
+
+def write_masks(root, values, spatial_dims=2, count=5):
+    for index in range(count):
+        image = noise(*SHAPES[spatial_dims], seed=index)
+        write_nifti(root / "images" / f"{index}.nii.gz", image)
+        write_nifti(root / "masks" / f"{index}.nii.gz", np.array(values, dtype=np.float32)[image % len(values)])
+    return root
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_wrong_classes_are_refused_with_what_mends_them(tmp_path, spatial_dims):
+    write_masks(tmp_path, [0, 255], spatial_dims)
+    words = (
+        r"^masks/0\.nii\.gz holds the label values 0, 255 where 2 classes allow 0 to 1; "
+        r'give --label_threshold 127 or --label_values "\[0, 255\]"\.$'
+    )
+    with pytest.raises(InputError, match=words):
+        segment(tmp_path)
+    for option in ({"label_threshold": 127}, {"label_values": [0, 255]}):
+        assert [entry["holds"] for entry in entries(segment(tmp_path, **option))] == [[1, 1]] * 5
+    with pytest.raises(InputError, match=r"0, 255 where 2 classes have the label_values \[0, 1\]; give"):
+        segment(tmp_path, label_values=[0, 1])
+    with pytest.raises(InputError, match="no image of the class 'lung' in training"):
+        segment(tmp_path, label_threshold=255)
+    with pytest.raises(InputError, match="allow 0 to 2; give --label_values with one value a class"):
+        segment(tmp_path, class_names=["a", "b", "c"])
+
+
+def test_a_value_at_the_threshold_is_the_first_class():
+    rule = LabelRule(2, threshold=127)
+    for values, holds in (([0, 127], [1, 0]), ([128], [0, 1]), ([127, 128], [1, 1])):
+        assert find_classes("a.png", np.array(values), rule) == holds
+
+
+def test_in_2d_only_what_the_bundles_read(tmp_path):
+    for index in range(6):
+        write_image(
+            tmp_path / "images" / f"x{index}.{('png', 'jpg', 'jpeg', 'JPG')[index % 4]}", noise(6, 8, seed=index)
+        )
+    write_nifti(tmp_path / "images" / "slice.nii.gz", noise(6, 8, 1))
+    write_slice(tmp_path / "images" / "s" / "ray.dcm", noise(6, 8))
+    rows = [f"x{index},{index % 2}" for index in range(6)] + ["slice,0", "ray,1"]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    made = classify(tmp_path, spatial_dims=2, patient="file")
+    assert [entry["image"][7:9] for entry in entries(made)] == [f"x{index}" for index in range(6)]
+    reason = "has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+    told = sorted(skip["reason"] for skip in made["skipped"])
+    assert told == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
+    assert len(entries(classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False))) == 8
+
+
+def test_in_2d_label_maps_are_pictures_too(tmp_path):
+    for index in range(4):
+        write_image(tmp_path / "images" / f"{index}.png", noise(8, 6, seed=index))
+        write_image(tmp_path / "masks" / f"{index}.png", noise(8, 6, seed=index, high=2))
+    write_image(tmp_path / "images" / "n.png", noise(8, 6))
+    write_nifti(tmp_path / "masks" / "n.nii.gz", noise(6, 8, 1, high=2))
+    made = make_labelled_datalist(tmp_path, "segmentation", ["background", "lung"])
+    assert reasons(made) == {
+        "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+    }
+    assert len(segment(tmp_path)["skipped"]) == 0
+    assert len(entries(make_labelled_datalist(write_maps(tmp_path / "3d", 3), "segmentation", ["a", "b"]))) == 10
+
+
+def test_label_values_are_in_the_order_of_the_classes(tmp_path):
+    write_masks(tmp_path, [7, 2, 4])
+    with pytest.raises(InputError, match="has no image of the class 'b' in training"):
+        segment(tmp_path, class_names=["a", "b", "c", "d"], label_values=[2, 9, 4, 7])
+    made = segment(tmp_path, class_names=["a", "b", "c"], label_values=[4, 7, 2])
+    assert [entry["holds"] for entry in entries(made)] == [[1, 1, 1]] * 5
+
+
+def test_an_image_as_label_map_is_told_in_short(tmp_path):
+    write_masks(tmp_path, np.arange(20) / 2)
+    with pytest.raises(InputError, match=r"values 0, 0\.5, 1, 1\.5, 2, 2\.5, 3, 3\.5, \.\.\. \(20 in all\) \(0\.5, "):
+        segment(tmp_path)

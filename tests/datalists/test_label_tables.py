@@ -1,0 +1,156 @@
+"""Lists of images with classes: CSV files and a folder a class."""
+
+import json
+
+import pytest
+from labelled_files import LISTS, classify, entries, labels, reasons, ten, write_table
+from scan_files import cut, noise, write_image
+
+from dira_monai.datalists.splits import choose_validation
+from dira_monai.utils.errors import InputError
+
+
+@pytest.mark.parametrize("head", ["file,label", "image,finding", "path,diagnosis", "file,class"])
+def test_a_table_of_classes(tmp_path, head):
+    text, names = ten(["healthy", "ill", "1.0"], head)
+    made = classify(write_table(tmp_path, text, names))
+    assert labels(made) == [0, 1, 1, 0, 1, 1, 0, 1, 1, 0]
+    assert entries(made)[0]["image"] == "images/x0.png"
+    assert (made["skipped"], made["left_out"], made["patient_rule"]) == ([], {}, "file")
+
+
+@pytest.mark.parametrize("place", ["below", "images", "elsewhere"])
+@pytest.mark.parametrize("form", ["images/x{}.png", "x{}", "./x{}.png", "{root}/images/x{}.png", "images\\x{}.png"])
+def test_rows_find_their_images(tmp_path, place, form):
+    root = tmp_path / "data"
+    names = [f"x{index}.png" for index in range(10)]
+    rows = [f"{form.format(index, root=root)},{index % 2}" for index in range(10)]
+    write_table(root, "\n".join(["file,label", *rows]), names)
+    if place == "elsewhere":
+        (root / "labels.csv").rename(tmp_path / "other.csv")
+    folder = root / "images" if place == "images" else root
+    made = classify(folder, labels=str(tmp_path / "other.csv") if place == "elsewhere" else None)
+    assert labels(made) == [0, 1] * 5
+
+
+def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
+    text, names = ten(["healthy", "ill", "healthy"])
+    write_table(tmp_path, text + "gone.png,ill\n", [*names, "extra.png"])
+    (tmp_path / "labels.csv").write_text((tmp_path / "labels.csv").read_text().replace("x5.png,healthy", "x5.png,"))
+    cut(tmp_path / "images" / "x1.png")
+    told = reasons(classify(tmp_path))
+    assert told["gone.png"] == f"gone.png does not exist, although it stands in {tmp_path / 'labels.csv'}, row 12."
+    assert told["images/extra.png"] == f"images/extra.png has no row in {tmp_path / 'labels.csv'}."
+    assert told["images/x5.png"] == f"{tmp_path / 'labels.csv'}, row 7 has no label that is known."
+    assert told["images/x1.png"].startswith("images/x1.png cannot be read")
+    with pytest.raises(InputError, match=r"gone\.png does not exist"):
+        classify(tmp_path, strict=True)
+    write_table(tmp_path, text, [f"other{index}.png" for index in range(20)])
+    made = classify(tmp_path)
+    assert made["left_out"] == {"without a row in labels.csv": 21}
+    assert list(reasons(made)) == ["images/x1.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("file,label\na.png,sick\n", {}, r"labels\.csv, row 2: 'sick' is none of the classes healthy, ill; say what"),
+        ("file,label\na.png,2\n", {}, "row 2: '2' is none of the classes healthy, ill"),
+        ("file,label\na.png,ill\na,healthy\n", {}, r"row 3 says \('healthy', '', ''\) of a where .* row 2 says"),
+        ("file,label\nb,ill\n", {}, r"row 2 names b, which may be images/b\.jpg and images/b\.png"),
+        (
+            "file,word\na.png,ill\n",
+            {},
+            r"has no column label, labels, .*; its columns are file, word: .*--label_column",
+        ),
+        ("name,label\na.png,ill\n", {}, "has no column file, image, path"),
+        ("file,label\na.png,ill\n", {"label_column": "word"}, "has no column word"),
+        ("file,label\na.png,ill\n", {"label_map": {"ill": "sick"}}, "label_map makes 'sick' of 'ill', which is none"),
+        ("file,label\na.png,x\n", {"label_map": {"x": "Ill"}}, "label_map makes 'Ill' of 'x', which is none"),
+        ("file,ill\na.png,maybe\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got 'maybe'"),
+        ("file,ill\na.png,0.5\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got '0.5'"),
+        ("file,ill\na.png,1\n", {"class_names": ["ill"], "label_map": {"a": "ill"}}, "label_map, .*, has no use"),
+        ("file,label\nc.png,ill\n", {}, r"holds no usable image with a label; the first: c\.png does not exist"),
+        ("file,label,split\na.png,ill,odd\n", {}, "no usable image .*: all are left out by their split or label"),
+        ("file,label\n", {"labels": "images"}, "labels must be a CSV file where the task is classification"),
+        ("file,label\n", {"labels": "none.csv"}, r"the table of labels none\.csv does not exist"),
+        ("file,label\na.png,ill\n", {"label_values": [0, 1]}, "label_values has no meaning where the task is classif"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, options, message):
+    write_table(tmp_path, text, ["a.png", "b.png", "b.jpg"])
+    with pytest.raises(InputError, match=message):
+        classify(tmp_path, multi_label="class_names" in options, **options)
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    write_table(tmp_path, "", ["a.png"])
+    (tmp_path / "labels.csv").write_bytes("file,label\na.png,schön\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"the table of labels .*labels\.csv is not in UTF-8"):
+        classify(tmp_path)
+
+
+def test_label_map_joins_and_leaves_out(tmp_path):
+    text, names = ten(["normal", "virus", "bacteria", "unclear"])
+    kinds = {"normal": "healthy", "virus": "ill", "bacteria": "ill", "unclear": None}
+    made = classify(write_table(tmp_path, text, names), label_map=kinds)
+    assert labels(made) == [0, 1, 1, 0, 1, 1, 0, 1]
+    assert made["left_out"] == {"labeled unclear": 2}
+
+
+def test_several_labels_in_one_column(tmp_path):
+    words = ["Mass|Edema", "No Finding", "Edema", "", "none", "Hernia|Mass"]
+    made = classify(
+        write_table(tmp_path, *ten(words, "file,findings")),
+        ["Edema", "Mass"],
+        multi_label=True,
+        label_map={"Hernia": "none"},
+    )
+    assert labels(made)[:6] == [[1, 1], [0, 0], [1, 0], [0, 0], [0, 0], [0, 1]]
+    with pytest.raises(InputError, match="row 7: 'Hernia' is none of the classes Edema, Mass"):
+        classify(tmp_path, ["Edema", "Mass"], multi_label=True)
+
+
+def test_one_column_a_class(tmp_path):
+    words = ["1,0", "0.0,1.0", ",1", "-1,1", "nan,0", "1,-1.0", ","]
+    made = classify(
+        write_table(tmp_path, *ten(words, "file,Edema,Mass")), ["Mass", "Edema"], multi_label=True, patient="file"
+    )
+    expected = [[0, 1], [1, 0], [1, None], [1, None], [0, None], [None, 1], [0, 1], [1, 0], [1, None]]
+    assert labels(made) == expected
+    assert list(reasons(made)) == ["images/x6.png"]  # nothing is known of it
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_one_folder_a_class(tmp_path):
+    for kind in ("NORMAL", "PNEUMONIA", "OTHER", "A", "B", "C"):
+        for index in range(4):
+            write_image(tmp_path / kind / f"{kind}{index}.png", noise(6, 8))
+    write_image(tmp_path / "stray.png", noise(6, 8))
+    names = {"OTHER": None, "A": None, "B": None, "C": None}
+    made = classify(tmp_path, ["NORMAL", "PNEUMONIA"], label_map=names)
+    assert labels(made) == [0] * 4 + [1] * 4
+    assert made["left_out"] == {f"labeled {name}": 4 for name in ("A", "B", "C", "OTHER")}
+    assert made["patient_rule"] == "file"  # six folders are not six patients
+    assert "lies in no folder of a class" in reasons(made)["stray.png"]
+    with pytest.raises(InputError, match=r"A/A0\.png: 'A' is none of the classes NORMAL, PNEUMONIA; say what"):
+        classify(tmp_path, ["NORMAL", "PNEUMONIA"])
+
+
+def test_folders_of_splits_classes_and_patients(tmp_path):
+    for split, patients in {"train": range(8), "test": range(8, 10)}.items():
+        for patient in patients:
+            for kind in ("healthy", "ill"):
+                write_image(tmp_path / split / kind / f"p{patient}" / f"{kind}.png", noise(6, 8))
+    made = classify(tmp_path)
+    assert [{entry["patient"] for entry in made[key]} for key in ("validation", "test")] == [
+        choose_validation([f"p{index}" for index in range(8)], 0.1, 0),
+        {"p8", "p9"},
+    ]
+    assert labels(made) == [0, 0, 1, 1] + [0] * 8 + [1] * 8
+    table = tmp_path / "patients.csv"
+    table.write_text(
+        "file,patient\n" + "".join(f"{entry['image']},{entry['patient'][-1]}\n" for key in LISTS for entry in made[key])
+    )
+    again = classify(tmp_path, patient=str(table))
+    assert {entry["patient"] for entry in again["test"]} == {"8", "9"}

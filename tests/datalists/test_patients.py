@@ -1,0 +1,104 @@
+import pytest
+from scan_files import noise, write_image, write_nifti, write_pictures, write_series
+
+from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.utils.errors import InputError
+
+
+def names(entries):
+    return [entry["image"] for entry in entries]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path / "scans")
+
+
+def test_dicom_patients_stay_together(tmp_path):
+    for index in range(6):
+        write_series(tmp_path / str(index), noise(3, 4, 5), series=f"1.2.{index}", patient=f"p{index // 2}")
+    made = make_datalist(tmp_path)
+    assert made["patient_rule"] == "dicom"
+    assert [len(entry["image"]) for entry in made["training"]] == [3] * 4
+    assert {entry["patient"] for entry in made["training"]} | {made["validation"][0]["patient"]} == {"p0", "p1", "p2"}
+    assert made["validation"][0]["patient"] == made["validation"][1]["patient"]
+
+
+def test_dicom_without_a_patient_goes_by_the_study(tmp_path):
+    for index in range(4):
+        study = {"StudyInstanceUID": f"1.9.{index // 2}", "patient": ""}
+        write_series(tmp_path / str(index), noise(3, 4, 5), series=f"1.2.{index}", **study)
+    made = make_datalist(tmp_path)
+    assert sorted(entry["patient"] for entry in made["training"] + made["validation"]) == ["1.9.0"] * 2 + ["1.9.1"] * 2
+
+
+@pytest.mark.parametrize(("folders", "rule", "count"), [(6, "folder", 6), (4, "file", 12)])
+def test_auto_rule_takes_five_folders_as_patients(tmp_path, folders, rule, count):
+    for folder in range(folders):
+        for scan in range(3):
+            path = tmp_path / "images" / f"f{folder}" / "study" / f"{folder}_{scan}.png"
+            write_image(path, noise(4, 4, seed=scan))
+    made = make_datalist(tmp_path)
+    assert made["patient_rule"] == rule
+    patients = {entry["patient"] for entry in made["training"] + made["validation"]}
+    assert len(patients) == count
+    assert ("f0" in patients) == (rule == "folder")
+
+
+def test_dicom_and_other_files_together(tmp_path):
+    write_series(tmp_path / "a", noise(3, 4, 5), patient="someone")
+    write_nifti(tmp_path / "b" / "other.nii.gz", noise(4, 5, 6))
+    made = make_datalist(tmp_path)
+    assert made["patient_rule"] == "dicom and file"
+    assert {entry["patient"] for entry in made["training"] + made["validation"]} == {"someone", "other"}
+
+
+def write_table(path, header, rows):
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_patients_of_a_table(pictures, tmp_path):
+    rows = [f"p{i:02d}.png,{i // 4}" for i in range(19)]
+    made = make_datalist(pictures, patient=write_table(tmp_path / "t.csv", "file,patient_group", rows))
+    assert made["skipped"] == [{"image": "p19.png", "reason": "p19.png has no patient in the patient table."}]
+    assert {entry["patient"] for entry in made["validation"]} < {"0", "1", "2", "3", "4"}
+    assert len(made["validation"]) in (3, 4)
+
+
+def test_columns_of_a_table(pictures, tmp_path):
+    rows = [f"x,p{i:02d},{i // 4}" for i in range(20)]  # names without suffixes
+    table = write_table(tmp_path / "t.csv", "file,scan,who", rows)
+    made = make_datalist(pictures, patient=table, patient_column="who", file_column="scan")
+    assert len(made["training"]) == 16
+    with pytest.raises(
+        InputError, match=r"t\.csv has no column patient, .*its columns are file, scan, who: name one by --p"
+    ):
+        make_datalist(pictures, patient=table)
+    with pytest.raises(InputError, match=r"t\.csv has no column what"):
+        make_datalist(pictures, patient=table, patient_column="who", file_column="what")
+
+
+def test_split_of_a_table(pictures, tmp_path):
+    splits = ["train"] * 12 + ["val"] * 5 + ["test"] * 3
+    rows = [f"p{i:02d}.png,{i},{split}" for i, split in enumerate(splits)]
+    table = write_table(tmp_path / "t.csv", "image,patient_id,split", rows)
+    made = make_datalist(pictures, patient=table)
+    assert names(made["training"]) == [f"p{i:02d}.png" for i in range(12)]
+    assert names(made["validation"]) == [f"p{i:02d}.png" for i in range(12, 17)]
+    assert made["left_out"] == {"test": 3}
+    drawn = make_datalist(pictures, patient=table, validation_fraction=0.5)
+    assert (len(drawn["training"]), len(drawn["validation"]), drawn["left_out"]) == (9, 8, {"test": 3})
+
+
+def test_table_that_splits_a_patient(pictures, tmp_path):
+    rows = [f"p{i:02d}.png,{i // 2},{'val' if i % 2 else 'train'}" for i in range(20)]
+    table = write_table(tmp_path / "t.csv", "file,patient,split", rows)
+    with pytest.raises(InputError, match=r"has 10 patients in both training and validation: 0, 1, 2, \.\.\.\.$"):
+        make_datalist(pictures, patient=table)
+
+
+def test_table_that_contradicts_itself(pictures, tmp_path):
+    table = write_table(tmp_path / "t.csv", "file,patient", ["p00.png,1", "p00.png,2"])
+    with pytest.raises(InputError, match=r"t\.csv gives p00\.png two patients"):
+        make_datalist(pictures, patient=table)

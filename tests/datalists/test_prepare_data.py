@@ -1,0 +1,190 @@
+import os
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+from scan_files import noise, write_flawed, write_image, write_nifti, write_pictures, write_series
+
+from dira_monai.datalists import io as datalist
+from dira_monai.datalists import unlabeled as listing
+from dira_monai.datalists.io import load_datalist, write_datalist
+from dira_monai.datalists.prepare import prepare_data
+from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.phantoms import chest as phantom
+from dira_monai.utils.errors import InputError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path / "scans")
+
+
+@pytest.fixture
+def flawed(tmp_path):
+    return write_flawed(tmp_path / "scans")
+
+
+def prepare(source, output, **options):
+    given = {"spatial_dims": 2, "in_channels": 1, "seed": 0, **options}
+    return prepare_data(None if source is None else str(source), str(output), **given)
+
+
+def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
+    data = prepare(flawed, tmp_path / "out", patch_size=[7, 7])
+    kept = tmp_path / "out" / "datalist.json"
+    assert data == load_datalist(kept)
+    assert os.path.isabs(data["training"][0]["image"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        "15 training and 2 validation images of 17 patients (by file), 4 skipped (the first: p03.png"
+    )
+    assert first.endswith(f"See {kept})")
+    assert second == "17 of 17 images are smaller than the region of 7 x 7: padded, unless resized"
+
+
+def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp_path, capsys):
+    prepare(pictures, tmp_path / "out", patch_size=6)
+    assert capsys.readouterr().out == "18 training and 2 validation images of 20 patients (by file), 0 skipped\n"
+    with pytest.raises(InputError, match=r"patch_size \[6, 6, 6\] has 3 axes where the images of .* have 2"):
+        prepare(pictures, tmp_path / "out", patch_size=[6, 6, 6])
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Counts how often images are read."""
+    calls = []
+    original = listing.measure_images
+    monkeypatch.setattr(listing, "measure_images", lambda *a, **k: calls.append(1) or original(*a, **k))
+    return calls
+
+
+def test_prepare_data_reuses_its_list(flawed, tmp_path, made):
+    first = prepare(flawed, tmp_path / "out")
+    assert prepare(flawed, tmp_path / "out") == first
+    assert len(made) == 1
+    write_image(flawed / "new.png", noise(6, 8))
+    assert len(prepare(flawed, tmp_path / "out")["training"]) == len(first["training"]) + 1
+    (flawed / "new.png").unlink()
+    assert prepare(flawed, tmp_path / "out") == first
+    prepare(flawed, tmp_path / "out", seed=1)
+    prepare(flawed, tmp_path / "out", seed=1, validation_fraction=0.3)
+    prepare(flawed, tmp_path / "out", seed=1, validation_fraction=0.3, in_channels=3)
+    assert len(made) == 6
+    (tmp_path / "out" / "datalist.json").write_text("{")
+    prepare(flawed, tmp_path / "out", seed=1)
+    assert len(made) == 7
+
+
+def test_a_changed_file_is_read_again_whatever_its_date(pictures, tmp_path):
+    first = prepare(pictures, tmp_path / "out")
+    file = sorted(pictures.rglob("*.png"))[0]
+    write_image(file, np.zeros((6, 8)))
+    os.utime(file, (0, 0))  # as copies have it that keep their dates
+    (pictures / "gone.png").symlink_to("nowhere.png")
+    again = prepare(pictures, tmp_path / "out")
+    assert [skip["image"] for skip in again["skipped"]] == sorted([file.name, "gone.png"])
+    assert len(again["training"] + again["validation"]) == len(first["training"] + first["validation"]) - 1
+    assert prepare(pictures, tmp_path / "out") == again
+
+
+def test_prepare_data_reuses_lists_of_series(tmp_path, made):
+    for index in range(3):
+        write_series(tmp_path / "scans" / str(index), noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
+    first = prepare(tmp_path / "scans", tmp_path / "out", spatial_dims=3)
+    assert prepare(tmp_path / "scans", tmp_path / "out", spatial_dims=3) == first
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("name", ["scans/datalist.json", "other.json"])
+def test_prepare_data_takes_a_given_list(pictures, tmp_path, made, name):
+    given = make_datalist(pictures, validation_fraction=0.5)
+    write_datalist(given, tmp_path / name)
+    source = pictures if name.startswith("scans") else tmp_path / name
+    assert len(prepare(source, tmp_path / "out")["validation"]) == 10
+    assert len(made) == 1
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=r"\.json was made for in_channels 1 where the network has 3"):
+        prepare(source, tmp_path / "out", in_channels=3)
+
+
+def test_prepare_data_of_a_missing_folder(tmp_path):
+    for name in ("none", "none.json"):
+        with pytest.raises(InputError, match=f"{name} does not exist"):
+            prepare(tmp_path / name, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("spatial_dims", "kind"), [(2, "xray"), (3, "ct")])
+@pytest.mark.parametrize("source", [None, ""])
+def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial_dims, kind, source):
+    asked = []
+
+    def write_phantoms(directory, kind, count, seed):
+        asked.append((kind, seed))
+        for index in range(4):
+            write_nifti(directory / "images" / f"{index}.nii.gz", noise(*(4, 5, 6)[:spatial_dims]))
+            write_nifti(directory / "labels" / f"{index}.nii.gz", noise(4, 5, 6, high=2))
+
+    monkeypatch.setattr(phantom, "write_phantoms", write_phantoms)
+    data = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
+    assert data["dataset_dir"] == str(tmp_path / "out" / "phantom" / f"{kind}_seed_5" / "images")
+    assert len(data["training"]) + len(data["validation"]) == 4
+    assert capsys.readouterr().out.startswith(
+        f"No dataset_dir is given: making {datalist.PHANTOMS[spatial_dims][1]} synthetic"
+    )
+    prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
+    assert "No dataset_dir" not in capsys.readouterr().out
+    assert asked == [(kind, 5)]
+    other = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=6)
+    assert asked == [(kind, 5), (kind, 6)]
+    assert other["dataset_dir"] != data["dataset_dir"]
+    assert prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5) == data
+    assert len(asked) == 2
+
+
+def test_killed_phantoms_are_completed(tmp_path, monkeypatch):
+    seen = []
+
+    def write_phantoms(directory, kind, count, seed):
+        seen.append(directory)
+        write_nifti(directory / "images" / f"{len(seen)}.nii.gz", noise(4, 5, 6))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(phantom, "write_phantoms", write_phantoms)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(None, tmp_path, spatial_dims=3)
+    data = prepare(None, tmp_path, spatial_dims=3)
+    assert seen[0] == seen[1]
+    assert sorted(data["training"][0]["image"][-8:] + data["validation"][0]["image"][-8:]) == sorted("1.nii.gz2.nii.gz")
+
+
+def distribute(monkeypatch, rank, broadcast):
+    for name, value in {
+        "is_initialized": lambda: True,
+        "get_rank": lambda: rank,
+        "broadcast_object_list": broadcast,
+    }.items():
+        monkeypatch.setattr(dist, name, value)
+
+
+def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, monkeypatch):
+    sent = []
+    distribute(monkeypatch, 0, lambda box: sent.append(box[0]))
+    assert prepare(pictures, tmp_path / "out") == sent[0]
+    with pytest.raises(InputError, match="none does not exist"):
+        prepare(tmp_path / "none", tmp_path / "out")
+    assert isinstance(sent[1], InputError)
+    with pytest.raises(RuntimeError, match="KeyError: 'image'") as told:
+        datalist.on_first_process(lambda: {}["image"])
+    assert isinstance(told.value.__cause__, KeyError)
+    assert str(sent[2]) == "KeyError: 'image'"
+
+
+def test_other_processes_wait_for_the_first(tmp_path, monkeypatch, capsys):
+    answer = {"training": []}
+    distribute(monkeypatch, 1, lambda box: box.__setitem__(0, answer))
+    assert prepare(tmp_path / "none", tmp_path / "out") is answer
+    distribute(monkeypatch, 1, lambda box: box.__setitem__(0, InputError("the first failed.")))
+    with pytest.raises(InputError, match="the first failed"):
+        prepare(tmp_path / "none", tmp_path / "out")
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,146 @@
+"""Training, validation and test by patient: drawn, of a table, of folders."""
+
+import pytest
+from labelled_files import LISTS, classify, entries, reasons, segment, ten, write_maps, write_table
+from scan_files import noise, write_image
+
+from dira_monai.datalists.splits import choose_validation
+from dira_monai.datalists.summary import describe_labelled
+from dira_monai.utils.errors import InputError
+
+
+def test_splits_are_drawn_by_patient(tmp_path):
+    text, names = ten(["healthy", "ill"], "file,label,patient", lambda index: f",p{index // 2}")
+    root = write_table(tmp_path, text, names)
+    everyone = [f"p{index}" for index in range(5)]
+    for seed in (0, 1, 2):
+        made = classify(root, test_fraction=0.4, validation_fraction=0.3, seed=seed)
+        test = choose_validation(everyone, 0.4, seed)
+        validation = choose_validation(sorted({*everyone} - test), 0.3, seed)
+        assert [{entry["patient"] for entry in made[key]} for key in LISTS] == [
+            {*everyone} - test - validation,
+            validation,
+            test,
+        ]
+    assert made["patient_rule"] == "labels.csv"
+    assert classify(root, patient="file")["training"][0]["patient"].startswith("x")
+
+
+@pytest.mark.parametrize("place", ["data", "data/images", "elsewhere"])
+def test_the_rule_of_a_table_says_where_it_lies(tmp_path, monkeypatch, place):
+    text, names = ten(["healthy", "ill"], "file,label,patient", lambda index: f",p{index // 2}")
+    root, table = write_table(tmp_path / "data", text, names), tmp_path / place / "p.csv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(text)
+    monkeypatch.chdir(table.parent)
+    inside = {"data": "p.csv", "data/images": "images/p.csv", "elsewhere": str(table)}[place]
+    assert classify(root, patient="p.csv")["patient_rule"] == inside  # given from the working directory
+    assert classify(root, labels=str(table))["patient_rule"] == inside
+    assert classify(root / "images")["patient_rule"] == str(root / "labels.csv")  # one folder above
+
+
+def test_splits_of_the_table(tmp_path):
+    split = ["train", "val", "Test", "boxes", "", "train", "testing", "boxes", "validation", "train"]
+    text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda index: f",p{index},{split[index]}")
+    made = classify(write_table(tmp_path, text.replace("x9.png,ill,p9", "x9.png,ill,p7"), names))
+    assert [[entry["image"][8] for entry in made[key]] for key in LISTS] == [
+        ["0", "4", "5", "9"],
+        ["1", "8"],
+        ["2", "6"],
+    ]
+    assert made["left_out"] == {"boxes": 2}
+    made = classify(tmp_path, exclude_patients_of="boxes")
+    assert [entry["image"][8] for entry in made["training"]] == ["0", "4", "5"]
+    assert made["left_out"] == {"boxes": 2, "of patients of boxes": 1}
+    with pytest.raises(InputError, match=r"must be a split of the data \(, Test, boxes, .*\), got 'box'"):
+        classify(tmp_path, exclude_patients_of="box")
+
+
+def test_validation_is_drawn_from_training_where_the_table_has_none(tmp_path):
+    text, names = ten(["healthy", "ill"], "file,label,split", lambda index: ",test" if index < 2 else ",train")
+    made = classify(write_table(tmp_path, text, names), validation_fraction=0.5)
+    assert [entry["image"][8] for entry in made["test"]] == ["0", "1"]
+    drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
+    assert {entry["patient"] for entry in made["validation"]} == drawn
+
+
+def test_test_is_drawn_from_training_where_the_table_has_none(tmp_path):
+    text, names = ten(["healthy", "ill"], "file,label,split", lambda index: ",val" if index < 2 else ",train")
+    made = classify(write_table(tmp_path, text, names), test_fraction=0.5)
+    drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
+    assert [{entry["patient"] for entry in made[key]} for key in LISTS] == [
+        {f"x{index}" for index in range(2, 10)} - drawn,
+        {"x0", "x1"},
+        drawn,
+    ]
+    assert describe_labelled(made).endswith("drawn from the training patients: test (test_fraction 0.5)")
+    without = classify(tmp_path, test_fraction=0)
+    assert [len(without[key]) for key in LISTS] == [8, 2, 0]
+    assert "drawn" not in describe_labelled(without)
+    (tmp_path / "labels.csv").write_text("file,label,split\nx0.png,ill,val\nx1.png,ill,train\n")
+    with pytest.raises(InputError, match="training and test need 2 patients, got 1: x1; give another patient rule, or"):
+        classify(tmp_path)
+
+
+SPLIT_FOLDERS = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "above"),
+    [
+        *(("table", above) for above in ("{}", "{}/images", "images/{}", "Images/{}/more")),
+        *(("segmentation", above) for above in ("{}/images", "images/{}", "imagesTr/{}")),
+        *(("class folders", above) for above in ("{}", "images/{}")),
+    ],
+)
+def test_folders_of_splits(tmp_path, kind, above):
+    text, names = ten(["healthy", "ill"])
+    for index, (name, split) in enumerate(zip(names, SPLIT_FOLDERS, strict=True)):
+        folder = above.format(split) + (("/healthy", "/ill")[index % 2] if kind == "class folders" else "")
+        write_image(tmp_path / folder / name, noise(6, 8, seed=index))
+        if kind == "segmentation":
+            write_image(tmp_path / folder.replace("images", "labels") / name, noise(6, 8, high=2))
+    if kind == "table":
+        (tmp_path / "labels.csv").write_text(text)
+    made = segment(tmp_path) if kind == "segmentation" else classify(tmp_path)
+    found = [sorted(entry["image"].split("/")[-1] for entry in made[key]) for key in LISTS]
+    assert found == [names[:6], names[6:8], names[8:]]
+    assert made["drawn"] == {}
+    if kind != "segmentation":
+        assert [entry["label"] for entry in sorted(entries(made), key=lambda e: e["image"][-6:])] == [0, 1] * 5
+
+
+@pytest.mark.parametrize("stray", ["images/x.png", "images/other/x.png"])
+def test_folders_of_splits_that_do_not_hold_all_images_are_none(tmp_path, stray):
+    files = [tmp_path / "images" / split / f"{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
+    for file in [*files, tmp_path / stray]:
+        write_image(file, noise(6, 8))
+        write_image(tmp_path / "labels" / file.relative_to(tmp_path / "images"), noise(6, 8, high=2))
+    made = segment(tmp_path, test_fraction=0)
+    assert list(made["drawn"]) == ["validation"]
+
+
+def test_splits_that_are_refused(tmp_path):
+    text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda i: f",p{i % 3},{'test' * (i > 7)}")
+    root = write_table(tmp_path, text.replace(",p1,", ",p1,val"), names)
+    with pytest.raises(InputError, match="has 2 patients in both training and test: p0, p2"):
+        classify(root)
+    (root / "labels.csv").write_text("file,label,patient\nx0.png,ill,a\nx1.png,healthy,b\n")
+    with pytest.raises(InputError, match="training, validation and test need 3 patients, got 2: a, b"):
+        classify(root)
+    (root / "labels.csv").write_text("file,label,split\n" + "".join(f"x{i}.png,{i % 2},test\n" for i in range(4)))
+    with pytest.raises(InputError, match="has an empty list 'training'"):
+        classify(root)
+    text = "".join(f"x{i}.png,{int(i > 7)},{'test' if i > 7 else 'train'}\n" for i in range(10))
+    (root / "labels.csv").write_text("file,label,split\n" + text)
+    with pytest.raises(InputError, match=r"no image of the class 'ill' in training \(0 in validation, 2 in test\)"):
+        classify(root)
+
+
+def test_segmentation_with_a_table_of_patients_and_splits(tmp_path):
+    write_maps(tmp_path, 2, count=6)
+    rows = "".join(f"case_{i},p{i // 2},{'train' if i < 4 else 'test'}\n" for i in range(5))
+    (tmp_path / "p.csv").write_text("file,patient,split\n" + rows)
+    made = segment(tmp_path, patient=str(tmp_path / "p.csv"))
+    assert [len(made[key]) for key in LISTS] == [2, 2, 1]
+    assert reasons(made) == {"images/case_5.nii.gz": "images/case_5.nii.gz has no patient in the patient table."}

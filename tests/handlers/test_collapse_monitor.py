@@ -1,0 +1,271 @@
+import json
+import logging
+import math
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import gravis_runs
+import pcrlv2_runs
+import pytest
+import siamese_runs
+import torch
+import torch.distributed as dist
+import voco_runs
+from logged_runs import logged_run, rows_of
+
+from dira_monai.handlers.collapse_monitor import CERTAIN, CONSTANT, HealthWatch, find_ailments
+from dira_monai.handlers.training_log import TrainingLog
+from dira_monai.metrics import COLLAPSED
+from dira_monai.objectives.combined import CombinedObjective
+from dira_monai.objectives.moco import MoCo
+from dira_monai.objectives.objective import Objective
+from dira_monai.utils.errors import InputError
+from dira_monai.weights.files import load_weights
+
+ROOT = Path(__file__).parents[2]
+WELL = {"contrastive": 1.0, "contrastive_accuracy": 0.5, "restored_deviation": 0.2, "discriminator_accuracy": 0.8}
+
+
+class Words(Objective):
+    """An objective that has one figure besides the accuracy, and an opinion of it."""
+
+    figures = ("accuracy", "spread")
+
+    def __init__(self, opinion=None):
+        super().__init__()
+        self.opinion = opinion
+        self.asked = []
+
+    def ailment(self, figures):
+        self.asked.append(dict(figures))
+        return self.opinion
+
+
+@pytest.mark.parametrize(
+    ("figure", "bound", "words"),
+    [
+        ("restored_deviation", CONSTANT, r"the restored images are constant \(their values deviate by 0.0090\)"),
+        ("discriminator_accuracy", CERTAIN, r"the discriminator tells every restoration .* \(accuracy 0.9999\)"),
+        ("collapse", COLLAPSED, r"the embeddings of all images point one way \(collapse 0.991 of 1\)"),
+    ],
+)
+def test_each_figure_beyond_its_bound_is_named(figure, bound, words):
+    ill = {"restored_deviation": 0.009, "discriminator_accuracy": 0.9999, "collapse": 0.991}[figure]
+    assert find_ailments(WELL, Words()) == []
+    assert find_ailments(WELL | {figure: bound}, Words()) == []
+    assert find_ailments(WELL | {figure: math.nan}, Words()) == []
+    (told,) = find_ailments(WELL | {figure: ill}, Words())
+    with pytest.raises(InputError, match=words):
+        raise InputError(told)
+
+
+def test_all_that_is_wrong_is_told_and_what_did_not_run_is_not_judged():
+    ill = {"contrastive": 5.0, "collapse": 1.0, "restored_deviation": 0.0, "discriminator_accuracy": 1.0}
+    assert len(find_ailments(ill, Words())) == 3
+    assert find_ailments({"loss": 1.0}, Words("never asked")) == []
+
+
+def test_the_objective_is_asked_first_and_by_its_own_names():
+    objective = Words("it is asleep")
+    assert find_ailments(WELL | {"collapse": 1.0, "contrastive_spread": 0.25}, objective) == ["it is asleep"]
+    assert objective.asked == [{"accuracy": 0.5, "spread": 0.25, "collapse": 1.0}]
+    assert find_ailments({"restoration": 1.0}, objective) == []
+    assert len(objective.asked) == 1  # no contrastive loss, nothing to judge
+
+
+def moco(queue_size):
+    """The judgement alone needs no more than the length of the queue."""
+    return SimpleNamespace(queue=torch.zeros(queue_size, 1))
+
+
+@pytest.mark.parametrize(("queue_size", "bound"), [(1, 2 / 3), (8, 0.2), (4096, 2 / 4098)])
+def test_moco_at_chance_is_told(queue_size, bound):
+    # odds of a guess are 1 to K; the bound a has odds a / (1 - a) = 2 / K
+    assert bound / (1 - bound) == pytest.approx(2 / queue_size)
+    told = MoCo.ailment(moco(queue_size), {"accuracy": 0.99 * bound, "collapse": 0.3})
+    assert f"find their own key among {queue_size} others no better than by guessing" in told
+    assert MoCo.ailment(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": 0.3}) is None
+    assert MoCo.ailment(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": math.nan}) is None
+
+
+def test_collapsed_moco_is_told_before_its_accuracy():
+    told = MoCo.ailment(moco(8), {"accuracy": 0.0, "collapse": 0.995})
+    assert "point one way (collapse 0.995 of 1)" in told
+    assert MoCo.ailment(moco(8), {"accuracy": 0.5, "collapse": COLLAPSED}) is None
+
+
+def watched(caplog, opinions, **options):
+    """What is logged over epochs in each of which the objective has an opinion; and the handler."""
+    watch, objective = HealthWatch(**options), Words()
+    caplog.set_level(logging.INFO, logger="dira_monai.health")
+    for epoch, opinion in enumerate(opinions, start=1):
+        objective.opinion = opinion
+        state = SimpleNamespace(epoch=epoch, figures=WELL)
+        watch.judge(SimpleNamespace(state=state, objective=objective))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_warning_is_given_once_after_patience_and_again_when_it_comes_back(caplog):
+    opinions = ["ill 0.91", "ill 0.92", "ill 0.93", None, "ill 0.94", "ill 1e-05", "ill 2"]
+    assert watched(caplog, opinions, patience=2) == [
+        "epoch 2, since epoch 1: ill 0.92",
+        "epoch 6, since epoch 5: ill 1e-05",
+    ]
+
+
+def test_another_ailment_is_another_warning(caplog):
+    opinions = ["ill 1", "mad 1", "mad 2", "ill 3"]
+    assert watched(caplog, opinions, patience=1) == [
+        "epoch 1, since epoch 1: ill 1",
+        "epoch 2, since epoch 2: mad 1",
+        "epoch 4, since epoch 4: ill 3",
+    ]
+
+
+def test_stop_waits_for_patience(caplog):
+    assert watched(caplog, ["ill", "ill", None, "ill", "ill"], on_ailment="stop", patience=3) == []
+    with pytest.raises(InputError, match=r"epoch 4, since epoch 2: ill 5; training stopped, .* --resume True --on_c"):
+        watched(caplog, [None, "ill 3", "ill 4", "ill 5"], on_ailment="stop", patience=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"on_ailment": "panic"}, "on_collapse must be warn or stop, got 'panic'"),
+        ({"patience": 0}, "collapse_patience must be a whole number of epochs from 1, got 0"),
+        ({"patience": 1.5}, "from 1, got 1.5"),
+        ({"patience": True}, "from 1, got True"),
+    ],
+)
+def test_bad_options_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        HealthWatch(**options)
+
+
+def test_without_the_log_it_says_so(tmp_path):
+    engine = SimpleNamespace(state=SimpleNamespace(epoch=1), objective=Words())
+    with pytest.raises(InputError, match="TrainingLog must stand before it"):
+        HealthWatch().judge(engine)
+
+
+def asleep(run):
+    """A run whose embeddings all point one way, whatever it learns: the last layer of the projectors is its bias."""
+    for projector in (run.trainer.objective.projector, run.trainer.objective.key_projector):
+        torch.nn.init.zeros_(projector[-1].weight)
+        projector[-1].requires_grad_(False)
+    return run
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplog, spatial_dims):
+    options = {"patch_size": (16,) * spatial_dims, "adversarial_weight": 0.0}
+    run = asleep(logged_run(tmp_path, **options))
+    HealthWatch("stop", patience=2).attach(run.trainer)
+    with pytest.raises(InputError, match=r"epoch 2, since epoch 1: the query embeddings of MoCo all point one way"):
+        run.trainer.run()
+    content = load_weights(tmp_path / "models" / "checkpoint.pt")
+    assert content["epoch"] == 2
+    torch.testing.assert_close(content["network"], dict(run.trainer.network.state_dict()), rtol=0, atol=0)
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2"]
+    again = asleep(logged_run(tmp_path, resume=True, **options))
+    HealthWatch("warn", patience=2).attach(again.trainer)
+    again.trainer.run()
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
+    warnings = [r.getMessage() for r in caplog.records if r.name == "dira_monai.health"]
+    assert [told.partition(":")[0] for told in warnings] == ["epoch 4, since epoch 3"]
+
+
+ALONE = {"restoration_weight": 0.0, "adversarial_weight": 0.0}
+
+
+def moco_in_second_place():
+    """SimSiam's trainer, whose objective has got a MoCo beside it."""
+    trainer = siamese_runs.make_run("simsiam", **ALONE)
+    second = MoCo(trainer.network, 8, queue_size=9)
+    trainer.objective = CombinedObjective([trainer.objective, second], [1.0, 1.0])
+    return trainer
+
+
+COLLAPSES = {
+    "barlow_twins": (partial(siamese_runs.make_run, "barlow_twins", **ALONE), "Twins' embeddings do not agree between"),
+    "simsiam": (partial(siamese_runs.make_run, "simsiam", **ALONE), "SimSiam gives every image nearly the same"),
+    "byol": (partial(siamese_runs.make_run, "byol", **ALONE), "BYOL gives every image nearly the same"),
+    "simclr": (partial(siamese_runs.make_run, "simclr", **ALONE), "SimCLR's views find their partner no more often"),
+    "gravis": (gravis_runs.make_trainer, "the embeddings of all views have collapsed"),
+    "pcrl": (pcrlv2_runs.make_trainer, "the decoder's coarsest level is the same for every image"),
+    "voco": (voco_runs.make_trainer, "VoCo's crops look like none of the base crops"),
+    "combined": (moco_in_second_place, "SimSiam gives .*; the query embeddings of MoCo all point one way"),
+}
+
+
+@pytest.mark.parametrize("method", COLLAPSES)
+def test_a_method_that_has_collapsed_stops_in_its_own_words(method, tmp_path):
+    make, sentence = COLLAPSES[method]
+    trainer = make()
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.0
+    for name, parameter in trainer.objective.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.zeros_(parameter)  # every image gets the bias
+    TrainingLog(str(tmp_path), str(tmp_path)).attach(trainer)
+    HealthWatch("stop", patience=1).attach(trainer)
+    with pytest.raises(InputError, match=f"epoch 1, since epoch 1: .*{sentence}"):
+        trainer.run()
+
+
+def test_a_network_that_restores_a_constant_is_told(tmp_path, caplog):
+    run = logged_run(tmp_path, max_epochs=1, contrastive_weight=0.0, adversarial_weight=0.0)
+    layer = run.trainer.network.final_conv
+    torch.nn.init.zeros_(layer.weight)
+    layer.requires_grad_(False)
+    HealthWatch(patience=1).attach(run.trainer)
+    run.trainer.run()
+    (told,) = [r.getMessage() for r in caplog.records if r.name == "dira_monai.health"]
+    assert told.startswith("epoch 1, since epoch 1: the restored images are constant (their values deviate by 0.0000)")
+
+
+def test_a_healthy_run_is_left_alone(tmp_path, caplog):
+    run = logged_run(tmp_path, max_epochs=2)
+    HealthWatch("stop", patience=1).attach(run.trainer)
+    run.trainer.run()
+    assert run.trainer.state.epoch == 2
+    assert not [r for r in caplog.records if r.name == "dira_monai.health"]
+
+
+def judge_in_one_process(process, folder):
+    """Only process 0 has figures, as only it has the log; both say what they were told."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
+    )
+    state = SimpleNamespace(epoch=1, figures=WELL) if process == 0 else SimpleNamespace(epoch=1)
+    engine, told = SimpleNamespace(state=state, objective=Words("ill")), []
+    watch = HealthWatch("stop", patience=2)
+    for _ in range(2):
+        try:
+            watch.judge(engine)
+            told.append("")
+        except InputError as error:
+            told.append(str(error))
+    Path(folder, f"{process}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+def test_all_processes_stop_together(tmp_path):
+    torch.multiprocessing.spawn(judge_in_one_process, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1))
+    assert first == second
+    assert first[0] == ""
+    assert "ill; training stopped" in first[1]
+
+
+@pytest.mark.parametrize("bundle", ["dira_pretrain_2d", "dira_pretrain_3d"])
+def test_the_bundles_watch_behind_log_and_checkpoint(bundle):
+    config = json.loads((ROOT / "bundles" / bundle / "configs" / "train.json").read_text())
+    handlers = [handler["_target_"].rpartition(".")[2] for handler in config["train"]["handlers"]]
+    assert handlers.index("TrainingLog") < handlers.index("Checkpoint") < handlers.index("HealthWatch")
+    watch = config["train"]["handlers"][handlers.index("HealthWatch")]
+    assert "_disabled_" not in watch  # all processes must take part
+    HealthWatch(config["on_collapse"], config["collapse_patience"])
+    assert config["on_collapse"] == "warn"

@@ -1,0 +1,170 @@
+"""MONAI's tracking switch and the bundles' own values write losses and metrics to MLflow and TensorBoard."""
+
+import csv
+import json
+from pathlib import Path
+
+import monai.bundle
+import pytest
+import torch
+from finetune_bundle import KINDS, bundle, config, later, train, write_data
+from finetune_bundle import overrides as finetune_overrides
+from monai.bundle import ConfigParser
+from pretrain_bundle import overrides, run, scans
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dira_monai.bundle.run_json import read_starts
+
+__all__ = ["scans"]  # a fixture
+TINY = {"epoch_length": 1, "max_epochs": 2}
+LOSSES = {"loss", "contrastive", "restoration", "adversarial", "discriminator"}
+
+
+def figures(folder):
+    """The numbers of each epoch in metrics.csv, without its other columns."""
+    others = ("epoch", "iteration", "stage")
+    rows = csv.DictReader((folder / "out/metrics.csv").open())
+    return [{key: float(value) for key, value in row.items() if key not in others and value} for row in rows]
+
+
+def tracked(uri):
+    """Of every run, oldest first: its name, status and, of each metric, the values in their order."""
+    mlflow = pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()], order_by=["start_time ASC"])
+    return [
+        (
+            run.info.run_name,
+            run.info.status,
+            {name: [m.value for m in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics},
+        )
+        for run in runs
+    ]
+
+
+@pytest.fixture
+def uri(tmp_path):
+    pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
+    return f"sqlite:///{tmp_path}/out/mlruns.db"
+
+
+def check_history(metrics, rows):
+    """Every number of metrics.csv stands in MLflow, in its epoch."""
+    for name in dict.fromkeys(name for row in rows for name in row):
+        expected = [row[name] for row in rows if name in row]
+        assert metrics[name] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_switch_logs_every_loss_of_pre_training(scans, tmp_path, uri):
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
+    run(2, ["train"], options | {"tracking": "mlflow"})
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    assert LOSSES | {"val_loss", "val_mse"} <= metrics.keys()
+    check_history(metrics, figures(tmp_path))
+    assert len(metrics["train_loss"]) == 2  # one an iteration
+    [saved] = (tmp_path / "out").glob("config_*.json")
+    assert json.loads(saved.read_text())["max_epochs"] == 2
+
+
+def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(scans, tmp_path, uri):
+    (tmp_path / "out").mkdir()
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2], mlflow=uri)
+    run(2, ["train"], options)
+    run(2, ["train", "evaluate"], options)
+    (name, status, metrics), (_, ended, evaluated) = tracked(uri)
+    assert (name, status, ended) == (str(tmp_path / "out"), "FINISHED", "FINISHED")
+    assert metrics.keys() >= LOSSES
+    check_history(metrics, figures(tmp_path))
+    told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
+    assert {key: values[-1] for key, values in evaluated.items()} == pytest.approx(told)
+
+
+@pytest.mark.parametrize("way", ["tracking", "mlflow"])
+def test_fine_tuning_is_logged(way, tmp_path, uri):
+    kind = ("classification", 2)
+    (tmp_path / "out").mkdir()
+    options = finetune_overrides(kind, {2: write_data(tmp_path / "data", 2)}, tmp_path, **TINY)
+    train(kind, options | {way: {"tracking": "mlflow", "mlflow": uri}[way]})
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    assert {"loss", "val_mean_auc", "learning_rate"} <= metrics.keys()
+    check_history(metrics, figures(tmp_path))
+
+
+def write_untrained(kind, options):
+    """The list of images and random weights, where a training would leave them."""
+    parser = ConfigParser(config(kind, "train"))
+    parser.update(options)
+    parser.get_parsed_content("train#dataset#data")  # makes the list
+    folder = Path(options["ckpt_dir"])
+    folder.mkdir()
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+
+
+WAYS = [(kind, "tracking") for kind in KINDS] + [(KINDS[0], "mlflow")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), WAYS, ids=lambda value: "_".join(map(str, value)) if value in KINDS else value
+)
+def test_an_evaluation_of_fine_tuning_is_a_run_that_ends(kind, way, tmp_path, uri):
+    options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
+    write_untrained(kind, options)
+    files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
+    own = later(kind, options) | {"output_dir": options["output_dir"], way: {"tracking": "mlflow", "mlflow": uri}[way]}
+    monai.bundle.run(config_file=files, **own)
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    told = {name: float(value) for name, value in csv.reader((tmp_path / "out/evaluation/metrics.csv").open())}
+    assert told
+    assert {name: values[-1] for name, values in metrics.items()} == pytest.approx(told, rel=1e-4, nan_ok=True)
+    [start] = read_starts(tmp_path / "out/evaluation/run.json")
+    assert start["images"] == {"test": len(json.loads((tmp_path / "out/datalist.json").read_text())["test"])}
+    assert (start["config"]["split"], start["config"]["ckpt_dir"]) == ("test", str(tmp_path / "models"))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+def test_the_switch_records_an_inference(kind, tmp_path, uri):
+    options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
+    write_untrained(kind, options)
+    image = str(min((tmp_path / "data/images").iterdir()))
+    own = later(kind, options) | {"image": image, "output_dir": str(tmp_path / "out")}
+    monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), tracking="mlflow", **own)
+    [(_, status, metrics)] = tracked(uri)
+    assert (status, metrics) == ("FINISHED", {})
+    [saved] = (tmp_path / "out").glob("config_*.json")
+    assert json.loads(saved.read_text())["image"] == image
+
+
+def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(scans, tmp_path, uri):
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[2, 0, 0])
+    run(2, ["train"], options)
+    run(2, ["train", "evaluate"], options | {"tracking": "mlflow"})
+    [(_, status, metrics)] = tracked(uri)
+    assert status == "FINISHED"
+    told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
+    assert {key: values[-1] for key, values in metrics.items()} == pytest.approx(told)
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [event.value for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_the_numbers_of_the_table_and_of_the_evaluation(scans, tmp_path):
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
+    run(2, ["train"], options)
+    check_history(scalars(tmp_path / "out/tensorboard"), figures(tmp_path))
+    run(2, ["train", "evaluate"], options)
+    told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
+    evaluated = scalars(tmp_path / "out/evaluation/tensorboard")
+    assert {key: evaluated[key][0] for key in told} == pytest.approx(told, rel=1e-4)
+
+
+def test_tensorboard_can_be_left_out(scans, tmp_path):
+    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[2, 0, 0], tensorboard=False)
+    run(2, ["train"], options)
+    run(2, ["train", "evaluate"], options)
+    assert len(figures(tmp_path)) == 2
+    assert not list(tmp_path.rglob("tensorboard"))

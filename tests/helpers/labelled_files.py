@@ -1,0 +1,54 @@
+"""Small labeled data, and the lists that are made of them."""
+
+import numpy as np
+from scan_files import noise, write_image, write_nifti
+
+from dira_monai.datalists.labeled import make_labelled_datalist
+
+SHAPES = {2: (6, 8), 3: (6, 8, 5)}
+LISTS = ("training", "validation", "test")
+
+
+def write_maps(root, spatial_dims, count=10, folders=("images", "labels"), ending=""):
+    """NIfTI images case_0 ... with label maps that hold the classes 0 and 1."""
+    for index in range(count):
+        image = noise(*SHAPES[spatial_dims], seed=index)
+        write_nifti(root / folders[0] / f"case_{index}.nii.gz", image)
+        write_nifti(root / folders[1] / f"case_{index}{ending}.nii.gz", (image > 100).astype(np.uint8))
+    return root
+
+
+def write_table(root, text, images=(), folder="images"):
+    for index, name in enumerate(images):
+        write_image(root / folder / name, noise(6, 8, seed=index))
+    (root / "labels.csv").parent.mkdir(parents=True, exist_ok=True)
+    (root / "labels.csv").write_text(text)
+    return root
+
+
+def ten(words, head="file,label", more=lambda index: ""):
+    """A table and names of ten images with these words in turn."""
+    names = [f"x{index}.png" for index in range(10)]
+    rows = [f"{name},{words[index % len(words)]}{more(index)}" for index, name in enumerate(names)]
+    return "\n".join([head, *rows]) + "\n", names
+
+
+def segment(root, **options):
+    given = {"class_names": ["background", "lung"], "pictures_only": False, **options}
+    return make_labelled_datalist(root, "segmentation", given.pop("class_names"), **given)
+
+
+def classify(root, class_names=("healthy", "ill"), **options):
+    return make_labelled_datalist(root, "classification", class_names, **options)
+
+
+def entries(made):
+    return sorted((entry for key in LISTS for entry in made[key]), key=lambda entry: entry["image"])
+
+
+def labels(made):
+    return [entry["label"] for entry in entries(made)]
+
+
+def reasons(made):
+    return {entry["image"]: entry["reason"] for entry in made["skipped"]}

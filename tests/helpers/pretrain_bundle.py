@@ -1,0 +1,82 @@
+"""Pretrain bundle, shared by several test files."""
+
+import sys
+from pathlib import Path
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+from running import command_of
+
+ROOT = Path(__file__).parents[2]
+
+
+BUNDLES = {2: ROOT / "bundles/dira_pretrain_2d", 3: ROOT / "bundles/dira_pretrain_3d"}
+
+
+SMALL = {  # overrides that make a run last seconds
+    "batch_size": 2,
+    "epoch_length": 3,
+    "max_epochs": 2,
+    "val_samples": 4,
+    "queue_size": 8,
+    "discriminator_channels": 4,
+}
+
+
+OWN = {
+    2: {"patch_size": [64, 64], "network_def#backbone": "resnet10"},
+    3: {"patch_size": [32, 32, 16], "network_def#features": [4, 4, 8, 8, 8, 4]},
+}
+
+
+def write_scans(folder, spatial_dims, count=5, size=48):
+    """Smooth random images, one a patient: PNG of 8 bits, or NIfTI in HU with voxels of 2 mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = torch.tensor(rng.uniform(0, 1, (1, 1, *[6] * spatial_dims)))
+        mode = "bilinear" if spatial_dims == 2 else "trilinear"
+        image = torch.nn.functional.interpolate(coarse, size=[size] * spatial_dims, mode=mode)[0, 0].numpy()
+        if spatial_dims == 2:
+            Image.fromarray((image * 255).astype(np.uint8)).save(folder / f"case{number}.png")
+        else:
+            volume = (image * 2000 - 1000).astype(np.int16)
+            nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 2.0, 1.0])), folder / f"case{number}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return {d: write_scans(tmp_path_factory.mktemp(f"scans{d}"), d) for d in BUNDLES}
+
+
+def overrides(spatial_dims, scans, folder, **more):
+    paths = {
+        "dataset_dir": str(scans[spatial_dims]),
+        "output_dir": str(folder / "out"),
+        "ckpt_dir": str(folder / "models"),
+    }
+    return SMALL | OWN[spatial_dims] | paths | more
+
+
+def run(spatial_dims, files, options):
+    """The bundle's config files run in this process."""
+    monai.bundle.run(config_file=[str(BUNDLES[spatial_dims] / "configs" / f"{f}.json") for f in files], **options)
+
+
+def parsed(spatial_dims, files, **options):
+    """The bundle's config files as a run merges them, the later one over the earlier, and options over all."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLES[spatial_dims] / "configs" / f"{f}.json") for f in files])
+    parser.update(options)
+    return parser
+
+
+def command(spatial_dims, files, options, launcher=(sys.executable,)):
+    """The command line that a user types."""
+    return command_of(BUNDLES[spatial_dims], files, options, launcher)

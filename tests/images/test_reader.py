@@ -1,0 +1,208 @@
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+from monai.transforms import EnsureChannelFirst, LoadImage
+from PIL import Image
+from scan_files import affine_of, cut, noise, write_image, write_nifti, write_slice
+
+from dira_monai.images.reader import ScanReader
+from dira_monai.utils.errors import InputError, find_input_error
+
+load = LoadImage(reader="dira_monai.ScanReader", dtype=None)
+
+
+def read(*files):
+    reader = ScanReader()
+    return reader.get_data(reader.read(files if len(files) > 1 else files[0]))
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_itk_formats(tmp_path, suffix, compress):
+    volume = noise(4, 5, 6)  # (z, y, x)
+    image = SimpleITK.GetImageFromArray(volume)
+    image.SetSpacing((1.0, 2.0, 3.0))
+    image.SetOrigin((7.0, 8.0, 9.0))
+    SimpleITK.WriteImage(image, str(tmp_path / f"a.{suffix}"), compress)
+    loaded = load(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(loaded.numpy(), volume.T)
+    np.testing.assert_allclose(loaded.affine.numpy(), affine_of(image))
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+@pytest.mark.parametrize("axes", [(), (1,), (1, 1)])
+def test_nifti_drops_axes_of_length_one(tmp_path, suffix, axes):
+    volume = noise(4, 5, 6)
+    array, meta = read(write_nifti(tmp_path / f"a.{suffix}", volume.reshape(4, 5, 6, *axes)))
+    np.testing.assert_array_equal(array, volume)
+    np.testing.assert_array_equal(meta["affine"], np.diag([1, 2, 3, 1]))
+    assert np.isnan(meta["original_channel_dim"])
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((4, 5, 6, 2), (2, 4, 5, 6)), ((4, 5, 1, 2), (2, 4, 5))])
+def test_nifti_channels(tmp_path, shape, expected):
+    array = noise(*shape)
+    loaded = EnsureChannelFirst()(load(write_nifti(tmp_path / "a.nii.gz", array)))
+    assert loaded.shape == expected
+    np.testing.assert_array_equal(loaded[1].numpy(), array[..., 1].squeeze())
+
+
+def test_nifti_of_too_many_axes(tmp_path):
+    with pytest.raises(InputError, match=r"a\.nii has 5 axes, 4 x 5 x 6 x 2 x 3, where 4 are the most"):
+        read(write_nifti(tmp_path / "a.nii", noise(4, 5, 6, 2, 3)))
+
+
+def test_nifti_of_complex_numbers(tmp_path):
+    with pytest.raises(InputError, match=r"a\.nii holds complex numbers"):
+        read(write_nifti(tmp_path / "a.nii", noise(4, 5, 6).astype(np.complex64)))
+
+
+def test_color_nifti(tmp_path):
+    colors = noise(4, 5, 6, 3).astype(np.uint8)
+    records = np.ascontiguousarray(colors).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    array, meta = read(write_nifti(tmp_path / "a.nii", records))
+    np.testing.assert_array_equal(array, colors)
+    assert meta["original_channel_dim"] == -1
+
+
+def test_single_slice_is_2d_with_its_own_spacing(tmp_path):
+    sagittal = np.array([[0, 0, 2, 0], [3, 0, 0, 0], [0, 4, 0, 0], [0, 0, 0, 1.0]])
+    nib.save(nib.Nifti1Image(noise(4, 5, 1), sagittal), tmp_path / "a.nii.gz")
+    loaded = load(tmp_path / "a.nii.gz")
+    assert loaded.shape == (4, 5)
+    np.testing.assert_array_equal(loaded.affine.numpy(), np.diag([3, 4, 1, 1]))
+
+
+def test_files_that_are_no_dicom_stack_as_channels(tmp_path):
+    first, second = noise(4, 5, 6), noise(4, 5, 6, seed=1)
+    files = [write_nifti(tmp_path / "a.nii.gz", first), write_nifti(tmp_path / "b.nii.gz", second)]
+    np.testing.assert_array_equal(EnsureChannelFirst()(load(files)).numpy(), np.stack([first, second]))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg"])
+def test_gray_picture_is_what_monai_reads(tmp_path, suffix):
+    path = write_image(tmp_path / f"a.{suffix}", noise(5, 7))
+    loaded = load(path)
+    assert loaded.shape == (7, 5)
+    np.testing.assert_array_equal(loaded.numpy(), LoadImage(reader="PILReader", dtype=None)(path).numpy())
+
+
+def test_16_bit_png(tmp_path):
+    pixels = noise(5, 7).astype(np.uint16) * 300
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], pixels.T)
+
+
+def test_color_picture_has_channels_last(tmp_path):
+    pixels = noise(5, 7, 3)
+    array, meta = read(write_image(tmp_path / "a.png", pixels))
+    np.testing.assert_array_equal(array, pixels.swapaxes(0, 1))
+    assert meta["original_channel_dim"] == -1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_equal_channels_opacity_and_palette_come_out_gray(tmp_path, mode):
+    gray = noise(5, 7).astype(np.uint8)
+    image = Image.fromarray(gray)
+    if mode == "P":  # a palette that turns the order of the indices round
+        image = Image.fromarray(255 - gray, mode="L")
+        image.putpalette([255 - value for value in range(256) for _ in range(3)])
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[0], gray.T)
+
+
+def make(folder, name):
+    path = folder / name
+    if name.endswith((".png", ".jpg")):
+        write_image(path, noise(40, 40))
+    elif name.endswith((".nii", ".nii.gz")):
+        write_nifti(path, noise(10, 10, 10))
+    elif name.endswith(".dcm"):
+        write_slice(path, noise(40, 40))
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(noise(10, 10, 10)), str(path))
+    return path
+
+
+NAMES = ["a.png", "a.jpg", "a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.dcm"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cut_off_file_through_load_image(tmp_path, name):
+    path = cut(make(tmp_path, name))
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever LoadImage wraps it in, the cause is what matters
+        load(path)
+    error = find_input_error(caught.value)
+    assert str(error).startswith(f"{path} cannot be read: ")
+    assert str(error).endswith(".")
+    assert "\n" not in str(error)
+    assert "0x" not in str(error)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_of_another_kind(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("no image at all " * 50)
+    with pytest.raises(InputError, match=f"{name} cannot be read: "):
+        read(path)
+
+
+def test_header_without_its_data(tmp_path):
+    path = make(tmp_path, "a.mhd")
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(
+        InputError, match=r"a\.mhd cannot be read: its data are missing or shorter than its header says"
+    ):
+        read(path)
+
+
+def test_missing_empty_and_folder(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "nothing").mkdir()
+    for name, words in [
+        ("none.png", "not exist"),
+        ("empty.png", "is empty"),
+        ("nothing", "folder with 0 DICOM series"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.nrrd", "itk"), ("a.dcm", "SimpleITK")])
+def test_missing_package(tmp_path, monkeypatch, name, package):
+    path = make(tmp_path, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=f"{name} needs the package {package}: pip install {package}$"):
+        read(path)
+
+
+WITHOUT_PACKAGES = """
+import sys
+for name in ("SimpleITK", "itk", "pydicom"):
+    sys.modules[name] = None
+from dira_monai.images.facts import check_image
+from dira_monai.images.find import find_images
+folder = sys.argv[1]
+assert find_images(folder) == ["a/one.nii.gz", "b/two.png"]
+print(check_image("a/one.nii.gz", 3, 1, folder)["shape"], check_image("b/two.png", 2, 1, folder)["shape"])
+"""
+
+
+def test_works_without_optional_packages(tmp_path):
+    write_nifti(tmp_path / "a" / "one.nii.gz", noise(4, 5, 6))
+    write_image(tmp_path / "b" / "two.png", noise(5, 7))
+    command = [sys.executable, "-c", WITHOUT_PACKAGES, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("[4, 5, 6] [7, 5]\n", 0), done.stderr
+
+
+def test_verify_suffix():
+    assert ScanReader().verify_suffix(["a.dcm", "IM0001"])
+    assert ScanReader().verify_suffix("a.NII.GZ")
+    assert not ScanReader().verify_suffix("a.npy")

@@ -1,0 +1,337 @@
+import copy
+import math
+from collections import deque
+
+import pytest
+import torch
+import torch.nn.functional as F
+from objective_views import make_views
+from reference import GOLDEN, unit_rows
+from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet
+
+from dira_monai.networks.encoder_decoder import decode, encode, encoder_names
+from dira_monai.networks.heads import Projector
+from dira_monai.objectives.byol import BYOL
+from dira_monai.objectives.combined import CombinedObjective
+from dira_monai.objectives.gravis import GraVIS
+from dira_monai.objectives.moco import MoCo
+from dira_monai.objectives.no_objective import NoObjective
+from dira_monai.objectives.objective import Objective
+from dira_monai.objectives.pcrlv2 import PCRLv2
+from dira_monai.objectives.siamese import BarlowTwins, SimSiam
+from dira_monai.objectives.simclr import SimCLR
+from dira_monai.objectives.visual_words import VisualWords
+from dira_monai.objectives.voco import VoCo
+from dira_monai.optimizers.groups import trainable
+
+every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def make_moco(network=None, **options):
+    network = basic_unet() if network is None else network
+    return MoCo(network, 8, **({"queue_size": 6} | options))
+
+
+def forward(moco, network, views):
+    return moco(network, views, encode(network, views["query"]))
+
+
+def shift(module, by=1.0):
+    """Weights that are no longer those of the copy."""
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())]:
+            tensor += by * torch.rand_like(tensor)
+    return module
+
+
+def test_queue_after_a_step_equals_the_published_one():
+    moco = MoCo(basic_unet(), 16, queue_size=32)
+    before = unit_rows(3, (32, 16))
+    moco.queue.copy_(before)
+    keys = unit_rows(2, (4, 16))
+    moco.enqueue(keys)
+    golden = GOLDEN["moco_queue_after"]
+    assert moco.pointer == golden["pointer"]
+    torch.testing.assert_close(moco.queue[0], torch.tensor(golden["row0"]))
+    torch.testing.assert_close(moco.queue[4], torch.tensor(golden["row4"]))
+    assert_same(moco.queue, torch.cat([keys, before[4:]]))
+
+
+@pytest.mark.parametrize("batches", [[3, 5, 1, 7], [6, 6], [1] * 9, [20, 2], [4, 13, 4]])
+def test_enqueue_wraps_around_for_batches_of_any_size(batches):
+    moco = make_moco()
+    expected, place = list(moco.queue.clone()), 0
+    keys = F.normalize(torch.randn(sum(batches), 8), dim=1)
+    for batch in keys.split(batches):
+        moco.enqueue(batch)
+        for key in batch:  # one by one
+            expected[place], place = key, (place + 1) % 6
+        assert_same(moco.queue, torch.stack(expected))
+        assert moco.pointer == place
+    newest = deque(keys, maxlen=6)
+    assert_same(moco.queue.roll(-int(moco.pointer), dims=0)[-len(newest) :], torch.stack(list(newest)))
+
+
+def test_odd_batches_and_batches_larger_than_the_queue_train():
+    network = basic_unet()
+    moco = make_moco(network, group_size=2)
+    for batch, pointer in ((5, 5), (3, 2), (9, 5), (1, 0)):
+        told = forward(moco, network, make_views(batch))
+        moco.update(network, told["key"])
+        assert told["loss"].isfinite()
+        assert moco.pointer == pointer
+    assert_same(moco.queue[-1], told["key"][-1])
+
+
+@every_rank
+@pytest.mark.parametrize("build", [basic_unet, flexible_unet, genesis_unet])
+def test_the_key_branch_has_no_decoder_and_gets_no_gradient(build, spatial_dims):
+    network = build(spatial_dims)
+    moco = make_moco(network)
+    encoder = {name for name, _ in network.named_parameters() if name.startswith(encoder_names(network))}
+    assert {name for name, _ in moco.key_encoder.named_parameters()} == encoder
+    assert len(encoder) < len(list(network.parameters()))
+    features = encode(network, torch.rand(2, 1, *[32] * spatial_dims))
+    views = make_views(2, spatial_dims, side=32)
+    (moco(network, views, features)["loss"] + decode(network, features).mean()).backward()
+    followers = [*moco.key_encoder.parameters(), *moco.key_projector.parameters()]
+    assert all(p.grad is None and not p.requires_grad for p in followers)
+    assert all(p.grad is not None for p in [*network.parameters(), *moco.projector.parameters()])
+    learning = {id(p) for p in trainable(network, moco)}
+    assert learning == {id(p) for p in [*network.parameters(), *moco.projector.parameters()]}
+
+
+def test_the_key_branch_shares_no_memory_with_the_network():
+    network = genesis_unet()
+    moco = make_moco(network)
+    before = copy.deepcopy(moco.state_dict())
+    shift(network)
+    assert_same(moco.state_dict(), before)
+
+
+def test_forward_moves_nothing_without_batch_norm():
+    network = basic_unet()
+    moco = make_moco(network)
+    before = copy.deepcopy(moco.state_dict())
+    told = forward(moco, network, make_views(4))
+    told["loss"].backward()
+    assert_same(moco.state_dict(), before)
+
+
+@every_rank
+def test_loss_is_the_cross_entropy_of_the_own_key_against_the_queue(spatial_dims):
+    network = basic_unet(spatial_dims)
+    moco = make_moco(network, temperature=0.5)
+    shift(moco.key_encoder, 0.2)
+    views = make_views(5, spatial_dims)
+    told = forward(moco, network, views)
+
+    query = moco.projector(encode(network, views["query"])[-1])
+    key = moco.key_projector(encode(moco.key_encoder, views["key"])[-1])
+    torch.testing.assert_close(told["query"], query)
+    torch.testing.assert_close(told["key"], key)
+    positive = (query * key).sum(1).double()
+    negative = (query @ moco.queue.T).double()
+    expected = -(positive / 0.5 - torch.cat([positive[:, None], negative], 1).div(0.5).exp().sum(1).log()).mean()
+    torch.testing.assert_close(told["loss"], expected.float())
+    torch.testing.assert_close(told["accuracy"], (positive > negative.max(1).values).float().mean())
+    assert not told["key"].requires_grad
+
+
+def test_pooled_norm_standardizes_the_averages_over_the_batch():
+    projector = Projector(3, 5, 4, pooled_norm=True)
+    features = torch.rand(6, 3, 4, 4)
+    means = features.mean((2, 3))
+    standard = (means - means.mean(0)) / (means.var(0, unbiased=False) + 1e-5).sqrt()
+    expected = projector[3](projector[1](standard).clamp(min=0))
+    torch.testing.assert_close(projector(features), F.normalize(expected, dim=1))
+
+
+def test_projector_averages_the_map_and_gives_unit_length():
+    projector = Projector(3, 5, 4)
+    features = torch.rand(2, 3, 4, 6)
+    first, _, second = projector
+    expected = second(first(features.mean((2, 3))).clamp(min=0))
+    expected = expected / expected.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(projector(features), expected)
+    torch.testing.assert_close(projector(features[..., None].expand(-1, -1, -1, -1, 2)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_embeddings_are_float32_of_unit_length_under_autocast(dtype):
+    network = basic_unet()
+    moco = make_moco(network)
+    with torch.autocast("cpu", dtype=dtype):
+        told = forward(moco, network, make_views(4))
+    for name in ("query", "key"):
+        assert told[name].dtype == torch.float32
+        torch.testing.assert_close(told[name].norm(dim=1), torch.ones(4))
+    moco.update(network, told["key"])
+    assert moco.queue.dtype == torch.float32
+
+
+@every_rank
+@pytest.mark.parametrize(("batch", "group_size"), [(7, 3), (4, 1), (6, 6), (5, 32), (7, 2)])
+def test_keys_of_shuffled_groups_equal_unshuffled_keys_without_batch_norm(batch, group_size, spatial_dims):
+    network = basic_unet(spatial_dims)
+    moco = make_moco(network, group_size=group_size).train()
+    views = make_views(batch, spatial_dims)
+    expected = moco.key_projector(encode(moco.key_encoder, views["key"])[-1])
+    torch.testing.assert_close(forward(moco, network, views)["key"], expected)
+
+
+def test_each_shuffled_group_has_batch_statistics_of_its_own():
+    network = genesis_unet()
+    moco = make_moco(network, group_size=3).train()
+    views = make_views(6)
+    order = sorted(range(6), key=lambda i: int(views["seed"][i]))
+    assert order != list(range(6))
+    expected = torch.empty(6, 8)
+    alone = copy.deepcopy(moco)
+    for group in (order[:3], order[3:]):
+        expected[group] = alone.key_projector(encode(alone.key_encoder, views["key"][group])[-1])
+    key = forward(moco, network, views)["key"]
+    torch.testing.assert_close(key, expected)
+    whole = moco.key_projector(encode(moco.key_encoder, views["key"])[-1])
+    assert (key - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("batch", "group_size"), [(7, 2), (21, 4)])
+def test_no_group_is_smaller_than_asked(batch, group_size):
+    moco = make_moco(genesis_unet(), group_size=group_size).train()
+    sizes = []
+    moco.key_projector.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    forward(moco, genesis_unet(), make_views(batch))
+    assert sum(sizes) == batch
+    assert min(sizes) >= group_size
+
+
+def test_keys_of_validation_do_not_depend_on_the_batch():
+    network = genesis_unet()
+    moco = make_moco(network, group_size=2)
+    shift(moco.key_encoder, 0.1)
+    network.eval()
+    moco.eval()
+    views = make_views(5)
+    together = forward(moco, network, views)["key"]
+    single = [forward(moco, network, {name: part[i : i + 1] for name, part in views.items()})["key"] for i in range(5)]
+    torch.testing.assert_close(together, torch.cat(single))
+
+
+@every_rank
+@pytest.mark.parametrize("momentum", [0.0, 0.75, 1.0])
+def test_the_key_branch_is_a_moving_average_of_the_network(momentum, spatial_dims):
+    network = genesis_unet(spatial_dims)
+    moco = make_moco(network, momentum=momentum)
+    shift(network)
+    shift(moco.projector)
+    slow = {name: p.clone() for name, p in moco.key_encoder.named_parameters()}
+    head = {name: p.clone() for name, p in moco.key_projector.named_parameters()}
+    moco.update(network, torch.empty(0, 8))
+    fast = dict(network.named_parameters())
+    for name, p in moco.key_encoder.named_parameters():
+        torch.testing.assert_close(p, momentum * slow[name] + (1 - momentum) * fast[name])
+    fast = dict(moco.projector.named_parameters())
+    for name, p in moco.key_projector.named_parameters():
+        torch.testing.assert_close(p, momentum * head[name] + (1 - momentum) * fast[name])
+
+
+@pytest.mark.parametrize("average_buffers", [False, True])
+def test_batch_norm_statistics_of_the_key_branch_follow_only_if_asked_to(average_buffers):
+    network = genesis_unet()
+    moco = make_moco(network, momentum=0.75, average_buffers=average_buffers, pooled_norm=True)
+    shift(network)
+    shift(moco.projector)
+    for slow, fast in ((moco.key_encoder, network), (moco.key_projector, moco.projector)):
+        before, fast = copy.deepcopy(dict(slow.named_buffers())), dict(fast.named_buffers())
+        statistics = [name for name in before if name.endswith(("running_mean", "running_var"))]
+        expected = dict(before)
+        if average_buffers:
+            expected |= {name: 0.75 * before[name] + 0.25 * fast[name] for name in statistics}
+        moco.update(network, torch.empty(0, 8))
+        torch.testing.assert_close(dict(slow.named_buffers()), expected)
+        assert statistics
+
+
+def test_momentum_moves_along_a_cosine():
+    moco = make_moco(momentum=0.9, final_momentum=1.0)
+    values = [moco.momentum_at(progress) for progress in (0.0, 1 / 3, 0.5, 1.0)]
+    assert values == pytest.approx([0.9, 0.925, 0.95, 1.0])  # the cosine of 60 degrees is 1/2
+    constant = make_moco(momentum=0.9)
+    assert [constant.momentum_at(progress) for progress in (0.0, 0.4, 1.0)] == pytest.approx([0.9] * 3)
+
+
+def test_update_uses_the_momentum_of_its_progress():
+    network = basic_unet()
+    moco = make_moco(network, momentum=0.0, final_momentum=1.0)
+    shift(network)
+    before = copy.deepcopy(moco.key_encoder.state_dict())
+    moco.update(network, torch.empty(0, 8), progress=1.0)
+    assert_same(moco.key_encoder.state_dict(), before)
+    moco.update(network, torch.empty(0, 8), progress=0.0)
+    fast = network.state_dict()
+    assert_same(moco.key_encoder.state_dict(), {name: fast[name] for name in before})
+
+
+def test_the_queue_starts_with_unit_length_in_random_directions():
+    queue = MoCo(basic_unet(), 64, queue_size=50).queue
+    torch.testing.assert_close(queue.norm(dim=1), torch.ones(50))
+    assert (queue @ queue.T - torch.eye(50)).abs().max() < 0.6
+
+
+def test_a_state_dict_restores_queue_pointer_and_key_branch():
+    network = genesis_unet()
+    moco = make_moco(network)
+    told = forward(moco, network, make_views(4))
+    moco.update(shift(network), told["key"])
+    other = make_moco(genesis_unet())
+    other.load_state_dict(moco.state_dict())
+    network.eval(), moco.eval(), other.eval()
+    views = make_views(3, seed=1)
+    assert_same(forward(other, network, views), forward(moco, network, views))
+    assert other.pointer == 4
+
+
+def test_hidden_size_is_the_deepest_number_of_channels_unless_given():
+    assert make_moco().projector[0].weight.shape == (8, 8)
+    moco = make_moco(hidden_size=5)
+    assert [moco.projector[0].out_features, moco.key_projector[2].in_features] == [5, 5]
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
+        make_moco(temperature=temperature)
+
+
+@pytest.mark.parametrize("name", ["momentum", "final_momentum"])
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_momentum_outside_of_0_and_1_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must lie in \[0, 1\], got {value}"):
+        make_moco(**{name: value})
+
+
+def test_an_objective_without_a_following_branch_has_momentum_0():
+    objective = Objective()
+    objective.update(basic_unet(), torch.empty(0, 8))
+    assert objective.momentum_at(0.5) == 0
+
+
+JUDGES = {
+    **{kind.__name__: kind for kind in (BarlowTwins, BYOL, GraVIS, PCRLv2, SimCLR, SimSiam, VoCo)},
+    "MoCo": lambda network: MoCo(network, queue_size=6),
+    "VisualWords": lambda network: VisualWords(network, classes=3),
+    "NoObjective": lambda network: NoObjective(),
+    "CombinedObjective": lambda network: CombinedObjective([SimSiam(network), make_moco(network)], [1, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", JUDGES)
+def test_a_figure_that_is_not_a_number_is_not_judged(kind):
+    objective = JUDGES[kind](basic_unet())
+    assert objective.ailment(dict.fromkeys([*objective.figures, "collapse"], math.nan)) is None

@@ -1,0 +1,418 @@
+"""Barlow Twins, SimSiam and BYOL, and all siamese objectives in two processes, which are started once."""
+
+import copy
+import math
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from norms import interleaved, synchronized
+from objective_views import make_views
+from reference import GOLDEN, normal
+from siamese_runs import KINDS, make_run
+from torch import nn
+from trainer_runs import (
+    assert_same,
+    basic_unet,
+    differs,
+    genesis_unet,
+    make_evaluator,
+    make_loader,
+    record,
+    run_epochs,
+    states,
+)
+
+from dira_monai.handlers.checkpoint import Checkpoint
+from dira_monai.losses.barlow_twins import barlow_twins, cross_correlation
+from dira_monai.losses.contrastive import negative_cosine
+from dira_monai.metrics import deviation
+from dira_monai.networks.encoder_decoder import encode, encoder_names
+from dira_monai.objectives.byol import BYOL
+from dira_monai.objectives.siamese import BarlowTwins, SimSiam
+from dira_monai.utils.distributed import gather_with_gradient, rank, world_size
+from dira_monai.utils.errors import InputError
+
+every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def golden_twins():
+    z1 = normal(11, (8, 32))
+    return z1, z1 + 0.5 * normal(12, (8, 32))
+
+
+def correlation_by_hand(z1, z2):
+    """Element by element, in float64."""
+    z1, z2 = z1.double(), z2.double()
+    count, size = z1.shape
+    found = torch.zeros(size, size, dtype=torch.float64)
+    for i in range(size):
+        for j in range(size):
+            a, b = z1[:, i], z2[:, j]
+            a, b = a - a.sum() / count, b - b.sum() / count
+            deviations = [math.sqrt(float((x * x).sum()) / count + 1e-5) for x in (a, b)]
+            found[i, j] = sum(float(x) * float(y) for x, y in zip(a, b, strict=True)) / count / math.prod(deviations)
+    return found
+
+
+def test_barlow_twins_equals_the_published_value():
+    torch.testing.assert_close(barlow_twins(*golden_twins()), torch.tensor(GOLDEN["barlow_twins"]["loss"]))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.0051, 1.0])
+def test_barlow_twins_equals_explicit_loops(weight):
+    z1, z2 = normal(1, (6, 4)), 3 * normal(2, (6, 4)) + 5
+    expected = correlation_by_hand(z1, z2)
+    torch.testing.assert_close(cross_correlation(z1, z2), expected.float())
+    loss = sum(
+        (1 - float(expected[i, j])) ** 2 if i == j else weight * float(expected[i, j]) ** 2
+        for i in range(4)
+        for j in range(4)
+    )
+    torch.testing.assert_close(float(barlow_twins(z1, z2, weight)), loss, rtol=1e-5, atol=1e-6)
+
+
+def test_equal_views_with_independent_components_have_no_loss():
+    signs = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    torch.testing.assert_close(barlow_twins(signs, signs), torch.tensor(0.0), atol=1e-8, rtol=0)
+    repeated = signs[:, [0, 0]]  # two equal components: C is all ones
+    torch.testing.assert_close(barlow_twins(repeated, repeated, 0.5), torch.tensor(1.0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_barlow_twins_computes_in_float32(dtype):
+    z1, z2 = (1000 * z.to(dtype) for z in golden_twins())
+    expected = barlow_twins(z1.float(), z2.float())
+    with torch.autocast("cpu", dtype=dtype):
+        found = barlow_twins(z1.requires_grad_(), z2)
+        inside = barlow_twins(z1.float(), z2.float())
+    assert found.dtype == torch.float32
+    assert_same(found.detach(), expected)
+    assert_same(inside.detach(), expected)
+    found.backward()
+    assert z1.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_components_that_do_not_vary_correlate_nothing(rows):
+    z = torch.full((rows, 4), 7.0, requires_grad=True)
+    loss = barlow_twins(z, z.detach())
+    loss.backward()
+    assert loss == 4
+    assert z.grad.isfinite().all()
+
+
+def test_negative_cosine_gives_the_published_loss_of_simsiam():
+    p1, p2, z1, z2 = (normal(seed, (6, 24)) for seed in (21, 22, 23, 24))
+    loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+    torch.testing.assert_close(loss, torch.tensor(GOLDEN["simsiam"]["loss"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_negative_cosine_computes_in_float32_and_stops_one_gradient(dtype):
+    prediction, embedding = ((200 * normal(s, (3, 5))).to(dtype).requires_grad_() for s in (1, 2))
+    with torch.autocast("cpu", dtype=dtype):
+        loss = negative_cosine(prediction, embedding)
+    a, b = prediction.detach().double(), embedding.detach().double()
+    expected = -((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
+    torch.testing.assert_close(loss.detach(), expected.float())
+    loss.backward()
+    assert prediction.grad.isfinite().all()
+    assert embedding.grad is None
+
+
+def test_deviation_is_0_of_equal_and_1_of_evenly_spread_embeddings():
+    assert deviation(torch.ones(3, 4)) == 0
+    both = torch.cat([torch.eye(4), -torch.eye(4)])  # every component: mean 0, variance 1 / 4
+    torch.testing.assert_close(deviation(5 * both), torch.tensor(1.0))
+
+
+def layers(module):
+    """Widths of the linear layers, whether each has a bias, and the number of norms."""
+    linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
+    widths = [linear[0].in_features, *(m.out_features for m in linear)]
+    return widths, [m.bias is not None for m in linear], [m.affine for m in norms]
+
+
+def test_heads_are_those_of_the_papers_in_proportion_to_the_network():
+    network = basic_unet()  # 8 channels at the bottom, where the papers have 2,048
+    assert layers(BarlowTwins(network).projector) == ([8, 32, 32, 32], [False] * 3, [True, True])
+    simsiam = SimSiam(network)
+    assert layers(simsiam.projector) == ([8, 8, 8, 8], [False] * 3, [True, True, False])
+    assert layers(simsiam.predictor) == ([8, 2, 8], [False, True], [True])
+    byol = BYOL(network)
+    assert layers(byol.projector) == ([8, 16, 256], [False, True], [True])
+    assert layers(byol.predictor) == ([256, 16, 256], [False, True], [True])
+    assert layers(SimSiam(network, pooled_norm=True).projector)[2] == [False, True, True, False]
+
+
+@every_rank
+def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
+    network = basic_unet(spatial_dims)
+    twins = KINDS["barlow_twins"](network)
+    views = make_views(5, spatial_dims)
+    told = twins(network, views, encode(network, views["query"]))
+    z1, z2 = (twins.projector(encode(network, views[name])[-1]) for name in ("query", "key"))
+    expected = correlation_by_hand(z1.detach(), z2.detach())
+    off = expected - expected.diagonal().diag()
+    loss = (1 - expected.diagonal()).square().sum() + 0.0051 * off.square().sum()
+    torch.testing.assert_close(told["loss"].detach(), 0.1 * loss.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(told["diagonal"], expected.diagonal().mean().float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(told["off_diagonal"], (off.abs().sum() / 30).float(), rtol=1e-3, atol=1e-4)
+    for name, z in (("query", z1), ("key", z2)):
+        standard = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
+        torch.testing.assert_close(told[name], F.normalize(standard.detach(), dim=1))
+
+
+@every_rank
+def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
+    network = basic_unet(spatial_dims)
+    simsiam = KINDS["simsiam"](network)
+    views = make_views(4, spatial_dims)
+    told = simsiam(network, views, encode(network, views["query"]))
+    told["loss"].backward()
+    found = [p.grad.clone() for p in simsiam.parameters()]
+    simsiam.zero_grad()
+
+    z1, z2 = (simsiam.projector(encode(network, views[name])[-1]) for name in ("query", "key"))
+    p1, p2 = simsiam.predictor(z1), simsiam.predictor(z2)
+    loss = torch.zeros([])
+    for p, z in ((p1, z2.detach()), (p2, z1.detach())):
+        loss = loss - ((p / p.norm(dim=1, keepdim=True)) * (z / z.norm(dim=1, keepdim=True))).sum(1).mean() / 2
+    torch.testing.assert_close(told["loss"], loss)
+    torch.testing.assert_close(told["query"], F.normalize(p1, dim=1))
+    torch.testing.assert_close(told["key"], F.normalize(z2, dim=1).detach())
+    loss.backward()
+    torch.testing.assert_close(found, [p.grad for p in simsiam.parameters()])
+
+
+@every_rank
+def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
+    network = genesis_unet(spatial_dims)
+    byol = KINDS["byol"](network)
+    with torch.no_grad():
+        for parameter in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()]:
+            parameter += 0.1 * torch.randn_like(parameter)  # no longer the network's
+    views = make_views(4, spatial_dims)
+    told = byol(network, views, encode(network, views["query"]))
+    (told["loss"]).backward()
+    assert all(p.grad is None for p in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()])
+    assert all(p.grad is not None for p in [*byol.projector.parameters(), *byol.predictor.parameters()])
+
+    own = [byol.predictor(byol.projector(encode(network, views[name])[-1])) for name in ("query", "key")]
+    keys = [byol.key_projector(encode(byol.key_encoder, views[name])[-1]) for name in ("query", "key")]
+    own, keys = ([x / x.norm(dim=1, keepdim=True) for x in both] for both in (own, keys))
+    expected = (own[0] - keys[1]).square().sum(1).mean() + (own[1] - keys[0]).square().sum(1).mean()
+    torch.testing.assert_close(told["loss"], expected)
+    torch.testing.assert_close(told["query"], own[0])
+    torch.testing.assert_close(told["key"], keys[1])
+
+
+@every_rank
+@pytest.mark.parametrize("momentum", [0.0, 0.75, 1.0])
+def test_the_key_branch_of_byol_follows(momentum, spatial_dims):
+    network = genesis_unet(spatial_dims)
+    byol = BYOL(network, 4, momentum=momentum, final_momentum=momentum, average_buffers=True)
+    names = {name for name, _ in network.named_parameters() if name.startswith(encoder_names(network))}
+    assert {name for name, _ in byol.key_encoder.named_parameters()} == names  # no decoder
+    slow = copy.deepcopy({**byol.key_encoder.state_dict(), **byol.key_projector.state_dict()})
+    with torch.no_grad():
+        for module in (network, byol.projector):
+            for tensor in module.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor += torch.rand_like(tensor)
+    fast = {**network.state_dict(), **byol.projector.state_dict()}
+    byol.update(network, None)
+    for name, tensor in {**byol.key_encoder.state_dict(), **byol.key_projector.state_dict()}.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, momentum * slow[name] + (1 - momentum) * fast[name])
+
+
+def test_the_momentum_of_byol_rises_to_1_along_a_cosine():
+    byol = BYOL(basic_unet(), momentum=0.9)
+    found = [byol.momentum_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    expected = [1 - 0.1 * (math.cos(math.pi * k) + 1) / 2 for k in (0.0, 0.25, 0.5, 1.0)]
+    assert found == pytest.approx(expected)
+    assert SimSiam(basic_unet()).momentum_at(0.5) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sentence"),
+    [
+        (BYOL, {"momentum": 1.5}, r"momentum must lie in \[0, 1\], got 1.5"),
+        (BYOL, {"final_momentum": -0.1}, r"final_momentum must lie in \[0, 1\], got -0.1"),
+        (BarlowTwins, {"redundancy_weight": -1.0}, "redundancy_weight must not be negative, got -1.0"),
+        (BarlowTwins, {"scale": 0.0}, "scale must be positive, got 0.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(kind, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        kind(basic_unet(), **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures", "sentence"),
+    [
+        (SimSiam, {"deviation": 0.01}, "SimSiam gives every image nearly the same embedding"),
+        (BYOL, {"deviation": 0.0}, "BYOL gives every image nearly the same embedding"),
+        (BarlowTwins, {"diagonal": 0.9, "off_diagonal": 0.9}, "repeat each other"),
+        (BarlowTwins, {"diagonal": 0.01, "off_diagonal": 0.1}, "do not agree between the views"),
+    ],
+)
+def test_collapse_is_named(kind, figures, sentence):
+    objective = kind(basic_unet())
+    assert sentence in objective.ailment(figures)
+    assert objective.ailment({"deviation": 0.9, "diagonal": 0.5, "off_diagonal": 0.3}) is None
+
+
+@pytest.mark.parametrize("images", [4, 8, 16, 64])
+@pytest.mark.parametrize(("rank", "ill"), [(1, True), (2, True), (64, False)])
+def test_barlow_twins_tells_few_dimensions_from_independent_components(rank, ill, images):
+    found = []
+    for _ in range(20):
+        z = torch.randn(images, rank) @ (torch.randn(rank, 64) if rank < 64 else torch.eye(64))
+        correlation = cross_correlation(z, z + 0.1 * z.std() * torch.randn(images, 64))  # of two views that agree
+        found.append([correlation.diagonal().mean(), (correlation.abs().sum() - correlation.trace()) / (64 * 63)])
+    figures = dict(zip(BarlowTwins.figures, torch.tensor(found).mean(0).tolist(), strict=True))
+    assert figures["diagonal"] > 0.9
+    assert ("repeat each other" in (BarlowTwins(basic_unet()).ailment(figures) or "")) == ill
+
+
+def test_a_collapsed_simsiam_is_found_by_its_figure():
+    network = basic_unet()
+    simsiam = SimSiam(network).eval()  # with running statistics that fit no batch: mean 0, variance 1
+    simsiam.projector[-1].running_mean -= 1000
+    views = make_views(4)
+    told = simsiam(network, views, encode(network, views["query"]))
+    assert simsiam.ailment({"deviation": float(told["deviation"])}) is not None
+
+
+@every_kind
+def test_a_missing_second_view_is_refused(kind):
+    network = basic_unet()
+    views = make_views(4)
+    del views["key"]
+    with pytest.raises(InputError, match="compares the views of an image: views_per_image must be at least 2, got 1"):
+        KINDS[kind](network)(network, views, encode(network, views["query"]))
+
+
+@every_rank
+@every_kind
+def test_trains_with_restoration_and_adversary(kind, spatial_dims):
+    trainer = make_run(kind, spatial_dims)
+    before = states(trainer)
+    outputs = record(trainer)
+    run_epochs(trainer, 2)
+    after = states(trainer)
+    assert all(differs(before[part], after[part]) for part in ("network", "objective", "discriminator"))
+    figures = {f"contrastive_{name}" for name in trainer.objective.figures}
+    assert figures | {"contrastive", "restoration", "adversarial", "query", "key"} <= set(outputs[-1])
+    assert all(value.isfinite().all() for value in outputs[-1].values())
+    torch.testing.assert_close(outputs[-1]["query"].norm(dim=1), torch.ones(4))
+    assert 0 <= trainer.epoch_figures()["collapse"] <= 1
+
+
+@every_kind
+def test_validation_changes_no_weight_and_no_buffer(kind):
+    trainer = make_run(kind, build=genesis_unet)
+    evaluator = make_evaluator(trainer)
+    run_epochs(trainer, 1)
+    before = states(trainer)
+    evaluator.run(1)
+    assert_same(states(trainer), before)
+    assert math.isfinite(evaluator.state.metrics["val_contrastive"])
+
+
+@every_kind
+def test_a_resumed_run_equals_an_unbroken_one(kind, tmp_path):
+    found = []
+    for parts in ((2,), (1, 2)):
+        folder = tmp_path / str(len(parts))
+        for epochs in parts:
+            trainer = make_run(kind, optimizer="LARS", seed=epochs)  # weights that loading must replace
+            if epochs == parts[0]:
+                trainer = make_run(kind, optimizer="LARS")
+            Checkpoint(str(folder), resume=True).attach(trainer)
+            run_epochs(trainer, epochs)
+        found.append(states(trainer))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@every_kind
+def test_half_precision_is_near_fp32(kind, precision):
+    losses = []
+    for name in ("fp32", precision):
+        trainer = make_run(kind, precision=name)
+        outputs = record(trainer)
+        run_epochs(trainer, 1)
+        assert all(tensor.isfinite().all() for tensor in states(trainer)["network"].values())
+        losses.append(float(outputs[0]["contrastive"]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.1, abs=0.1)
+
+
+def train(kind, batch_size):
+    """Two iterations; what they came to."""
+    loader = make_loader((16, 16), batch_size, epoch_length=2)
+    prepare = synchronized if world_size() > 1 else (lambda module: module)
+    trainer = make_run(kind, prepare=prepare, loader=loader, max_epochs=1, adversarial_weight=0.0)
+    outputs = record(trainer)
+    trainer.run()
+    names = ["loss", "contrastive", *(f"contrastive_{name}" for name in trainer.objective.figures)]
+    found = {"states": {name: states(trainer)[name] for name in ("network", "objective")}}
+    return found | {"figures": torch.tensor([[output[name] for name in names] for output in outputs])}
+
+
+def gathered():
+    """Rows of all processes and the gradient of a sum of squares that every process computes of all of them."""
+    rows = torch.tensor([[float(rank()), 1.0], [rank() + 2.0, 1.0]], requires_grad=True)
+    everyone = gather_with_gradient(rows)
+    everyone.square().sum().backward()
+    return {"rows": everyone.detach(), "own": rows.detach(), "gradient": rows.grad}
+
+
+def work(process, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=120)
+    )
+    found = {"gathered": gathered()} | {kind: train(kind, batch_size=2) for kind in KINDS}
+    torch.save(found, f"{folder}/{process}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_processes")
+    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{process}.pt", weights_only=True) for process in (0, 1)]
+
+
+def test_gather_with_gradient_has_the_order_of_one_process_and_sums_gradients(both):
+    first, second = (found["gathered"] for found in both)
+    assert_same(first["rows"], interleaved(first["own"], second["own"]))
+    assert_same(first["rows"][:, 0], torch.arange(4.0))
+    for found in (first, second):
+        assert_same(found["rows"], first["rows"])
+        assert_same(found["gradient"], 2 * 2 * found["own"])  # of two processes that each have the sum
+    rows = torch.ones(2, requires_grad=True)
+    assert gather_with_gradient(rows) is rows  # one process alone
+
+
+@every_kind
+def test_two_processes_train_as_one_with_the_whole_batch(both, kind):
+    one = train(kind, batch_size=4)
+    assert one["figures"].isfinite().all()
+    for found in both:
+        torch.testing.assert_close(found[kind]["figures"], one["figures"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[kind]["states"], one["states"], rtol=0, atol=2e-4)
+    assert_same(both[0][kind]["states"]["network"], both[1][kind]["states"]["network"])

@@ -1,0 +1,284 @@
+import itertools
+import math
+from functools import partial
+
+import pcrlv2_runs
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.transforms import Compose
+from objective_runs import in_two_processes, train, train_and_validate
+from torch.utils.data import DataLoader
+from trainer_runs import assert_same, basic_unet, flexible_unet, states
+from voco_runs import make_trainer, region_of
+
+from dira_monai.data.datasets import PretrainDataset
+from dira_monai.data.sampler import SeededSampler
+from dira_monai.networks.encoder_decoder import encode
+from dira_monai.objectives.voco import VoCo, overlap_loss
+from dira_monai.transforms.grid_views import GridViews, overlap_shares
+from dira_monai.transforms.intensity import GaussianNoise, Jitter
+from dira_monai.transforms.masking import Masking
+from dira_monai.transforms.painting import InPainting
+from dira_monai.utils.errors import InputError
+from dira_monai.utils.seeded_random import sample_seeds
+
+every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
+every_grid = pytest.mark.parametrize(("patch_size", "grid"), [((5, 4), (3, 2)), ((4, 3, 5), (2, 3, 1))])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def numbered(count, region):
+    """Images whose voxels hold their own number, which tells where a crop was taken."""
+    return (
+        torch.arange(math.prod(region), dtype=torch.float32).reshape(1, 1, *region).repeat(count, 1, *[1] * len(region))
+    )
+
+
+@every_grid
+def test_overlap_is_the_share_of_voxels_that_a_base_holds(patch_size, grid):
+    region = region_of(patch_size, grid)
+    views = GridViews(patch_size, grid)(numbered(40, region), sample_seeds(0, 0, 40))
+    assert views["query"].shape == (40, 1, *patch_size)
+    assert views["bases"].shape == (40, math.prod(grid), 1, *patch_size)
+    for query, bases, overlap in zip(views["query"], views["bases"], views["overlap"], strict=True):
+        inside = set(query.flatten().tolist())
+        counted = [len(inside & set(base.flatten().tolist())) / math.prod(patch_size) for base in bases]
+        torch.testing.assert_close(overlap, torch.tensor(counted))
+    torch.testing.assert_close(views["overlap"].sum(1), torch.ones(40))
+    starts = {int(query.min()) for query in views["query"]}
+    assert len(starts) > 10
+    assert_same(views["query"], views["target"])
+
+
+@every_grid
+def test_bases_are_the_cells_of_the_grid_in_order(patch_size, grid):
+    region = region_of(patch_size, grid)
+    images = torch.rand(2, 3, *region)
+    bases = GridViews(patch_size, grid)(images, sample_seeds(1, 0, 2))["bases"]
+    for n, cell in enumerate(itertools.product(*map(range, grid))):
+        box = tuple(slice(c * p, (c + 1) * p) for c, p in zip(cell, patch_size, strict=True))
+        assert_same(bases[:, n], images[(slice(None), slice(None), *box)])
+
+
+@pytest.mark.parametrize(
+    ("shift", "share"),
+    [((0, 0, 0), 1), ((2, 0, 0), 0.5), ((2, 3, 1), 0.5 * 0.5 * 0.8), ((4, 0, 0), 0), ((0, -6, 9), 0)],
+)
+def test_overlap_shares_of_known_shifts(shift, share):
+    found = overlap_shares(torch.tensor([shift]), torch.zeros(1, 3, dtype=torch.long), (4, 6, 5))
+    torch.testing.assert_close(found, torch.tensor([[float(share)]]))
+
+
+def test_every_place_of_the_region_is_drawn():
+    views = GridViews((3, 2), (2, 2))(numbered(600, (6, 4)), sample_seeds(0, 0, 600))
+    corners = {int(query.min()) for query in views["query"]}
+    assert corners == {row * 4 + column for row in range(4) for column in range(3)}
+
+
+def test_views_do_not_depend_on_the_batch():
+    changes = [Jitter(probability=1.0), GaussianNoise(0.2, probability=1.0)]
+    views = GridViews((4, 4), (2, 2), changes, [InPainting(2, (0.3, 0.5))], masking=Masking(0.5, (2, 2)))
+    images, seeds = torch.rand(5, 1, 8, 8), sample_seeds(3, 0, 5)
+    whole = views(images, seeds)
+    parts = [views(images[i : i + 1], seeds[i : i + 1]) for i in range(5)]
+    assert set(whole) == {"query", "whole", "target", "bases", "overlap", "mask"}
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, torch.cat([part[name] for part in parts]))
+    assert not torch.equal(whole["query"], whole["target"])
+    plain = views(images, seeds, distort=False)
+    assert not {"mask", "whole"} & set(plain)
+    assert torch.equal(whole["query"], whole["whole"].masked_fill(whole["mask"], 0))
+    for name in ("target", "bases", "overlap"):
+        assert_same(plain[name], whole[name])
+
+
+def test_stored_integers_become_shares():
+    images = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    views = GridViews((4, 4), (2, 2))(images, sample_seeds(0, 0, 2))
+    assert_same(views["bases"][:, 0], images[:, :, :4, :4] / 255)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ((2, 2, 1), r"grid \[2, 2, 1\] must have one entry for each axis of patch_size \[4, 4\]"),
+        ((1, 1), r"grid \[1, 1\] must have entries of at least 1 and at least two crops"),
+        ((0, 4), r"grid \[0, 4\] must have entries of at least 1"),
+    ],
+)
+def test_grids_that_are_none_are_refused(grid, message):
+    with pytest.raises(InputError, match=message):
+        GridViews((4, 4), grid)
+
+
+def test_a_region_that_is_not_the_grid_is_refused():
+    with pytest.raises(InputError, match=r"region_size must be grid \[2, 3\] times .* \[8, 12\], got \[8, 8\]"):
+        GridViews((4, 4), (2, 3))(torch.rand(1, 1, 8, 8), sample_seeds(0, 0, 1))
+
+
+def test_overlap_loss_of_known_values():
+    similarity, overlap = torch.tensor([[0.0, 0.5], [1.0, 0.25]]), torch.tensor([[0.5, 0.5], [0.75, 0.0]])
+    expected = -(math.log(0.5) + 0 + math.log(0.75) + math.log(0.75)) / 4
+    torch.testing.assert_close(overlap_loss(similarity, overlap), torch.tensor(expected))
+
+
+def test_overlap_loss_stays_finite_where_a_prediction_is_wholly_wrong():
+    similarity = torch.tensor([1.0, 0.0], dtype=torch.bfloat16).requires_grad_()
+    loss = overlap_loss(similarity, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(loss, torch.tensor(6 * math.log(10)), rtol=0.01, atol=0)
+    loss.backward()
+    assert similarity.grad.isfinite().all()
+
+
+def make_views(batch, spatial_dims, bases=3, side=16):
+    shape = (1, *[side] * spatial_dims)
+    overlap = F.normalize(torch.rand(batch, bases), p=1, dim=1)
+    return {"query": torch.rand(batch, *shape), "bases": torch.rand(batch, bases, *shape), "overlap": overlap}
+
+
+@every_rank
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_voco_equals_explicit_loops(spatial_dims, weight):
+    network = basic_unet(spatial_dims)
+    voco = VoCo(network, 8, regularization_weight=weight)
+    views = make_views(4, spatial_dims)
+    told = voco(network, views, encode(network, views["query"]))
+
+    crops = [views["query"], *views["bases"].unbind(1)]
+    projected = voco.projector(torch.cat([encode(network, crop)[-1] for crop in crops])).detach().double()
+    torch.testing.assert_close(projected.mean(0), torch.zeros(8).double(), rtol=0, atol=1e-5)
+    query, *bases = (rows / rows.norm(dim=1, keepdim=True) for rows in projected.split(4))
+    bases = torch.stack(bases, dim=1)
+    overlap = views["overlap"].double()
+    prediction, between, hits, likeness = 0.0, 0.0, 0, 0.0
+    for b in range(4):
+        cosines = [float(query[b] @ bases[b, i]) for i in range(3)]
+        for i in range(3):
+            s, y = max(cosines[i], 0.0), float(overlap[b, i])
+            prediction -= math.log(1 - abs(y - s)) / 12
+            likeness += s * y / 4
+        for i, j in itertools.combinations(range(3), 2):
+            between += abs(float(bases[b, i] @ bases[b, j])) / 12
+        hits += max(range(3), key=cosines.__getitem__) == int(overlap[b].argmax())
+    found = [told[name].item() for name in ("prediction", "base_similarity", "accuracy", "overlap_similarity", "loss")]
+    expected = [prediction, between, hits / 4, likeness, prediction + weight * between]
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(told["query"].double(), query, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(told["key"].double(), bases[range(4), overlap.argmax(1)], rtol=1e-4, atol=1e-5)
+    assert set(told) == {"loss", "query", "key", *voco.figures}
+
+
+@every_rank
+@pytest.mark.parametrize("build", [basic_unet, flexible_unet])
+def test_gradients_reach_encoder_and_projector(build, spatial_dims):
+    network = build(spatial_dims)
+    voco = VoCo(network, 8)
+    views = make_views(2, spatial_dims, side=64 if spatial_dims == 2 else 32)
+    voco(network, views, encode(network, views["query"]))["loss"].backward()
+    assert all(p.grad.abs().sum() > 0 for p in voco.parameters() if p.ndim > 1)
+    encoder = [p for name, p in network.named_parameters() if name.startswith(("conv_0", "down", "encoder"))]
+    assert all(p.grad is not None for p in encoder)
+
+
+def test_nothing_is_worse_than_equal_embeddings():
+    network = basic_unet()
+    voco = VoCo(network, 8).eval()  # in training the last batch norm forbids it
+    views = make_views(3, 2, bases=4) | {"overlap": torch.eye(4)[:3]}
+    views["query"], views["bases"] = (torch.ones_like(views[name]) for name in ("query", "bases"))
+    told = voco(network, views, encode(network, views["query"]))
+    worst = -3 / 4 * math.log(1e-6) + 1  # s = 1 where y is 0 for three bases of four, and |s_ij| = 1
+    assert told["loss"].item() == pytest.approx(worst, rel=0.01)
+    figures = {name: told[name].item() for name in voco.figures}
+    assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.ailment(figures)
+
+
+def test_ailments_are_named_in_the_methods_own_terms():
+    voco = VoCo(basic_unet(), 8)
+    assert voco.ailment({"base_similarity": 0.1, "overlap_similarity": 0.4}) is None
+    told = voco.ailment({"base_similarity": 0.1, "overlap_similarity": 0.001})
+    assert "look like none of the base crops that they overlap (mean likeness 0.001)" in told
+
+
+def test_voco_needs_bases_and_a_weight():
+    network = basic_unet()
+    query = torch.rand(2, 1, 16, 16)
+    with pytest.raises(InputError, match=r"the views must be dira_monai\.GridViews"):
+        VoCo(network)(network, {"query": query}, encode(network, query))
+    with pytest.raises(InputError, match="regularization_weight must be at least 0, got -1"):
+        VoCo(network, regularization_weight=-1)
+
+
+def anatomy(spatial_dims):
+    """Batches of images that are alike in the same places and differ by noise."""
+    region = (32, 32, 16)[:spatial_dims]
+    axes = torch.meshgrid(*[torch.linspace(0, 1, n) for n in region], indexing="ij")
+    common = 0.5 + 0.25 * sum(torch.sin((2 + 5 * i) * axis + i) for i, axis in enumerate(axes[:2])) / 2
+    noise = torch.Generator().manual_seed(0)
+    images = [(common + 0.05 * torch.rand(region, generator=noise))[None] for _ in range(16)]
+    dataset = PretrainDataset([{"image": image} for image in images], Compose([]), region, cache="none")
+    return DataLoader(dataset, 12, sampler=SeededSampler(dataset, 12, epoch_length=80))
+
+
+@every_rank
+def test_voco_learns_where_crops_were_taken(spatial_dims):
+    trainer = make_trainer(spatial_dims, basic_unet, seed=1, loader=anatomy(spatial_dims), epochs=1, lr=0.05)
+    found = train(trainer)["figures"]
+    for name, share in (("contrastive", 0.8), ("contrastive_prediction", 0.9), ("contrastive_base_similarity", 0.9)):
+        assert found[name][-10:].mean() < share * found[name][:5].mean()
+    assert found["contrastive_accuracy"][-10:].mean() > 0.6  # a guess: 0.25
+    assert found["contrastive_overlap_similarity"][-10:].mean() > 0.2
+
+
+@every_rank
+def test_a_resumed_run_of_voco_equals_an_unbroken_one(tmp_path, spatial_dims):
+    def run(folder, epochs, **options):
+        trainer = make_trainer(spatial_dims, epochs=3, restoration_weight=1.0)
+        return train_and_validate(trainer, tmp_path / folder, epochs, **options)
+
+    whole = run("whole", 3)
+    run("broken", 2)
+    assert_same(run("broken", 1, resume=True), whole)
+
+
+RUNS = {
+    "voco": partial(make_trainer, epochs=1, epoch_length=2, lr=0.01),
+    "pcrl": partial(pcrlv2_runs.make_trainer, side=32, epochs=1, epoch_length=2, lr=0.01),
+}
+
+
+@every_rank
+@pytest.mark.parametrize("make", [make_trainer, pcrlv2_runs.make_trainer], ids=["voco", "pcrl"])
+def test_a_step_in_bf16_is_near_fp32(make, spatial_dims):
+    options = {"epochs": 1, "epoch_length": 1, "lr": 0.01, "restoration_weight": 1.0}
+    exact, half = (train(make(spatial_dims, precision=precision, **options)) for precision in ("fp32", "bf16"))
+    assert all(tensor.isfinite().all() for tensor in half["states"]["network"].values())
+    assert not torch.equal(half["figures"]["loss"], exact["figures"]["loss"])  # it was half precision
+    for name in exact["figures"].keys() - {"contrastive_accuracy"}:  # of four images
+        torch.testing.assert_close(half["figures"][name], exact["figures"][name], rtol=0.05, atol=0.04, msg=name)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    return in_two_processes(tmp_path_factory.mktemp("two"), RUNS)
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_two_processes_train_as_one_with_the_whole_batch(both, method):
+    trainer = RUNS[method]()
+    before = states(trainer)["network"]
+    one = train(trainer)
+    first, second = (found[method] for found in both)
+    assert len(one["figures"]) >= 6
+    for name, values in one["figures"].items():
+        assert_same(first["figures"][name], second["figures"][name])
+        torch.testing.assert_close(first["figures"][name], values, rtol=1e-3, atol=1e-4, msg=name)
+    for part in ("network", "objective"):
+        assert_same(first["states"][part], second["states"][part])
+        torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
+    moved = [(tensor - before[name]).abs().max() for name, tensor in one["states"]["network"].items()]
+    assert max(moved) > 0.01

@@ -1,0 +1,395 @@
+"""Archives of bundles: what goes in, what is refused, and what is told of their files."""
+
+import hashlib
+import json
+import logging.config
+import os
+import pickle
+import re
+import shutil
+import stat
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from zip_files import names_in, refusal, write_zip
+
+from dira_monai.sharing import archive as archive
+from dira_monai.sharing.archive import _problem
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle of stock MONAI that was used, with what runs leave behind."""
+    folder = tmp_path / "tiny"
+    texts = {
+        "LICENSE": "Apache License, Version 2.0",
+        "configs/metadata.json": json.dumps({"version": "0.1.0", "monai_version": "1.6.1"}),
+        "configs/inference.json": json.dumps(
+            {"network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1, "bias": False}}
+        ),
+        "docs/README.md": "# Tiny\n",
+        "output/datalist.json": "[]",
+        "events.log": "a patient's name",
+        ".secret": "",
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "models").mkdir()
+    torch.save({"weight": torch.ones(1, 2)}, folder / "models/model.pt")
+    torch.save({"optimizer": {}}, folder / "models/checkpoint.pt")
+    return folder
+
+
+PACKED = [
+    "LICENSE",
+    "SHA256SUMS",
+    "configs/inference.json",
+    "configs/metadata.json",
+    "docs/README.md",
+    "models/model.pt",
+]
+METADATA = ("a/configs/metadata.json", "{}")
+
+
+def test_what_belongs_goes_in_and_the_rest_is_named(command, bundle):
+    status, output, errors = command("pack", "tiny", "tiny.zip")
+    assert (status, errors) == (0, "")
+    assert sorted(names_in("tiny.zip")) == [f"tiny/{name}" for name in PACKED]
+    lines = output.splitlines()
+    left_out = [f"left out: {name}" for name in ("events.log", "models/checkpoint.pt", "output/datalist.json")]
+    assert [line for line in lines if line.startswith("left out")] == left_out
+    digest = hashlib.sha256(Path("tiny.zip").read_bytes()).hexdigest()
+    assert lines[-1] == f"tiny.zip: 5 files, sha256 {digest}"
+    status, output, _ = command("pack", "tiny", "tiny.zip", "--include", "models/checkpoint.pt")
+    assert "tiny/models/checkpoint.pt" in names_in("tiny.zip")
+
+
+def test_large_files_are_named_as_the_model_zoo_lists_them(command, bundle, monkeypatch):
+    monkeypatch.setattr("dira_monai.sharing.archive.LARGE", 1000)
+    digest = hashlib.sha256((bundle / "models/model.pt").read_bytes()).hexdigest()
+    large = [line for line in command("pack", "tiny", "tiny.zip")[1].splitlines() if "large_files" in line]
+    wanted = f"path: models/model.pt, hash_type: sha256, hash_val: {digest}"
+    assert large == [f"for large_files.yml of the Model Zoo: {wanted}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("tiny", "tiny.tar"), "the file must end with .zip"),
+        (("none", "none.zip"), "none: is no bundle"),
+        (("tiny", "tiny.zip", "--include=models/none.pt"), "models/none.pt: no such file, but include names it"),
+    ],
+)
+def test_what_cannot_be_packed(command, bundle, words, reason):
+    assert reason in refusal(command, "pack", *words)
+    assert os.listdir() == ["tiny"]
+
+
+def test_weights_of_another_network_than_the_configs_name_are_not_packed(command, bundle):
+    shutil.copyfile(bundle / "configs/inference.json", bundle / "configs/train.json")
+    torch.save({"weight": torch.ones(1, 3)}, bundle / "models/model.pt")
+    reason = "train.json: 1 of 1 tensors do not fit, first weight; write the values of the training into that file"
+    assert reason in refusal(command, "pack", "tiny", "tiny.zip")
+    assert os.listdir() == ["tiny"]
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_configs_with_other_values_than_the_training_are_not_packed(command, bundle, name):
+    other = json.loads((bundle / "configs/inference.json").read_text()) | {"class_names": ["a", "b"], "spacing": None}
+    for config in ("train", "inference"):
+        (bundle / f"configs/{config}.json").write_text(json.dumps(other))
+
+    def trained(**values):
+        starts = [{"config": {"class_names": ["old"]}}, {"config": {"spacing": "$None"} | values}]
+        (bundle / "output/run.json").write_text(json.dumps({"starts": starts}))
+
+    trained(class_names=["a", "b"])
+    assert command("pack", "tiny", "tiny.zip")[0] == 0
+    (bundle / f"configs/{name}.json").write_text(json.dumps(other | {"class_names": ["b", "a"]}))
+    reason = f"{name}.json: class_names is ['b', 'a'] where it was ['a', 'b'] in the training, by tiny/output/run.json"
+    assert reason in refusal(command, "pack", "tiny", "other.zip")
+    trained(class_names=["b", "a"], spacing=[1, 1])
+    (bundle / f"configs/{name}.json").write_text(json.dumps(other))
+    assert "class_names is ['a', 'b'] where it was" in refusal(command, "pack", "tiny", "other.zip")
+    (bundle / "models/model.pt").unlink()
+    assert command("pack", "tiny", "tiny.zip")[0] == 0
+
+
+def test_same_bundle_gives_the_same_bytes(command, bundle, tmp_path):
+    command("pack", "tiny", "first.zip")
+    (tmp_path / "other").mkdir()
+    copy = tmp_path / "other/tiny"
+    for name in reversed(PACKED):
+        if name != "SHA256SUMS":
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, copy / name)
+            os.utime(copy / name, (1, 1))
+            (copy / name).chmod(0o700)
+    command("pack", "other/tiny", "second.zip")
+    assert Path("first.zip").read_bytes() == Path("second.zip").read_bytes()
+    (copy / "LICENSE").write_text("MIT License")
+    command("pack", "other/tiny", "second.zip")
+    assert Path("first.zip").read_bytes() != Path("second.zip").read_bytes()
+
+
+def test_unpacked_files_are_those_that_were_packed(command, bundle):
+    command("pack", "tiny", "tiny.zip")
+    status, output, errors = command("unpack", "tiny.zip", "new/place")
+    assert (status, errors, output.splitlines()[-1]) == (0, "", "new/place/tiny: unpacked")
+    found = sorted(path.relative_to("new/place/tiny").as_posix() for path in Path("new").rglob("*") if path.is_file())
+    assert found == PACKED
+    rows = [line.split("  ") for line in Path("new/place/tiny/SHA256SUMS").read_text().splitlines()]
+    assert [name for _, name in rows] == [name for name in PACKED if name != "SHA256SUMS"]
+    for digest, name in rows:
+        content = (bundle / name).read_bytes()
+        assert Path("new/place/tiny", name).read_bytes() == content
+        assert hashlib.sha256(content).hexdigest() == digest
+    assert "new/place/tiny: is there already" in refusal(command, "unpack", "tiny.zip", "new/place")
+    assert os.listdir("new/place") == ["tiny"]
+
+
+def test_a_file_that_changes_meanwhile_is_told_as_it_was_packed(command, bundle, monkeypatch):
+    entry = archive._entry
+
+    def changing(name, size):
+        if name.endswith("LICENSE"):
+            (bundle / "LICENSE").write_text("x" * (size + 1))
+        return entry(name, size)
+
+    monkeypatch.setattr(archive, "_entry", changing)
+    command("pack", "tiny", "tiny.zip")
+    assert (bundle / "LICENSE").read_text().startswith("xx")
+    assert command("verify", "tiny.zip")[0] == 0
+
+
+@pytest.mark.parametrize("words", [["no.zip"], ["tiny.zip", "--max_gb=abc"], ["tiny.zip", "--max_gb=0"]])
+def test_a_refused_archive_leaves_no_folder(command, bundle, words):
+    command("pack", "tiny", "tiny.zip")
+    reason = "max_gb must be a number above 0, got" if words[1:] else "no.zip: cannot be unpacked"
+    assert reason in refusal(command, "unpack", words[0], "new", *words[1:])
+    assert sorted(os.listdir()) == ["tiny", "tiny.zip"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda b: (b / "configs/metadata.json").unlink(), "is no bundle"),
+        (lambda b: (b / "docs/more.md").symlink_to(b / "events.log"), "docs/more.md is a link"),
+        (lambda b: torch.save(torch.nn.Linear(1, 1), b / "models/model.pt"), "models/model.pt: holds a Python object"),
+        (lambda b: (b / "models/model.pt").write_bytes(b"no weights"), "models/model.pt: cannot be read"),
+        (lambda b: (b / "docs/cases.pkl").write_bytes(b""), "docs/cases.pkl is a pickle"),
+    ],
+)
+def test_what_nobody_should_be_sent_is_not_packed(command, bundle, change, reason):
+    change(bundle)
+    assert reason in refusal(command, "pack", "tiny", "tiny.zip")
+    assert not Path("tiny.zip").exists()
+
+
+def link(name):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([("/a/x", "")], "may leave its folder"),
+        ([("a/../../x", "")], "may leave its folder"),
+        ([("..", "")], "may leave its folder"),
+        ([("a/./x", "")], "may leave its folder"),
+        ([("a\\..\\..\\x", "")], "may leave its folder"),
+        ([("a/C:x", "")], "may leave its folder"),
+        ([("a/\u202egpj.x", "")], "may leave its folder"),
+        ([("a/torch.py.", "")], "not every system reads alike"),
+        ([("a/torch.py ", "")], "not every system reads alike"),
+        ([("a/docs./x", "")], "not every system reads alike"),
+        ([(link("a/models"), "/etc")], "is a link or device"),
+        ([("a/x", "1"), ("a/X", "2")], "is there twice"),
+        ([("a/x", "1"), ("a/x", "2")], "is there twice"),
+        ([("a/\u00e9", "1"), ("a/e\u0301", "2")], "is there twice"),
+        ([("a/x", ""), ("b/x", "")], "must hold one folder, named as the bundle, got a, b"),
+        ([("readme.txt", "")], "must hold one folder"),
+        ([(".git/config", "")], "must hold one folder"),
+        ([], "must hold one folder"),
+        ([("a/x", "1"), ("a/x/y", "2")], "cannot be unpacked"),
+        ([("a/zeros", bytes(3_000_000))], "must unpack to at most 0.002 GB, got 0.003"),
+        ([("a/LICENSE", "")], "is no bundle"),
+        ([METADATA, ("a/x.pyc", "")], "a: x.pyc is compiled code"),
+        ([METADATA, ("a/x.so", "")], "a: x.so is compiled code"),
+        ([METADATA, ("a/x.PKL", "")], "a: x.PKL is a pickle"),
+        ([METADATA, ("a/weights.bin", pickle.dumps([1]))], "a: weights.bin is a pickle"),
+        ([METADATA, ("a/SHA256SUMS", f"{'0' * 64}  LICENSE\n")], "LICENSE is missing"),
+        ([METADATA, ("a/SHA256SUMS", "")], "configs/metadata.json is not listed"),
+        ([METADATA, ("a/SHA256SUMS", f"{'0' * 64}  configs/metadata.json\n")], "configs/metadata.json was altered"),
+    ],
+)
+def test_archive_is_refused(command, tmp_path, entries, reason):
+    write_zip(tmp_path / "a.zip", *entries)
+    assert reason in refusal(command, "verify", "a.zip", "--max_gb=0.002")
+    assert reason in refusal(command, "unpack", "a.zip", "out", "--trust=True", "--max_gb=0.002")
+    assert os.listdir() == ["a.zip"]
+
+
+def test_damaged_archive_is_refused(command, bundle):
+    command("pack", "tiny", "tiny.zip")
+    content = Path("tiny.zip").read_bytes()
+    for damaged in (content[:-30], content.replace(b"Apache", b"Apathy"), b"", content.replace(b"\0\0\0\0PK", b"\0\0")):
+        Path("bad.zip").write_bytes(damaged)
+        assert "bad.zip: cannot be unpacked" in refusal(command, "verify", "bad.zip")
+
+
+def test_entries_that_zipfile_could_not_judge_are_refused(command, tmp_path):
+    content = bytearray(write_zip(tmp_path / "a.zip", ("a/x", "1")).read_bytes())
+    content[6] |= 1  # the flag for encryption, in the entry's header and in the directory
+    content[content.index(b"PK\1\2") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "'a/x' is encrypted" in refusal(command, "verify", "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a/x", "1")
+    assert "'a/x' is compressed in a way other than deflate" in refusal(command, "verify", "b.zip")
+
+
+def test_entry_with_two_names_is_refused(command, tmp_path):
+    content = write_zip(tmp_path / "a.zip", METADATA, ("a/docs/read.md", "1")).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"read.md", b"rea\0.md"))  # zipfile reads the name up to there
+    assert "a path that may leave its folder" in refusal(command, "verify", "a.zip")
+    entry = zipfile.ZipInfo("a/x")
+    entry.orig_filename = "a/y"  # as Python 3.13 has it where an entry brings a second name in Unicode
+    assert _problem(entry) == "is a name that not every system reads alike"
+
+
+class Touch:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("was_run",)
+
+
+def test_nothing_is_run_by_looking(command, tmp_path):
+    torch.save({"state": Touch()}, tmp_path / "model.pt")
+    config = {"imports": ["$import os", "$os.mkdir('was_run')"], "initialize": ["$os.mkdir('was_run')"]}
+    entries = [METADATA, ("a/configs/train.json", json.dumps(config)), ("a/torch.py", "import os; os.mkdir('was_run')")]
+    write_zip(tmp_path / "a.zip", *entries)
+    status, output, _ = command("verify", "a.zip")
+    assert status == 0
+    assert [line for line in output.splitlines() if line.startswith("look at")] == [
+        "look at configs/train.json: imports#1: uses os.mkdir: $os.mkdir('was_run')",
+        "look at configs/train.json: initialize#0: uses os.mkdir: $os.mkdir('was_run')",
+        "look at torch.py: code of its own",
+    ]
+    write_zip(tmp_path / "b.zip", *entries, ("a/models/model.pt", (tmp_path / "model.pt").read_bytes()))
+    assert "a: models/model.pt: holds a Python object (posix.mkdir)" in refusal(command, "verify", "b.zip")
+    assert not Path("was_run").exists()
+
+
+def test_code_is_unpacked_only_where_it_is_trusted(command, bundle):
+    (bundle / "scripts").mkdir()
+    (bundle / "scripts/own.py").write_text("print('hello')\n")
+    command("pack", "tiny", "tiny.zip")
+    status, output, _ = command("unpack", "tiny.zip", "out")
+    assert "look at scripts/own.py: code of its own" in output
+    assert status == "error: tiny.zip: 1 thing above may run code; if you trust it, say --trust True"
+    assert not Path("out").exists()
+    assert command("unpack", "tiny.zip", "out", "--trust", "True")[0] == 0
+    assert Path("out/tiny/scripts/own.py").is_file()
+
+
+LOGGING = """[loggers]
+keys=root
+[logger_root]
+handlers=console
+[handlers]
+keys=console
+[formatters]
+keys=
+[handler_console]
+"""
+CALLS = {  # what makes a file was_run when Python reads it as a logging configuration
+    "class=eval\nargs=(\"open('was_run', 'w')\",)": ["class", "args"],
+    "class=StreamHandler\nargs=(open('was_run', 'w'),)": ["args"],
+    "class=StreamHandler\nargs=()\nkwargs={'stream': open('was_run', 'w')}": ["kwargs"],
+    "class=StreamHandler\nx=', open('was_run', 'w'))[1:] + ('\nargs=('%(x)s',)": ["args"],
+    "class=FileHandler\nargs=('was_run',)": ["class", "args"],  # whose lines may be a program
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("text", CALLS)
+def test_code_in_a_logging_configuration_is_told(command, bundle, tmp_path, text):
+    (bundle / "configs/logging.conf").write_text(LOGGING + text)
+    values = [line.partition("=")[2] for line in text.splitlines() if line.partition("=")[0] in CALLS[text]]
+    told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
+    place = "look at configs/logging.conf: handler_console: is evaluated"
+    assert told == [f"{place}: {value}" for value in values]
+    assert not Path("was_run").exists()
+    root = logging.getLogger()
+    before = root.handlers[:]
+    with suppress(AttributeError, TypeError, ValueError):
+        logging.config.fileConfig(bundle / "configs/logging.conf", disable_existing_loggers=False)
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    root.handlers[:] = before
+    assert Path("was_run").exists()
+
+
+def test_plain_logging_configuration_is_not_told(command, bundle):
+    shutil.copyfile(ROOT / "bundles/dira_pretrain_2d/configs/logging.conf", bundle / "configs/logging.conf")
+    assert "look at" not in command("verify", "tiny")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, "code of its own") for name in ("conftest.py", "scripts/a.PY", "models/model.ts", "docs/a.ipynb")),
+        *(
+            (name, "of a kind that is not known to be plain")
+            for name in (".pdbrc", ".git/config", "Makefile", "docs/a.html", "models/model.mar", "a.txt.zip", ".md")
+        ),
+        ("configs/.json", "cannot be read as a config"),
+        ("docs/more/b.YML", "cannot be read as a config"),
+        ("configs/other.INI", "cannot be read"),
+        *((name, None) for name in ("docs/a.md", "docs/a.nii.gz", "NOTICE", ".gitattributes", "models/model.onnx")),
+    ],
+)
+def test_files_that_something_may_run_are_told(command, bundle, name, reason):
+    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / name).write_text("a: b: c")
+    told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
+    assert len(told) == bool(reason)
+    assert all(line.startswith(f"look at {name}: {reason}") for line in told)
+
+
+def test_config_too_large_to_judge_is_told(command, bundle, monkeypatch):
+    monkeypatch.setattr("dira_monai.sharing.audit.MAX_CONFIG", 1000)
+    (bundle / "configs/large.json").write_text(" " * 999 + "{}")
+    assert "look at configs/large.json: too large to be read" in command("verify", "tiny")[1]
+
+
+def test_weights_that_would_fill_the_memory_are_refused(command, bundle):
+    plain = Path("plain.pt")
+    torch.save({"weight": torch.zeros(1000)}, plain)
+    with zipfile.ZipFile(plain) as source:
+        write_zip(bundle / "models/model.pt", *[(entry.filename, source.read(entry)) for entry in source.infolist()])
+    torch.load(bundle / "models/model.pt", weights_only=True)  # torch takes it
+    assert "models/model.pt is damaged, or compressed to fill the memory" in refusal(command, "verify", "tiny")
+    (bundle / "models/model.pt").unlink()
+    content = plain.read_bytes()
+    (bundle / "docs/a.md").write_bytes(content.replace(b"PK\1\2", b"PK\1\3"))
+    assert "docs/a.md is a pickle or may hold one" in refusal(command, "verify", "tiny")
+
+
+def test_what_is_told_cannot_hide_itself_on_the_screen(command, bundle):
+    text = "$os.system('''ls\r\x1b[2K\u202e" + 1000 * "\n" + "''')"
+    (bundle / "configs/inference.json").write_text(json.dumps({"a": text}))
+    (told,) = [line for line in command("verify", "tiny")[1].split("\n") if "os.system" in line]
+    assert told.startswith(r"look at configs/inference.json: a: uses os.system: $os.system('''ls\r\x1b[2K\u202e\n\n")
+    assert re.fullmatch(r".{500} \.\.\. \(2\d\d\d characters\)", told.removeprefix("look at "))

@@ -1,0 +1,203 @@
+"""Archives where the package is not installed: they download, load, run, and hold what the hub is sent."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import monai.bundle
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from running import ENVIRONMENT, load
+from scan_files import noise, write_nifti
+from zip_files import names_in, refusal, write_zip
+
+from dira_monai import __version__
+from dira_monai.cli.archives import pack
+from dira_monai.sharing.archive import PACKAGE
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.name for path in (ROOT / "bundles").iterdir())
+TINY = {  # networks in which a test takes no time
+    "dira_pretrain_3d": {"network_def#features": [4, 4, 8, 8, 8, 4]},
+    "dira_finetune_segmentation_3d": {"network_def#features": [4, 4, 8, 8, 8, 4]},
+    "dira_finetune_classification_3d": {"features": [4, 4, 8, 8, 8, 4]},
+    "dira_pretrain_2d": {"network_def#backbone": "resnet10"},
+    "dira_finetune_segmentation_2d": {"network_def#backbone": "resnet10"},
+    "dira_finetune_classification_2d": {"network_def#_target_": "resnet10"},
+}
+
+
+def tiny_bundle(name, folder):
+    """One of this package's bundles with a tiny network of random weights."""
+    bundle = shutil.copytree(ROOT / "bundles" / name, folder / name)
+    for file in ("train.json", "inference.json"):
+        parser = ConfigParser(json.loads((bundle / "configs" / file).read_text()))
+        parser.update(TINY[name])
+        (bundle / "configs" / file).write_text(json.dumps(parser.config))
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs/inference.json")
+    torch.save(parser.get_parsed_content("network_def").state_dict(), bundle / "models/model.pt")
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    """A folder with the archives of all bundles."""
+    folder = tmp_path_factory.mktemp("archives")
+    for name in NAMES:
+        assert list(pack(str(tiny_bundle(name, folder)), str(folder / f"{name}.zip")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """Runs Python as someone who has all packages but this one; the folder to begin in is empty."""
+    links = tmp_path_factory.mktemp("packages")
+    for place in (Path(p) for p in reversed(sys.path) if p.endswith("site-packages")):
+        for path in place.iterdir():
+            if "dira_monai" not in path.name and not path.name.endswith(".pth"):
+                (links / path.name).unlink(missing_ok=True)
+                (links / path.name).symlink_to(path)
+    home = tmp_path_factory.mktemp("home")
+    environment = ENVIRONMENT | {"PYTHONPATH": str(links), "HOME": str(home)}
+
+    def run(*words, cwd=home):
+        words = [sys.executable, "-S", *map(str, words)]  # -S: no .pth file brings an editable install along
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+    assert "No module named 'dira_monai'" in run("-c", "import dira_monai").stderr
+    return run
+
+
+def download(stranger, archives, name, folder):
+    url = (archives / f"{name}.zip").as_uri()
+    done = stranger("-m", "monai.bundle", "download", "--name", name, "--url", url, "--bundle_dir", folder)
+    assert done.returncode == 0, done.stderr
+    return folder / name
+
+
+def test_package_comes_along_where_a_config_names_it(archives):
+    for name in NAMES:
+        inside = {entry.removeprefix(f"{name}/") for entry in names_in(archives / f"{name}.zip")}
+        own = {f"dira_monai/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("*.py")} | {
+            "dira_monai/py.typed"
+        }
+        assert {entry for entry in inside if entry.startswith("dira_monai/")} == own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_archives_are_plain(command, archives, name):
+    status, output, errors = command("verify", str(archives / f"{name}.zip"))
+    assert (status, errors) == (0, "")
+    assert "look at" not in output
+    assert output.splitlines()[-1].endswith(f"{name}.zip: the configs are plain")
+    assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
+
+
+def test_other_code_under_the_name_of_this_package_is_told(command, archives, tmp_path):
+    name = "dira_pretrain_3d"
+    assert "dira_monai: the same code as the" in command("verify", str(archives / f"{name}.zip"))[1]
+    assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
+    (tmp_path / "out" / name / "dira_monai/losses/adversarial.py").write_text("import os\n")
+    (tmp_path / "out" / name / "dira_monai/more.py").write_text("import os\n")
+    (tmp_path / "out" / name / "dira_monai/transforms/views.py").unlink()
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    write_zip(
+        tmp_path / "bad.zip", *[(path.relative_to(tmp_path / "out").as_posix(), path.read_bytes()) for path in files]
+    )
+    _, output, _ = command("verify", "bad.zip")
+    told = [line.split(":")[0] for line in output.splitlines() if "differs from the dira_monai" in line]
+    assert told == ["look at dira_monai/losses/adversarial.py", "look at dira_monai/more.py"]
+    without = f"dira_monai: without 1 files of the {__version__} installed here, as dira_monai/transforms/views.py"
+    assert without in output
+    assert "no SHA256SUMS" in output
+    assert "is other code than the one that packs" in refusal(command, "pack", f"out/{name}", "again.zip")
+
+
+def test_archive_trains_and_restores_where_the_package_is_not_installed(archives, stranger, tmp_path):
+    bundle = download(stranger, archives, "dira_pretrain_3d", tmp_path / "zoo")
+    for number in range(4):
+        write_nifti(tmp_path / "scans" / f"{number}.nii.gz", noise(48, 24, 24, seed=number, high=1000))
+    options = "--dataset_dir=../../scans --patch_size=[32,16,16] --batch_size=2 --epoch_length=1 --max_epochs=1"
+    options += " --val_samples=2 --queue_size=4 --discriminator_channels=4 --pooled_norm=True"
+    words = ("-m", "monai.bundle", "run", "--config_file")
+    done = stranger(*words, "configs/train.json", *options.split(), cwd=bundle)
+    assert done.returncode == 0, done.stderr
+    assert (bundle / "models/checkpoint.pt").is_file()
+    assert (bundle / "output/metrics.csv").is_file()
+    options = "--image=../../scans/0.nii.gz --patch_size=[32,16,16]"
+    done = stranger(*words, "configs/inference.json", *options.split(), cwd=bundle)
+    assert done.returncode == 0, done.stderr
+    assert len(list((bundle / "restored").rglob("*restored.nii.gz"))) == 1
+
+
+LOAD = """
+import sys
+import torch
+from monai.bundle import load
+
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    for workflow in ("train", "inference"):
+        network = load(name, bundle_dir="zoo", workflow_type=workflow)
+        saved = torch.load(f"zoo/{name}/models/model.pt", weights_only=True)
+        state = network.state_dict()
+        assert state.keys() == saved.keys() and all(torch.equal(state[key], saved[key]) for key in saved), name
+        print("loaded", name, workflow)
+"""
+
+
+def test_every_bundle_loads_from_its_archive(archives, stranger, tmp_path):
+    for name in NAMES:
+        with zipfile.ZipFile(archives / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / "zoo")
+    done = stranger("-c", LOAD, f"zoo/{NAMES[0]}", *NAMES, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("loaded ") == 12
+
+
+class Hub:
+    """What MONAI asks of huggingface_hub, kept in a folder instead."""
+
+    def __init__(self, folder):
+        self.folder, self.calls = folder, []
+
+    def HfApi(self, token=None):  # noqa: N802 (its name there)
+        return self
+
+    def create_repo(self, **options):
+        self.calls.append("create_repo")
+
+    def upload_folder(self, repo_id, folder_path):
+        shutil.copytree(folder_path, self.folder)
+        return repo_id
+
+    def create_tag(self, repo_id, tag, exist_ok):
+        self.calls.append(tag)
+
+    def snapshot_download(self, repo_id, revision, local_dir):
+        shutil.copytree(self.folder, local_dir)
+
+
+def test_what_the_hub_is_sent(command, archives, tmp_path, monkeypatch):
+    name = "dira_finetune_segmentation_3d"
+    assert command("unpack", str(archives / f"{name}.zip"), "clean")[0] == 0
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setattr(monai.bundle.scripts, "huggingface_hub", hub)
+    monai.bundle.push_to_hf_hub(repo="me/tiny", name=name, bundle_dir="clean", version="0.1.0")
+    assert hub.calls == ["create_repo", "0.1.0"]
+    card = (hub.folder / "README.md").read_text()
+    front = "---\ntags:\n- monai\n- medical\nlibrary_name: monai\nlicense: apache-2.0\n---\n"
+    assert card == front + (ROOT / "bundles" / name / "docs/README.md").read_text()
+    sent = {path.relative_to(hub.folder).as_posix() for path in hub.folder.rglob("*") if path.is_file()}
+    packed = {entry.removeprefix(f"{name}/") for entry in names_in(archives / f"{name}.zip")}
+    assert sent == packed | {"README.md"}
+    assert {"LICENSE", "configs/metadata.json", "configs/train.json", "models/model.pt"} <= sent
+    network = monai.bundle.load(name, bundle_dir="got", source="huggingface_hub", repo="me/tiny", version="0.1.0")
+    saved = load(tmp_path / "hub/models/model.pt")
+    assert all(torch.equal(tensor, saved[key]) for key, tensor in network.state_dict().items())
+    assert command("verify", f"got/{name}")[0] == 0
