@@ -53,7 +53,7 @@ demo: demo-3d demo-2d
 # the list comes first: pre-training and fine-tuning must not see the test images
 demo-3d: .venv/installed
 	$(BIN)/python -m dira_monai phantom $(DEMO)/ct --kind ct --count 16
-	$(BIN)/python -m dira_monai labelled $(DEMO)/ct --task segmentation --class_names "$(ORGANS_3D)" \
+	$(BIN)/python -m dira_monai labeled $(DEMO)/ct --task segmentation --class_names "$(ORGANS_3D)" \
 	  --output $(DEMO)/ct.json --test_fraction 0.25
 	$(RUN) $(PRETRAIN_3D) --dataset_dir $(DEMO)/ct.json $(NETWORK_3D) --patch_size "[32, 32, 32]" $(SMALL) \
 	  --output_dir $(DEMO)/3d/output --ckpt_dir $(DEMO)/3d/models \
@@ -64,7 +64,7 @@ demo-3d: .venv/installed
 
 demo-2d: .venv/installed
 	$(BIN)/python -m dira_monai phantom $(DEMO)/xray --kind xray --count 64
-	$(BIN)/python -m dira_monai labelled $(DEMO)/xray --task segmentation --class_names "$(ORGANS_2D)" \
+	$(BIN)/python -m dira_monai labeled $(DEMO)/xray --task segmentation --class_names "$(ORGANS_2D)" \
 	  --label_threshold 127 --output $(DEMO)/xray.json --test_fraction 0.25
 	$(RUN) $(PRETRAIN_2D) --dataset_dir $(DEMO)/xray.json $(NETWORK_2D) --patch_size "[96, 96]" $(SMALL) \
 	  --output_dir $(DEMO)/2d/output --ckpt_dir $(DEMO)/2d/models --pooled_norm True \

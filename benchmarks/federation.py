@@ -23,8 +23,8 @@ from torch import Tensor, manual_seed
 from dira_monai.apps.probing.probe import PROBES, probe
 from dira_monai.datalists.checks import LISTS
 from dira_monai.datalists.io import write_datalist
-from dira_monai.datalists.labeled import make_labelled_datalist
-from dira_monai.utils.files import replacing
+from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 from dira_monai.weights.files import save_atomic
 
@@ -75,7 +75,7 @@ def thin(entries: Sequence[dict], share: float, seed: int) -> list[dict]:
 
 def write_lists(data: Path, classes: Sequence[str], share: float, seed: int, folder: Path) -> dict[str, int]:
     """Write the lists ``pooled.json`` (with labels), ``first.json`` and ``second.json``: their training images."""
-    datalist = make_labelled_datalist(str(data), "classification", classes)
+    datalist = make_labeled_datalist(str(data), "classification", classes)
     datalist |= {key: thin(datalist[key], share, seed) for key in LISTS}
     first = thin(datalist["training"], 0.5, seed + 1)
     parts = {
@@ -188,7 +188,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             means = {"auc": {p: auc[p]["mean"] for p in PROBES}}
             trained = encoder == "weights"
             facts["runs"][name if trained else encoder] = (found if trained else UNTRAINED) | means
-        with replacing(args.output / "federation.json") as output:
+        with atomic_write(args.output / "federation.json") as output:
             output.write((json.dumps(facts, indent=1, default=str) + "\n").encode())
     return facts
 

@@ -18,7 +18,7 @@ from typing import Any
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.phantoms.chest import write_phantoms
-from dira_monai.utils.files import replacing
+from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,7 +140,7 @@ def main() -> int:
         "\nSYNTHETIC phantoms, tiny networks; the losses of two methods are not alike, and say nothing of their worth"
     )
     print(describe(results))
-    with replacing(folder / "methods.json") as file:
+    with atomic_write(folder / "methods.json") as file:
         file.write((json.dumps(results, indent=1) + "\n").encode())
     return int(any("failed" in facts for facts in results))
 

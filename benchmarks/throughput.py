@@ -30,11 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from dira_monai import PretrainDataset, SeededSampler, keep_memory, load_datalist
+from dira_monai import PretrainDataset, SeededSampler, load_datalist, tune_malloc
 from dira_monai.datalists.io import write_datalist
 from dira_monai.networks.encoder_decoder import feature_channels
 from dira_monai.phantoms.chest import write_phantoms
-from dira_monai.utils.files import replacing
+from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,7 +176,7 @@ def measure_loader_standin(asked: argparse.Namespace) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
     for path in images_of(asked).glob("*.png"):
         if not (folder / path.name).exists():
-            with replacing(folder / path.name) as file:
+            with atomic_write(folder / path.name) as file:
                 Image.open(path).resize((1024, 1024), Image.Resampling.BICUBIC).save(file, "PNG")
     files = itertools.cycle(sorted(folder.glob("*.png")))
     return {"views_per_second": 2 / repeat(asked, lambda: xray_sample(next(files)), middle=statistics.fmean)}
@@ -370,11 +370,11 @@ def measure_volumes(asked: argparse.Namespace) -> dict[str, float]:
     for number in range(count):
         path = folder / f"{number}.npy"
         if not path.exists():
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 np.save(file, noise.integers(256, size=(1, 256, 256, 256), dtype=np.uint8))
     data = [{"image": str(folder / f"{number}.npy")} for number in range(count)]
     dataset = PretrainDataset(data, None, [96, 96, 48])
-    places = iter(SeededSampler(dataset, 1, epoch_length=10**6, smallest_batch=1))
+    places = iter(SeededSampler(dataset, 1, epoch_length=10**6, min_batch_size=1))
     before = peak_mib(asked)
     seconds = repeat(asked, lambda: dataset[next(places)], least=4 * count)
     return {"crops_per_second": 1 / seconds, "gigabytes": count * 256**3 / 1e9, "grown_mib": peak_mib(asked) - before}
@@ -443,7 +443,7 @@ def main() -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.manual_seed(0)
         if not asked.measure.endswith("standin"):
-            keep_memory()
+            tune_malloc()
         print("\n" + json.dumps(MEASURES[asked.measure](asked)))
         return
     images_of(asked)
@@ -467,7 +467,7 @@ def main() -> None:
         f"\n{platform.machine()}, {asked.threads} threads, torch {torch.__version__}, {asked.device}, {asked.precision}"
     )
     print(describe(found))
-    with replacing(asked.output / f"throughput_{asked.dims}d.json") as file:
+    with atomic_write(asked.output / f"throughput_{asked.dims}d.json") as file:
         file.write((json.dumps({"medians": found, "rounds": rounds}, indent=1) + "\n").encode())
 
 

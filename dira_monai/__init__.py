@@ -1,70 +1,114 @@
 """Parts that MONAI lacks for self-supervised pre-training by discrimination, restoration and adversary (DiRA).
 
-Configs name the parts as ``dira_monai.X``.
+Configs name the parts as ``dira_monai.X``. Each is imported when it is first asked for (PEP 562), so that commands that
+need neither torch nor MONAI start at once.
 """
 
-from .apps.visual_words.dataset import WordDataset
-from .apps.visual_words.places import WordSettings
-from .bundle.command_line import bundle_root, check_command_line
-from .data.datasets import PretrainDataset, SeededCacheDataset
-from .data.prepared import check_prepared
-from .data.preprocessing import ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
-from .data.sampler import SeededSampler
-from .datalists.io import load_datalist
-from .datalists.prepare import prepare_data
-from .datalists.prepare_labeled import LabelledLists, prepare_labelled
-from .datalists.unlabeled import make_datalist
-from .engines.evaluator import DiRAEvaluator
-from .engines.finetuner import FineTuner
-from .engines.trainer import DiRATrainer
-from .handlers.checkpoint import Checkpoint, LocalObjective, StrictCheckpointLoader
-from .handlers.collapse_monitor import HealthWatch
-from .handlers.early_stop import EarlyStop
-from .handlers.evaluation_report import EvaluationReport
-from .handlers.label_panel import LabelPanel
-from .handlers.restoration_panel import Panel
-from .handlers.run_record import RunRecord
-from .handlers.training_log import TrainingLog
-from .images.find import inference_items
-from .images.reader import ScanReader
-from .losses.adversarial import discriminator_loss, generator_loss
-from .losses.barlow_twins import barlow_twins
-from .losses.classification import ClassificationLoss, check_classes, class_weights
-from .losses.contrastive import info_nce, negative_cosine, nt_xent
-from .metrics import collapse, psnr, set_accuracy, set_contrastive
-from .networks.batch_norm import synchronize_batch_norm
-from .networks.encoder_decoder import decode, encode, encoder_only, encoder_state
-from .networks.genesis_unet import GenesisUNet
-from .networks.size_checks import check_output, check_patch_size
-from .objectives import (
-    BYOL,
-    BarlowTwins,
-    CombinedObjective,
-    GraVIS,
-    MoCo,
-    NoObjective,
-    PCRLv2,
-    SimCLR,
-    SimSiam,
-    VisualWords,
-    VoCo,
-)
-from .optimizers.groups import lars_groups, layer_groups, optimizer_class, rate_groups, trainable
-from .optimizers.lars import LARS
-from .optimizers.schedules import FlooredCosineSchedule
-from .transforms.color import ColorJitter, Grayscale, Solarize
-from .transforms.compose import Chain, OneOf
-from .transforms.dictionary import RandDistortiond
-from .transforms.grid_views import GridViews
-from .transforms.intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
-from .transforms.masking import Masking
-from .transforms.painting import InPainting, OutPainting
-from .transforms.shuffling import BlockShuffling, LocalPixelShuffling
-from .transforms.spatial import ElasticDeformation, RandomResizedCrop, RandomRotation
-from .transforms.views import Views
-from .utils.distributed import rank, world_size
-from .utils.errors import InputError, plain_errors
-from .utils.memory import keep_memory
+import importlib
+import warnings
+from typing import Any
+
 from .utils.version import __version__
-from .weights.files import load_weights
-from .weights.pretrained import load_pretrained
+
+_NAMES = {  # the module of each public name
+    "apps.visual_words.dataset": "WordDataset",
+    "apps.visual_words.places": "WordSettings",
+    "bundle.command_line": "bundle_root check_command_line",
+    "data.datasets": "PretrainDataset SeededCacheDataset",
+    "data.prepared": "check_prepared",
+    "data.preprocessing": "ToChannelsd ToStoraged check_intensity_range intensity_transform",
+    "data.sampler": "SeededSampler",
+    "datalists.io": "load_datalist",
+    "datalists.prepare": "prepare_data",
+    "datalists.prepare_labeled": "LabeledLists prepare_labeled",
+    "datalists.unlabeled": "make_datalist",
+    "engines.evaluator": "DiRAEvaluator",
+    "engines.finetuner": "FineTuner",
+    "engines.trainer": "DiRATrainer",
+    "handlers.checkpoint": "Checkpoint LocalObjective StrictCheckpointLoader",
+    "handlers.collapse_monitor": "CollapseMonitor",
+    "handlers.early_stop": "EarlyStop",
+    "handlers.evaluation_report": "EvaluationReport",
+    "handlers.label_panel": "LabelPanel",
+    "handlers.restoration_panel": "Panel",
+    "handlers.run_record": "RunRecord",
+    "handlers.training_log": "TrainingLog",
+    "images.find": "inference_items",
+    "images.reader": "ScanReader",
+    "losses.adversarial": "discriminator_loss generator_loss",
+    "losses.barlow_twins": "barlow_twins",
+    "losses.classification": "ClassificationLoss check_classes class_weights",
+    "losses.contrastive": "info_nce negative_cosine nt_xent",
+    "metrics": "psnr rank_collapse retrieval_accuracy retrieval_info_nce",
+    "networks.batch_norm": "synchronize_batch_norm",
+    "networks.encoder_decoder": "decode encode encoder_only encoder_state",
+    "networks.genesis_unet": "GenesisUNet",
+    "networks.size_checks": "check_output check_patch_size",
+    "objectives.byol": "BYOL",
+    "objectives.combined": "CombinedObjective",
+    "objectives.gravis": "GraVIS",
+    "objectives.moco": "MoCo",
+    "objectives.no_objective": "NoObjective",
+    "objectives.pcrlv2": "PCRLv2",
+    "objectives.siamese": "BarlowTwins SimSiam",
+    "objectives.simclr": "SimCLR",
+    "objectives.visual_words": "VisualWords",
+    "objectives.voco": "VoCo",
+    "optimizers.groups": "optimizer_class param_groups_lars param_groups_layer_decay rate_groups trainable_parameters",
+    "optimizers.lars": "LARS",
+    "optimizers.schedules": "FlooredCosineSchedule",
+    "transforms.color": "ColorJitter Grayscale Solarize",
+    "transforms.compose": "Compose OneOf",
+    "transforms.dictionary": "RandDistortiond",
+    "transforms.grid_views": "GridViews",
+    "transforms.intensity": "GaussianBlur GaussianNoise IntensityJitter NonlinearIntensity",
+    "transforms.masking": "Masking",
+    "transforms.painting": "InPainting OutPainting",
+    "transforms.shuffling": "BlockShuffling LocalPixelShuffling",
+    "transforms.spatial": "ElasticDeformation RandomResizedCrop RandomRotation",
+    "transforms.views": "Views",
+    "utils.distributed": "rank world_size",
+    "utils.errors": "InputError install_error_hook",
+    "utils.memory": "tune_malloc",
+    "weights.files": "load_weights",
+    "weights.pretrained": "load_pretrained",
+}
+
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+_FORMER = {  # names of version 0.1, which configs and archives may hold
+    "Chain": "Compose",
+    "HealthWatch": "CollapseMonitor",
+    "Jitter": "IntensityJitter",
+    "LabelledLists": "LabeledLists",
+    "collapse": "rank_collapse",
+    "keep_memory": "tune_malloc",
+    "lars_groups": "param_groups_lars",
+    "layer_groups": "param_groups_layer_decay",
+    "plain_errors": "install_error_hook",
+    "prepare_labelled": "prepare_labeled",
+    "set_accuracy": "retrieval_accuracy",
+    "set_contrastive": "retrieval_info_nce",
+    "trainable": "trainable_parameters",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, looked up on first use; a former one with a warning.
+
+    Raises:
+        AttributeError: if the package has no such name.
+    """
+    if name in _FORMER:
+        warnings.warn(f"dira_monai.{name} is now dira_monai.{_FORMER[name]}.", FutureWarning, stacklevel=2)
+        return getattr(importlib.import_module(__name__), _FORMER[name])
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

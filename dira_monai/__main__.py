@@ -10,7 +10,7 @@ import fire
 
 from .cli.apps import localize, probe, scores, seg, visual_words
 from .cli.archives import pack, unpack, verify
-from .cli.data import datalist, labelled, phantom, prepare
+from .cli.data import datalist, labeled, phantom, prepare
 from .cli.deferred import _later
 from .cli.weights import export_weights, import_weights
 from .utils.errors import InputError
@@ -22,7 +22,8 @@ def main() -> None:
         fire.Fire(
             {
                 "datalist": datalist,
-                "labelled": _later(labelled),
+                "labeled": _later(labeled),
+                "labelled": _later(labeled),  # its name in version 0.1
                 "phantom": phantom,
                 "prepare": prepare,
                 "localize": localize,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from .utils.distributed import gather
 
-COLLAPSED = 0.99  # of ``collapse``: an effective rank below 1.15 for 16 embeddings, below 2.3 for 128 or more
+COLLAPSED = 0.99  # of ``rank_collapse``: an effective rank below 1.15 for 16 embeddings, below 2.3 for 128 or more
 
 
-def set_contrastive(query: Tensor, key: Tensor, temperature: float = 0.2) -> float:
+def retrieval_info_nce(query: Tensor, key: Tensor, temperature: float = 0.2) -> float:
     """InfoNCE over a whole validation set: each query's own key against the keys of all other samples.
 
     Unlike the training loss it does not depend on the queue, so epochs can be compared. Chance is log(N).
@@ -25,13 +25,13 @@ def set_contrastive(query: Tensor, key: Tensor, temperature: float = 0.2) -> flo
     return float(F.cross_entropy(logits, torch.arange(len(query), device=query.device)))
 
 
-def set_accuracy(query: Tensor, key: Tensor) -> float:
+def retrieval_accuracy(query: Tensor, key: Tensor) -> float:
     """Share of queries that are nearest to their own key among all of the set; chance is 1 / N."""
     nearest = (query.float() @ key.float().T).argmax(dim=1)
     return float((nearest == torch.arange(len(query), device=query.device)).float().mean())
 
 
-def collapse(query: Tensor, key: Tensor | None = None) -> float:
+def rank_collapse(query: Tensor, key: Tensor | None = None) -> float:
     """How collapsed embeddings are, 0 (all directions used alike) to 1 (one direction).
 
     From the effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular values. They are
@@ -46,11 +46,11 @@ def collapse(query: Tensor, key: Tensor | None = None) -> float:
 
 
 def one_way(embeddings: str, share: float) -> str | None:
-    """The sentence that some embeddings are collapsed, or None where their ``collapse`` is low or NaN.
+    """The sentence that some embeddings are collapsed, or None where their ``rank_collapse`` is low or NaN.
 
     Args:
         embeddings: the sentence's subject, such as "the embeddings of all images".
-        share: their ``collapse``.
+        share: their ``rank_collapse``.
     """
     if share > COLLAPSED:
         return (
@@ -68,7 +68,7 @@ def psnr(mean_squared_error: float) -> float:
     return -10 * math.log10(max(float(mean_squared_error), 1e-12))
 
 
-def deviation(embeddings: Tensor) -> Tensor:
+def embedding_std(embeddings: Tensor) -> Tensor:
     """How far embeddings are spread: mean standard deviation of unit embeddings' components times sqrt(D).
 
     Of the batch of all processes. 1 where they are spread evenly over all directions, 0 where all are equal (Chen and

@@ -2,6 +2,8 @@
 
 import sys
 
+import finetune_bundle
+import pretrain_bundle
 import pytest
 import torch
 
@@ -25,3 +27,15 @@ def command(tmp_path, monkeypatch, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pretrain_scans(tmp_path_factory):
+    """Folders of unlabeled images by their number of axes."""
+    return {d: pretrain_bundle.write_scans(tmp_path_factory.mktemp(f"scans{d}"), d) for d in (2, 3)}
+
+
+@pytest.fixture(scope="session")
+def finetune_scans(tmp_path_factory):
+    """Folders of labeled images by their number of axes."""
+    return {d: finetune_bundle.write_data(tmp_path_factory.mktemp(f"labeled{d}"), d) for d in (2, 3)}

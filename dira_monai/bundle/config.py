@@ -66,7 +66,7 @@ def find_cause(error: BaseException) -> str:
     return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__).rstrip(".")
 
 
-def place(network: nn.Module, device: torch.device | str) -> nn.Module:
+def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:
     """The network on a device.
 
     Raises:

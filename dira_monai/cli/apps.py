@@ -33,7 +33,7 @@ def probe(
     """Tell what an encoder knows before fine-tuning: k-NN and a linear classifier on its frozen features, test AUC.
 
     Args:
-        list: JSON file for classification, as the command labelled writes it.
+        list: JSON file for classification, as the command labeled writes it.
         weights: model.pt or encoder.pt of a pre-training.
         config_file: train.json of its bundle, or "['.../train.json','.../METHOD.json']".
         overrides: values of it to replace, such as "{'network_def#backbone': 'resnet10'}".

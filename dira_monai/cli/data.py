@@ -1,4 +1,4 @@
-"""The command ``python -m dira_monai labelled``."""
+"""The command ``python -m dira_monai labeled``."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +9,10 @@ from ..data.prepared import prepare as prepare_images
 from ..data.prepared import verify as verify_images
 from ..datalists.checks import VALIDATION_FRACTION
 from ..datalists.io import write_datalist
-from ..datalists.labeled import TEST_FRACTION, make_labelled_datalist
+from ..datalists.labeled import TEST_FRACTION, make_labeled_datalist
 from ..datalists.leakage import check_overlap
 from ..datalists.splits import warn_of_absent_classes
-from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labelled, summarize_datalist
+from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labeled, summarize_datalist
 from ..datalists.unlabeled import make_datalist
 from ..images.find import first_file
 from ..utils.errors import InputError
@@ -30,7 +30,7 @@ from .deferred import _later
     exclude_patients_of=str,
     pretraining_list=str,
 )
-def labelled(
+def labeled(
     directory: str,
     *,
     task: str,
@@ -81,7 +81,7 @@ def labelled(
         strict: stop at the first image that cannot be used.
         workers: threads that read images.
     """
-    made = make_labelled_datalist(
+    made = make_labeled_datalist(
         directory,
         task,
         [str(name) for name in class_names] if isinstance(class_names, list | tuple) else class_names,
@@ -102,7 +102,7 @@ def labelled(
         strict=strict,
         workers=workers,
     )
-    yield describe_labelled(made)
+    yield describe_labeled(made)
     yield from warn_of_absent_classes(made)
     yield from check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
     write_datalist(made, output)

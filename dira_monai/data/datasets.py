@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..utils.distributed import rank
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 from .preprocessing import FOREGROUND_LEVEL, STORED
 
 CACHES = ("ram", "none")
@@ -92,7 +92,7 @@ class PretrainDataset(Dataset):
         room = torch.tensor(image.shape[1:]) - torch.tensor(self.region_size)
         if not bool((room > 0).any()):
             return image
-        places = (Draws(torch.tensor([seed])).uniform(tries, len(room))[0] * (room + 1)).long()
+        places = (SampleRandom(torch.tensor([seed])).uniform(tries, len(room))[0] * (room + 1)).long()
         level = FOREGROUND_LEVEL * dict(STORED.values())[image.dtype]
         best, most = image, -1.0
         for place in places.tolist():

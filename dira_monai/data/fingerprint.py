@@ -10,7 +10,7 @@ from typing import Any
 
 from ..datalists.checks import LISTS
 from ..utils.errors import InputError
-from ..utils.parallel import each
+from ..utils.parallel import parallel_map
 
 SAMPLE = 1000  # files whose content is read
 
@@ -48,7 +48,7 @@ def fingerprint(datalist: Mapping[str, Any]) -> str:
     start = len(os.path.commonpath({os.path.dirname(path) for path in paths} or ["."]).rstrip(os.sep))
     drawn = random.Random(0).sample(list(sizes), min(len(sizes), SAMPLE))
     share = READ // max(1, len(drawn))
-    read = list(each(lambda path: _digest(path, sizes[path], share), drawn, "fingerprint of the data", None))
+    read = list(parallel_map(lambda path: _digest(path, sizes[path], share), drawn, "fingerprint of the data", None))
     names = [path[start:] for path in (*paths, *sizes)]
     return hashlib.sha256(json.dumps([values, names, list(sizes.values()), read]).encode()).hexdigest()
 

@@ -16,8 +16,8 @@ from ..datalists.checks import LISTS
 from ..datalists.io import load_datalist, write_datalist
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
-from ..utils.files import replacing, sha256
-from ..utils.parallel import each
+from ..utils.files import atomic_write, sha256
+from ..utils.parallel import parallel_map
 from .datasets import read_stored
 from .image_setup import ImageSetup, read_images
 from .preprocessing import FOREGROUND_LEVEL, STORED, check_intensity_range
@@ -81,14 +81,14 @@ def prepare(
             image = setup.load(entry["image"])
             if crop_body:
                 image = image[(slice(None), *body_box(image, region))]
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 np.save(file, image.contiguous().numpy())
         facts = measure_stored(path)
         if settings["spacing"]:
             facts["spacing"] = settings["spacing"]
         return {**entry, **facts, "image": f"images/{path.name}", "source": entry["image"]}
 
-    lists = {key: list(each(work, content[key], f"preparing {key}", workers)) for key in LISTS[:2]}
+    lists = {key: list(parallel_map(work, content[key], f"preparing {key}", workers)) for key in LISTS[:2]}
     kept = {key: value for key, value in content.items() if key not in (*LISTS, "dataset_dir", "skipped")}
     made = kept | {"kind": KIND, "prepared": settings} | lists
     write_datalist(made, folder / "datalist.json")
@@ -101,7 +101,7 @@ def _claim(folder: Path, settings: dict) -> None:
     if not path.exists():
         if (folder / "images").exists():
             raise InputError(f"{folder} holds images of something else; name another folder.")
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write((json.dumps(settings, indent=1) + "\n").encode())
         return
     found = json.loads(path.read_text(encoding="utf-8"))

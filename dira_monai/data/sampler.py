@@ -25,7 +25,7 @@ class SeededSampler(DistributedSampler):
         shuffle: False: the same order and seeds in every epoch, for validation; the last batch may be smaller, and at
             most world - 1 samples are left out.
         samples: for validation, the number of samples; the data is gone through as often as that takes.
-        smallest_batch: least number of images of all processes together; with batch norm a single one fails.
+        min_batch_size: least number of images of all processes together; with batch norm a single one fails.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class SeededSampler(DistributedSampler):
         seed: int = 0,
         shuffle: bool = True,
         samples: int | None = None,
-        smallest_batch: int = 2,
+        min_batch_size: int = 2,
     ) -> None:
         super().__init__(dataset, num_replicas=world_size(), rank=rank(), shuffle=shuffle, seed=seed)
         size = len(dataset)  # type: ignore[arg-type]
         batch = batch_size * self.num_replicas
-        if shuffle and batch < smallest_batch:
-            reason = ", since batch statistics need company" if smallest_batch > 1 else ""
-            raise InputError(f"batch_size must be at least {smallest_batch}{reason}, got {batch_size}")
+        if shuffle and batch < min_batch_size:
+            reason = ", since batch statistics need company" if min_batch_size > 1 else ""
+            raise InputError(f"batch_size must be at least {min_batch_size}{reason}, got {batch_size}")
         if shuffle:
             self.total_size = batch * (epoch_length or math.ceil(size / batch))
         else:

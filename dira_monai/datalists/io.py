@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.errors import InputError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 from .checks import LISTS, check_datalist, find_root
 
 
 def write_datalist(datalist: dict, path: str | Path) -> None:
     """Write the datalist as JSON, complete or not at all; missing folders are made."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(datalist, indent=1) + "\n").encode())
 
 

@@ -30,7 +30,7 @@ def find_label_maps(root: Path, asked: Mapping[str, Any]) -> Found:
 
     Args:
         root: the folder of the data set.
-        asked: arguments of ``make_labelled_datalist``.
+        asked: arguments of ``make_labeled_datalist``.
 
     Raises:
         InputError: as ``find_pairs`` and ``find_patients`` do.
@@ -47,7 +47,7 @@ def find_labels(root: Path, asked: Mapping[str, Any]) -> Found:
 
     Args:
         root: the folder of the data set.
-        asked: arguments of ``make_labelled_datalist``.
+        asked: arguments of ``make_labeled_datalist``.
 
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.

@@ -23,7 +23,7 @@ TASKS = ("segmentation", "classification")
 TEST_FRACTION = 0.2
 
 
-ASKED = (  # arguments of ``make_labelled_datalist`` that the list depends on, and records
+ASKED = (  # arguments of ``make_labeled_datalist`` that the list depends on, and records
     "task",
     "spatial_dims",
     "in_channels",
@@ -49,7 +49,7 @@ ONLY_FOR = {  # task: options that mean nothing for the other one
 }
 
 
-def make_labelled_datalist(
+def make_labeled_datalist(
     directory: str | Path,
     task: str,
     class_names: Sequence[str],
@@ -142,7 +142,7 @@ def _first(skipped: Sequence[dict]) -> str:
 
 
 def check_task(asked: Mapping[str, Any]) -> None:
-    """Nothing, where a labeled datalist can be made for these arguments of ``make_labelled_datalist``.
+    """Nothing, where a labeled datalist can be made for these arguments of ``make_labeled_datalist``.
 
     Raises:
         InputError: if one is out of range, or belongs to the other task.

@@ -13,11 +13,11 @@ from .checks import LISTS, VALIDATION_FRACTION, check_datalist, find_root
 from .io import make_absolute, read_datalist, write_datalist
 from .label_maps import label_folder
 from .label_tables import find_table
-from .labeled import ASKED, TEST_FRACTION, check_task, make_labelled_datalist
+from .labeled import ASKED, TEST_FRACTION, check_task, make_labeled_datalist
 from .leakage import check_overlap
 from .prepare import fingerprint, is_current, make_phantoms, phantom_folder
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
-from .summary import describe_labelled
+from .summary import describe_labeled
 
 FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
 
@@ -31,17 +31,17 @@ UNCHECKED = (
 )
 
 
-class LabelledLists:
-    """The lists of ``prepare_labelled`` by their names, prepared when the first of them is asked for.
+class LabeledLists:
+    """The lists of ``prepare_labeled`` by their names, prepared when the first of them is asked for.
 
     MONAI Label gives a training lists of its own, and its viewers have MONAI build every part of the config, also what
     nothing refers to: that must neither look for a data set nor make phantoms.
 
     Args:
-        options: the arguments of ``prepare_labelled``.
+        options: the arguments of ``prepare_labeled``.
 
     Raises:
-        InputError: when a list is asked for, as ``prepare_labelled`` does.
+        InputError: when a list is asked for, as ``prepare_labeled`` does.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -52,17 +52,17 @@ class LabelledLists:
 
     @cached_property
     def _lists(self) -> dict:
-        return prepare_labelled(**self.options)
+        return prepare_labeled(**self.options)
 
 
-def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
+def load_labeled(path: str | Path, asked: Mapping[str, Any]) -> dict:
     """A labeled datalist from JSON, checked by ``check_labeled``; paths and other entries stay as they are.
 
     A missing list ``test`` is taken as empty, and what the file does not say of its task as what is asked for.
 
     Args:
         path: JSON file.
-        asked: the arguments of ``FIXED`` and ``pictures_only``, as ``make_labelled_datalist`` takes them.
+        asked: the arguments of ``FIXED`` and ``pictures_only``, as ``make_labeled_datalist`` takes them.
 
     Raises:
         InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
@@ -80,7 +80,7 @@ def load_labelled(path: str | Path, asked: Mapping[str, Any]) -> dict:
     return datalist
 
 
-def prepare_labelled(
+def prepare_labeled(
     dataset_dir: str | None,
     output_dir: str,
     task: str,
@@ -99,7 +99,7 @@ def prepare_labelled(
     test_fraction: float = TEST_FRACTION,
     validation_fraction: float = VALIDATION_FRACTION,
     label_fraction: float = 1.0,
-    label_subset: int = 0,
+    label_seed: int = 0,
     pretrained: str | None = None,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
@@ -110,7 +110,7 @@ def prepare_labelled(
 
     Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
     file, or a ``datalist.json`` in the folder, is used as it is, with its own splits and labels; anything else goes
-    through ``make_labelled_datalist``, whose result is used again while arguments and files stay the same.
+    through ``make_labeled_datalist``, whose result is used again while arguments and files stay the same.
     ``output_dir/datalist.json`` holds the whole list in the end, in any case. Among several processes the first one
     works and the others wait.
 
@@ -120,7 +120,7 @@ def prepare_labelled(
         task: "segmentation" or "classification".
         spatial_dims: 2 or 3.
         in_channels: channels of the network.
-        class_names: see ``make_labelled_datalist``, as for all that is not named here.
+        class_names: see ``make_labeled_datalist``, as for all that is not named here.
         seed: of the splits and the phantoms.
         labels: folder or CSV file.
         multi_label: an image may have any number of the classes.
@@ -132,7 +132,7 @@ def prepare_labelled(
         test_fraction: part of the training patients for test, where nothing else says.
         validation_fraction: part of the others for validation, where nothing else says.
         label_fraction: part of the training patients that is returned, see ``take_fraction``.
-        label_subset: seed of their choice.
+        label_seed: seed of their choice.
         pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
@@ -140,7 +140,7 @@ def prepare_labelled(
         pictures_only: in 2D take PNG and JPEG alone, as the bundles do unless they get another reader.
 
     Raises:
-        InputError: as ``make_labelled_datalist``, ``load_labelled``, ``check_overlap`` and ``take_fraction`` do, in
+        InputError: as ``make_labeled_datalist``, ``load_labeled``, ``check_overlap`` and ``take_fraction`` do, in
             every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
     """
     given = locals()
@@ -148,11 +148,11 @@ def prepare_labelled(
 
     def work() -> dict:
         datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)
-        print(describe_labelled(datalist))
+        print(describe_labeled(datalist))
         overlap = [UNCHECKED] if pretrained else []
         if pretraining_list:
             overlap = check_overlap(datalist, path, pretraining_list, allow_overlap)
-        part, told = take_fraction(datalist, label_fraction, label_subset)
+        part, told = take_fraction(datalist, label_fraction, label_seed)
         print("\n".join([*overlap, *told, *warn_of_absent_classes(part), f"all of it: {path}"]))
         return part
 
@@ -166,7 +166,7 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
     source, path = _find_source(dataset_dir, output, asked), output / "datalist.json"
     given = source if source.suffix == ".json" else source / "datalist.json"
     if given.is_file():
-        datalist = load_labelled(given, asked)
+        datalist = load_labeled(given, asked)
         excluded = asked["exclude_patients_of"]
         if excluded is not None and datalist.get("exclude_patients_of") != excluded:
             raise InputError(
@@ -181,9 +181,9 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
         wanted = {"dataset_dir": os.path.abspath(source), **asked}
         wanted["fingerprint"] = fingerprint(*_sources(wanted))
         if not is_current(path, wanted):
-            made = make_labelled_datalist(source, **asked)
+            made = make_labeled_datalist(source, **asked)
             write_datalist(made | {"fingerprint": wanted["fingerprint"]}, path)
-        datalist = load_labelled(path, asked)
+        datalist = load_labeled(path, asked)
     keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
     return datalist, path

@@ -146,7 +146,7 @@ def warn_of_absent_classes(datalist: dict) -> list[str]:
         absent = _absent(datalist, counts)
         if absent and datalist[key]:
             effect = "the metrics of this class are undefined there"
-            effect = "it cannot be learned; try another label_subset" if key == "training" else effect
+            effect = "it cannot be learned; try another label_seed" if key == "training" else effect
             warnings.append(f"warning: {key} has no image of {', '.join(absent)}: {effect}.")
     return warnings
 
@@ -200,7 +200,7 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
     entries = [entry for entry in datalist["training"] if _patient(entry) in kept]
     lines = [
         f"label_fraction {fraction:g}: {len(kept)} of {len(order)} training patients, "
-        f"{len(entries)} of {len(datalist['training'])} training images (label_subset {seed})"
+        f"{len(entries)} of {len(datalist['training'])} training images (label_seed {seed})"
     ]
     lines += [f"added {name}, the first patient of {datalist['class_names'][n]}" for n, name in added.items()]
     return datalist | {"training": entries}, lines

@@ -73,7 +73,7 @@ def span(rows: Sequence[Sequence[float]]) -> str:
 MAX_REASONS = 3  # that are shown of what was skipped
 
 
-def describe_labelled(datalist: dict) -> str:
+def describe_labeled(datalist: dict) -> str:
     """A text table of images, patients and images with each class in each list, and what was drawn and left out."""
     lists = {key: datalist[key] for key in LISTS}
     patients = {key: {str(entry.get("patient", first_file(entry["image"]))) for entry in lists[key]} for key in LISTS}

@@ -11,7 +11,7 @@ from ..networks.encoder_decoder import encode
 from ..objectives.objective import Objective
 from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
-from .forward import completed, decoded, named, restored, told_apart
+from .forward import completed, decoded, objective_outputs, prefixed, restored
 from .resumable import autocast
 
 
@@ -56,10 +56,10 @@ class DiRAEvaluator(SupervisedEvaluator):
         with torch.no_grad(), self.context:
             features = encode(self.network, views["query"])
             maps = decoded(self.network, self.objective, features)
-            told = told_apart(self.network, self.objective, views, features, maps)
+            told = objective_outputs(self.network, self.objective, views, features, maps)
             images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
         images = {name: completed(image, views) for name, image in images.items()}
-        self.state.output = images | named(self.objective, told)
+        self.state.output = images | prefixed(self.objective, told)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -36,13 +36,13 @@ class FineTuner(ResumableTrainer):
             name = type(self.network).__name__
             raise InputError(f"freeze_epochs must be 0 where the encoder of the network is not known ({name})")
         broadcast(self.network)
-        self.add_event_handler(Events.EPOCH_STARTED, FineTuner.thaw)
+        self.add_event_handler(Events.EPOCH_STARTED, FineTuner.set_encoder_frozen)
 
     def stage(self, epoch: int) -> str:
         """Whether the encoder rests in an epoch, counted from 1."""
         return "encoder frozen" if epoch <= self.freeze_epochs else ""
 
-    def thaw(self) -> None:
+    def set_encoder_frozen(self) -> None:
         """Let the encoder rest or learn, as the epoch asks: a resumed run needs no memory of it."""
         for part in self.encoder:
             part.requires_grad_(self.state.epoch > self.freeze_epochs)

@@ -22,7 +22,7 @@ def completed(images: Tensor, views: dict[str, Tensor]) -> Tensor:
     return torch.where(views["mask"], images, views["target"]) if "mask" in views else images
 
 
-def told_apart(
+def objective_outputs(
     network: nn.Module,
     objective: Objective,
     views: dict[str, Tensor],
@@ -40,7 +40,7 @@ def told_apart(
     return objective(network, views, features, maps)
 
 
-def named(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
+def prefixed(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an objective returned, under the names that outputs of trainer and evaluator have."""
     figures = {f"contrastive_{name}": told[name] for name in objective.figures if name in told}
     embeddings = {name: told[name] for name in ("query", "key") if name in told}

@@ -43,7 +43,7 @@ def optimizer_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScale
     scaler.update()
 
 
-def alone(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def unwrap_single(transform: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """The same function of an engine's output, which gives the one value of a tuple of one instead of the tuple."""
 
     def unpacked(output: Any) -> Any:
@@ -80,7 +80,7 @@ class ResumableTrainer(SupervisedTrainer):
     ) -> None:
         for handler in kwargs.get("train_handlers") or ():
             if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
-                handler.output_transform = alone(handler.output_transform)
+                handler.output_transform = unwrap_single(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
         self.precision = precision
         self.gradient_clip = gradient_clip
@@ -102,15 +102,15 @@ class ResumableTrainer(SupervisedTrainer):
         """Name of what is trained in an epoch, counted from 1; empty where there is one stage only."""
         return ""
 
-    def stateful(self) -> dict[str, Any]:
+    def to_save(self) -> dict[str, Any]:
         """Everything besides handlers and random states that a resumed run must find as it was."""
         return {"network": self.network, "optimizer": self.optimizer, "scaler": self.loss_scaler}
 
-    def exports(self) -> dict[str, dict[str, Tensor]]:
+    def export_states(self) -> dict[str, dict[str, Tensor]]:
         """State dicts to keep of the best epoch, by file name."""
         return {"model.pt": self.network.state_dict()}
 
-    def step_figures(self) -> dict[str, Tensor]:
+    def step_metrics(self) -> dict[str, Tensor]:
         """Numbers of this iteration whose mean over the epoch is recorded."""
         return {name: self.state.output[name] for name in self.losses if name in self.state.output}
 

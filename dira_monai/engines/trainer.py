@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..losses.adversarial import GANS, discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty
 from ..losses.restoration import masked_loss
-from ..metrics import collapse
+from ..metrics import rank_collapse
 from ..networks.encoder_decoder import downsampling, encode, encoder_state
 from ..objectives.no_objective import NoObjective
 from ..objectives.objective import Objective
@@ -18,8 +18,8 @@ from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
 from ..utils.distributed import average_scalars, broadcast
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
-from .forward import completed, decoded, named, restored, told_apart
+from ..utils.seeded_random import SampleRandom
+from .forward import completed, decoded, objective_outputs, prefixed, restored
 from .resumable import ResumableTrainer, make_scaler, optimizer_step
 from .stages import Schedule, Weights
 
@@ -113,21 +113,21 @@ class DiRATrainer(ResumableTrainer):
         """Name of the stage of an epoch, counted from 1, as the paper has it."""
         return self.weights_at(epoch).stage
 
-    def stateful(self) -> dict[str, Any]:
+    def to_save(self) -> dict[str, Any]:
         """Everything besides handlers and random states that a resumed run must find as it was."""
-        return super().stateful() | {
+        return super().to_save() | {
             "objective": self.objective,
             "discriminator": self.discriminator,
             "discriminator_optimizer": self.discriminator_optimizer,
             "discriminator_scaler": self.discriminator_scaler,
         }
 
-    def exports(self) -> dict[str, dict[str, Tensor]]:
+    def export_states(self) -> dict[str, dict[str, Tensor]]:
         """The network, its encoder under the same names, and the objective (projector, key branch, queue)."""
         extra = {"encoder.pt": encoder_state(self.network), "objective.pt": self.objective.state_dict()}
-        return super().exports() | extra
+        return super().export_states() | extra
 
-    def step_figures(self) -> dict[str, Tensor]:
+    def step_metrics(self) -> dict[str, Tensor]:
         """Losses, accuracies, the objective's figures, and the deviation of the restoration: 0 for a constant one."""
         output = self.state.output
         figures = {name: value for name, value in output.items() if value.ndim == 0}
@@ -135,7 +135,7 @@ class DiRATrainer(ResumableTrainer):
 
     def epoch_figures(self) -> dict[str, float]:
         """How far the embeddings have collapsed, and the momentum of the key branch."""
-        figures = {"collapse": collapse(self.state.output["query"])} if "query" in self.state.output else {}
+        figures = {"collapse": rank_collapse(self.state.output["query"])} if "query" in self.state.output else {}
         return figures | {"momentum": self.objective.momentum_at(self.progress)}
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -188,8 +188,8 @@ class DiRATrainer(ResumableTrainer):
         maps = decoded(self.network, self.objective, features) if decodes else None
         if learns:
             self.objective.progress = self.progress
-            told = told_apart(self.network, self.objective, views, features, maps)
-            output |= named(self.objective, told)
+            told = objective_outputs(self.network, self.objective, views, features, maps)
+            output |= prefixed(self.objective, told)
             total = total + weights.contrastive * told["loss"]
         if weights.restores and maps is not None:
             output["restored"] = restored(self.network, maps)
@@ -226,7 +226,7 @@ class DiRATrainer(ResumableTrainer):
         loss = discriminator_loss(real, false, self.gan)
         figures = self._verdict(real.detach(), false.detach())
         if self.gradient_penalty > 0:
-            share = Draws(~views["seed"].cpu()).uniform()  # the seed's own numbers place the crop
+            share = SampleRandom(~views["seed"].cpu()).uniform()  # the seed's own numbers place the crop
             penalty = gradient_penalty(self.discriminator, target, restored, share)
             loss = loss + 0.5 * self.gradient_penalty * penalty  # halved as the loss is: their ratio is the papers'
             figures["gradient_penalty"] = penalty.detach()

@@ -162,7 +162,7 @@ class Checkpoint:
     def _start_from(engine: ResumableTrainer, path: str) -> None:
         """Network, objective and discriminator of an earlier stage."""
         content = load_weights(path, engine.state.device)
-        for name, part in engine.stateful().items():
+        for name, part in engine.to_save().items():
             if not isinstance(part, nn.Module):
                 continue
             if name not in content:
@@ -173,7 +173,7 @@ class Checkpoint:
     def _resume(self, engine: ResumableTrainer, path: Path) -> None:
         """Every state as it was after the last whole epoch."""
         content = load_weights(path, engine.state.device)
-        for name, part in engine.stateful().items():
+        for name, part in engine.to_save().items():
             if name not in content:
                 raise InputError(f"{path}: holds no {name}; it was made by another kind of run")
             if isinstance(part, nn.Module):
@@ -199,7 +199,7 @@ class Checkpoint:
         if rank() == 0:
             best = None if self.evaluator is None else self.evaluator.state
             if best is None or best.best_metric_epoch in (-1, engine.state.epoch):  # -1: not yet validated
-                for name, state in engine.exports().items():
+                for name, state in engine.export_states().items():
                     save_atomic(on_cpu(state), self.ckpt_dir / name)
             save_atomic(on_cpu(engine.network.state_dict()), self.ckpt_dir / "model_last.pt")
             save_atomic(self._content(engine), self.ckpt_dir / CHECKPOINT)
@@ -208,7 +208,7 @@ class Checkpoint:
 
     def _content(self, engine: Engine) -> dict[str, Any]:
         """What ``checkpoint.pt`` holds."""
-        content = {name: part.state_dict() for name, part in engine.stateful().items()}
+        content = {name: part.state_dict() for name, part in engine.to_save().items()}
         content |= {"format": FORMAT, "epoch": engine.state.epoch, "iteration": engine.state.iteration}
         content["random"] = random_states()
         if self.evaluator is not None:

@@ -24,7 +24,7 @@ CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a cons
 CERTAIN = 0.999  # less than one patch in a thousand is judged wrongly
 
 
-def find_ailments(figures: Mapping[str, float], objective: Objective) -> list[str]:
+def find_problems(figures: Mapping[str, float], objective: Objective) -> list[str]:
     """What an epoch's figures say is wrong, a sentence each; none of a part that did not run.
 
     The objective judges its own figures first (``Objective.ailment``). Collapsed embeddings are named here only where
@@ -37,7 +37,7 @@ def find_ailments(figures: Mapping[str, float], objective: Objective) -> list[st
     """
     own = {name: figures[f"contrastive_{name}"] for name in objective.figures if f"contrastive_{name}" in figures}
     own |= {"collapse": figures["collapse"]} if "collapse" in figures else {}
-    told = [objective.ailment(own) if "contrastive" in figures else None]
+    told = [objective.diagnose(own) if "contrastive" in figures else None]
     if not any(told):
         told.append(one_way("the embeddings of all images", figures.get("collapse", 0.0)))
     if (deviation := figures.get("restored_deviation", 1.0)) < CONSTANT:
@@ -53,7 +53,7 @@ def find_ailments(figures: Mapping[str, float], objective: Objective) -> list[st
     return [sentence for sentence in told if sentence]
 
 
-class HealthWatch:
+class CollapseMonitor:
     """Handler that says what is wrong with a run, or stops it, when an ailment has lasted some epochs.
 
     It reads the means that ``TrainingLog`` leaves in ``engine.state.figures`` and therefore stands behind it, and
@@ -94,7 +94,7 @@ class HealthWatch:
             raise InputError(
                 "HealthWatch has no figures of the epoch: TrainingLog must stand before it in the handlers"
             )
-        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_ailments(figures, engine.objective)}
+        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_problems(figures, engine.objective)}
         self.lasting = {kind: self.lasting.get(kind, 0) + 1 for kind in found}
         for kind, told in found.items():
             epoch = engine.state.epoch

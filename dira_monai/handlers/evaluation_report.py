@@ -7,7 +7,7 @@ from pathlib import Path
 from ignite.engine import Events
 from monai.engines import Evaluator
 
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 
 class EvaluationReport:
@@ -26,6 +26,6 @@ class EvaluationReport:
         for name, value in metrics.items():
             print(f"{name:>28} {value:.4f}")
         defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        with replacing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write(f"{json.dumps(defined, indent=2)}\n".encode())
         print(f"written to {self.path}")

@@ -21,7 +21,7 @@ from ..bundle.run_json import read_starts
 from ..data.fingerprint import fingerprint
 from ..datalists.checks import LISTS
 from ..utils.distributed import rank, world_size
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 
 class RunRecord:
@@ -68,7 +68,7 @@ class RunRecord:
             "config": self.config,
         }
         text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
-        with replacing(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write((text + "\n").encode())
         self.recorded = True
 

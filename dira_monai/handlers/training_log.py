@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import world_size
 from ..utils.errors import InputError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 
 class TrainingLog:
@@ -93,7 +93,7 @@ class TrainingLog:
 
     def iteration(self, engine: ResumableTrainer) -> None:
         """Add the losses; every ``interval`` iterations, look at them."""
-        for name, value in engine.step_figures().items():
+        for name, value in engine.step_metrics().items():
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()
         self.count += 1
         self.images += len(engine.state.batch["image"]) * world_size()
@@ -189,5 +189,5 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.getvalue().encode())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def pooled(features: Tensor) -> Tensor:
+def global_average_pool(features: Tensor) -> Tensor:
     """Mean of each channel over all voxels, (B, C), of maps (B, C, *spatial), in float32 at least.
 
     Half precision would round away what little the averages of different images differ by after instance norm, before
@@ -16,7 +16,7 @@ def pooled(features: Tensor) -> Tensor:
     return features.flatten(2).mean(2, dtype=torch.promote_types(features.dtype, torch.float32))
 
 
-class Projector(nn.Sequential):
+class ProjectionHead(nn.Sequential):
     """Embeddings of unit length from the deepest feature map: global average, Linear, ReLU, Linear (MoCo-v2).
 
     With ``pooled_norm`` the averages are batch-normalized first. Networks with instance norm need it: there the average
@@ -33,7 +33,7 @@ class Projector(nn.Sequential):
 
     def raw(self, features: Tensor) -> Tensor:
         """Embeddings before they get unit length."""
-        return super().forward(pooled(features)).float()
+        return super().forward(global_average_pool(features)).float()
 
 
 class GlobalAverage(nn.Module):
@@ -41,10 +41,10 @@ class GlobalAverage(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Averages (B, C) of maps (B, C, *spatial)."""
-        return pooled(features)
+        return global_average_pool(features)
 
 
-def head(*widths: int, last_bias: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp(*widths: int, last_bias: bool = True, last_norm: bool = False) -> nn.Sequential:
     """Linear layers of these widths with batch norm and ReLU between them.
 
     Args:
@@ -59,17 +59,17 @@ def head(*widths: int, last_bias: bool = True, last_norm: bool = False) -> nn.Se
     return nn.Sequential(*layers, *([nn.BatchNorm1d(widths[-1], affine=False)] if last_norm else []))
 
 
-def pooled_head(
+def pooled_mlp(
     *widths: int, pooled_norm: bool = False, last_bias: bool = True, last_norm: bool = False
 ) -> nn.Sequential:
-    """A ``head`` that takes maps (B, C, *spatial), of which it sees the averages of the channels.
+    """A ``mlp`` that takes maps (B, C, *spatial), of which it sees the averages of the channels.
 
     Args:
-        widths: see ``head``.
+        widths: see ``mlp``.
         pooled_norm: whether the averages are batch-normalized first, which networks with instance norm need (see
-            ``Projector``).
-        last_bias: see ``head``.
-        last_norm: see ``head``.
+            ``ProjectionHead``).
+        last_bias: see ``mlp``.
+        last_norm: see ``mlp``.
     """
     first = [GlobalAverage(), *([nn.BatchNorm1d(widths[0], affine=False)] if pooled_norm else [])]
-    return nn.Sequential(*first, *head(*widths, last_bias=last_bias, last_norm=last_norm))
+    return nn.Sequential(*first, *mlp(*widths, last_bias=last_bias, last_norm=last_norm))

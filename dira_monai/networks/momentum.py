@@ -9,7 +9,7 @@ from ..utils.errors import InputError
 
 
 @torch.no_grad()
-def follow(slow: nn.Module, fast: nn.Module, share: float, buffers: bool) -> None:
+def update_momentum(slow: nn.Module, fast: nn.Module, share: float, buffers: bool) -> None:
     """Move each parameter of ``slow`` by ``share`` towards that of the same name in ``fast``; buffers if asked to."""
     source: dict[str, Tensor] = dict(fast.named_parameters())
     target: dict[str, Tensor] = dict(slow.named_parameters())
@@ -30,6 +30,6 @@ def check_momentum(**values: float) -> None:
             raise InputError(f"{name} must lie in [0, 1], got {value}")
 
 
-def annealed(start: float, end: float, progress: float) -> float:
+def cosine_schedule(start: float, end: float, progress: float) -> float:
     """What goes from ``start`` to ``end`` along half a cosine while ``progress`` goes from 0 to 1."""
     return end - (end - start) * (math.cos(math.pi * progress) + 1) / 2

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses.contrastive import negative_cosine
-from ..metrics import deviation
+from ..metrics import embedding_std
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import head, pooled_head
+from ..networks.heads import mlp, pooled_mlp
 from ..networks.momentum import check_momentum
-from .objective import KeyBranch
+from .objective import MomentumBranch
 from .siamese import Siamese
 
 
-class BYOL(KeyBranch, Siamese):
+class BYOL(MomentumBranch, Siamese):
     """Bootstrap your own latent (Grill et al., 2020, https://arxiv.org/abs/2006.07733).
 
     The following branch, called key branch here as in MoCo, is encoder and projector. Its batch-norm statistics are of
@@ -53,9 +53,9 @@ class BYOL(KeyBranch, Siamese):
         self.average_buffers = average_buffers
         channels = feature_channels(network)
         hidden = hidden_size or 2 * channels
-        self.projector = pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm)
-        self.predictor = head(embedding_size, hidden, embedding_size)
-        self.add_key_branch(network, pooled_head(channels, hidden, embedding_size, pooled_norm=pooled_norm))
+        self.projector = pooled_mlp(channels, hidden, embedding_size, pooled_norm=pooled_norm)
+        self.predictor = mlp(embedding_size, hidden, embedding_size)
+        self.add_key_branch(network, pooled_mlp(channels, hidden, embedding_size, pooled_norm=pooled_norm))
 
     def forward(
         self,
@@ -73,7 +73,7 @@ class BYOL(KeyBranch, Siamese):
             maps: unused.
 
         Returns:
-            ``loss``; ``deviation`` of the network's embeddings (``base.deviation``); ``query``, the prediction of
+            ``loss``; ``deviation`` of the network's embeddings (``embedding_std``); ``query``, the prediction of
             the first view, and ``key``, the key branch's embedding of the second, both of unit length, (B, D).
 
         Raises:
@@ -87,4 +87,4 @@ class BYOL(KeyBranch, Siamese):
             )
         loss = 4 + 2 * (negative_cosine(p1, key2) + negative_cosine(p2, key1))
         unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(key2.float(), dim=1)}
-        return {"loss": loss, "deviation": deviation(z1)} | unit
+        return {"loss": loss, "deviation": embedding_std(z1)} | unit

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..metrics import collapse, one_way
+from ..metrics import one_way, rank_collapse
 from ..utils.errors import InputError
 from .objective import Objective
 
@@ -65,7 +65,7 @@ class CombinedObjective(Objective):
         features: list[Tensor],
         maps: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted sum of the losses of a batch; in training keys are kept for ``update``, queries for ``ailment``.
+        """Weighted sum of the losses of a batch; in training keys are kept for ``update``, queries for ``diagnose``.
 
         Args:
             network: see ``Objective``, as everything else.
@@ -106,7 +106,7 @@ class CombinedObjective(Objective):
             objective.update(network, torch.cat(keys) if keys else None, progress)
             keys.clear()
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """The sentences of all objectives in one.
 
         Each is told the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
@@ -118,8 +118,8 @@ class CombinedObjective(Objective):
         sentences = []
         for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):
             own = {f: figures[f"{name}_{f}"] for f in objective.figures if f"{name}_{f}" in figures}
-            own["collapse"] = float("nan") if query is None else collapse(query)
-            sentences.append(objective.ailment(own) or one_way(f"the embeddings of {name} all", own["collapse"]))
+            own["collapse"] = float("nan") if query is None else rank_collapse(query)
+            sentences.append(objective.diagnose(own) or one_way(f"the embeddings of {name} all", own["collapse"]))
         return "; ".join(sentence for sentence in sentences if sentence) or None
 
 

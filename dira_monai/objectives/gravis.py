@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses.smooth_ap import ATTENTIONS, ranking_accuracy, smooth_ap
-from ..metrics import deviation
+from ..metrics import embedding_std
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import Projector
+from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
 from .objective import Objective
@@ -62,7 +62,7 @@ class GraVIS(Objective):
         self.attention = attention
         self.normalized = normalized
         self.chunk_size = chunk_size
-        self.projector = Projector(channels, hidden_size or channels, embedding_size, pooled_norm)
+        self.projector = ProjectionHead(channels, hidden_size or channels, embedding_size, pooled_norm)
 
     def forward(
         self,
@@ -81,7 +81,7 @@ class GraVIS(Objective):
 
         Returns:
             ``loss``; ``accuracy`` (share of views whose V - 1 nearest are of the own image) and ``deviation`` of all
-            embeddings (``base.deviation``), scalars of the batch of all processes; ``query`` and ``key``, the first two
+            embeddings (``embedding_std``), scalars of the batch of all processes; ``query`` and ``key``, the first two
             views' embeddings of unit length (B, D).
 
         Raises:
@@ -93,7 +93,7 @@ class GraVIS(Objective):
         everyone = gather_with_gradient(unit if self.normalized else embeddings).flatten(0, 1)
         loss = smooth_ap(everyone, count, self.temperature, self.attention, self.chunk_size)
         accuracy = ranking_accuracy(everyone.detach(), count)
-        figures = {"accuracy": accuracy, "deviation": deviation(embeddings.flatten(0, 1))}
+        figures = {"accuracy": accuracy, "deviation": embedding_std(embeddings.flatten(0, 1))}
         return figures | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
 
     def _embeddings(self, network: nn.Module, views: Mapping[str, Tensor], first: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class GraVIS(Objective):
         embeddings = self.projector.raw(torch.cat([first, encode(network, others)[-1]]))
         return embeddings.unflatten(0, (-1, len(first))).transpose(0, 1)
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether the embeddings of all views point one way.
 
         Args:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ..losses.contrastive import contrastive_accuracy, info_nce
 from ..metrics import COLLAPSED
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import Projector
+from ..networks.heads import ProjectionHead
 from ..networks.momentum import check_momentum
 from ..utils.distributed import gather
 from ..utils.errors import InputError
-from .objective import KeyBranch
+from .objective import MomentumBranch
 
 LOGGER = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 AT_CHANCE = 2  # times the odds of a guess
 
 
-class MoCo(KeyBranch):
+class MoCo(MomentumBranch):
     """Momentum contrast, version 2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297): DiRA's discriminative part.
 
     Corrections of the published DiRA code: the key branch is an encoder and a projector, no decoder; ``forward`` moves
@@ -75,8 +75,8 @@ class MoCo(KeyBranch):
         self.group_size = group_size
         self.average_buffers = average_buffers
         head = (channels, hidden_size or channels, embedding_size, pooled_norm)
-        self.projector = Projector(*head)
-        self.add_key_branch(network, Projector(*head))
+        self.projector = ProjectionHead(*head)
+        self.add_key_branch(network, ProjectionHead(*head))
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, embedding_size), dim=1))
         self.register_buffer("pointer", torch.zeros([], dtype=torch.long))
 
@@ -127,7 +127,7 @@ class MoCo(KeyBranch):
             state_dict = state_dict | {prefix + "queue": torch.cat([older, newest]), prefix + "pointer": pointer}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether the queries are all alike, or no longer find their keys.
 
         Collapse is asked first, since the accuracy does not show it: where all embeddings point one way, that way

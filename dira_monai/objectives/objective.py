@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ..networks.encoder_decoder import encoder_only
-from ..networks.momentum import annealed, follow
+from ..networks.momentum import cosine_schedule, update_momentum
 from ..utils.errors import InputError
 
 
@@ -55,7 +55,7 @@ class Objective(nn.Module):
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
         """Change the state that is not learned by gradient; ``key`` holds this process's keys since the last step."""
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """What an epoch's figures say is wrong, one sentence in the objective's own terms; None where nothing is.
 
         Args:
@@ -76,7 +76,7 @@ class Objective(nn.Module):
         return views["key"]
 
 
-class KeyBranch(Objective):
+class MomentumBranch(Objective):
     """What MoCo and BYOL share: an encoder and a projector that follow those that learn, without a gradient.
 
     Attributes:
@@ -104,10 +104,10 @@ class KeyBranch(Objective):
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
-        return annealed(self.momentum, self.final_momentum, progress)
+        return cosine_schedule(self.momentum, self.final_momentum, progress)
 
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
         """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
         share = 1 - self.momentum_at(progress)
-        follow(self.key_encoder, network, share, self.average_buffers)
-        follow(self.key_projector, self.projector, share, self.average_buffers)
+        update_momentum(self.key_encoder, network, share, self.average_buffers)
+        update_momentum(self.key_projector, self.projector, share, self.average_buffers)

@@ -11,12 +11,12 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 
 from ..losses.contrastive import negative_cosine
-from ..metrics import COLLAPSED, deviation
+from ..metrics import COLLAPSED, embedding_std
 from ..networks.encoder_decoder import decoder_channels, decoder_maps, downsampling, encode, without_skips
-from ..networks.heads import head, pooled
+from ..networks.heads import global_average_pool, mlp
 from ..networks.size_checks import check_patch_size
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 from .objective import Objective
 
 SPREAD_LOST = 0.5  # batch norm gives 1; less only where the averages differ by less than its epsilon
@@ -44,11 +44,11 @@ class LevelHead(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels)
-        self.predictor = head(channels, 2 * channels, channels)
+        self.predictor = mlp(channels, 2 * channels, channels)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and predictions, both (B, C), of maps (B, C, *spatial)."""
-        embedding = self.norm(pooled(features))
+        embedding = self.norm(global_average_pool(features))
         return embedding, self.predictor(embedding)
 
 
@@ -146,7 +146,7 @@ class PCRLv2(Objective):
         losses["middle"] = self._middle(of_query, [pair.level for pair in whole], views)
         loss = losses["global"] + losses["local"] + self.beta * self.middle_weight * losses["middle"]
         query, key = (F.normalize(heads[view, coarsest][0], dim=1) for view in (0, 1))
-        figures = {"beta": loss.new_tensor(self.beta), "deviation": deviation(query)}
+        figures = {"beta": loss.new_tensor(self.beta), "deviation": embedding_std(query)}
         return losses | figures | {"loss": loss, "query": query, "key": key}
 
     def _local_views(self, network: nn.Module, views: Mapping[str, Tensor]) -> Tensor:
@@ -168,7 +168,7 @@ class PCRLv2(Objective):
         """Pairs of query (0) and key (1), and of these and ``count`` small views (from 2), with their levels."""
         views = [(0, 1), *product((0, 1), range(2, count + 2))]
         if self.training:
-            share = Draws(self.step.cpu()[None]).uniform(len(views))[0]
+            share = SampleRandom(self.step.cpu()[None]).uniform(len(views))[0]
             pairs = [Pair(*two, int(s * len(self.levels))) for two, s in zip(views, share, strict=True)]
             return pairs[:1], pairs[1:]
         pairs = [Pair(*two, level) for two in views for level in range(len(self.levels))]
@@ -189,7 +189,7 @@ class PCRLv2(Objective):
         """After the optimizer's step: the next one draws its own levels."""
         self.step += 1
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether the coarsest level of the decoder no longer tells images apart.
 
         Args:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ..losses.barlow_twins import cross_correlation, redundancy_reduction
 from ..losses.contrastive import negative_cosine
-from ..metrics import deviation
+from ..metrics import embedding_std
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import head, pooled_head
+from ..networks.heads import mlp, pooled_mlp
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
 from .objective import Objective
@@ -40,7 +40,7 @@ class Siamese(Objective):
         """Embeddings of query and key view by the network itself, (B, D) each."""
         return self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether all images have nearly the same embedding.
 
         Args:
@@ -95,7 +95,7 @@ class BarlowTwins(Objective):
         size = embedding_size or hidden
         self.redundancy_weight = redundancy_weight
         self.scale = scale
-        self.projector = pooled_head(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_bias=False)
+        self.projector = pooled_mlp(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_bias=False)
         self.norm = nn.BatchNorm1d(size, affine=False)  # of what validation compares; the loss standardizes by itself
 
     def forward(
@@ -130,7 +130,7 @@ class BarlowTwins(Objective):
             query, key = (F.normalize(self.norm(z), dim=1) for z in (z1, z2))
         return {"loss": loss, "diagonal": diagonal.mean(), "off_diagonal": others, "query": query, "key": key}
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether the components repeat each other or say nothing of the image.
 
         Where the views agree, embeddings of one dimension have a mean off-diagonal |C| of 1, of two 2 / pi = 0.64.
@@ -177,8 +177,8 @@ class SimSiam(Siamese):
         super().__init__()
         channels = feature_channels(network)
         hidden, size = hidden_size or channels, embedding_size or channels
-        self.projector = pooled_head(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_norm=True)
-        self.predictor = head(size, predictor_size or max(1, size // 4), size)
+        self.projector = pooled_mlp(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_norm=True)
+        self.predictor = mlp(size, predictor_size or max(1, size // 4), size)
 
     def forward(
         self,
@@ -196,7 +196,7 @@ class SimSiam(Siamese):
             maps: unused.
 
         Returns:
-            ``loss``; ``deviation`` of the embeddings (``base.deviation``); ``query``, the prediction of the first
+            ``loss``; ``deviation`` of the embeddings (``embedding_std``); ``query``, the prediction of the first
             view, and ``key``, the embedding of the second, both of unit length, (B, D).
 
         Raises:
@@ -206,4 +206,4 @@ class SimSiam(Siamese):
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
         unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(z2.detach().float(), dim=1)}
-        return {"loss": loss, "deviation": deviation(z1)} | unit
+        return {"loss": loss, "deviation": embedding_std(z1)} | unit

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..losses.contrastive import nt_xent, nt_xent_accuracy
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import Projector
+from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
 from .objective import Objective
@@ -49,7 +49,7 @@ class SimCLR(Objective):
             raise InputError(f"temperature must be positive, got {temperature}")
         channels = feature_channels(network)
         self.temperature = temperature
-        self.projector = Projector(channels, hidden_size or channels, embedding_size, pooled_norm)
+        self.projector = ProjectionHead(channels, hidden_size or channels, embedding_size, pooled_norm)
 
     def forward(
         self,
@@ -80,7 +80,7 @@ class SimCLR(Objective):
         loss = nt_xent(z1, z2, self.temperature)
         return {"loss": loss, "accuracy": accuracy, "chance": chance, "query": query, "key": key}
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether the views find their partners no more often than by guessing.
 
         Args:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..metrics import COLLAPSED
 from ..networks.encoder_decoder import feature_channels
-from ..networks.heads import Projector
+from ..networks.heads import ProjectionHead
 from ..utils.errors import InputError
 from .moco import AT_CHANCE
 from .objective import Objective
@@ -25,7 +25,7 @@ class VisualWords(Objective):
         classes: C, number of words, at least 2.
         hidden_size: width of the head.
         pooled_norm: whether the averages are batch-normalized first; for networks with instance norm, see
-            ``Projector``.
+            ``ProjectionHead``.
     """
 
     def __init__(self, network: nn.Module, classes: int, hidden_size: int = 1024, *, pooled_norm: bool = False) -> None:
@@ -33,7 +33,7 @@ class VisualWords(Objective):
         if classes < 2:
             raise InputError(f"classes must be at least 2, got {classes}")
         self.classes = classes
-        self.head = Projector(feature_channels(network), hidden_size, classes, pooled_norm)
+        self.head = ProjectionHead(feature_channels(network), hidden_size, classes, pooled_norm)
 
     def forward(
         self,
@@ -64,7 +64,7 @@ class VisualWords(Objective):
         accuracy = (logits.detach().argmax(dim=1) == word).float().mean()
         return {"loss": F.cross_entropy(logits, word), "accuracy": accuracy, "query": F.normalize(logits, dim=1)}
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether every cube gets the same word, or words are guessed.
 
         The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to C - 1: for

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks.encoder_decoder import encode, feature_channels
-from ..networks.heads import pooled_head
+from ..networks.heads import pooled_mlp
 from ..utils.errors import InputError
 from .objective import Objective
 
@@ -58,7 +58,7 @@ class VoCo(Objective):
         channels = feature_channels(network)
         self.regularization_weight = regularization_weight
         widths = (channels, hidden_size or channels, embedding_size)
-        self.projector = pooled_head(*widths, pooled_norm=pooled_norm, last_norm=True)
+        self.projector = pooled_mlp(*widths, pooled_norm=pooled_norm, last_norm=True)
 
     def forward(
         self,
@@ -104,7 +104,7 @@ class VoCo(Objective):
         key = bases[torch.arange(shape[0], device=bases.device), most.indices]
         return figures | {"loss": prediction + self.regularization_weight * between, "query": query, "key": key}
 
-    def ailment(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, figures: Mapping[str, float]) -> str | None:
         """Whether all bases lie on one line, or a crop looks like none of those that it overlaps.
 
         Args:

@@ -12,7 +12,9 @@ from ..utils.errors import InputError
 from .lars import LARS
 
 
-def layer_groups(network: nn.Module, learning_rate: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def param_groups_layer_decay(
+    network: nn.Module, learning_rate: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, whose rate falls by a factor with each layer away from the output.
 
     Layer-wise decay as in ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555) and BEiT: the last of n layers
@@ -53,7 +55,7 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return known[name]
 
 
-def lars_groups(network: nn.Module, objective: nn.Module, bias_learning_rate: float) -> list[dict[str, Any]]:
+def param_groups_lars(network: nn.Module, objective: nn.Module, bias_learning_rate: float) -> list[dict[str, Any]]:
     """Groups for ``LARS`` as in Barlow Twins: biases and norms have a rate of their own, no scaling and no decay.
 
     The weights come last, since logs show the rate of the last group.
@@ -63,7 +65,7 @@ def lars_groups(network: nn.Module, objective: nn.Module, bias_learning_rate: fl
         objective: the objective, of which only what learns by gradient is taken.
         bias_learning_rate: of all parameters with less than two axes.
     """
-    parameters = trainable(network, objective)
+    parameters = trainable_parameters(network, objective)
     vectors = [p for p in parameters if p.ndim < 2]
     exempt = {"params": vectors, "lr": bias_learning_rate, "weight_decay": 0.0, "adapted": False}
     weights = {"params": [p for p in parameters if p.ndim >= 2]}
@@ -86,12 +88,12 @@ def rate_groups(network: nn.Module, objective: nn.Module, fixed_rate: Sequence[s
     unknown = [name for name in fixed_rate if name not in parts]
     if unknown:
         raise InputError(f"fixed_rate must name parts of the objective ({', '.join(parts)}), got {unknown[0]}")
-    fixed = trainable(*(parts[name] for name in fixed_rate))
+    fixed = trainable_parameters(*(parts[name] for name in fixed_rate))
     known = {id(p) for p in fixed}
-    rest = [p for p in trainable(network, objective) if id(p) not in known]
+    rest = [p for p in trainable_parameters(network, objective) if id(p) not in known]
     return [*([{"params": fixed, "fixed_rate": True}] if fixed else []), {"params": rest}]
 
 
-def trainable(*modules: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(*modules: nn.Module) -> list[nn.Parameter]:
     """Parameters of the modules that learn by gradient: those of network and objective, without the key branch."""
     return [p for module in modules for p in module.parameters() if p.requires_grad]

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import InputError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 from .anatomy import ORGANS, Patient, draw_patient, generator, render
 
 VERSION = 1  # of the generator: grows when the same seed no longer gives the same data
@@ -126,7 +126,7 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file that is complete as soon as it has its name; one with the same content stays untouched."""
     if path.is_file() and path.read_bytes() == content:
         return
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

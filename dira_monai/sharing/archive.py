@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..utils.errors import InputError
-from ..utils.files import replacing, sha256
+from ..utils.files import atomic_write, sha256
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -115,7 +115,7 @@ def write_archive(files: Mapping[str, Path], name: str, output: str | Path) -> d
         InputError: if a file cannot be read or the archive cannot be written.
     """
     sums = {}
-    with replacing(output) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(output) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for key, path in sorted(files.items()):
             digest = hashlib.sha256()  # of what is written: the file may change meanwhile
             with archive.open(_entry(f"{name}/{key}", path.stat().st_size), "w") as inside, path.open("rb") as source:

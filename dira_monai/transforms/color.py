@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
-from .intensity import Jitter, column
+from ..utils.seeded_random import SampleRandom
+from .intensity import IntensityJitter, column
 
 
 class ColorJitter:
@@ -34,18 +34,18 @@ class ColorJitter:
     ) -> None:
         if not 0 <= hue <= 0.5:
             raise InputError(f"hue must lie in [0, 0.5] turns, got {hue}")
-        self.jitter = Jitter(brightness, contrast, probability=1.0)
+        self.jitter = IntensityJitter(brightness, contrast, probability=1.0)
         self.saturation = saturation
         self.hue = hue
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape.
 
         Raises:
             InputError: if images have neither one channel nor three.
         """
-        on = draws.chance(self.probability)
+        on = draws.bernoulli(self.probability)
         changed = self.jitter(images, draws)
         saturation = 1 + self.saturation * draws.uniform(low=-1, high=1)
         turns = self.hue * draws.uniform(low=-1, high=1)
@@ -65,13 +65,13 @@ class Grayscale:
     def __init__(self, probability: float = 0.2) -> None:
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape.
 
         Raises:
             InputError: if images have neither one channel nor three.
         """
-        on = draws.chance(self.probability)
+        on = draws.bernoulli(self.probability)
         return torch.where(column(on, images), luma(images), images) if has_color(images) else images
 
 
@@ -89,9 +89,9 @@ class Solarize:
         self.threshold = threshold
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
-        on = column(draws.chance(self.probability), images)
+        on = column(draws.bernoulli(self.probability), images)
         return torch.where(on & (images >= self.threshold), 1 - images, images)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
-Distortion = Callable[[Tensor, Draws], Tensor]
+Distortion = Callable[[Tensor, SampleRandom], Tensor]
 
 
 class OneOf:
@@ -31,7 +31,7 @@ class OneOf:
         self.distortions = distortions
         self.limits = torch.tensor(probabilities, dtype=torch.float64).cumsum(0).float()
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Images of which each sample is changed in its own way, same shape."""
         choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
         images = images.clone()
@@ -44,17 +44,17 @@ class OneOf:
         return images
 
 
-class Chain:
+class Compose:
     """Several changes one after the other, as one: such as a crop and a rotation as the spatial step of ``Views``.
 
     Attributes:
-        steps: each takes images and ``Draws``.
+        steps: each takes images and ``SampleRandom``.
     """
 
-    def __init__(self, steps: Sequence[Callable[[Tensor, Draws], Tensor]]) -> None:
+    def __init__(self, steps: Sequence[Callable[[Tensor, SampleRandom], Tensor]]) -> None:
         self.steps = steps
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images."""
         for step in self.steps:
             images = step(images, draws)

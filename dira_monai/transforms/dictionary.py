@@ -9,7 +9,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
 
 class RandDistortiond(MapTransform, RandomizableTransform):
@@ -25,7 +25,7 @@ class RandDistortiond(MapTransform, RandomizableTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        distortion: Callable[[Tensor, Draws], Tensor],
+        distortion: Callable[[Tensor, SampleRandom], Tensor],
         prob: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -45,6 +45,6 @@ class RandDistortiond(MapTransform, RandomizableTransform):
         self.randomize()
         for key in self.key_iterator(sample) if self._do_transform else ():
             image = convert_to_tensor(sample[key], dtype=torch.float32, track_meta=False)
-            changed = self.distortion(image[None], Draws(torch.tensor([self.seed])))[0]
+            changed = self.distortion(image[None], SampleRandom(torch.tensor([self.seed])))[0]
             sample[key] = convert_to_dst_type(changed, sample[key])[0]
         return sample

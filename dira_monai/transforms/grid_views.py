@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
-from .compose import Chain, Distortion
+from ..utils.seeded_random import SampleRandom
+from .compose import Compose, Distortion
 from .masking import Masking
 from .views import to_unit
 
@@ -74,14 +74,14 @@ class GridViews:
                 f"{self.region_size}, got {list(images.shape[2:])}"
             )
         images = to_unit(images.as_subclass(torch.Tensor))
-        draws = Draws(seeds.cpu())
+        draws = SampleRandom(seeds.cpu())
         everyone = torch.arange(len(seeds))
         room = torch.tensor(self.region_size) - torch.tensor(self.patch_size)
         start = (draws.uniform(len(room)) * (room + 1)).long()
         target = crop_at(images, start, self.patch_size)
-        query = Chain([*self.photometric, *(self.distortions if distort else ())])(target, draws.rows(everyone))
+        query = Compose([*self.photometric, *(self.distortions if distort else ())])(target, draws.rows(everyone))
         bases = [
-            Chain(self.photometric)(crop_at(images, corner[None], self.patch_size), draws.rows(everyone))
+            Compose(self.photometric)(crop_at(images, corner[None], self.patch_size), draws.rows(everyone))
             for corner in self.corners
         ]
         overlap = overlap_shares(start, self.corners, self.patch_size).to(images.device, non_blocking=True)

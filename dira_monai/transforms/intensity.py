@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
 
 def column(values: Tensor, images: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def column(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.device, non_blocking=True).reshape(-1, *[1] * (images.ndim - 1))
 
 
-class Jitter:
+class IntensityJitter:
     """Random brightness, contrast and gamma, in this order, clipped to [0, 1].
 
     The color jitter of MoCo-v2 and DiRA, of which saturation and hue do nothing on grey images. torchvision draws the
@@ -35,9 +35,9 @@ class Jitter:
         self.gamma = gamma
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
-        on = draws.chance(self.probability).float()
+        on = draws.bernoulli(self.probability).float()
         brightness = 1 + on * self.brightness * draws.uniform(low=-1, high=1)
         contrast = 1 + on * self.contrast * draws.uniform(low=-1, high=1)
         gamma = torch.exp(on * math.log1p(self.gamma) * draws.uniform(low=-1, high=1))
@@ -61,9 +61,9 @@ class GaussianBlur:
         self.sigma = sigma
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Blurred images, same shape."""
-        on = draws.chance(self.probability)
+        on = draws.bernoulli(self.probability)
         sigma = draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3)
         rows = on.nonzero()[:, 0]  # on the CPU: no wait for the device
         if len(rows) == 0:
@@ -116,9 +116,9 @@ class GaussianNoise:
         self.sigma = sigma
         self.probability = probability
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Noisy images, same shape."""
-        sigma = draws.chance(self.probability) * draws.uniform(high=self.sigma)
+        sigma = draws.bernoulli(self.probability) * draws.uniform(high=self.sigma)
         noise = draws.normal(*images.shape[1:], device=images.device)
         return (images + column(sigma, images) * noise).clamp(0, 1)
 
@@ -137,9 +137,9 @@ class NonlinearIntensity:
     def __init__(self, inverted: float = 0.5) -> None:
         self.inverted = inverted
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Mapped images, same shape, in [0, 1]."""
-        table = bezier_table(draws.uniform(2), draws.uniform(2), draws.chance(self.inverted))
+        table = bezier_table(draws.uniform(2), draws.uniform(2), draws.bernoulli(self.inverted))
         slope = torch.diff(table, dim=1, append=table[:, -1:])
         table, slope = (part.flatten().to(images.device, non_blocking=True) for part in (table, slope))
         entries = len(table) // len(images)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
 
 class Masking:
@@ -30,7 +30,7 @@ class Masking:
         self.block_size = tuple(block_size)
         self.fill = fill
 
-    def __call__(self, images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> tuple[Tensor, Tensor]:
         """Images with hidden blocks, same shape, and the mask, bool, (B, 1, *spatial), True where hidden.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
 FILLS = ("zero", "noise", "constant")
 
@@ -24,7 +24,7 @@ class Boxes(NamedTuple):
 
 
 def draw_boxes(
-    draws: Draws, shape: Sequence[int], count: int, size: Sequence[float], margin: float = 0.0, stop: float = 0.0
+    draws: SampleRandom, shape: Sequence[int], count: int, size: Sequence[float], margin: float = 0.0, stop: float = 0.0
 ) -> Boxes:
     """Random boxes inside the image.
 
@@ -85,10 +85,10 @@ class _Painting:
         self.stop = stop
         self.fill = fill
 
-    def _boxes(self, images: Tensor, draws: Draws) -> Boxes:
+    def _boxes(self, images: Tensor, draws: SampleRandom) -> Boxes:
         return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)
 
-    def _filling(self, images: Tensor, draws: Draws, count: int) -> Sequence[Tensor]:
+    def _filling(self, images: Tensor, draws: SampleRandom, count: int) -> Sequence[Tensor]:
         """What each of ``count`` boxes, or all of them, are filled with, ready to broadcast over the images."""
         if self.fill == "noise":
             return [draws.uniform(*images.shape[1:], device=images.device)]
@@ -105,7 +105,7 @@ class InPainting(_Painting):
     axis, filled with uniform noise; Models Genesis one random constant a box (``fill``: zero, noise or constant).
     """
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Images with holes, same shape."""
         boxes = self._boxes(images, draws)
         if self.fill != "constant":
@@ -122,7 +122,7 @@ class OutPainting(_Painting):
     DiRA keeps the union of up to 10 windows of 154 to 174 pixels at 224; TransVW one window of 3/7 to 4/7 of each axis.
     """
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Images of which the boxes are left, same shape."""
         boxes = self._boxes(images, draws)
         mask = union_mask(boxes, images.shape[2:], images.device)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 from .painting import Boxes, draw_boxes
 
 
@@ -60,7 +60,7 @@ class BlockShuffling:
         self.size = size
         self.behavior = behavior
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
         shape = images.shape[2:]
         first, second, used = self._pairs(draws, shape)
@@ -76,7 +76,7 @@ class BlockShuffling:
             index.scatter_(1, b[:, n], from_a)
         return _take(images, index)
 
-    def _pairs(self, draws: Draws, shape: Sequence[int], tries: int = 8) -> tuple[Boxes, Tensor, Tensor]:
+    def _pairs(self, draws: SampleRandom, shape: Sequence[int], tries: int = 8) -> tuple[Boxes, Tensor, Tensor]:
         """The first blocks, where the second ones start, (B, N, d), and which swaps are done, (B, N)."""
         first = draw_boxes(draws, shape, self.count, self.size)
         room = torch.tensor(shape) - first.length + 1
@@ -105,7 +105,7 @@ class LocalPixelShuffling:
         self.count = count
         self.size = size
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
         shape = images.shape[2:]
         blocks = draw_boxes(draws, shape, self.count, (0, self.size))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
+from ..utils.seeded_random import SampleRandom
 
 
 def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") -> Tensor:
@@ -105,7 +105,7 @@ class RandomResizedCrop:
         self.scale = scale
         self.aspect = aspect
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
         if self.scale[0] == 1 == self.aspect and images.shape[2:] == self.patch_size:
             return images
@@ -145,7 +145,7 @@ class RandomRotation:
         self.planes = planes
         self.padding_mode = padding_mode
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Turned images, same shape.
 
         Raises:
@@ -185,7 +185,7 @@ class ElasticDeformation:
         self.smoothness = smoothness
         self.axes = axes
 
-    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Deformed images, same shape."""
         shape, device = images.shape[2:], images.device
         axes = list(range(len(shape)) if self.axes is None else self.axes)
@@ -203,7 +203,12 @@ class ElasticDeformation:
         return _moved(images, moves)
 
     def _field(
-        self, draws: Draws, units: Sequence[float], shape: Sequence[int], order: Sequence[int], device: torch.device
+        self,
+        draws: SampleRandom,
+        units: Sequence[float],
+        shape: Sequence[int],
+        order: Sequence[int],
+        device: torch.device,
     ) -> Tensor:
         """Smoothed noise of root mean square ``magnitude`` in each of some units, (B, units, *shape) in another order.
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.seeded_random import Draws
-from .compose import Chain, Distortion
+from ..utils.seeded_random import SampleRandom
+from .compose import Compose, Distortion
 from .masking import Masking
 from .spatial import flip_where
 
@@ -89,7 +89,7 @@ class Views:
             (B, local_count, C, *local_patch_size).
         """
         images = to_unit(images.as_subclass(torch.Tensor))
-        draws = Draws(seeds.cpu())
+        draws = SampleRandom(seeds.cpu())
         if self.other_photometric is self.photometric:
             inputs, targets = self._views(images, draws, self.count, self.crop, self.photometric, distort)
         else:
@@ -111,7 +111,7 @@ class Views:
     def _views(
         self,
         images: Tensor,
-        draws: Draws,
+        draws: SampleRandom,
         count: int,
         crop: Distortion,
         photometric: Sequence[Distortion],
@@ -120,12 +120,12 @@ class Views:
         """So many views of each image, and their clean targets: made as one batch, which saves calls."""
         if count == 0:
             return [], []
-        own = Draws(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
+        own = SampleRandom(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
         target = crop(torch.cat([images] * count), own)
         flipped = torch.zeros(len(target), images.ndim - 2, dtype=torch.bool)
         flipped[:, list(self.flip_axes)] = own.uniform(len(self.flip_axes)) < self.flip_probability
         view = flip_where(target, flipped)
         if self.target_flip == "corrected":
             target = view
-        view = Chain([*photometric, *(self.distortions if distort else ())])(view, own)
+        view = Compose([*photometric, *(self.distortions if distort else ())])(view, own)
         return list(view.chunk(count)), list(target.chunk(count))

@@ -20,7 +20,7 @@ def find_input_error(error: BaseException | None) -> InputError | None:
     return None
 
 
-def plain_errors() -> None:
+def install_error_hook() -> None:
     """Make the interpreter print an ``InputError`` as its one sentence instead of a stack trace, exit status 1.
 
     So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. Called by the bundles'

@@ -11,7 +11,7 @@ from .errors import InputError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of ``path`` when the block ends.
 
     A reader sees the old file or the whole new one. Missing folders are made. The content lies under a temporary name

@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """Have the C library keep what is freed instead of giving it back: each step needs the same memory again.
 
     Otherwise every large tensor on the CPU is made of pages that the system has to clear first. With glibc alone; other

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(
+def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], title: str, workers: int | None
 ) -> Iterator[Result]:
     """Results in the order of the items, with a progress bar on a terminal; the first error ends all.

@@ -61,7 +61,7 @@ def _shares(starts: Tensor, count: int) -> Tensor:
 
 
 @dataclass
-class Draws:
+class SampleRandom:
     """A stream of random numbers for each sample of a batch.
 
     The n-th call gives the same numbers for a sample whatever batch the sample is in, on any device.
@@ -119,11 +119,11 @@ class Draws:
         radius = torch.sqrt(-2 * torch.log(1 - self.uniform(*shape, device=device)))
         return radius * torch.cos(2 * math.pi * self.uniform(*shape, device=device))
 
-    def chance(self, probability: float) -> Tensor:
+    def bernoulli(self, probability: float) -> Tensor:
         """True with the given probability for each sample, bool, shape (B,)."""
         return self.uniform() < probability
 
-    def rows(self, index: Tensor) -> "Draws":
+    def rows(self, index: Tensor) -> "SampleRandom":
         """The streams of the chosen samples, each begun anew under the number of this call."""
         self.calls += 1
-        return Draws(self._state(self.calls)[index])
+        return SampleRandom(self._state(self.calls)[index])

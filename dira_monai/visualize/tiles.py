@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 COLUMNS = ("target", "distorted", "restored", "error")
 
@@ -79,5 +79,5 @@ def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str
 def save_panel(panel: Image.Image, output_dir: Path, epoch: int) -> None:
     """Write a picture as ``panel.png``, the newest, and as that of its epoch in ``panels``."""
     for path in (output_dir / "panels" / f"epoch_{epoch:04d}.png", output_dir / "panel.png"):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             panel.save(file, format="PNG")

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
-from ..utils.files import replacing
+from ..utils.files import atomic_write
 
 WRAPPERS = ("network", "state_dict", "model")
 
 
 def read_weights(path: str | Path) -> Any:
-    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read by ``read_safely``.
+    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read by ``load_weights_only``.
 
     Raises:
         InputError: if its name is empty, it is missing, not readable, or holds Python objects that could run code, or
@@ -65,7 +65,7 @@ def _read_archive(path: Path) -> Any:
             found = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/models/model\.pt", name)]
             content = archive.read(found[0]) if len(found) == 1 else b""
         if len(found) == 1:
-            return read_safely(io.BytesIO(content))
+            return load_weights_only(io.BytesIO(content))
     except Exception as error:
         _refuse_objects(error, path)
         raise InputError(f"{path}: cannot be read as a bundle archive ({type(error).__name__})") from error
@@ -97,11 +97,11 @@ def save_atomic(content: Any, path: str | Path) -> None:
     Raises:
         InputError: if it cannot be written (disk full, no permission); the file that was there is kept.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         torch.save(content, file)
 
 
-def read_safely(file: str | Path | IO[bytes], device: torch.device | str = "cpu") -> Any:
+def load_weights_only(file: str | Path | IO[bytes], device: torch.device | str = "cpu") -> Any:
     """``torch.load`` with ``weights_only=True``, which here takes numbers of numpy too: a best loss often is one."""
     known = torch.serialization.get_safe_globals()
     with torch.serialization.safe_globals([entry for entry in _NUMBERS if entry not in known]):
@@ -109,7 +109,7 @@ def read_safely(file: str | Path | IO[bytes], device: torch.device | str = "cpu"
 
 
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a weight or checkpoint file, read by ``read_safely``.
+    """Content of a weight or checkpoint file, read by ``load_weights_only``.
 
     Raises:
         InputError: if the file is missing or not readable.
@@ -117,7 +117,7 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        return read_safely(path, device)
+        return load_weights_only(path, device)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error

@@ -18,9 +18,9 @@ from dira_monai.apps.localization.metrics import (
     best_overlaps,
     centered_box,
     component_boxes,
+    evaluate_case,
     find_peak,
     inside_boxes,
-    judge,
     predict_boxes,
     summarize,
 )
@@ -93,10 +93,10 @@ def test_inside_boxes(spatial_dims):
 def test_judge(spatial_dims):
     heat = fill(np.zeros((4,) * spatial_dims), cube(1, 2, spatial_dims))
     truth = np.array([cube(1, 3, spatial_dims)])
-    case = judge("a", "mass", heat, truth, [0.5])
+    case = evaluate_case("a", "mass", heat, truth, [0.5])
     assert (case.pointed, case.constant, case.share) == (True, False, 0.5**spatial_dims)
     np.testing.assert_array_equal(case.predicted[0.5], [cube(1, 2, spatial_dims)])
-    assert not judge("a", "mass", heat[::-1], truth + 1, [0.5]).pointed
+    assert not evaluate_case("a", "mass", heat[::-1], truth + 1, [0.5]).pointed
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -108,13 +108,16 @@ def test_the_middle_of_a_plateau_is_pointed_at(spatial_dims):
     assert find_peak(heat) == (4,) * spatial_dims
     for low, pointed in ((4, True), (2, False)):
         truth = np.array([cube(low, low + 1, spatial_dims)])
-        assert judge("a", "mass", heat, truth, [0.5]).pointed is pointed
+        assert evaluate_case("a", "mass", heat, truth, [0.5]).pointed is pointed
 
 
 def test_a_finding_may_be_called_all():
     heat, truth = fill(np.zeros((8, 8)), cube(0, 2, 2)), np.array([cube(0, 2, 2)])
-    cases = [judge("a", "all", heat, truth, THRESHOLDS), judge("b", "all findings", heat * 0, truth, THRESHOLDS)]
-    cases.append(judge("c", "mass", heat * 0, truth, THRESHOLDS))
+    cases = [
+        evaluate_case("a", "all", heat, truth, THRESHOLDS),
+        evaluate_case("b", "all findings", heat * 0, truth, THRESHOLDS),
+    ]
+    cases.append(evaluate_case("c", "mass", heat * 0, truth, THRESHOLDS))
     report = make_report(cases, 0.5, "largest")
     boxes = {name: found["boxes"] for name, found in report["findings"].items()}
     assert boxes == {"all": 1, "all findings": 1, "mass": 1, "all findings findings": 3}
@@ -127,7 +130,7 @@ def test_a_finding_may_be_called_all():
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_constant_map_points_nowhere(spatial_dims, value):
     shape = (4,) * spatial_dims
-    case = judge("a", "mass", np.full(shape, value), np.array([cube(0, 4, spatial_dims)]), [0.8])
+    case = evaluate_case("a", "mass", np.full(shape, value), np.array([cube(0, 4, spatial_dims)]), [0.8])
     assert (case.constant, case.pointed, len(case.predicted[0.8])) == (True, False, 0)
 
 
@@ -140,8 +143,8 @@ def test_summarize(spatial_dims):
     fill(heat, cube(10, 12, spatial_dims), 0.8)
     truth = np.array([cube(0, 4, spatial_dims), cube(10, 12, spatial_dims)])
     cases = [
-        judge("a", "mass", heat, truth, [0.5, 0.6]),
-        judge("b", "mass", np.zeros(shape), np.array([cube(6, 10, spatial_dims)]), [0.5, 0.6]),
+        evaluate_case("a", "mass", heat, truth, [0.5, 0.6]),
+        evaluate_case("b", "mass", np.zeros(shape), np.array([cube(6, 10, spatial_dims)]), [0.5, 0.6]),
     ]
     found = summarize(cases, 0.5, "each")
     counts = [found[name] for name in ("boxes", "images", "cases", "constant_maps")]
@@ -163,7 +166,8 @@ def test_centered_box_has_the_mean_size(spatial_dims):
     shape = (16,) * spatial_dims
     truths = [cube(6, 10, spatial_dims), cube(0, 2, spatial_dims)]  # mean edge 3: from 6.5 to 9.5
     cases = [
-        judge(name, "mass", np.zeros(shape), np.array([box]), [0.5]) for name, box in zip("ab", truths, strict=True)
+        evaluate_case(name, "mass", np.zeros(shape), np.array([box]), [0.5])
+        for name, box in zip("ab", truths, strict=True)
     ]
     found = summarize(cases, 0.5, "largest")
     assert found["mean_box_size"] == [3.0] * spatial_dims

@@ -213,11 +213,11 @@ def save_network(path, spatial_dims, seed):
 @pytest.fixture(scope="module", params=[2, 3])
 def labeled(request, tmp_path_factory):
     """Number of axes and a folder with ``list.json``, made by the command, and ``model.pt``."""
-    from dira_monai.labelled import make_labelled_datalist
+    from dira_monai.datalists.labeled import make_labeled_datalist
 
     folder = tmp_path_factory.mktemp(f"labeled{request.param}")
     make_folder(folder / "images", request.param)
-    made = make_labelled_datalist(
+    made = make_labeled_datalist(
         folder / "images", "classification", ["stripes", "spots"], test_fraction=0.3, patient="file"
     )
     (folder / "list.json").write_text(json.dumps(made))

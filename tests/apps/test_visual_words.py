@@ -40,7 +40,7 @@ from dira_monai.data.sampler import SeededSampler
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.phantoms.chest import chest_ct, chest_xray
 from dira_monai.utils.errors import InputError
-from dira_monai.utils.seeded_random import Draws
+from dira_monai.utils.seeded_random import SampleRandom
 from dira_monai.visualize.tiles import GAP, TITLE
 
 ROOT = Path(__file__).parents[2]
@@ -329,7 +329,7 @@ def test_settings_are_checked(change, sentence):
 def test_boxes_are_moved_inside(spatial_dims):
     extent, patch = (20, 20, 9)[:spatial_dims], [16, 16, 8][:spatial_dims]
     settings = WordSettings(scales=40, shift=0.5)
-    boxes = instance_boxes([0.9] * spatial_dims, extent, patch, settings, Draws(torch.tensor([3])))
+    boxes = instance_boxes([0.9] * spatial_dims, extent, patch, settings, SampleRandom(torch.tensor([3])))
     assert boxes[0].start == [4, 4, 1][:spatial_dims]
     for start, size in boxes:
         assert all(s >= 0 and s + n <= e for s, n, e in zip(start, size, extent, strict=True))

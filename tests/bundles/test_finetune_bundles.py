@@ -33,10 +33,10 @@ from dira_monai.utils.errors import InputError, find_input_error
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
-def trained(request, scans, tmp_path_factory):
+def trained(request, finetune_scans, tmp_path_factory):
     """A finished small run: its kind, folder and options."""
     folder = tmp_path_factory.mktemp("tuned")
-    options = overrides(request.param, scans, folder)
+    options = overrides(request.param, finetune_scans, folder)
     train(request.param, options)
     return request.param, folder, options
 
@@ -256,10 +256,10 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="which has no fork")
 @pytest.mark.parametrize("kind", KINDS)
-def test_workers_load_where_new_processes_would_be_spawned(kind, scans, tmp_path, monkeypatch):
+def test_workers_load_where_new_processes_would_be_spawned(kind, finetune_scans, tmp_path, monkeypatch):
     spawn = multiprocessing.get_context("spawn")
     monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", spawn)
-    options = overrides(kind, scans, tmp_path, num_workers=1)
+    options = overrides(kind, finetune_scans, tmp_path, num_workers=1)
     workflow = ConfigWorkflow(str(bundle(*kind) / "configs/train.json"), workflow_type="train", **options)
     batch = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))
     assert len(batch["image"]) == len(batch["label"]) > 0
@@ -293,11 +293,11 @@ def test_inference_finds_all_but_label_maps_and_its_results(
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
-def test_resumed_run_equals_unbroken_run(kind, scans, tmp_path):
+def test_resumed_run_equals_unbroken_run(kind, finetune_scans, tmp_path):
     fixed = {"lr_scheduler#t_total": 4, "layer_decay": 0.7, "freeze_epochs": 1, "gradient_clip": 1.0}
-    whole = overrides(kind, scans, tmp_path / "whole", **fixed)
+    whole = overrides(kind, finetune_scans, tmp_path / "whole", **fixed)
     train(kind, whole)
-    broken = overrides(kind, scans, tmp_path / "broken", **fixed)
+    broken = overrides(kind, finetune_scans, tmp_path / "broken", **fixed)
     train(kind, broken | {"max_epochs": 1})
     train(kind, broken | {"resume": True})
     for name in ("checkpoint.pt", "model.pt"):
@@ -308,11 +308,11 @@ def test_resumed_run_equals_unbroken_run(kind, scans, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
-def test_two_processes_train_like_one(kind, scans, tmp_path):
-    two = overrides(kind, scans, tmp_path / "two", max_epochs=1)
+def test_two_processes_train_like_one(kind, finetune_scans, tmp_path):
+    two = overrides(kind, finetune_scans, tmp_path / "two", max_epochs=1)
     result = execute(command_of(bundle(*kind), ["train", "multi_gpu_train"], two, TORCHRUN))
     assert result.returncode == 0, result.stderr
-    train(kind, overrides(kind, scans, tmp_path / "one", max_epochs=1, batch_size=4))
+    train(kind, overrides(kind, finetune_scans, tmp_path / "one", max_epochs=1, batch_size=4))
     rows = [next(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("two", "one")]
     names = [name for name in rows[0] if name == "loss" or name.startswith("val_mean")]
     assert len(names) >= 2
@@ -338,8 +338,8 @@ def pretrained_weights(kind, options, folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pretrained_weights_are_where_the_training_starts(kind, scans, tmp_path, capsys):
-    options = overrides(kind, scans, tmp_path)
+def test_pretrained_weights_are_where_the_training_starts(kind, finetune_scans, tmp_path, capsys):
+    options = overrides(kind, finetune_scans, tmp_path)
     network = pretrained_weights(kind, options, tmp_path)
     parser = ConfigParser(config(kind, "train"))
     parser.update(options | {"pretrained": str(tmp_path / "model.pt")})
@@ -351,13 +351,13 @@ def test_pretrained_weights_are_where_the_training_starts(kind, scans, tmp_path,
     assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
 
 
-def test_several_labels_with_unknown_ones_train_and_are_judged(scans, tmp_path):
+def test_several_labels_with_unknown_ones_train_and_are_judged(finetune_scans, tmp_path):
     kind = ("classification", 2)
     rows = ["file,bright,odd"] + [f"case{i}.png,{i % 2},{'' if i % 4 == 0 else i % 3 % 2}" for i in range(16)]
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     table = {"labels": str(tmp_path / "table.csv"), "multi_label": True, "class_names": ["bright", "odd"]}
     own = {"class_weights": "balanced", "label_smoothing": 0.1, "val_interval": 2, "patience": 1}
-    options = overrides(kind, scans, tmp_path, **table, **own)
+    options = overrides(kind, finetune_scans, tmp_path, **table, **own)
     train(kind, options)
     rows = list(csv.DictReader((tmp_path / "out/metrics.csv").open()))
     assert [bool(row["val_mean_auc"]) for row in rows] == [False, True]
@@ -367,9 +367,9 @@ def test_several_labels_with_unknown_ones_train_and_are_judged(scans, tmp_path):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_one_validation_image_is_enough_for_segmentation(dims, scans, tmp_path):
+def test_one_validation_image_is_enough_for_segmentation(dims, finetune_scans, tmp_path):
     kind = ("segmentation", dims)
-    options = overrides(kind, scans, tmp_path, validation_fraction=0.05, max_epochs=1, batch_size=4 - dims)
+    options = overrides(kind, finetune_scans, tmp_path, validation_fraction=0.05, max_epochs=1, batch_size=4 - dims)
     train(kind, options)
     assert len(json.loads((tmp_path / "out/datalist.json").read_text())["validation"]) == 1
     row = next(csv.DictReader((tmp_path / "out/metrics.csv").open()))
@@ -480,7 +480,7 @@ def test_with_the_package_an_evaluation_ends_with_its_sentence(trained, tmp_path
 
 
 @pytest.mark.parametrize("files", [["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
-def test_weights_of_another_network_are_one_sentence(trained, scans, blocked, files):
+def test_weights_of_another_network_are_one_sentence(trained, finetune_scans, blocked, files):
     kind, _, options = trained
     folder = Path(options["output_dir"]).parent / "other"
     folder.mkdir(exist_ok=True)
@@ -488,7 +488,7 @@ def test_weights_of_another_network_are_one_sentence(trained, scans, blocked, fi
     torch.save({f"other.{key}": value for key, value in state.items()}, folder / "model.pt")
     own = later(kind, options) | {"output_dir": options["output_dir"], "ckpt_dir": str(folder)}
     if files == ["inference"]:
-        own["dataset_dir"] = f"{scans[kind[1]]}/images"
+        own["dataset_dir"] = f"{finetune_scans[kind[1]]}/images"
     result = execute(command_of(bundle(*kind), files, own), PYTHONPATH=blocked)
     assert result.returncode == 1
     assert f"error: {folder}/model.pt: is of another network, first " in result.stderr
@@ -511,8 +511,8 @@ def fails(kind, options):
         (("segmentation", 2), {"dataset_dir": "/nowhere"}, "/nowhere"),
     ],
 )
-def test_bad_input_gives_one_sentence(kind, scans, tmp_path, change, sentence):
-    assert re.search(sentence, fails(kind, overrides(kind, scans, tmp_path, **change)))
+def test_bad_input_gives_one_sentence(kind, finetune_scans, tmp_path, change, sentence):
+    assert re.search(sentence, fails(kind, overrides(kind, finetune_scans, tmp_path, **change)))
 
 
 @pytest.mark.parametrize(
@@ -529,7 +529,7 @@ def test_bad_input_gives_one_sentence(kind, scans, tmp_path, change, sentence):
         (("classification", 2), {"validation_fraction": 0.05}, "the validation list has no class that some of its 1"),
     ],
 )
-def test_values_that_do_not_fit_the_data_are_refused(kind, scans, tmp_path, change, sentence):
+def test_values_that_do_not_fit_the_data_are_refused(kind, finetune_scans, tmp_path, change, sentence):
     with pytest.raises((RuntimeError, InputError)) as caught:  # MONAI wraps what its expressions raise
-        train(kind, overrides(kind, scans, tmp_path, **change))
+        train(kind, overrides(kind, finetune_scans, tmp_path, **change))
     assert re.search(sentence, str(find_input_error(caught.value)))

@@ -13,7 +13,7 @@ from running import assert_equal_states, load
 
 from dira_monai.networks.size_checks import check_patch_size
 from dira_monai.transforms.color import Solarize
-from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, Jitter
+from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, IntensityJitter
 from dira_monai.transforms.painting import InPainting
 from dira_monai.transforms.shuffling import BlockShuffling
 from dira_monai.utils.seeded_random import sample_seeds
@@ -293,18 +293,18 @@ def blur(share, widest=2.0):
 
 CUTOUT = InPainting(3, [0.1429, 0.1429], margin=0, stop=0)
 NOISE = GaussianNoise(0.05, 0.5)
-STRONG, WEAK = Jitter(0.4, 0.4, probability=0.8), Jitter(0.2, 0.2, probability=0.8)
+STRONG, WEAK = IntensityJitter(0.4, 0.4, probability=0.8), IntensityJitter(0.2, 0.2, probability=0.8)
 CHANGES = [  # photometric ones of the first view, of the others
     (2, "barlow_twins", [STRONG, blur(1.0)], [STRONG, blur(0.1), Solarize(0.5, 0.2)]),
     (2, "byol", [STRONG, blur(1.0)], [STRONG, blur(0.1), Solarize(0.5, 0.2)]),
     (3, "barlow_twins", [WEAK, blur(1.0, 1.0), NOISE], [WEAK, blur(0.1, 1.0), NOISE]),
     (3, "byol", [WEAK, blur(1.0, 1.0), NOISE], [WEAK, blur(0.1, 1.0), NOISE]),
-    (2, "simclr", *2 * [[Jitter(0.8, 0.8, probability=0.8), blur(0.5)]]),
+    (2, "simclr", *2 * [[IntensityJitter(0.8, 0.8, probability=0.8), blur(0.5)]]),
     (2, "simsiam", *2 * [[STRONG, blur(0.5)]]),
-    (2, "gravis", *2 * [[Jitter(0.4, 0.4, probability=1.0), blur(0.5), CUTOUT]]),
+    (2, "gravis", *2 * [[IntensityJitter(0.4, 0.4, probability=1.0), blur(0.5), CUTOUT]]),
     (3, "gravis", *2 * [[WEAK, blur(0.5, 1.0), NOISE, CUTOUT]]),
-    (2, "pcrlv2", *2 * [[blur(0.5), Jitter(0.4, 0.4, probability=1.0)]]),
-    (3, "pcrlv2", *2 * [[blur(0.5, 1.0), NOISE, Jitter(0, 0, gamma=0.35, probability=1.0)]]),
+    (2, "pcrlv2", *2 * [[blur(0.5), IntensityJitter(0.4, 0.4, probability=1.0)]]),
+    (3, "pcrlv2", *2 * [[blur(0.5, 1.0), NOISE, IntensityJitter(0, 0, gamma=0.35, probability=1.0)]]),
 ]
 
 

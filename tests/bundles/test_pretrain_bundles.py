@@ -20,14 +20,14 @@ from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_s
 from running import ENVIRONMENT, TORCHRUN, assert_equal_states, execute, load
 
 from dira_monai.bundle.command_line import bundle_root, check_command_line
-from dira_monai.utils.errors import InputError, find_input_error, plain_errors
+from dira_monai.utils.errors import InputError, find_input_error, install_error_hook
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def trained(request, scans, tmp_path_factory):
+def trained(request, pretrain_scans, tmp_path_factory):
     """A finished small run: number of axes, its folder and its options."""
     folder = tmp_path_factory.mktemp(f"trained{request.param}")
-    options = overrides(request.param, scans, folder, stage_epochs=[0, 1, 1])
+    options = overrides(request.param, pretrain_scans, folder, stage_epochs=[0, 1, 1])
     run(request.param, ["train"], options)
     return request.param, folder, options
 
@@ -194,11 +194,11 @@ def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, t
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, scans, tmp_path):
+def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, pretrain_scans, tmp_path):
     length = {"max_epochs": 4, "epoch_length": 4, "stage_epochs": [1, 1, 2]}
-    whole = overrides(spatial_dims, scans, tmp_path / "whole", **length)
+    whole = overrides(spatial_dims, pretrain_scans, tmp_path / "whole", **length)
     assert execute(command(spatial_dims, ["train"], whole)).returncode == 0
-    broken = overrides(spatial_dims, scans, tmp_path / "broken", **length)
+    broken = overrides(spatial_dims, pretrain_scans, tmp_path / "broken", **length)
     checkpoint = tmp_path / "broken/models/checkpoint.pt"
     with subprocess.Popen(
         command(spatial_dims, ["train"], broken),
@@ -242,13 +242,13 @@ def figures_of(folder):
     ],
     ids=["moco", "barlow_twins", "pcrlv2"],
 )
-def test_two_processes_train_like_one(spatial_dims, methods, more, scans, tmp_path):
+def test_two_processes_train_like_one(spatial_dims, methods, more, pretrain_scans, tmp_path):
     more = {"max_epochs": 1, "epoch_length": 1, "stage_epochs": "$None", "warmup_epochs": 0} | more
     files = ["train", *methods]
-    two = overrides(spatial_dims, scans, tmp_path / "two", **more, batch_size=2)
+    two = overrides(spatial_dims, pretrain_scans, tmp_path / "two", **more, batch_size=2)
     result = execute(command(spatial_dims, [*files, "multi_gpu_train"], two, TORCHRUN))
     assert result.returncode == 0, result.stderr
-    run(spatial_dims, files, overrides(spatial_dims, scans, tmp_path / "one", **more, batch_size=4))
+    run(spatial_dims, files, overrides(spatial_dims, pretrain_scans, tmp_path / "one", **more, batch_size=4))
     first, second = (figures_of(tmp_path / kind) for kind in ("two", "one"))
     assert {"contrastive", "restoration", "val_contrastive", "val_mse"} < set(first)
     assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
@@ -257,8 +257,8 @@ def test_two_processes_train_like_one(spatial_dims, methods, more, scans, tmp_pa
         torch.testing.assert_close(*states, atol=2e-4, rtol=0)
 
 
-def test_without_data_the_bundle_makes_phantoms_once(scans, tmp_path, capsys):
-    options = overrides(3, scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None")
+def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, capsys):
+    options = overrides(3, pretrain_scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None")
     del options["dataset_dir"]
     run(3, ["train"], options)
     said = [line for line in capsys.readouterr().out.splitlines() if "phantom" in line]
@@ -288,8 +288,8 @@ def fails(spatial_dims, options):
     ],
     ids=["missing folder", "patch size", "diverging"],
 )
-def test_bad_input_gives_one_sentence(scans, tmp_path, change, sentence):
-    said = fails(2, overrides(2, scans, tmp_path, **change))
+def test_bad_input_gives_one_sentence(pretrain_scans, tmp_path, change, sentence):
+    said = fails(2, overrides(2, pretrain_scans, tmp_path, **change))
     assert said.startswith("error: ")
     assert sentence in said
 
@@ -351,13 +351,13 @@ def test_a_config_file_with_a_comma_in_its_name(tmp_path, monkeypatch):
 
 def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    plain_errors()
+    install_error_hook()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert capsys.readouterr().err == "interrupted; a training goes on behind its last whole epoch with --resume True\n"
 
 
-def test_none_arrives_as_an_expression(scans, tmp_path):
-    options = overrides(3, scans, tmp_path, intensity_range="$None")
+def test_none_arrives_as_an_expression(pretrain_scans, tmp_path):
+    options = overrides(3, pretrain_scans, tmp_path, intensity_range="$None")
     workflow = ConfigWorkflow(str(BUNDLES[3] / "configs/train.json"), workflow_type="train", **options)
     assert workflow.parser.get_parsed_content("intensity_range") is None
     transforms = workflow.parser.get_parsed_content("train#preprocessing").transforms
@@ -373,14 +373,14 @@ def in_process_error(spatial_dims, options):
     return str(error)
 
 
-def test_2d_images_in_a_3d_bundle_are_refused(scans, tmp_path):
-    said = in_process_error(3, overrides(3, scans, tmp_path, dataset_dir=str(scans[2])))
+def test_2d_images_in_a_3d_bundle_are_refused(pretrain_scans, tmp_path):
+    said = in_process_error(3, overrides(3, pretrain_scans, tmp_path, dataset_dir=str(pretrain_scans[2])))
     assert "case0.png" in said
     assert "spatial_dims is 3" in said
 
 
-def test_images_in_other_units_are_refused(scans, tmp_path):
-    said = in_process_error(3, overrides(3, scans, tmp_path, intensity_range=[0, 65535]))
+def test_images_in_other_units_are_refused(pretrain_scans, tmp_path):
+    said = in_process_error(3, overrides(3, pretrain_scans, tmp_path, intensity_range=[0, 65535]))
     assert "intensity_range [0, 65535]" in said
 
 
@@ -394,7 +394,7 @@ def test_checkpoint_of_another_network_is_refused_and_kept(trained, tmp_path):
 
 
 def test_bad_files_are_left_out_and_named(tmp_path, capsys):
-    folder = write_scans(tmp_path / "scans", 3, count=4)
+    folder = write_scans(tmp_path / "pretrain_scans", 3, count=4)
     (folder / "broken.nii.gz").write_bytes((folder / "case0.nii.gz").read_bytes()[:200])
     nib.save(nib.Nifti1Image(np.full((40, 40, 40), 7, np.int16), np.eye(4)), folder / "flat.nii.gz")
     holes = np.random.default_rng(1).normal(size=(40, 40, 40)).astype(np.float32)
@@ -406,8 +406,8 @@ def test_bad_files_are_left_out_and_named(tmp_path, capsys):
     assert sorted(Path(item["image"]).name for item in skipped) == ["broken.nii.gz", "flat.nii.gz", "holes.nii.gz"]
 
 
-def test_a_diverging_run_keeps_the_last_good_checkpoint(scans, tmp_path):
-    options = overrides(3, scans, tmp_path, max_epochs=1, stage_epochs="$None")
+def test_a_diverging_run_keeps_the_last_good_checkpoint(pretrain_scans, tmp_path):
+    options = overrides(3, pretrain_scans, tmp_path, max_epochs=1, stage_epochs="$None")
     run(3, ["train"], options)
     before = (tmp_path / "models/checkpoint.pt").read_bytes()
     more = {"resume": True, "max_epochs": 2, "restoration_weight": float("inf")}

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Transform
 from trainer_runs import assert_same
 
-from dira_monai.data import datasets as data_module
+from dira_monai.data import sampler as sampler_module
 from dira_monai.data.datasets import PretrainDataset
 from dira_monai.data.preprocessing import ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from dira_monai.data.sampler import SeededSampler
@@ -21,8 +21,8 @@ def seeded():
 
 
 def make_sampler(monkeypatch, size, batch_size, process=0, processes=1, epoch=1, **options):
-    monkeypatch.setattr(data_module, "rank", lambda: process)
-    monkeypatch.setattr(data_module, "world_size", lambda: processes)
+    monkeypatch.setattr(sampler_module, "rank", lambda: process)
+    monkeypatch.setattr(sampler_module, "world_size", lambda: processes)
     sampler = SeededSampler(range(size), batch_size, **options)
     sampler.set_epoch(epoch)
     return sampler
@@ -49,9 +49,9 @@ def test_a_single_image_a_step_is_refused_unless_it_is_enough():
     data = list(range(3))
     with pytest.raises(InputError, match="batch_size must be at least 2, since batch statistics need company, got 1"):
         SeededSampler(data, 1)
-    assert sorted(index for index, _ in SeededSampler(data, 1, smallest_batch=1)) == data
+    assert sorted(index for index, _ in SeededSampler(data, 1, min_batch_size=1)) == data
     with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
-        SeededSampler(data, 0, smallest_batch=1)
+        SeededSampler(data, 0, min_batch_size=1)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from labelled_files import LISTS, classify, entries, labels, reasons, ten, write_table
+from labeled_files import LISTS, classify, entries, labels, reasons, ten, write_table
 from scan_files import cut, noise, write_image
 
 from dira_monai.datalists.splits import choose_validation

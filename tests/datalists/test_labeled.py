@@ -1,12 +1,12 @@
 """Lists of labeled data: refused arguments, what MONAI reads of them, their summary."""
 
 import pytest
-from labelled_files import LISTS, classify, segment, ten, write_maps, write_table
+from labeled_files import LISTS, classify, segment, ten, write_maps, write_table
 from monai.data import load_decathlon_datalist
 
 from dira_monai.datalists.io import write_datalist
-from dira_monai.datalists.labeled import make_labelled_datalist
-from dira_monai.datalists.summary import describe_labelled
+from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.datalists.summary import describe_labeled
 from dira_monai.utils.errors import InputError
 
 
@@ -33,7 +33,7 @@ def test_arguments_that_are_refused(tmp_path, options, message):
 
 def test_a_task_that_there_is_not(tmp_path):
     with pytest.raises(InputError, match="task must be segmentation or classification, got 'detection'"):
-        make_labelled_datalist(tmp_path, "detection", ["a", "b"])
+        make_labeled_datalist(tmp_path, "detection", ["a", "b"])
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -60,12 +60,12 @@ def test_monai_reads_the_lists_of_classification(tmp_path, multi_label):
         ]
 
 
-def test_describe_labelled(tmp_path):
+def test_describe_labeled(tmp_path):
     text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda index: f",p{index // 3},")
     write_table(tmp_path, text + "".join(f"gone{index},ill,p,\n" for index in range(5)) + "x0,ill,p,odd\n", names)
     (tmp_path / "labels.csv").write_text((tmp_path / "labels.csv").read_text().replace("x0,ill,p,odd\n", ""))
     made = classify(tmp_path, test_fraction=0)
-    table, notes = describe_labelled(made).splitlines()[:5], describe_labelled(made).splitlines()[5:]
+    table, notes = describe_labeled(made).splitlines()[:5], describe_labeled(made).splitlines()[5:]
     counts = {key: len(made[key]) for key in LISTS}
     assert table[0].split() == ["training", "validation", "test"]
     assert table[1].split() == ["images", *map(str, counts.values())]

@@ -5,12 +5,12 @@ import pytest
 import torch.distributed as dist
 from scan_files import noise, write_flawed, write_image, write_nifti, write_pictures, write_series
 
-from dira_monai.datalists import io as datalist
 from dira_monai.datalists import unlabeled as listing
 from dira_monai.datalists.io import load_datalist, write_datalist
-from dira_monai.datalists.prepare import prepare_data
+from dira_monai.datalists.prepare import PHANTOMS, prepare_data
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.phantoms import chest as phantom
+from dira_monai.utils.distributed import on_first_process
 from dira_monai.utils.errors import InputError
 
 
@@ -128,9 +128,7 @@ def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial
     data = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
     assert data["dataset_dir"] == str(tmp_path / "out" / "phantom" / f"{kind}_seed_5" / "images")
     assert len(data["training"]) + len(data["validation"]) == 4
-    assert capsys.readouterr().out.startswith(
-        f"No dataset_dir is given: making {datalist.PHANTOMS[spatial_dims][1]} synthetic"
-    )
+    assert capsys.readouterr().out.startswith(f"No dataset_dir is given: making {PHANTOMS[spatial_dims][1]} synthetic")
     prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
     assert "No dataset_dir" not in capsys.readouterr().out
     assert asked == [(kind, 5)]
@@ -175,7 +173,7 @@ def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, monke
         prepare(tmp_path / "none", tmp_path / "out")
     assert isinstance(sent[1], InputError)
     with pytest.raises(RuntimeError, match="KeyError: 'image'") as told:
-        datalist.on_first_process(lambda: {}["image"])
+        on_first_process(lambda: {}["image"])
     assert isinstance(told.value.__cause__, KeyError)
     assert str(sent[2]) == "KeyError: 'image'"
 

@@ -6,11 +6,11 @@ import pytest
 import torch.distributed as dist
 from scan_files import noise, write_image, write_nifti, write_series
 
-from dira_monai import LabelledLists, prepare_labelled
+from dira_monai import LabeledLists, prepare_labeled
 from dira_monai.datalists import labeled as label_listing
-from dira_monai.datalists import prepare_labeled as labelled
+from dira_monai.datalists import prepare_labeled as prepare_module
 from dira_monai.datalists.io import write_datalist
-from dira_monai.datalists.labeled import make_labelled_datalist
+from dira_monai.datalists.labeled import make_labeled_datalist
 from dira_monai.datalists.leakage import check_overlap, find_overlap
 from dira_monai.datalists.splits import take_fraction
 from dira_monai.datalists.unlabeled import make_datalist
@@ -35,7 +35,7 @@ def write_cases(root, spatial_dims=2, count=10, values=(0, 1)):
 def prepare(source, output, task="segmentation", **options):
     given = {"spatial_dims": 2, "in_channels": 1, "class_names": ["a", "b"], "seed": 0, "pictures_only": False}
     given |= options
-    return prepare_labelled(None if source is None else str(source), str(output), task, **given)
+    return prepare_labeled(None if source is None else str(source), str(output), task, **given)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def made(monkeypatch):
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_prepare_labelled_of_segmentation(tmp_path, capsys, spatial_dims):
+def test_prepare_labeled_of_segmentation(tmp_path, capsys, spatial_dims):
     write_cases(tmp_path / "data", spatial_dims)
     data = prepare(tmp_path / "data", tmp_path / "out", spatial_dims=spatial_dims)
     written = json.loads((tmp_path / "out" / "datalist.json").read_text())
@@ -66,7 +66,7 @@ def test_prepare_labelled_of_segmentation(tmp_path, capsys, spatial_dims):
     assert lines[-1] == f"all of it: {tmp_path / 'out' / 'datalist.json'}"
 
 
-def test_prepare_labelled_of_classification(cases, tmp_path, capsys):
+def test_prepare_labeled_of_classification(cases, tmp_path, capsys):
     data = prepare(cases, tmp_path / "out", "classification", test_fraction=0.1)
     everything = [entry for key in LISTS for entry in data[key]]
     assert {entry["label"] == int(entry["image"][-8]) % 2 for entry in everything} == {True}
@@ -78,7 +78,7 @@ def test_prepare_labelled_of_classification(cases, tmp_path, capsys):
     ]
 
 
-def test_prepare_labelled_reuses_its_list(cases, tmp_path, made):
+def test_prepare_labeled_reuses_its_list(cases, tmp_path, made):
     first = prepare(cases, tmp_path / "out", "classification")
     assert prepare(cases, tmp_path / "out", "classification") == first
     assert prepare(cases, tmp_path / "out", "classification", class_names=("a", "b")) == first
@@ -102,7 +102,7 @@ def test_prepare_labelled_reuses_its_list(cases, tmp_path, made):
 
 
 @pytest.mark.parametrize("name", ["data/datalist.json", "lists/mine.json"])
-def test_prepare_labelled_takes_a_given_list(cases, tmp_path, made, name):
+def test_prepare_labeled_takes_a_given_list(cases, tmp_path, made, name):
     given = {
         "dataset_dir": str(cases),
         "training": [{"image": "images/case_0.nii.gz", "label": "labels/case_0.nii.gz"}],
@@ -121,7 +121,7 @@ def test_prepare_labelled_takes_a_given_list(cases, tmp_path, made, name):
 
 @pytest.mark.parametrize("name", ["data/datalist.json", "lists/mine.json"])
 def test_a_given_list_keeps_its_splits_and_says_so(cases, tmp_path, capsys, name):
-    made = make_labelled_datalist(cases, "classification", ["a", "b"], pictures_only=False)
+    made = make_labeled_datalist(cases, "classification", ["a", "b"], pictures_only=False)
     write_datalist(made, tmp_path / name)
     source = cases if name.startswith("data") else tmp_path / name
     data = prepare(source, tmp_path / "out", "classification", seed=5, test_fraction=0.5, patient="file")
@@ -210,9 +210,9 @@ def test_states_of_several_labels(cases, tmp_path):
 def test_lists_are_prepared_once_when_one_is_asked_for(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        labelled, "prepare_labelled", lambda **words: asked.append(words) or {"training": [1], "test": []}
+        prepare_module, "prepare_labeled", lambda **words: asked.append(words) or {"training": [1], "test": []}
     )
-    lists = LabelledLists(dataset_dir="d", seed=1)
+    lists = LabeledLists(dataset_dir="d", seed=1)
     assert asked == []
     assert (lists["training"], lists["test"]) == ([1], [])
     assert asked == [{"dataset_dir": "d", "seed": 1}]
@@ -220,7 +220,7 @@ def test_lists_are_prepared_once_when_one_is_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
 @pytest.mark.parametrize(("spatial_dims", "kind"), [(2, "xray"), (3, "ct")])
-def test_prepare_labelled_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial_dims, kind, task):
+def test_prepare_labeled_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial_dims, kind, task):
     asked = []
 
     def write_phantoms(directory, kind, count, seed):
@@ -252,10 +252,10 @@ def test_real_phantoms_have_these_classes(tmp_path, monkeypatch, kind, options):
     original = getattr(phantom, f"chest_{kind}")
     monkeypatch.setattr(phantom, f"chest_{kind}", lambda seed: original(seed, **small))
     phantom.write_phantoms(tmp_path, kind=kind, count=4)
-    made = make_labelled_datalist(tmp_path, "segmentation", options.pop("class_names"), strict=True, **options)
+    made = make_labeled_datalist(tmp_path, "segmentation", options.pop("class_names"), strict=True, **options)
     assert all(set(entry["holds"]) == {1} for key in LISTS for entry in made[key])
     numbers = (tmp_path / "labels.csv").read_text().splitlines()[1:]
-    made = make_labelled_datalist(tmp_path, "classification", ["other", "nodule"], strict=True)
+    made = make_labeled_datalist(tmp_path, "classification", ["other", "nodule"], strict=True)
     found = {entry["image"]: entry["label"] for key in LISTS for entry in made[key]}
     assert found == {line.split(",")[0]: int(line.split(",")[1]) for line in numbers}
 
@@ -273,7 +273,7 @@ def test_take_fraction_of_patients(fraction):
     assert len(whole["training"]) == 200
     assert told == [
         f"label_fraction {fraction:g}: {count} of 100 training patients, {2 * count} of 200 training images "
-        "(label_subset 5)"
+        "(label_seed 5)"
     ]
 
 
@@ -312,7 +312,7 @@ def test_a_class_that_a_part_of_the_labels_lacks_is_told(tmp_path, capsys):
     options = {"patient": str(tmp_path / "p.csv"), "label_fraction": 0.25}
     part = prepare(tmp_path / "data", tmp_path / "out", **options)
     assert {entry["patient"] for entry in part["training"]} == {f"p{n}" for n in first}
-    line = "warning: training has no image of b: it cannot be learned; try another label_subset."
+    line = "warning: training has no image of b: it cannot be learned; try another label_seed."
     assert line in capsys.readouterr().out.splitlines()
     prepare(tmp_path / "data", tmp_path / "out", patient=str(tmp_path / "p.csv"))
     assert "warning" not in capsys.readouterr().out
@@ -325,7 +325,7 @@ def test_label_fraction_out_of_range(cases, tmp_path, fraction):
 
 
 def test_the_file_holds_all_labels(cases, tmp_path, capsys):
-    part = prepare(cases, tmp_path / "out", label_fraction=0.3, label_subset=2)
+    part = prepare(cases, tmp_path / "out", label_fraction=0.3, label_seed=2)
     written = json.loads((tmp_path / "out" / "datalist.json").read_text())
     assert [len(part[key]) for key in LISTS] == [3, 1, 2]
     assert [len(written[key]) for key in LISTS] == [7, 1, 2]
@@ -345,7 +345,7 @@ def overlapping(cases):
         return str(cases.parent / name)
 
     return (
-        make_labelled_datalist(cases, "classification", ["a", "b"], pictures_only=False),
+        make_labeled_datalist(cases, "classification", ["a", "b"], pictures_only=False),
         cases.parent / "own.json",
         pretrain,
     )
@@ -412,7 +412,7 @@ def test_a_series_is_found_again_in_a_list_of_its_files(tmp_path):
         write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
     rows = "".join(f"images/p{n},{n % 2},{('train', 'train', 'val', 'test')[n]}\n" for n in range(4))
     (tmp_path / "labels.csv").write_text("file,label,split\n" + rows)
-    own = make_labelled_datalist(tmp_path, "classification", ["a", "b"])
+    own = make_labeled_datalist(tmp_path, "classification", ["a", "b"])
     assert [entry["image"] for entry in own["test"]] == ["images/p3"]
     seen = make_datalist(tmp_path / "images")
     for key in ("training", "validation"):
@@ -467,13 +467,13 @@ def test_command_of_segmentation(tmp_path, command):
     write_cases(tmp_path / "data", values=(0, 255))
     words = ["data", "--task=segmentation", "--class_names=[background, 2]", "--output=lists/l.json"]
     words.append("--pictures_only=False")
-    status, _, errors = command("labelled", *words)
+    status, _, errors = command("labeled", *words)
     assert status == (
         "error: labels/case_0.nii.gz holds the label values 0, 255 where 2 classes allow 0 to 1; "
         'give --label_threshold 127 or --label_values "[0, 255]".'
     )
     assert not (tmp_path / "lists").exists()
-    status, output, errors = command("labelled", *words, "--label_values=[0, 255]")
+    status, output, errors = command("labeled", *words, "--label_values=[0, 255]")
     assert (status, errors) == (0, "")
     first = [line.split()[0] for line in output.splitlines()]
     assert first == ["training", "images", "patients", "background", "2", "0", "drawn", "lists/l.json"]
@@ -484,18 +484,16 @@ def test_command_of_segmentation(tmp_path, command):
 def test_command_of_classification(cases, tmp_path, command):
     words = ["data", "--task", "classification", "--class_names", "[a, b]", "--label_map", "{0: a, 1: b}"]
     words.append("--pictures_only=False")
-    status, output, errors = command("labelled", *words, "--seed=3", "--test_fraction=0.5")
+    status, output, errors = command("labeled", *words, "--seed=3", "--test_fraction=0.5")
     assert (status, errors) == (0, "")
     assert output.endswith("datalist.json is written\n")
     made = json.loads((tmp_path / "datalist.json").read_text())
     options = {"seed": 3, "test_fraction": 0.5, "pictures_only": False}
-    assert made["test"] == make_labelled_datalist(cases, "classification", ["a", "b"], **options)["test"]
+    assert made["test"] == make_labeled_datalist(cases, "classification", ["a", "b"], **options)["test"]
     write_image(tmp_path / "data" / "images" / "more.png", noise(8, 6))
     write_datalist(made, tmp_path / "pre.json")
-    status, _, _ = command(
-        "labelled", *words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json"
-    )
+    status, _, _ = command("labeled", *words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json")
     assert "test images or their patients are in pre.json" in status
-    status, _, _ = command("labelled", "data", "--task=classification", "--class_names=ab")
+    status, _, _ = command("labeled", "data", "--task=classification", "--class_names=ab")
     assert status == "error: class_names must be a list of at least 2 different names, got 'ab'."
     assert not (tmp_path / "new.json").exists()

@@ -1,11 +1,11 @@
 """Training, validation and test by patient: drawn, of a table, of folders."""
 
 import pytest
-from labelled_files import LISTS, classify, entries, reasons, segment, ten, write_maps, write_table
+from labeled_files import LISTS, classify, entries, reasons, segment, ten, write_maps, write_table
 from scan_files import noise, write_image
 
 from dira_monai.datalists.splits import choose_validation
-from dira_monai.datalists.summary import describe_labelled
+from dira_monai.datalists.summary import describe_labeled
 from dira_monai.utils.errors import InputError
 
 
@@ -73,10 +73,10 @@ def test_test_is_drawn_from_training_where_the_table_has_none(tmp_path):
         {"x0", "x1"},
         drawn,
     ]
-    assert describe_labelled(made).endswith("drawn from the training patients: test (test_fraction 0.5)")
+    assert describe_labeled(made).endswith("drawn from the training patients: test (test_fraction 0.5)")
     without = classify(tmp_path, test_fraction=0)
     assert [len(without[key]) for key in LISTS] == [8, 2, 0]
-    assert "drawn" not in describe_labelled(without)
+    assert "drawn" not in describe_labeled(without)
     (tmp_path / "labels.csv").write_text("file,label,split\nx0.png,ill,val\nx1.png,ill,train\n")
     with pytest.raises(InputError, match="training and test need 2 patients, got 1: x1; give another patient rule, or"):
         classify(tmp_path)

@@ -16,7 +16,7 @@ from dira_monai.engines.finetuner import FineTuner
 from dira_monai.handlers.early_stop import EarlyStop
 from dira_monai.networks.encoder_parts import encoder_parts, layers
 from dira_monai.networks.size_checks import check_output
-from dira_monai.optimizers.groups import layer_groups
+from dira_monai.optimizers.groups import param_groups_layer_decay
 from dira_monai.utils.errors import InputError
 
 FEATURES = (2, 2, 4, 4, 4, 2)
@@ -142,7 +142,7 @@ def test_encoder_parts_are_what_pretraining_fills():
 @pytest.mark.parametrize("decay", [1.0, 0.5])
 def test_rates_fall_by_the_factor_with_each_layer(kind, decay):
     network = KINDS[kind](2)
-    groups = layer_groups(network, 0.1, decay)
+    groups = param_groups_layer_decay(network, 0.1, decay)
     count = len(groups)
     assert [g["lr"] for g in groups] == pytest.approx([0.1 * decay ** (count - 1 - i) for i in range(count)])
     found = [id(p) for group in groups for p in group["params"]]
@@ -163,7 +163,7 @@ def test_layers_of_the_flexible_unet_are_blocks_of_encoder_and_decoder_and_the_h
 def test_parameters_outside_of_all_layers_learn_slowest():
     network = nn.Sequential(nn.Linear(2, 2))
     network.token = nn.Parameter(torch.zeros(1))
-    groups = layer_groups(network, 1.0, 0.5)
+    groups = param_groups_layer_decay(network, 1.0, 0.5)
     assert groups[0] == {"params": [network.token], "lr": 0.5}
 
 
@@ -244,7 +244,7 @@ def test_workers_change_no_sample():
 
 def test_unusable_values_are_refused():
     with pytest.raises(InputError, match=r"layer_decay must lie in \(0, 1\], got 0"):
-        layer_groups(unet(2), 0.1, 0)
+        param_groups_layer_decay(unet(2), 0.1, 0)
     with pytest.raises(InputError, match="freeze_epochs must not be negative, got -1"):
         make_tuner(unet(2), freeze_epochs=-1)
     with pytest.raises(

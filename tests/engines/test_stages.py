@@ -29,7 +29,7 @@ from dira_monai.objectives.no_objective import NoObjective
 from dira_monai.objectives.objective import Objective
 from dira_monai.transforms.masking import Masking
 from dira_monai.utils.errors import InputError
-from dira_monai.utils.seeded_random import Draws
+from dira_monai.utils.seeded_random import SampleRandom
 from dira_monai.weights.files import load_weights
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -69,7 +69,7 @@ def test_the_conditional_critic_sees_the_distorted_image_as_well(spatial_dims):
     real, false = (torch.cat([images, views["query"]], dim=1) for images in (views["target"], restored))
     with torch.no_grad():
         real_logits, false_logits = critic(real)[-1], critic(false)[-1]
-    share = Draws(~trainer.state.batch["seed"]).uniform()
+    share = SampleRandom(~trainer.state.batch["seed"]).uniform()
     penalty = gradient_penalty(critic, real, false, share).detach()
     torch.testing.assert_close(output["adversarial"], generator_loss(false_logits, "wgan"))
     torch.testing.assert_close(output["gradient_penalty"], penalty)

@@ -21,6 +21,7 @@ from trainer_runs import (
     states,
 )
 
+from dira_monai.engines import forward
 from dira_monai.engines import trainer as trainer_module
 from dira_monai.engines.resumable import PRECISIONS
 from dira_monai.engines.stages import Weights
@@ -142,7 +143,7 @@ def test_weight_0_never_decodes_or_distorts(monkeypatch):
     def forbidden(*_):
         raise AssertionError("ran")
 
-    monkeypatch.setattr(trainer_module, "decoder_maps", forbidden)
+    monkeypatch.setattr(forward, "decoder_maps", forbidden)
     trainer.views.distortions = [forbidden]
     outputs = record(trainer)
     run_epochs(trainer, 1)

@@ -118,7 +118,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 def test_resuming_without_a_checkpoint_starts_anew(tmp_path, caplog):
     run = make_run(tmp_path, resume=True, max_epochs=1)
-    with caplog.at_level(logging.INFO, "dira_monai.checkpoint"):
+    with caplog.at_level(logging.INFO, "dira_monai.handlers.checkpoint"):
         run.trainer.run()
     assert "nothing to resume" in caplog.text
     assert run.trainer.state.epoch == 1

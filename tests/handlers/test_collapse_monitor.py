@@ -15,7 +15,7 @@ import torch.distributed as dist
 import voco_runs
 from logged_runs import logged_run, rows_of
 
-from dira_monai.handlers.collapse_monitor import CERTAIN, CONSTANT, HealthWatch, find_ailments
+from dira_monai.handlers.collapse_monitor import CERTAIN, CONSTANT, CollapseMonitor, find_problems
 from dira_monai.handlers.training_log import TrainingLog
 from dira_monai.metrics import COLLAPSED
 from dira_monai.objectives.combined import CombinedObjective
@@ -38,7 +38,7 @@ class Words(Objective):
         self.opinion = opinion
         self.asked = []
 
-    def ailment(self, figures):
+    def diagnose(self, figures):
         self.asked.append(dict(figures))
         return self.opinion
 
@@ -53,25 +53,25 @@ class Words(Objective):
 )
 def test_each_figure_beyond_its_bound_is_named(figure, bound, words):
     ill = {"restored_deviation": 0.009, "discriminator_accuracy": 0.9999, "collapse": 0.991}[figure]
-    assert find_ailments(WELL, Words()) == []
-    assert find_ailments(WELL | {figure: bound}, Words()) == []
-    assert find_ailments(WELL | {figure: math.nan}, Words()) == []
-    (told,) = find_ailments(WELL | {figure: ill}, Words())
+    assert find_problems(WELL, Words()) == []
+    assert find_problems(WELL | {figure: bound}, Words()) == []
+    assert find_problems(WELL | {figure: math.nan}, Words()) == []
+    (told,) = find_problems(WELL | {figure: ill}, Words())
     with pytest.raises(InputError, match=words):
         raise InputError(told)
 
 
 def test_all_that_is_wrong_is_told_and_what_did_not_run_is_not_judged():
     ill = {"contrastive": 5.0, "collapse": 1.0, "restored_deviation": 0.0, "discriminator_accuracy": 1.0}
-    assert len(find_ailments(ill, Words())) == 3
-    assert find_ailments({"loss": 1.0}, Words("never asked")) == []
+    assert len(find_problems(ill, Words())) == 3
+    assert find_problems({"loss": 1.0}, Words("never asked")) == []
 
 
 def test_the_objective_is_asked_first_and_by_its_own_names():
     objective = Words("it is asleep")
-    assert find_ailments(WELL | {"collapse": 1.0, "contrastive_spread": 0.25}, objective) == ["it is asleep"]
+    assert find_problems(WELL | {"collapse": 1.0, "contrastive_spread": 0.25}, objective) == ["it is asleep"]
     assert objective.asked == [{"accuracy": 0.5, "spread": 0.25, "collapse": 1.0}]
-    assert find_ailments({"restoration": 1.0}, objective) == []
+    assert find_problems({"restoration": 1.0}, objective) == []
     assert len(objective.asked) == 1  # no contrastive loss, nothing to judge
 
 
@@ -84,22 +84,22 @@ def moco(queue_size):
 def test_moco_at_chance_is_told(queue_size, bound):
     # odds of a guess are 1 to K; the bound a has odds a / (1 - a) = 2 / K
     assert bound / (1 - bound) == pytest.approx(2 / queue_size)
-    told = MoCo.ailment(moco(queue_size), {"accuracy": 0.99 * bound, "collapse": 0.3})
+    told = MoCo.diagnose(moco(queue_size), {"accuracy": 0.99 * bound, "collapse": 0.3})
     assert f"find their own key among {queue_size} others no better than by guessing" in told
-    assert MoCo.ailment(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": 0.3}) is None
-    assert MoCo.ailment(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": math.nan}) is None
+    assert MoCo.diagnose(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": 0.3}) is None
+    assert MoCo.diagnose(moco(queue_size), {"accuracy": 1.01 * bound, "collapse": math.nan}) is None
 
 
 def test_collapsed_moco_is_told_before_its_accuracy():
-    told = MoCo.ailment(moco(8), {"accuracy": 0.0, "collapse": 0.995})
+    told = MoCo.diagnose(moco(8), {"accuracy": 0.0, "collapse": 0.995})
     assert "point one way (collapse 0.995 of 1)" in told
-    assert MoCo.ailment(moco(8), {"accuracy": 0.5, "collapse": COLLAPSED}) is None
+    assert MoCo.diagnose(moco(8), {"accuracy": 0.5, "collapse": COLLAPSED}) is None
 
 
 def watched(caplog, opinions, **options):
     """What is logged over epochs in each of which the objective has an opinion; and the handler."""
-    watch, objective = HealthWatch(**options), Words()
-    caplog.set_level(logging.INFO, logger="dira_monai.health")
+    watch, objective = CollapseMonitor(**options), Words()
+    caplog.set_level(logging.INFO, logger="dira_monai.handlers.collapse_monitor")
     for epoch, opinion in enumerate(opinions, start=1):
         objective.opinion = opinion
         state = SimpleNamespace(epoch=epoch, figures=WELL)
@@ -141,13 +141,13 @@ def test_stop_waits_for_patience(caplog):
 )
 def test_bad_options_are_refused(options, words):
     with pytest.raises(InputError, match=words):
-        HealthWatch(**options)
+        CollapseMonitor(**options)
 
 
 def test_without_the_log_it_says_so(tmp_path):
     engine = SimpleNamespace(state=SimpleNamespace(epoch=1), objective=Words())
     with pytest.raises(InputError, match="TrainingLog must stand before it"):
-        HealthWatch().judge(engine)
+        CollapseMonitor().judge(engine)
 
 
 def asleep(run):
@@ -162,7 +162,7 @@ def asleep(run):
 def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplog, spatial_dims):
     options = {"patch_size": (16,) * spatial_dims, "adversarial_weight": 0.0}
     run = asleep(logged_run(tmp_path, **options))
-    HealthWatch("stop", patience=2).attach(run.trainer)
+    CollapseMonitor("stop", patience=2).attach(run.trainer)
     with pytest.raises(InputError, match=r"epoch 2, since epoch 1: the query embeddings of MoCo all point one way"):
         run.trainer.run()
     content = load_weights(tmp_path / "models" / "checkpoint.pt")
@@ -170,10 +170,10 @@ def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplo
     torch.testing.assert_close(content["network"], dict(run.trainer.network.state_dict()), rtol=0, atol=0)
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2"]
     again = asleep(logged_run(tmp_path, resume=True, **options))
-    HealthWatch("warn", patience=2).attach(again.trainer)
+    CollapseMonitor("warn", patience=2).attach(again.trainer)
     again.trainer.run()
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
-    warnings = [r.getMessage() for r in caplog.records if r.name == "dira_monai.health"]
+    warnings = [r.getMessage() for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
     assert [told.partition(":")[0] for told in warnings] == ["epoch 4, since epoch 3"]
 
 
@@ -210,7 +210,7 @@ def test_a_method_that_has_collapsed_stops_in_its_own_words(method, tmp_path):
         if name.endswith("weight"):
             torch.nn.init.zeros_(parameter)  # every image gets the bias
     TrainingLog(str(tmp_path), str(tmp_path)).attach(trainer)
-    HealthWatch("stop", patience=1).attach(trainer)
+    CollapseMonitor("stop", patience=1).attach(trainer)
     with pytest.raises(InputError, match=f"epoch 1, since epoch 1: .*{sentence}"):
         trainer.run()
 
@@ -220,18 +220,18 @@ def test_a_network_that_restores_a_constant_is_told(tmp_path, caplog):
     layer = run.trainer.network.final_conv
     torch.nn.init.zeros_(layer.weight)
     layer.requires_grad_(False)
-    HealthWatch(patience=1).attach(run.trainer)
+    CollapseMonitor(patience=1).attach(run.trainer)
     run.trainer.run()
-    (told,) = [r.getMessage() for r in caplog.records if r.name == "dira_monai.health"]
+    (told,) = [r.getMessage() for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
     assert told.startswith("epoch 1, since epoch 1: the restored images are constant (their values deviate by 0.0000)")
 
 
 def test_a_healthy_run_is_left_alone(tmp_path, caplog):
     run = logged_run(tmp_path, max_epochs=2)
-    HealthWatch("stop", patience=1).attach(run.trainer)
+    CollapseMonitor("stop", patience=1).attach(run.trainer)
     run.trainer.run()
     assert run.trainer.state.epoch == 2
-    assert not [r for r in caplog.records if r.name == "dira_monai.health"]
+    assert not [r for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
 
 
 def judge_in_one_process(process, folder):
@@ -241,7 +241,7 @@ def judge_in_one_process(process, folder):
     )
     state = SimpleNamespace(epoch=1, figures=WELL) if process == 0 else SimpleNamespace(epoch=1)
     engine, told = SimpleNamespace(state=state, objective=Words("ill")), []
-    watch = HealthWatch("stop", patience=2)
+    watch = CollapseMonitor("stop", patience=2)
     for _ in range(2):
         try:
             watch.judge(engine)
@@ -264,8 +264,8 @@ def test_all_processes_stop_together(tmp_path):
 def test_the_bundles_watch_behind_log_and_checkpoint(bundle):
     config = json.loads((ROOT / "bundles" / bundle / "configs" / "train.json").read_text())
     handlers = [handler["_target_"].rpartition(".")[2] for handler in config["train"]["handlers"]]
-    assert handlers.index("TrainingLog") < handlers.index("Checkpoint") < handlers.index("HealthWatch")
-    watch = config["train"]["handlers"][handlers.index("HealthWatch")]
+    assert handlers.index("TrainingLog") < handlers.index("Checkpoint") < handlers.index("CollapseMonitor")
+    watch = config["train"]["handlers"][handlers.index("CollapseMonitor")]
     assert "_disabled_" not in watch  # all processes must take part
-    HealthWatch(config["on_collapse"], config["collapse_patience"])
+    CollapseMonitor(config["on_collapse"], config["collapse_patience"])
     assert config["on_collapse"] == "warn"

@@ -14,17 +14,16 @@ from finetune_bundle import bundle, train, write_data
 from finetune_bundle import overrides as finetune_overrides
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
-from pretrain_bundle import BUNDLES, overrides, run, scans
+from pretrain_bundle import BUNDLES, overrides, run
 from scan_files import noise, write_image, write_slice
 
 import dira_monai
 from dira_monai.bundle.run_json import read_starts
+from dira_monai.data import fingerprint as fingerprint_module
 from dira_monai.data.fingerprint import PART, fingerprint
-from dira_monai.handlers import run_record as provenance
 from dira_monai.handlers.run_record import RunRecord, git_commit
 from dira_monai.utils.errors import InputError
 
-__all__ = ["scans"]  # a fixture
 TINY = {"max_epochs": 1, "epoch_length": 1}
 
 
@@ -93,7 +92,7 @@ def test_other_data_have_another_fingerprint(listed, change):
 )
 def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, seen):
     file = tmp_path / "large"
-    monkeypatch.setattr(provenance, "READ", share * PART)
+    monkeypatch.setattr(fingerprint_module, "READ", share * PART)
     parts = np.random.default_rng(0).integers(0, 255, (10, PART), np.uint8)
     listed = {"training": [{"image": str(file)}]}
 
@@ -110,7 +109,7 @@ def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, se
 def test_of_a_long_list_some_files_are_read_and_all_measured(tmp_path, monkeypatch):
     files = [write_image(tmp_path / f"p{number}.png", noise(6, 8, seed=number)) for number in range(8)]
     listed = {"training": [{"image": str(file)} for file in files]}
-    monkeypatch.setattr(provenance, "SAMPLE", 3)
+    monkeypatch.setattr(fingerprint_module, "SAMPLE", 3)
     before, contents = fingerprint(listed), [file.read_bytes() for file in files]
     seen = {"content": 0, "size": 0}
     for file, content in zip(files, contents, strict=True):
@@ -204,7 +203,7 @@ def test_a_start_names_versions_data_and_the_configuration(listed, tmp_path):
     assert start["versions"]["ignite"] == ignite.__version__
     assert start["versions"]["dira_monai"] == dira_monai.__version__
     assert start["versions"]["python"].count(".") == 2
-    assert start["git_commit"] == git_commit(Path(dira_monai.__file__).with_name("run_record.py"))
+    assert start["git_commit"] == git_commit(Path(dira_monai.__file__).with_name("__init__.py"))
     assert start["images"] == {"training": 2, "validation": 1}
     assert start["data_sha256"] == fingerprint(listed)
     assert (start["device"], start["processes"]) == ("cpu", 1)
@@ -219,8 +218,8 @@ def test_a_file_that_is_no_record_is_kept(listed, tmp_path):
     assert (tmp_path / "run.json").read_text() == "[1, 2]"
 
 
-def test_pre_training_and_its_evaluation_record_each_start(scans, tmp_path):
-    options = overrides(2, scans, tmp_path, **TINY, restoration_weight=0, adversarial_weight=0)
+def test_pre_training_and_its_evaluation_record_each_start(pretrain_scans, tmp_path):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, restoration_weight=0, adversarial_weight=0)
     run(2, ["train"], options)
     run(2, ["train"], options | {"resume": True, "max_epochs": 2})
     run(2, ["train", "evaluate"], options)
@@ -233,18 +232,18 @@ def test_pre_training_and_its_evaluation_record_each_start(scans, tmp_path):
     assert first["images"] == {"training": 4, "validation": 1}
 
 
-def test_pre_training_on_a_list_with_label_maps_and_test_images_records_its_start(scans, tmp_path):
-    options = overrides(2, scans, tmp_path, **TINY, restoration_weight=0, adversarial_weight=0)
+def test_pre_training_on_a_list_with_label_maps_and_test_images_records_its_start(pretrain_scans, tmp_path):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, restoration_weight=0, adversarial_weight=0)
     run(2, ["train"], options)
     made = json.loads((tmp_path / "out/datalist.json").read_text())
     made["test"] = [made["training"].pop()]
     for entry in made["training"] + made["test"]:
         entry["label"] = (
-            f"labels/{entry['image']}"  # paths below the folder, as labelled writes them; nobody reads these
+            f"labels/{entry['image']}"  # paths below the folder, as labeled writes them; nobody reads these
         )
     (tmp_path / "list.json").write_text(json.dumps(made))
-    run(2, ["train"], options | {"dataset_dir": str(tmp_path / "list.json"), "output_dir": str(tmp_path / "labelled")})
-    [start] = read_starts(tmp_path / "labelled/run.json")
+    run(2, ["train"], options | {"dataset_dir": str(tmp_path / "list.json"), "output_dir": str(tmp_path / "labeled")})
+    [start] = read_starts(tmp_path / "labeled/run.json")
     assert start["images"] == {"training": 3, "validation": 1, "test": 1}
 
 

@@ -10,12 +10,11 @@ import torch
 from finetune_bundle import KINDS, bundle, config, later, train, write_data
 from finetune_bundle import overrides as finetune_overrides
 from monai.bundle import ConfigParser
-from pretrain_bundle import overrides, run, scans
+from pretrain_bundle import overrides, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dira_monai.bundle.run_json import read_starts
 
-__all__ = ["scans"]  # a fixture
 TINY = {"epoch_length": 1, "max_epochs": 2}
 LOSSES = {"loss", "contrastive", "restoration", "adversarial", "discriminator"}
 
@@ -55,8 +54,8 @@ def check_history(metrics, rows):
         assert metrics[name] == pytest.approx(expected, rel=1e-4), name
 
 
-def test_the_switch_logs_every_loss_of_pre_training(scans, tmp_path, uri):
-    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
+def test_the_switch_logs_every_loss_of_pre_training(pretrain_scans, tmp_path, uri):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
     run(2, ["train"], options | {"tracking": "mlflow"})
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
@@ -67,9 +66,9 @@ def test_the_switch_logs_every_loss_of_pre_training(scans, tmp_path, uri):
     assert json.loads(saved.read_text())["max_epochs"] == 2
 
 
-def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(scans, tmp_path, uri):
+def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(pretrain_scans, tmp_path, uri):
     (tmp_path / "out").mkdir()
-    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2], mlflow=uri)
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2], mlflow=uri)
     run(2, ["train"], options)
     run(2, ["train", "evaluate"], options)
     (name, status, metrics), (_, ended, evaluated) = tracked(uri)
@@ -137,8 +136,8 @@ def test_the_switch_records_an_inference(kind, tmp_path, uri):
     assert json.loads(saved.read_text())["image"] == image
 
 
-def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(scans, tmp_path, uri):
-    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[2, 0, 0])
+def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(pretrain_scans, tmp_path, uri):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[2, 0, 0])
     run(2, ["train"], options)
     run(2, ["train", "evaluate"], options | {"tracking": "mlflow"})
     [(_, status, metrics)] = tracked(uri)
@@ -152,8 +151,8 @@ def scalars(folder):
     return {name: [event.value for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def test_tensorboard_has_the_numbers_of_the_table_and_of_the_evaluation(scans, tmp_path):
-    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
+def test_tensorboard_has_the_numbers_of_the_table_and_of_the_evaluation(pretrain_scans, tmp_path):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
     run(2, ["train"], options)
     check_history(scalars(tmp_path / "out/tensorboard"), figures(tmp_path))
     run(2, ["train", "evaluate"], options)
@@ -162,8 +161,8 @@ def test_tensorboard_has_the_numbers_of_the_table_and_of_the_evaluation(scans, t
     assert {key: evaluated[key][0] for key in told} == pytest.approx(told, rel=1e-4)
 
 
-def test_tensorboard_can_be_left_out(scans, tmp_path):
-    options = overrides(2, scans, tmp_path, **TINY, stage_epochs=[2, 0, 0], tensorboard=False)
+def test_tensorboard_can_be_left_out(pretrain_scans, tmp_path):
+    options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[2, 0, 0], tensorboard=False)
     run(2, ["train"], options)
     run(2, ["train", "evaluate"], options)
     assert len(figures(tmp_path)) == 2

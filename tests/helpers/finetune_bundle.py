@@ -6,7 +6,6 @@ from pathlib import Path
 import monai.bundle
 import nibabel as nib
 import numpy as np
-import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -92,11 +91,6 @@ def write_data(folder, dims, count=16):
         rows.append(f"case{case}{'.png' if dims == 2 else '.nii.gz'},{('dark', 'bright')[case % 2]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    return {dims: write_data(tmp_path_factory.mktemp(f"labeled{dims}"), dims) for dims in (2, 3)}
 
 
 def overrides(kind, scans, folder, **more):

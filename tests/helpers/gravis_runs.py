@@ -11,8 +11,8 @@ from dira_monai.data.sampler import SeededSampler
 from dira_monai.engines.trainer import DiRATrainer
 from dira_monai.networks.batch_norm import synchronize_batch_norm
 from dira_monai.objectives.gravis import GraVIS
-from dira_monai.optimizers.groups import trainable
-from dira_monai.transforms.intensity import Jitter
+from dira_monai.optimizers.groups import trainable_parameters
+from dira_monai.transforms.intensity import IntensityJitter
 from dira_monai.transforms.spatial import RandomResizedCrop
 from dira_monai.transforms.views import Views
 from dira_monai.utils.distributed import world_size
@@ -36,7 +36,7 @@ def make_trainer(spatial_dims=2, *, count=3, batch_size=4, epochs=4, epoch_lengt
     prepare = (lambda module: synchronize_batch_norm(module, CPU)) if world_size() > 1 else (lambda module: module)
     network = basic_unet(spatial_dims)
     gravis = prepare(GraVIS(network, 8, pooled_norm=True, **options))
-    parameters = trainable(network, gravis)
+    parameters = trainable_parameters(network, gravis)
     discriminator = PatchDiscriminator(spatial_dims, 4, 1, num_layers_d=2, kernel_size=3, norm="INSTANCE")
     return DiRATrainer(
         device=CPU,
@@ -45,7 +45,7 @@ def make_trainer(spatial_dims=2, *, count=3, batch_size=4, epochs=4, epoch_lengt
         optimizer=torch.optim.Adam(parameters) if adam else torch.optim.SGD(parameters, lr=0.02, momentum=0.9),
         loss_function=torch.nn.MSELoss(),
         objective=gravis,
-        views=Views(RandomResizedCrop(patch_size, (0.6, 1.0)), [Jitter()], count=count),
+        views=Views(RandomResizedCrop(patch_size, (0.6, 1.0)), [IntensityJitter()], count=count),
         discriminator=discriminator,
         discriminator_optimizer=torch.optim.SGD(discriminator.parameters(), lr=0.1),
         train_data_loader=make_gratings(spatial_dims, batch_size, epoch_length),

@@ -11,7 +11,7 @@ from trainer_runs import make_evaluator, make_loader, record, run_epochs, states
 from dira_monai.engines.trainer import DiRATrainer
 from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.networks.batch_norm import synchronize_batch_norm
-from dira_monai.optimizers.groups import trainable
+from dira_monai.optimizers.groups import trainable_parameters
 from dira_monai.utils.distributed import world_size
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def make_objective_trainer(
         network, objective = (synchronize_batch_norm(module, CPU) for module in (network, objective))
     discriminator = PatchDiscriminator(len(region_size), 4, 1, num_layers_d=2, kernel_size=3, norm="INSTANCE")
     settings = {"restoration_weight": 0.0, "adversarial_weight": 0.0, "lr": 0.05} | options
-    parameters = trainable(network, objective)
+    parameters = trainable_parameters(network, objective)
     return DiRATrainer(
         device=CPU,
         max_epochs=epochs,

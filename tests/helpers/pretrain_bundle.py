@@ -6,7 +6,6 @@ from pathlib import Path
 import monai.bundle
 import nibabel as nib
 import numpy as np
-import pytest
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -48,11 +47,6 @@ def write_scans(folder, spatial_dims, count=5, size=48):
             volume = (image * 2000 - 1000).astype(np.int16)
             nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 2.0, 1.0])), folder / f"case{number}.nii.gz")
     return folder
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    return {d: write_scans(tmp_path_factory.mktemp(f"scans{d}"), d) for d in BUNDLES}
 
 
 def overrides(spatial_dims, scans, folder, **more):

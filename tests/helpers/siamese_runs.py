@@ -11,7 +11,7 @@ from dira_monai.objectives.combined import CombinedObjective
 from dira_monai.objectives.moco import MoCo
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
 from dira_monai.objectives.simclr import SimCLR
-from dira_monai.optimizers.groups import lars_groups, trainable
+from dira_monai.optimizers.groups import param_groups_lars, trainable_parameters
 from dira_monai.optimizers.lars import LARS
 
 KINDS = {
@@ -29,7 +29,9 @@ def make_run(kind, spatial_dims=2, build=genesis_unet, prepare=lambda module: mo
     torch.manual_seed(1)
     trainer.objective = prepare(KINDS[kind](trainer.network))
     if optimizer == "LARS":
-        trainer.optimizer = LARS(lars_groups(trainer.network, trainer.objective, 0.01), lr=0.5)
+        trainer.optimizer = LARS(param_groups_lars(trainer.network, trainer.objective, 0.01), lr=0.5)
     else:
-        trainer.optimizer = torch.optim.SGD(trainable(trainer.network, trainer.objective), lr=0.05, momentum=0.9)
+        trainer.optimizer = torch.optim.SGD(
+            trainable_parameters(trainer.network, trainer.objective), lr=0.05, momentum=0.9
+        )
     return trainer

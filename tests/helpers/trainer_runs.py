@@ -18,11 +18,11 @@ from dira_monai.data.sampler import SeededSampler
 from dira_monai.engines.evaluator import DiRAEvaluator
 from dira_monai.engines.trainer import DiRATrainer
 from dira_monai.handlers.checkpoint import Checkpoint
-from dira_monai.metrics import set_contrastive
+from dira_monai.metrics import retrieval_info_nce
 from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.objectives.moco import MoCo
-from dira_monai.optimizers.groups import trainable
-from dira_monai.transforms.intensity import Jitter
+from dira_monai.optimizers.groups import trainable_parameters
+from dira_monai.transforms.intensity import IntensityJitter
 from dira_monai.transforms.painting import InPainting
 from dira_monai.transforms.spatial import RandomResizedCrop
 from dira_monai.transforms.views import Views
@@ -47,7 +47,7 @@ def flexible_unet(spatial_dims=2):
 
 
 def make_views(patch_size, **options):
-    return Views(RandomResizedCrop(patch_size), [Jitter()], [InPainting(count=2, size=(0.2, 0.4))], **options)
+    return Views(RandomResizedCrop(patch_size), [IntensityJitter()], [InPainting(count=2, size=(0.2, 0.4))], **options)
 
 
 def make_dataset(patch_size, count=8):
@@ -95,7 +95,7 @@ def make_trainer(
     }
     return DiRATrainer(
         network=network,
-        optimizer=kind(trainable(network, objective), **rate),
+        optimizer=kind(trainable_parameters(network, objective), **rate),
         objective=objective,
         discriminator=discriminator,
         views=make_views(patch_size, **(views or {})),
@@ -108,7 +108,7 @@ def make_evaluator(trainer, metrics=None, **options):
     patch_size = trainer.data_loader.dataset.region_size
     squared_error = MeanSquaredError(output_transform=lambda o: (o["pred"].flatten(), o["label"].flatten()))
     embeddings = from_engine(["query", "key"])
-    contrastive = EpochMetric(set_contrastive, output_transform=embeddings, check_compute_fn=False)
+    contrastive = EpochMetric(retrieval_info_nce, output_transform=embeddings, check_compute_fn=False)
     return DiRAEvaluator(
         device=torch.device("cpu"),
         val_data_loader=make_loader(patch_size, batch_size=3, seed=1, shuffle=False),
@@ -140,7 +140,7 @@ def make_run(folder, *, metrics=None, resume=False, start_from=None, log=None, *
 
 def states(trainer):
     """Copies of all states of a trainer."""
-    return copy.deepcopy({name: part.state_dict() for name, part in trainer.stateful().items()})
+    return copy.deepcopy({name: part.state_dict() for name, part in trainer.to_save().items()})
 
 
 def assert_same(first, second):

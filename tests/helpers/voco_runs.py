@@ -6,7 +6,7 @@ from trainer_runs import genesis_unet
 
 from dira_monai.objectives.voco import VoCo
 from dira_monai.transforms.grid_views import GridViews
-from dira_monai.transforms.intensity import Jitter
+from dira_monai.transforms.intensity import IntensityJitter
 
 
 def region_of(patch_size, grid):
@@ -20,5 +20,5 @@ def make_trainer(spatial_dims=2, build=genesis_unet, seed=0, **options):
     patch_size = (16,) * spatial_dims
     voco = VoCo(network, 8, pooled_norm=True)
     return make_objective_trainer(
-        network, voco, GridViews(patch_size, grid, [Jitter()]), region_of(patch_size, grid), **options
+        network, voco, GridViews(patch_size, grid, [IntensityJitter()]), region_of(patch_size, grid), **options
     )

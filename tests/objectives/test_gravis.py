@@ -16,7 +16,7 @@ from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.losses.smooth_ap import ranking_accuracy, smooth_ap
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.objectives.gravis import GraVIS
-from dira_monai.transforms.intensity import Jitter
+from dira_monai.transforms.intensity import IntensityJitter
 from dira_monai.transforms.spatial import RandomResizedCrop
 from dira_monai.transforms.views import Views
 from dira_monai.utils.distributed import rank, world_size
@@ -232,7 +232,7 @@ def test_gravis_ranks_the_embeddings_of_all_views(spatial_dims, count, normalize
 
 def test_gravis_ranks_the_papers_twenty_views_as_the_loop_over_all_triplets():
     network = basic_unet()
-    make = Views(RandomResizedCrop((16, 16), (0.6, 1.0)), [Jitter()], count=20)
+    make = Views(RandomResizedCrop((16, 16), (0.6, 1.0)), [IntensityJitter()], count=20)
     views = make(torch.rand(2, 1, 20, 20), sample_seeds(0, 0, 2))
     assert views["more"].shape == (2, 18, 1, 16, 16)
     gravis = GraVIS(network, 6, temperature=0.01)
@@ -267,8 +267,8 @@ def test_gravis_refuses(options, message):
 
 def test_gravis_names_its_collapse():
     gravis = GraVIS(basic_unet(), 4)
-    assert gravis.ailment({"deviation": 0.8, "accuracy": 0.1}) is None
-    assert "collapsed to one direction (deviation 0.010" in gravis.ailment({"deviation": 0.01})
+    assert gravis.diagnose({"deviation": 0.8, "accuracy": 0.1}) is None
+    assert "collapsed to one direction (deviation 0.010" in gravis.diagnose({"deviation": 0.01})
 
 
 @every_rank

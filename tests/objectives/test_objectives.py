@@ -10,7 +10,7 @@ from reference import GOLDEN, unit_rows
 from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet
 
 from dira_monai.networks.encoder_decoder import decode, encode, encoder_names
-from dira_monai.networks.heads import Projector
+from dira_monai.networks.heads import ProjectionHead
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.combined import CombinedObjective
 from dira_monai.objectives.gravis import GraVIS
@@ -22,7 +22,7 @@ from dira_monai.objectives.siamese import BarlowTwins, SimSiam
 from dira_monai.objectives.simclr import SimCLR
 from dira_monai.objectives.visual_words import VisualWords
 from dira_monai.objectives.voco import VoCo
-from dira_monai.optimizers.groups import trainable
+from dira_monai.optimizers.groups import trainable_parameters
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
@@ -102,7 +102,7 @@ def test_the_key_branch_has_no_decoder_and_gets_no_gradient(build, spatial_dims)
     followers = [*moco.key_encoder.parameters(), *moco.key_projector.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in followers)
     assert all(p.grad is not None for p in [*network.parameters(), *moco.projector.parameters()])
-    learning = {id(p) for p in trainable(network, moco)}
+    learning = {id(p) for p in trainable_parameters(network, moco)}
     assert learning == {id(p) for p in [*network.parameters(), *moco.projector.parameters()]}
 
 
@@ -144,7 +144,7 @@ def test_loss_is_the_cross_entropy_of_the_own_key_against_the_queue(spatial_dims
 
 
 def test_pooled_norm_standardizes_the_averages_over_the_batch():
-    projector = Projector(3, 5, 4, pooled_norm=True)
+    projector = ProjectionHead(3, 5, 4, pooled_norm=True)
     features = torch.rand(6, 3, 4, 4)
     means = features.mean((2, 3))
     standard = (means - means.mean(0)) / (means.var(0, unbiased=False) + 1e-5).sqrt()
@@ -153,7 +153,7 @@ def test_pooled_norm_standardizes_the_averages_over_the_batch():
 
 
 def test_projector_averages_the_map_and_gives_unit_length():
-    projector = Projector(3, 5, 4)
+    projector = ProjectionHead(3, 5, 4)
     features = torch.rand(2, 3, 4, 6)
     first, _, second = projector
     expected = second(first(features.mean((2, 3))).clamp(min=0))
@@ -334,4 +334,4 @@ JUDGES = {
 @pytest.mark.parametrize("kind", JUDGES)
 def test_a_figure_that_is_not_a_number_is_not_judged(kind):
     objective = JUDGES[kind](basic_unet())
-    assert objective.ailment(dict.fromkeys([*objective.figures, "collapse"], math.nan)) is None
+    assert objective.diagnose(dict.fromkeys([*objective.figures, "collapse"], math.nan)) is None

@@ -232,10 +232,10 @@ def test_collapse_is_named_in_the_methods_own_terms():
     objective = PCRLv2(network)
     views = make_views(4)
     healthy = forward(objective, network, views)
-    assert objective.ailment({"deviation": float(healthy["deviation"]), "collapse": 0.4}) is None
+    assert objective.diagnose({"deviation": float(healthy["deviation"]), "collapse": 0.4}) is None
     alike = forward(objective, network, {name: view[:1].expand_as(view) for name, view in views.items()})
-    assert "the same for every image" in objective.ailment({"deviation": float(alike["deviation"]), "collapse": 0.4})
-    assert "on one line (collapse 0.995 of 1)" in objective.ailment({"deviation": 0.9, "collapse": 0.995})
+    assert "the same for every image" in objective.diagnose({"deviation": float(alike["deviation"]), "collapse": 0.4})
+    assert "on one line (collapse 0.995 of 1)" in objective.diagnose({"deviation": 0.9, "collapse": 0.995})
 
 
 @every_rank
@@ -251,7 +251,7 @@ def test_pcrl_trains_restores_and_compares(spatial_dims):
     torch.testing.assert_close(found["contrastive_beta"], torch.tensor(beta))
     assert trainer.objective.step == 20
     for part in ("network", "objective"):
-        after = trainer.stateful()[part].state_dict()
+        after = trainer.to_save()[part].state_dict()
         assert any(not torch.equal(tensor, after[name]) for name, tensor in before[part].items())
 
 
@@ -282,7 +282,7 @@ def test_a_resumed_run_of_pcrl_equals_an_unbroken_one(tmp_path, spatial_dims):
 def test_a_segmentation_network_with_skip_connections_starts_from_it(tmp_path, capsys, spatial_dims):
     trainer = make_trainer(spatial_dims, basic_unet, side=32, lr=0.01)
     trainer.run()
-    torch.save(trainer.exports()["model.pt"], tmp_path / "model.pt")
+    torch.save(trainer.export_states()["model.pt"], tmp_path / "model.pt")
     norm = ("group", {"num_groups": 2})
     network = BasicUNet(spatial_dims, 1, 3, features=(4, 4, 8, 8, 8, 4), norm=norm)
     load_pretrained(network, tmp_path / "model.pt", minimum_coverage=1.0)

@@ -28,7 +28,7 @@ from trainer_runs import (
 from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.losses.barlow_twins import barlow_twins, cross_correlation
 from dira_monai.losses.contrastive import negative_cosine
-from dira_monai.metrics import deviation
+from dira_monai.metrics import embedding_std
 from dira_monai.networks.encoder_decoder import encode, encoder_names
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
@@ -130,9 +130,9 @@ def test_negative_cosine_computes_in_float32_and_stops_one_gradient(dtype):
 
 
 def test_deviation_is_0_of_equal_and_1_of_evenly_spread_embeddings():
-    assert deviation(torch.ones(3, 4)) == 0
+    assert embedding_std(torch.ones(3, 4)) == 0
     both = torch.cat([torch.eye(4), -torch.eye(4)])  # every component: mean 0, variance 1 / 4
-    torch.testing.assert_close(deviation(5 * both), torch.tensor(1.0))
+    torch.testing.assert_close(embedding_std(5 * both), torch.tensor(1.0))
 
 
 def layers(module):
@@ -270,8 +270,8 @@ def test_values_out_of_range_are_refused(kind, options, sentence):
 )
 def test_collapse_is_named(kind, figures, sentence):
     objective = kind(basic_unet())
-    assert sentence in objective.ailment(figures)
-    assert objective.ailment({"deviation": 0.9, "diagonal": 0.5, "off_diagonal": 0.3}) is None
+    assert sentence in objective.diagnose(figures)
+    assert objective.diagnose({"deviation": 0.9, "diagonal": 0.5, "off_diagonal": 0.3}) is None
 
 
 @pytest.mark.parametrize("images", [4, 8, 16, 64])
@@ -284,7 +284,7 @@ def test_barlow_twins_tells_few_dimensions_from_independent_components(rank, ill
         found.append([correlation.diagonal().mean(), (correlation.abs().sum() - correlation.trace()) / (64 * 63)])
     figures = dict(zip(BarlowTwins.figures, torch.tensor(found).mean(0).tolist(), strict=True))
     assert figures["diagonal"] > 0.9
-    assert ("repeat each other" in (BarlowTwins(basic_unet()).ailment(figures) or "")) == ill
+    assert ("repeat each other" in (BarlowTwins(basic_unet()).diagnose(figures) or "")) == ill
 
 
 def test_a_collapsed_simsiam_is_found_by_its_figure():
@@ -293,7 +293,7 @@ def test_a_collapsed_simsiam_is_found_by_its_figure():
     simsiam.projector[-1].running_mean -= 1000
     views = make_views(4)
     told = simsiam(network, views, encode(network, views["query"]))
-    assert simsiam.ailment({"deviation": float(told["deviation"])}) is not None
+    assert simsiam.diagnose({"deviation": float(told["deviation"])}) is not None
 
 
 @every_kind

@@ -23,7 +23,7 @@ from dira_monai.objectives.moco import MoCo
 from dira_monai.objectives.objective import Objective
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
 from dira_monai.objectives.simclr import SimCLR
-from dira_monai.optimizers.groups import trainable
+from dira_monai.optimizers.groups import trainable_parameters
 from dira_monai.utils.errors import InputError
 from dira_monai.weights.files import load_module
 
@@ -152,14 +152,14 @@ def test_loss_of_the_objective_is_that_of_both_views_of_the_network(spatial_dims
     ("accuracy", "chance", "ill"), [(0.05, 0.03, False), (0.04, 0.03, True), (0.0, 0.03, True), (1.0, 1.0, False)]
 )
 def test_simclr_says_when_it_guesses(accuracy, chance, ill):
-    said = SimCLR(basic_unet()).ailment({"accuracy": accuracy, "chance": chance, "collapse": 0.2})
+    said = SimCLR(basic_unet()).diagnose({"accuracy": accuracy, "chance": chance, "collapse": 0.2})
     assert ill == (said is not None and "no more often than by guessing" in said)
 
 
 def replaced(trainer, objective, optimizer=torch.optim.Adam, **options):
     """The trainer with another objective."""
     trainer.objective = objective
-    trainer.optimizer = optimizer(trainable(trainer.network, objective), **({"lr": 0.01} | options))
+    trainer.optimizer = optimizer(trainable_parameters(trainer.network, objective), **({"lr": 0.01} | options))
     return trainer
 
 
@@ -274,8 +274,8 @@ def test_sentences_of_all_parts_are_joined():
     network = basic_unet()
     combined = CombinedObjective([SimSiam(network), BarlowTwins(network)], [1, 1])
     healthy = {"simsiam_deviation": 0.9, "barlowtwins_diagonal": 0.5, "barlowtwins_off_diagonal": 0.1, "collapse": 0.1}
-    assert combined.ailment(healthy) is None
-    said = combined.ailment(healthy | {"simsiam_deviation": 0.01, "barlowtwins_diagonal": 0.0})
+    assert combined.diagnose(healthy) is None
+    said = combined.diagnose(healthy | {"simsiam_deviation": 0.01, "barlowtwins_diagonal": 0.0})
     assert "SimSiam" in said
     assert "; the components of Barlow Twins'" in said
 
@@ -289,9 +289,9 @@ def test_each_part_is_judged_by_the_collapse_of_its_own_queries():
 
     def judged():
         combined(network, views, encode(network, views["query"]))
-        return combined.ailment(healthy | {"collapse": 0.1})  # of the first
+        return combined.diagnose(healthy | {"collapse": 0.1})  # of the first
 
-    assert combined.ailment(healthy) is None  # nothing seen yet
+    assert combined.diagnose(healthy) is None  # nothing seen yet
     assert judged() is None
     for part, sentence in (
         (parts[1], "the query embeddings of MoCo all point one way (collapse 1.000 of 1)"),

@@ -25,7 +25,7 @@ from dira_monai.networks.batch_norm import synchronize_batch_norm
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.objectives.visual_words import VisualWords
-from dira_monai.optimizers.groups import trainable
+from dira_monai.optimizers.groups import trainable_parameters
 from dira_monai.transforms.painting import InPainting
 from dira_monai.transforms.views import Views
 from dira_monai.utils.distributed import world_size
@@ -98,7 +98,7 @@ def make_trainer(
         views=Views(lambda images, draws: images, (), [InPainting(count=1, size=(0.2, 0.4))], count=1, flip_axes=()),
         discriminator=discriminator,
         discriminator_optimizer=torch.optim.SGD(discriminator.parameters(), 0.01),
-        optimizer=optimizer(trainable(network, objective)),
+        optimizer=optimizer(trainable_parameters(network, objective)),
         loss_function=torch.nn.MSELoss(),
         train_data_loader=DataLoader(data, batch_size, sampler=sampler),
         **{"restoration_weight": 1.0, "adversarial_weight": 0.1} | options,
@@ -168,12 +168,12 @@ def test_what_cannot_be_used_is_one_sentence():
 
 def test_ailment_is_an_accuracy_of_guesses():
     objective = VisualWords(genesis_unet(2), 44)
-    assert objective.ailment({"accuracy": 2 / 45, "collapse": 1.0}) is None
-    told = objective.ailment({"accuracy": 1 / 44, "collapse": 0.2})
+    assert objective.diagnose({"accuracy": 2 / 45, "collapse": 1.0}) is None
+    told = objective.diagnose({"accuracy": 1 / 44, "collapse": 0.2})
     assert "44 visual words are recognized no better than by guessing (accuracy 0.0227)" in told
-    assert "get the same answer" in objective.ailment({"accuracy": 1 / 44, "collapse": 0.999})
-    assert VisualWords(genesis_unet(2), 2).ailment({"accuracy": 0.7}) is None
-    assert VisualWords(genesis_unet(2), 2).ailment({"accuracy": 0.6})
+    assert "get the same answer" in objective.diagnose({"accuracy": 1 / 44, "collapse": 0.999})
+    assert VisualWords(genesis_unet(2), 2).diagnose({"accuracy": 0.7}) is None
+    assert VisualWords(genesis_unet(2), 2).diagnose({"accuracy": 0.6})
 
 
 @every_rank
@@ -197,7 +197,7 @@ def test_a_training_learns_the_words(spatial_dims):
 def test_a_checkpoint_holds_the_head():
     trainer = make_trainer(2)
     trainer.run()
-    state = trainer.stateful()["objective"].state_dict()
+    state = trainer.to_save()["objective"].state_dict()
     other = make_trainer(2)
     other.objective.load_state_dict(state)
     words, images = torch.tensor([0, 1]), torch.rand(2, 1, 16, 16)

@@ -17,7 +17,7 @@ from dira_monai.data.sampler import SeededSampler
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.objectives.voco import VoCo, overlap_loss
 from dira_monai.transforms.grid_views import GridViews, overlap_shares
-from dira_monai.transforms.intensity import GaussianNoise, Jitter
+from dira_monai.transforms.intensity import GaussianNoise, IntensityJitter
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting
 from dira_monai.utils.errors import InputError
@@ -81,7 +81,7 @@ def test_every_place_of_the_region_is_drawn():
 
 
 def test_views_do_not_depend_on_the_batch():
-    changes = [Jitter(probability=1.0), GaussianNoise(0.2, probability=1.0)]
+    changes = [IntensityJitter(probability=1.0), GaussianNoise(0.2, probability=1.0)]
     views = GridViews((4, 4), (2, 2), changes, [InPainting(2, (0.3, 0.5))], masking=Masking(0.5, (2, 2)))
     images, seeds = torch.rand(5, 1, 8, 8), sample_seeds(3, 0, 5)
     whole = views(images, seeds)
@@ -194,13 +194,13 @@ def test_nothing_is_worse_than_equal_embeddings():
     worst = -3 / 4 * math.log(1e-6) + 1  # s = 1 where y is 0 for three bases of four, and |s_ij| = 1
     assert told["loss"].item() == pytest.approx(worst, rel=0.01)
     figures = {name: told[name].item() for name in voco.figures}
-    assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.ailment(figures)
+    assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.diagnose(figures)
 
 
 def test_ailments_are_named_in_the_methods_own_terms():
     voco = VoCo(basic_unet(), 8)
-    assert voco.ailment({"base_similarity": 0.1, "overlap_similarity": 0.4}) is None
-    told = voco.ailment({"base_similarity": 0.1, "overlap_similarity": 0.001})
+    assert voco.diagnose({"base_similarity": 0.1, "overlap_similarity": 0.4}) is None
+    told = voco.diagnose({"base_similarity": 0.1, "overlap_similarity": 0.001})
     assert "look like none of the base crops that they overlap (mean likeness 0.001)" in told
 
 

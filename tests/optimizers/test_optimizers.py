@@ -12,7 +12,7 @@ from trainer_runs import assert_same, basic_unet
 from dira_monai.handlers.checkpoint import fast_forward, load_optimizer
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import SimSiam
-from dira_monai.optimizers.groups import lars_groups, optimizer_class, rate_groups, trainable
+from dira_monai.optimizers.groups import optimizer_class, param_groups_lars, rate_groups, trainable_parameters
 from dira_monai.optimizers.lars import LARS
 from dira_monai.optimizers.schedules import FlooredCosineSchedule
 from dira_monai.utils.errors import InputError
@@ -119,19 +119,19 @@ def test_lars_refuses_what_is_out_of_range(options, sentence):
 def test_lars_groups_exempt_biases_and_norms(spatial_dims):
     network = basic_unet(spatial_dims)
     byol = BYOL(network, 4)
-    exempt, weights = lars_groups(network, byol, bias_learning_rate=0.02)
+    exempt, weights = param_groups_lars(network, byol, bias_learning_rate=0.02)
     assert {p.ndim for p in exempt["params"]} == {1}
     assert {p.ndim for p in weights["params"]} == {2, spatial_dims + 2}
     ids = [id(p) for group in (exempt, weights) for p in group["params"]]
     assert len(set(ids)) == len(ids)
-    assert set(ids) == {id(p) for p in trainable(network, byol)}  # without the key branch
+    assert set(ids) == {id(p) for p in trainable_parameters(network, byol)}  # without the key branch
     optimizer = LARS([exempt, weights], lr=0.5, weight_decay=0.1)
     rates, decays, adapted = ([g[name] for g in optimizer.param_groups] for name in ("lr", "weight_decay", "adapted"))
     assert (rates, decays, adapted) == ([0.02, 0.5], [0.0, 0.1], [False, True])
 
 
 def test_lars_groups_leave_out_an_empty_group():
-    (only,) = lars_groups(nn.Linear(2, 2, bias=False), nn.ReLU(), 0.1)
+    (only,) = param_groups_lars(nn.Linear(2, 2, bias=False), nn.ReLU(), 0.1)
     assert [p.ndim for p in only["params"]] == [2]
 
 
@@ -166,7 +166,7 @@ def expected_factor(step, warmup, total, floor, start):
 @pytest.mark.parametrize(("warmup", "floor"), [(0, 0.0), (3, 0.001), (4, 0.25)])
 def test_both_rates_of_barlow_twins_follow_the_schedule(warmup, floor):
     network = nn.Linear(2, 2)
-    optimizer = LARS(lars_groups(network, nn.ReLU(), bias_learning_rate=0.0048), lr=0.2)
+    optimizer = LARS(param_groups_lars(network, nn.ReLU(), bias_learning_rate=0.0048), lr=0.2)
     schedule = FlooredCosineSchedule(optimizer, warmup, 10, floor=floor, warmup_multiplier=0.01)
     for step in range(11):
         factor = expected_factor(step, warmup, 10, floor, 0.01)
@@ -208,7 +208,7 @@ def test_the_predictors_rate_stays():
     assert [id(p) for p in groups[0]["params"]] == [id(p) for p in simsiam.predictor.parameters()]
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids))
-    assert set(ids) == {id(p) for p in trainable(network, simsiam)}
+    assert set(ids) == {id(p) for p in trainable_parameters(network, simsiam)}
     optimizer = torch.optim.SGD(groups, lr=0.4)
     schedule = FlooredCosineSchedule(optimizer, 2, 8, warmup_multiplier=0.01)
     for step in range(9):
@@ -222,7 +222,7 @@ def test_without_fixed_parts_there_is_one_group():
     network = basic_unet()
     simsiam = SimSiam(network)
     (group,) = rate_groups(network, simsiam)
-    assert [id(p) for p in group["params"]] == [id(p) for p in trainable(network, simsiam)]
+    assert [id(p) for p in group["params"]] == [id(p) for p in trainable_parameters(network, simsiam)]
     assert "fixed_rate" not in group
 
 

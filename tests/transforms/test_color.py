@@ -16,13 +16,13 @@ from scipy import ndimage
 from dira_monai.data.preprocessing import ToChannelsd
 from dira_monai.images.reader import ScanReader
 from dira_monai.transforms.color import ColorJitter, Grayscale, Solarize, luma, rotate_hue
-from dira_monai.transforms.compose import Chain
-from dira_monai.transforms.intensity import Jitter
+from dira_monai.transforms.compose import Compose
+from dira_monai.transforms.intensity import IntensityJitter
 from dira_monai.transforms.painting import InPainting
 from dira_monai.transforms.spatial import RandomResizedCrop, RandomRotation
 from dira_monai.transforms.views import Views
 from dira_monai.utils.errors import InputError
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 from dira_monai.visualize.tiles import GAP, TITLE, draw_panel
 
 SHAPES = [(5, 4), (3, 4, 2)]
@@ -31,7 +31,7 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
 def streams(count, seed=0):
-    return Draws(sample_seeds(seed, 0, count))
+    return SampleRandom(sample_seeds(seed, 0, count))
 
 
 def colors(count, shape, low=0.0, high=1.0):
@@ -76,7 +76,7 @@ def test_color_jitter_is_brightness_contrast_saturation_and_hue_in_this_order(sh
     images = colors(20, shape)
     changed = ColorJitter(0.4, 0.3, 0.5, 0.2, probability=0.7)(images, streams(20))
     draws = streams(20)
-    on = draws.chance(0.7)
+    on = draws.bernoulli(0.7)
     draws.calls += 1  # the jitter's own chance
     brightness, contrast = (1 + s * draws.uniform(low=-1, high=1).double().numpy() for s in (0.4, 0.3))
     draws.calls += 1  # its gamma
@@ -112,7 +112,7 @@ def test_one_channel_has_no_color_to_change(shape):
     images = colors(10, shape)[:, :1]
     draws = streams(10)
     draws.calls += 1
-    expected = Jitter(0.4, 0.4, probability=1.0)(images, draws)
+    expected = IntensityJitter(0.4, 0.4, probability=1.0)(images, draws)
     assert torch.equal(ColorJitter(0.4, 0.4, 0.4, 0.4, probability=1.0)(images, streams(10)), expected)
     assert torch.equal(Grayscale(probability=1.0)(images, streams(10)), images)
 
@@ -151,7 +151,7 @@ def test_a_sample_is_changed_alike_in_any_batch(change, shape):
     images = colors(6, shape)
     together = change(images, streams(6))
     for own in (slice(0, 6, 2), slice(1, 2)):
-        assert torch.equal(change(images[own], Draws(sample_seeds(0, 0, 6)[own])), together[own])
+        assert torch.equal(change(images[own], SampleRandom(sample_seeds(0, 0, 6)[own])), together[own])
 
 
 @pytest.mark.parametrize("change", [ColorJitter(), Grayscale()])
@@ -223,9 +223,9 @@ def test_a_plane_that_the_image_lacks_is_refused():
 def test_a_chain_of_crop_and_rotation_comes_before_the_target(shape):
     crop, rotation = RandomResizedCrop(shape, (0.5, 1.0)), RandomRotation(30)
     images, seeds = colors(3, shape), sample_seeds(0, 0, 3)
-    chain = Chain([crop, rotation])
-    draws = Draws(seeds)
-    assert torch.equal(chain(images, Draws(seeds)), rotation(crop(images, draws), draws))
+    chain = Compose([crop, rotation])
+    draws = SampleRandom(seeds)
+    assert torch.equal(chain(images, SampleRandom(seeds)), rotation(crop(images, draws), draws))
     views = Views(chain, flip_axes=())(images, seeds)
     assert torch.equal(views["query"], views["target"])
     assert (views["target"] - Views(crop, flip_axes=())(images, seeds)["target"]).abs().max() > 0.1

@@ -8,13 +8,13 @@ from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting, OutPainting, box_mask, draw_boxes, union_mask
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
 from dira_monai.utils.errors import InputError
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 SHAPES = [(24, 20), (12, 10, 14)]
 
 
 def streams(count, seed=0):
-    return Draws(sample_seeds(seed, 0, count))
+    return SampleRandom(sample_seeds(seed, 0, count))
 
 
 def random_images(count, shape):

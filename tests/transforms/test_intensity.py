@@ -5,14 +5,20 @@ import pytest
 import torch
 
 from dira_monai.transforms import intensity as intensity
-from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity, bezier_table
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.transforms.intensity import (
+    GaussianBlur,
+    GaussianNoise,
+    IntensityJitter,
+    NonlinearIntensity,
+    bezier_table,
+)
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 SHAPES = [(7, 5), (4, 5, 3)]
 
 
 def streams(count, seed=0):
-    return Draws(sample_seeds(seed, 0, count))
+    return SampleRandom(sample_seeds(seed, 0, count))
 
 
 def random_images(count, shape, low=0.0, high=1.0):
@@ -41,8 +47,8 @@ def assert_uniform(values, low, high):
 @pytest.mark.parametrize(
     "change",
     [
-        Jitter(0.4, 0.4, gamma=0.5, probability=0.0),
-        Jitter(0.0, 0.0, gamma=0.0, probability=1.0),
+        IntensityJitter(0.4, 0.4, gamma=0.5, probability=0.0),
+        IntensityJitter(0.0, 0.0, gamma=0.0, probability=1.0),
         GaussianBlur(probability=0.0),
         GaussianNoise(probability=0.0),
         GaussianNoise(sigma=0.0, probability=1.0),
@@ -56,7 +62,11 @@ def test_nothing_to_do_changes_no_bit(change, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "change",
-    [Jitter(gamma=0.5, probability=0.3), GaussianBlur((1.0, 2.0), probability=0.3), GaussianNoise(probability=0.3)],
+    [
+        IntensityJitter(gamma=0.5, probability=0.3),
+        GaussianBlur((1.0, 2.0), probability=0.3),
+        GaussianNoise(probability=0.3),
+    ],
 )
 def test_probability_is_the_share_of_changed_samples(change, shape):
     images = random_images(2000, shape)
@@ -67,14 +77,14 @@ def test_probability_is_the_share_of_changed_samples(change, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_brightness_is_one_uniform_factor(shape):
     images = random_images(2000, shape, 0.3, 0.5)
-    changed = Jitter(brightness=0.4, contrast=0.0, probability=1.0)(images, streams(2000))
+    changed = IntensityJitter(brightness=0.4, contrast=0.0, probability=1.0)(images, streams(2000))
     assert_uniform(only_value((changed / images).flatten(1)), 0.6, 1.4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_contrast_is_a_uniform_factor_around_the_mean_of_the_image(shape):
     images = random_images(2000, shape, 0.3, 0.5) + 0.2 * torch.arange(2000).reshape(-1, 1, *[1] * len(shape)) / 2000
-    changed = Jitter(brightness=0.0, contrast=0.4, probability=1.0)(images, streams(2000)).flatten(1)
+    changed = IntensityJitter(brightness=0.0, contrast=0.4, probability=1.0)(images, streams(2000)).flatten(1)
     mean = images.flatten(1).mean(1)
     torch.testing.assert_close(changed.mean(1), mean)
     ends = images.flatten(1).argmax(1, keepdim=True), images.flatten(1).argmin(1, keepdim=True)
@@ -87,7 +97,7 @@ def test_contrast_is_a_uniform_factor_around_the_mean_of_the_image(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_brightness_and_contrast_are_drawn_independently(shape):
     images = random_images(2000, shape, 0.4, 0.5)
-    changed = Jitter(0.3, 0.3, probability=1.0)(images, streams(2000)).flatten(1)
+    changed = IntensityJitter(0.3, 0.3, probability=1.0)(images, streams(2000)).flatten(1)
     brightness = changed.mean(1) / images.flatten(1).mean(1)
     contrast = changed.std(1) / images.flatten(1).std(1) / brightness
     assert_uniform(brightness, 0.7, 1.3)
@@ -98,20 +108,20 @@ def test_brightness_and_contrast_are_drawn_independently(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gamma_is_one_log_uniform_exponent(shape):
     images = random_images(2000, shape, 0.2, 0.8)
-    changed = Jitter(0.0, 0.0, gamma=0.5, probability=1.0)(images, streams(2000))
+    changed = IntensityJitter(0.0, 0.0, gamma=0.5, probability=1.0)(images, streams(2000))
     exponent = only_value((changed.log() / images.log()).flatten(1))
     assert_uniform(exponent.log(), -math.log(1.5), math.log(1.5))
 
 
 def test_jitter_clips_before_the_mean_is_taken():
     images = torch.tensor([0.0, 1.0]).repeat(200, 1, 1, 1)
-    changed = Jitter(0.4, 0.0, probability=1.0)(images, streams(200))[:, 0, 0]
+    changed = IntensityJitter(0.4, 0.0, probability=1.0)(images, streams(200))[:, 0, 0]
     assert changed[:, 0].eq(0).all()
     assert 0.05 < changed[:, 1].eq(1).float().mean() < 0.95
     assert changed.max() == 1
-    both = Jitter(0.4, 0.4, probability=1.0)(images, streams(200))[:, 0, 0]
+    both = IntensityJitter(0.4, 0.4, probability=1.0)(images, streams(200))[:, 0, 0]
     assert both.sum(1).max() < 1 + 1e-6  # a bright image has the mean 1/2, not half of the factor
-    stretched = Jitter(0.0, 0.4, probability=1.0)(images, streams(200))
+    stretched = IntensityJitter(0.0, 0.4, probability=1.0)(images, streams(200))
     assert stretched.min() == 0
     assert stretched.max() == 1
 
@@ -186,7 +196,7 @@ def bezier(x, y, inverted):
 
 def test_bezier_table_equals_the_published_interpolation():
     draws = streams(60)
-    x, y, inverted = draws.uniform(2), draws.uniform(2), draws.chance(0.5)
+    x, y, inverted = draws.uniform(2), draws.uniform(2), draws.bernoulli(0.5)
     tables = bezier_table(x, y, inverted)
     assert tables.shape == (60, 256)
     for table, a, b, falls in zip(tables, x.tolist(), y.tolist(), inverted.tolist(), strict=True):

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from dira_monai.transforms.spatial import ElasticDeformation, RandomResizedCrop, flip_where, resample, resample_along
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 SHAPES = [(12, 9), (8, 10, 6)]
 
 
 def streams(count, seed=0):
-    return Draws(sample_seeds(seed, 0, count))
+    return SampleRandom(sample_seeds(seed, 0, count))
 
 
 def ramps(count, shape):

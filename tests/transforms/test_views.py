@@ -8,19 +8,19 @@ from monai.transforms import Compose
 
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.dictionary import RandDistortiond
-from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, Jitter, NonlinearIntensity
+from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, IntensityJitter, NonlinearIntensity
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting, OutPainting
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
 from dira_monai.transforms.spatial import ElasticDeformation, RandomResizedCrop
 from dira_monai.transforms.views import Views, to_unit
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 # every change, such that it acts on every sample, for patches of any number of axes
 CHANGES = {
     "crop": lambda shape: RandomResizedCrop(shape),
     "elastic": lambda shape: ElasticDeformation(1.0, 1.5),
-    "jitter": lambda shape: Jitter(0.4, 0.4, gamma=0.5, probability=1.0),
+    "jitter": lambda shape: IntensityJitter(0.4, 0.4, gamma=0.5, probability=1.0),
     "blur": lambda shape: GaussianBlur(probability=1.0),
     "nonlinear": lambda shape: NonlinearIntensity(),
     "in-painting": lambda shape: InPainting(10, (0.1, 0.3)),
@@ -51,7 +51,7 @@ def keep(images, draws):
 def views_of_all_kinds(shape, **options):
     return Views(
         RandomResizedCrop(shape),
-        [Jitter(gamma=0.2), GaussianBlur(), GaussianNoise()],
+        [IntensityJitter(gamma=0.2), GaussianBlur(), GaussianNoise()],
         [
             ElasticDeformation(1.0, 1.5),
             OneOf(
@@ -102,7 +102,7 @@ def assert_same_on_any_split(change, images, seeds):
 def test_a_sample_is_changed_the_same_in_any_batch(name, shape):
     change = (CHANGES | NOISES)[name](shape)
     assert_same_on_any_split(
-        lambda images, seeds: (change(images, Draws(seeds)),), random_images(5, shape, 2), sample_seeds(0, 0, 5)
+        lambda images, seeds: (change(images, SampleRandom(seeds)),), random_images(5, shape, 2), sample_seeds(0, 0, 5)
     )
 
 
@@ -112,9 +112,9 @@ def test_a_sample_is_changed_the_same_in_any_batch(name, shape):
 def test_a_large_sample_is_changed_the_same_in_any_batch(name, shape):
     change = (CHANGES | NOISES)[name](shape)
     images, seeds = random_images(2, shape), sample_seeds(0, 0, 2)
-    together = change(images, Draws(seeds))
+    together = change(images, SampleRandom(seeds))
     for sample in range(2):
-        alone = change(images[sample : sample + 1], Draws(seeds[sample : sample + 1]))
+        alone = change(images[sample : sample + 1], SampleRandom(seeds[sample : sample + 1]))
         assert_equal_but_for_rounding(alone[0], together[sample])
 
 
@@ -142,7 +142,7 @@ def test_further_small_and_masked_views_of_a_sample_are_the_same_in_any_batch(sh
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_sample_of_a_batch_has_its_own_parameters(name, shape):
     images = random_images(1, shape).repeat(6, 1, *[1] * len(shape))
-    changed = (CHANGES | NOISES)[name](shape)(images, Draws(sample_seeds(0, 0, 6)))
+    changed = (CHANGES | NOISES)[name](shape)(images, SampleRandom(sample_seeds(0, 0, 6)))
     assert len(torch.cat([changed, images[:1]]).flatten(1).unique(dim=0)) == 7  # none is like another or unchanged
 
 
@@ -151,7 +151,7 @@ def test_each_sample_of_a_batch_has_its_own_parameters(name, shape):
 def test_a_change_leaves_its_input_alone_and_stays_in_range(name, shape):
     images = random_images(20, shape, 2).mul(3).sub(1).clamp(0, 1)  # a third is 0, a third is 1
     before = images.clone()
-    changed = (CHANGES | NOISES)[name](shape)(images, Draws(sample_seeds(0, 0, 20)))
+    changed = (CHANGES | NOISES)[name](shape)(images, SampleRandom(sample_seeds(0, 0, 20)))
     assert torch.equal(images, before)
     assert changed.shape == images.shape
     assert changed.dtype == torch.float32
@@ -163,7 +163,7 @@ def test_a_change_leaves_its_input_alone_and_stays_in_range(name, shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_all_channels_of_a_sample_get_the_same_change(name, shape):
     images = random_images(8, shape).repeat(1, 3, *[1] * len(shape))
-    changed = CHANGES[name](shape)(images, Draws(sample_seeds(0, 0, 8)))
+    changed = CHANGES[name](shape)(images, SampleRandom(sample_seeds(0, 0, 8)))
     torch.testing.assert_close(changed, changed[:, :1].expand_as(changed))
 
 
@@ -247,11 +247,11 @@ def test_both_views_are_distorted_unless_told_not_to(shape):
         return torch.zeros_like(images)
 
     images, seeds = random_images(4, shape), sample_seeds(0, 0, 4)
-    views = Views(RandomResizedCrop(shape), [Jitter(probability=1.0)], [erase])
+    views = Views(RandomResizedCrop(shape), [IntensityJitter(probability=1.0)], [erase])
     out = views(images, seeds)
     assert out["query"].eq(0).all()
     assert out["key"].eq(0).all()
-    plain = Views(RandomResizedCrop(shape), [Jitter(probability=1.0)])(images, seeds)
+    plain = Views(RandomResizedCrop(shape), [IntensityJitter(probability=1.0)])(images, seeds)
     for name, view in views(images, seeds, distort=False).items():
         assert torch.equal(view, plain[name])
     assert not torch.equal(plain["query"], plain["target"])
@@ -392,7 +392,7 @@ def test_rand_distortiond_is_the_batched_change(name, shape):
     image = meta_image(shape)
     before = image.clone()
     changed = transform({"image": image})["image"]
-    expected = distortion(image.as_tensor()[None], Draws(torch.tensor([transform.seed])))[0]
+    expected = distortion(image.as_tensor()[None], SampleRandom(torch.tensor([transform.seed])))[0]
     assert torch.equal(changed.as_tensor(), expected)
     assert not torch.equal(changed.as_tensor(), before.as_tensor())
     assert torch.equal(image.as_tensor(), before.as_tensor())

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dira_monai.utils.seeded_random import Draws, sample_seeds
+from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 WRAP = 2**64 - 1
 
@@ -21,7 +21,7 @@ def splitmix64(state, count):
 
 
 def streams(count, seed=0):
-    return Draws(sample_seeds(seed, 0, count))
+    return SampleRandom(sample_seeds(seed, 0, count))
 
 
 def largest_correlation(rows):
@@ -36,7 +36,7 @@ def test_the_reference_gives_the_published_numbers():
 
 @pytest.mark.parametrize("seed", [0, 1, -1, 1234567, 2**63 - 1, -(2**63)])
 def test_uniform_equals_splitmix64(seed):
-    draws = Draws(torch.tensor([7, seed]))
+    draws = SampleRandom(torch.tensor([7, seed]))
     for start in splitmix64(seed & WRAP, 3):  # one start for each call
         expected = [(z >> 40) / 2**24 for z in splitmix64(start, 6)]
         assert draws.uniform(2, 3)[1].flatten().tolist() == expected
@@ -57,7 +57,7 @@ def test_the_hash_gives_the_published_numbers():
 
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1])
 def test_many_numbers_equal_the_hash(seed):
-    draws = Draws(torch.tensor([7, seed]))
+    draws = SampleRandom(torch.tensor([7, seed]))
     for state in splitmix64(seed & WRAP, 2):  # one for each call
         numbers = (draws.uniform(5000)[1] * 2**24).long().tolist()
         places = [n * 0x9E3779B9 + state & 0xFFFFFFFF for n in (0, 1, 4999)]
@@ -99,7 +99,7 @@ def test_uniform_fills_all_bins_alike(power):
 
 @pytest.mark.parametrize("seeds", [sample_seeds(0, 0, 40), torch.arange(40)])  # RandDistortiond has small seeds
 def test_samples_are_independent(seeds):
-    assert largest_correlation(Draws(seeds).uniform(4096)) < 5 / math.sqrt(4096)
+    assert largest_correlation(SampleRandom(seeds).uniform(4096)) < 5 / math.sqrt(4096)
 
 
 def test_calls_are_independent():
@@ -116,7 +116,7 @@ def test_neighboring_numbers_are_independent():
 
 def test_a_sample_draws_the_same_in_any_batch():
     seeds = sample_seeds(3, 1, 6)
-    together, alone, mixed = Draws(seeds), Draws(seeds[4:5]), Draws(seeds[[4, 0, 2]])
+    together, alone, mixed = SampleRandom(seeds), SampleRandom(seeds[4:5]), SampleRandom(seeds[[4, 0, 2]])
     for draw in ("uniform", "normal", "uniform"):
         first = getattr(together, draw)(5, 3)[4]
         assert torch.equal(first, getattr(alone, draw)(5, 3)[0])
@@ -130,7 +130,7 @@ def test_shapes(samples, shape):
     for numbers in (draws.uniform(*shape), draws.normal(*shape)):
         assert numbers.shape == (samples, *shape)
         assert numbers.dtype == torch.float32
-    assert draws.chance(0.5).shape == (samples,)
+    assert draws.bernoulli(0.5).shape == (samples,)
 
 
 def test_bounds_stretch_the_unit_interval():
@@ -165,17 +165,17 @@ def test_normal_has_the_shares_of_its_distribution():
 @pytest.mark.parametrize("probability", [0.0, 0.05, 0.8, 1.0])
 def test_chance(probability):
     n = 20000
-    chosen = streams(n).chance(probability)
+    chosen = streams(n).bernoulli(probability)
     assert chosen.dtype == torch.bool
     assert abs(chosen.double().mean() - probability) <= 4 * math.sqrt(probability * (1 - probability) / n)
 
 
 def test_rows_follow_the_sample_and_not_its_place():
     seeds = sample_seeds(0, 0, 5)
-    everyone = Draws(seeds).rows(torch.arange(5)).uniform(8)
-    assert torch.equal(Draws(seeds).rows(torch.tensor([3, 1])).uniform(8), everyone[[3, 1]])
-    assert torch.equal(Draws(seeds[[4, 3]]).rows(torch.tensor([1])).uniform(8), everyone[[3]])
-    assert Draws(seeds).rows(torch.tensor([], dtype=torch.long)).uniform(8).shape == (0, 8)
+    everyone = SampleRandom(seeds).rows(torch.arange(5)).uniform(8)
+    assert torch.equal(SampleRandom(seeds).rows(torch.tensor([3, 1])).uniform(8), everyone[[3, 1]])
+    assert torch.equal(SampleRandom(seeds[[4, 3]]).rows(torch.tensor([1])).uniform(8), everyone[[3]])
+    assert SampleRandom(seeds).rows(torch.tensor([], dtype=torch.long)).uniform(8).shape == (0, 8)
 
 
 def test_rows_begin_new_streams():

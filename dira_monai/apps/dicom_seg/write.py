@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.errors import InputError
-from ...utils.files import replacing
+from ...utils.files import atomic_write
 from ...utils.optional_import import import_package
 from ...utils.version import __version__
 from .grid import find_source, labels_on_source
@@ -66,7 +66,7 @@ def write_segmentation(
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # what the headers of the series lack
         raise InputError(f"{series} cannot be referred to by a segmentation: {str(error).rstrip('.')}.") from error
-    with replacing(output) as file:
+    with atomic_write(output) as file:
         made.save_as(file)
     counts = ", ".join(f"{name} {(labels == value).sum()}" for value, name in enumerate(class_names) if value)
     return f"{output}: {len(source.frames)} slices, {how}; pixels: {counts}"

@@ -37,7 +37,7 @@ SIZE_COLUMNS = (("w", "width"), ("h", "height", "h]"), ("d", "depth"))
 TOLERANCE = 1e-3  # voxels that a box may stand out of its image: rounding of decimals
 
 
-class Truth(NamedTuple):
+class GroundTruth(NamedTuple):
     """The true boxes of one finding in one image."""
 
     image: Image  # relative to the folder
@@ -73,7 +73,7 @@ def read_boxes(
     class_names: Sequence[str],
     label_map: Mapping[str, str | None],
     strict: bool = False,
-) -> tuple[list[Truth], list[str]]:
+) -> tuple[list[GroundTruth], list[str]]:
     """The boxes of a CSV file, by image and finding in the order of the table, and of the other rows what is wrong.
 
     The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
@@ -110,7 +110,7 @@ def read_boxes(
     for (name, kind), boxes in found.items():
         for box, where in boxes:
             _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
-        truths.append(Truth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
+        truths.append(GroundTruth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
     return truths, missing
 
 
@@ -165,7 +165,7 @@ def read_masks(
     label_map: Mapping[str, str | None],
     finding: str | None = None,
     strict: bool = False,
-) -> tuple[list[Truth], list[str]]:
+) -> tuple[list[GroundTruth], list[str]]:
     """One box for each connected component of each label of each mask, and of masks without image what is wrong.
 
     Args:
@@ -200,7 +200,7 @@ def read_masks(
             if kind is not None:
                 found[name, kind].append(component_boxes(labels == value))
     return [
-        Truth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
+        GroundTruth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
         for (name, kind), boxes in found.items()
     ], missing
 

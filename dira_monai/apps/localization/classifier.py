@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from ...bundle.config import build_value, place, replace_values
+from ...bundle.config import build_value, replace_values, to_device
 from ...datalists.leakage import FIXED
 from ...utils.errors import InputError
 from ...weights.files import load_module, load_weights
@@ -58,7 +58,7 @@ def read_classifier(
         raise InputError(f"{config} cannot be read as JSON ({error}).") from error
     replaced = {"bundle_root": str(root)} | dict(overrides or {}) | ({} if device is None else {"device": device})
     replace_values(parser, replaced, config)
-    network = place(build_value(parser, "network_def", config), build_value(parser, "device", config))
+    network = to_device(build_value(parser, "network_def", config), build_value(parser, "device", config))
     path = Path(weights) if weights else Path(build_value(parser, "ckpt_dir", config), "model.pt")
     load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
     names = [str(name) for name in build_value(parser, "class_names", config)]

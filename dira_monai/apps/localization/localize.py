@@ -15,10 +15,10 @@ from ...datalists.leakage import check_settings, find_datalist, find_leaks, is_n
 from ...images.find import Image, first_file
 from ...images.reader import ScanReader
 from ...utils.errors import InputError
-from .boxes import Truth, read_boxes, read_masks
+from .boxes import GroundTruth, read_boxes, read_masks
 from .classifier import Classifier, read_classifier
 from .grad_cam import check_cam, find_layer, heat_map, make_cam
-from .metrics import COMPONENTS, THRESHOLDS, Case, best_overlaps, judge, predict_boxes
+from .metrics import COMPONENTS, THRESHOLDS, Case, best_overlaps, evaluate_case, predict_boxes
 from .picture import draw_boxes
 from .report import make_report, write_report
 
@@ -153,7 +153,7 @@ def _guard(
 
 def _run(
     classifier: Classifier,
-    truths: Sequence[Truth],
+    truths: Sequence[GroundTruth],
     directory: str | Path,
     layer: str,
     rule: tuple[float, str],
@@ -161,7 +161,7 @@ def _run(
 ) -> tuple[list[Case], list[Picture.Image]]:
     """Every case judged, and the first ones drawn."""
     cam = make_cam(classifier.network, layer)
-    groups: dict[str, list[Truth]] = {}
+    groups: dict[str, list[GroundTruth]] = {}
     for truth in truths:
         groups.setdefault(first_file(truth.image), []).append(truth)
     cases, rows = list[Case](), list[Picture.Image]()
@@ -178,7 +178,7 @@ def _run(
                 raise InputError(
                     f"{name}: the preprocessing leads back to {heat.shape}, not to the file's {truth.shape}."
                 )
-            cases.append(judge(name, truth.finding, heat, truth.boxes, sorted({*THRESHOLDS, rule[0]})))
+            cases.append(evaluate_case(name, truth.finding, heat, truth.boxes, sorted({*THRESHOLDS, rule[0]})))
             if len(rows) < pictures:
                 rows.append(_draw(truth, heat, directory, *rule))
     return cases, rows
@@ -199,7 +199,7 @@ def _paths(image: Image, directory: str | Path) -> str | list[str]:
     return str(Path(directory, image)) if isinstance(image, str) else [str(Path(directory, file)) for file in image]
 
 
-def _draw(truth: Truth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Picture.Image:
+def _draw(truth: GroundTruth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Picture.Image:
     image = LoadImage(reader=ScanReader(), ensure_channel_first=True)(_paths(truth.image, directory))
     predicted = predict_boxes(heat, threshold, component)
     overlaps = ", ".join(f"{value:.2f}" for value in best_overlaps(truth.boxes, predicted))

@@ -78,7 +78,7 @@ def inside_boxes(shape: Sequence[int], boxes: ndarray) -> ndarray:
     return inside
 
 
-def judge(image: str, finding: str, heat: ndarray, truth: ndarray, thresholds: Sequence[float]) -> Case:
+def evaluate_case(image: str, finding: str, heat: ndarray, truth: ndarray, thresholds: Sequence[float]) -> Case:
     """Map and true boxes of one finding in one image, ready for ``summarize``.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ...utils.files import replacing
+from ...utils.files import atomic_write
 from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
 from .picture import stack_rows
 
@@ -86,10 +86,10 @@ def write_report(report: Mapping[str, Any], rows: Sequence[Image.Image], output_
             writer.writerow([name, found["boxes"], row["component"], row["threshold"], *row["accuracy"].values()])
         writer.writerow([name, found["boxes"], "centered_box", "", *found["accuracy_of_centered_box"].values()])
     for name, content in (("json", json.dumps(report, indent=1)), ("csv", table.getvalue())):
-        with replacing(Path(output_dir, f"localization.{name}")) as file:
+        with atomic_write(Path(output_dir, f"localization.{name}")) as file:
             file.write(content.encode())
     if rows:
-        with replacing(Path(output_dir, "localization.png")) as file:
+        with atomic_write(Path(output_dir, "localization.png")) as file:
             stack_rows(rows).save(file, format="PNG")
 
 

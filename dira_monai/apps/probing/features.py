@@ -7,7 +7,7 @@ from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 
 from ...networks.encoder_decoder import encode
-from ...networks.heads import pooled
+from ...networks.heads import global_average_pool
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
     """
     places = dense_patch_slices(image.shape[1:], window, window)
     crops = torch.stack([image[(slice(None), *place)] for place in places])
-    parts = [pooled(encode(network, part)[-1]) for part in crops.split(batch_size)]
+    parts = [global_average_pool(encode(network, part)[-1]) for part in crops.split(batch_size)]
     return torch.cat(parts).mean(0).cpu()
 
 

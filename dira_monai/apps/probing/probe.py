@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ...bundle.config import build_value, place, replace_values
+from ...bundle.config import build_value, replace_values, to_device
 from ...datalists.checks import LISTS
 from ...datalists.io import make_absolute, read_datalist
 from ...datalists.leakage import check_overlap
@@ -22,7 +22,7 @@ from ...datalists.splits import check_labeled, take_fraction
 from ...networks.size_checks import check_patch_size
 from ...transforms.views import to_unit
 from ...utils.errors import InputError
-from ...utils.files import replacing
+from ...utils.files import atomic_write
 from ...utils.tables import format_table
 from ...weights.pretrained import load_pretrained
 from .classifiers import choose_logistic, class_auc, knn_scores, linear_scores
@@ -58,7 +58,7 @@ def probe(
     whose penalty the validation images choose. Encoders of random weights go through the same.
 
     Args:
-        path: list for classification, as ``make_labelled_datalist`` makes it.
+        path: list for classification, as ``make_labeled_datalist`` makes it.
         weights: see ``load_pretrained``; they must cover the whole encoder.
         config_file: ``train.json`` of a pre-training bundle, perhaps with overlays, which has ``network_def``,
             ``train#preprocessing``, ``patch_size``, ``spatial_dims`` and ``device``.
@@ -109,7 +109,7 @@ def probe(
             for name, found in features.items()
         },
     }
-    with replacing(output) as file:
+    with atomic_write(output) as file:
         file.write((json.dumps(report, indent=1, default=str) + "\n").encode())
     return report
 
@@ -128,7 +128,7 @@ def _read_labels(path: str | Path) -> dict:
     """A checked list for classification with absolute paths."""
     datalist = read_datalist(path)
     if not isinstance(datalist, dict) or datalist.get("task") != "classification" or "class_names" not in datalist:
-        raise InputError(f"{path} is no list for classification; make one with the command labelled")
+        raise InputError(f"{path} is no list for classification; make one with the command labeled")
     datalist = {"multi_label": False, "test": [], **datalist}
     check_labeled(datalist, path)
     make_absolute(datalist, path, lists=LISTS)
@@ -183,7 +183,7 @@ def _build_network(parser: ConfigParser, config: str, seed: int = 0) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_value(parser, "network_def", config, PURPOSE)
-    return place(network, build_value(parser, "device", config, PURPOSE)).eval()
+    return to_device(network, build_value(parser, "device", config, PURPOSE)).eval()
 
 
 def _encode_lists(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...data.preprocessing import ToStoraged
 from ...transforms.spatial import resample_along
-from ...utils.seeded_random import Draws
+from ...utils.seeded_random import SampleRandom
 from .places import WordSettings
 
 
@@ -32,7 +32,7 @@ def instance_boxes(
     extent: Sequence[int],
     patch_size: Sequence[int],
     settings: WordSettings,
-    draws: Draws | None,
+    draws: SampleRandom | None,
 ) -> list[Box]:
     """The boxes of a word in one patient: that of the patch's size, then those of other sizes.
 
@@ -97,7 +97,7 @@ def cut_instances(
     """
     cubes, rows = list[Tensor](), list[list[int]]()
     for number, (word, center) in enumerate(words):
-        draws = None if seeds is None else Draws(seeds[number : number + 1])
+        draws = None if seeds is None else SampleRandom(seeds[number : number + 1])
         boxes = instance_boxes(center, image.shape[1:], patch_size, settings, draws)
         for scale, box in enumerate(boxes):
             cubes.append(cut(image, box, patch_size))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...utils.errors import InputError
-from ...utils.files import replacing
+from ...utils.files import atomic_write
 
 SPLITS = ("training", "validation")
 
@@ -46,7 +46,7 @@ def read_words(words_dir: str | Path | None) -> dict[str, Any]:
 
 def write_words(words: Mapping[str, Any], words_dir: str | Path) -> None:
     """Write ``words.json``, complete or not at all."""
-    with replacing(Path(words_dir) / "words.json") as file:
+    with atomic_write(Path(words_dir) / "words.json") as file:
         file.write((json.dumps(words) + "\n").encode())
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...bundle.config import place
+from ...bundle.config import to_device
 from ...networks.size_checks import check_patch_size
 from ...transforms.views import to_unit
 from ...utils.errors import InputError
-from ...utils.files import replacing, sha256
-from ...utils.parallel import each
+from ...utils.files import atomic_write, sha256
+from ...utils.parallel import parallel_map
 from ...utils.seeded_random import sample_seeds
 from ...weights.pretrained import load_pretrained
 from .cubes import Instances, cut_instances, write_array
@@ -119,7 +119,7 @@ def _network(
     except (TypeError, InputError) as error:
         raise InputError(f"patients cannot be compared at feature_size {setup.feature_size}: {error}") from error
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return place(network, chosen), origin
+    return to_device(network, chosen), origin
 
 
 def _choose(search: Search) -> list[Word]:
@@ -143,7 +143,7 @@ def _features(
         return thumbnail(to_unit(search.setup.load(patient.image)), size)
 
     images = {
-        split: torch.stack(list(each(shrink, patients, f"reading {split} images", search.workers)))
+        split: torch.stack(list(parallel_map(shrink, patients, f"reading {split} images", search.workers)))
         for split, patients in search.patients.items()
     }
     told: dict[str, Any] = {"feature_size": size}
@@ -179,7 +179,7 @@ def _write(
     setup, splits = search.setup, dict[str, Any]()
     with ExitStack() as files:
         for split in SPLITS:
-            file = files.enter_context(replacing(output / f"{split}.npy"))
+            file = files.enter_context(atomic_write(output / f"{split}.npy"))
             scales = 1 + (setup.settings.scales if split == "training" else 0)
             shape = (scales * sum(map(len, neighbors[split])), setup.images["in_channels"], *setup.patch_size)
             rows = list[list[int]]()
@@ -192,7 +192,7 @@ def _write(
             }
         (output / "words.json").unlink(missing_ok=True)  # an old one would describe other arrays
     write_words({**found, **splits}, output)
-    with replacing(output / "words.png") as file:
+    with atomic_write(output / "words.png") as file:
         draw_words(output).save(file, format="PNG")
     return {**found, **splits}
 
@@ -220,6 +220,6 @@ def _cubes(
         )
 
     used = sorted({number for chosen in neighbors for number in chosen})
-    for number, instances in zip(used, each(work, used, f"cutting {split} cubes", search.workers), strict=True):
+    for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", search.workers), strict=True):
         rows += [[number, *row] for row in instances.rows]
         yield instances.cubes

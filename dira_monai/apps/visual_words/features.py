@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...networks.encoder_decoder import decode, encode, without_skips
-from ...networks.heads import pooled
+from ...networks.heads import global_average_pool
 from ...transforms.views import to_unit
 from ...utils.errors import InputError
 from ...utils.seeded_random import sample_seeds
@@ -91,7 +91,7 @@ def patient_features(network: nn.Module, images: Tensor, batch_size: int = 8) ->
     """
     device = next(network.parameters()).device
     network.eval()
-    parts = [pooled(encode(network, to_unit(part.to(device)))[-1]) for part in images.split(batch_size)]
+    parts = [global_average_pool(encode(network, to_unit(part.to(device)))[-1]) for part in images.split(batch_size)]
     return torch.cat(parts).cpu()
 
 

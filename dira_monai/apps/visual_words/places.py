@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...utils.errors import InputError
-from ...utils.seeded_random import Draws, sample_seeds
+from ...utils.seeded_random import SampleRandom, sample_seeds
 
 COUNTS = {"classes": 2, "neighbors": 1, "validation_neighbors": 1, "trials": 1, "scales": 0}  # the least of each
 
@@ -120,14 +120,14 @@ def choose_words(
     words = list[Word]()
     references = orders.flatten()[: settings.classes].tolist()
     for number, reference in enumerate(tqdm(references, "choosing words", leave=False, disable=None)):
-        draws = Draws(seeds[number : number + 1])
+        draws = SampleRandom(seeds[number : number + 1])
         words.append(_choose(load(reference), draws, words, settings, patch_size, reference, names[reference]))
     return words
 
 
 def _choose(
     volume: Tensor,
-    draws: Draws,
+    draws: SampleRandom,
     earlier: Sequence[Word],
     settings: WordSettings,
     patch_size: Sequence[int],

@@ -3,7 +3,7 @@
 import numpy as np
 from scan_files import noise, write_image, write_nifti
 
-from dira_monai.datalists.labeled import make_labelled_datalist
+from dira_monai.datalists.labeled import make_labeled_datalist
 
 SHAPES = {2: (6, 8), 3: (6, 8, 5)}
 LISTS = ("training", "validation", "test")
@@ -35,11 +35,11 @@ def ten(words, head="file,label", more=lambda index: ""):
 
 def segment(root, **options):
     given = {"class_names": ["background", "lung"], "pictures_only": False, **options}
-    return make_labelled_datalist(root, "segmentation", given.pop("class_names"), **given)
+    return make_labeled_datalist(root, "segmentation", given.pop("class_names"), **given)
 
 
 def classify(root, class_names=("healthy", "ill"), **options):
-    return make_labelled_datalist(root, "classification", class_names, **options)
+    return make_labeled_datalist(root, "classification", class_names, **options)
 
 
 def entries(made):
