@@ -1,6 +1,7 @@
-"""A trained classifier, built from the configuration of its bundle."""
+"""A bundle's configuration, for commands that need some of its values: read, changed and built, errors one sentence."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +12,90 @@ from torch import nn
 from ..utils.errors import InputError, find_input_error
 
 
-def replace_values(parser: ConfigParser, values: Mapping[str, Any], config: str | Path) -> None:
-    """Replace values of a configuration by their ids.
+@dataclass(frozen=True)
+class BundleConfig:
+    """A bundle's configuration.
 
-    New ids may be ``bundle_root``, ``device`` and arguments of something with a ``_target_``, which judges them itself.
+    Attributes:
+        parser: with all values.
+        name: of the files, for errors.
+        purpose: what the values are needed for, for errors.
+    """
+
+    parser: ConfigParser
+    name: str
+    purpose: str
+
+    def build(self, key: str) -> Any:
+        """The value of an id, instantiated.
+
+        Raises:
+            InputError: if it is missing or cannot be built.
+        """
+        if key not in self.parser:
+            raise InputError(f"{self.name} has no value {key!r}, which is needed for {self.purpose}.")
+        try:
+            return self.parser.get_parsed_content(key)
+        except Exception as error:  # whatever the expressions of a configuration raise
+            raise InputError(f"{self.name}: {key} cannot be built ({find_cause(error)}).") from error
+
+
+def read_config(
+    config: str | Path | Sequence[str | Path],
+    overrides: Mapping[str, Any] | None = None,
+    files: Sequence[str] = ("train.json",),
+    purpose: str = "this command",
+    device: str | None = None,
+) -> BundleConfig:
+    """A bundle's configuration with values replaced.
+
+    New ids may be ``device`` and arguments of something with a ``_target_``, which checks them itself. The value of
+    ``bundle_root`` is the folder above that of the first file.
 
     Args:
-        parser: with the configuration.
-        values: by their ids, such as ``network_def#features``.
-        config: its file, for errors.
+        config: folder of a bundle, or configuration files, the later overriding: a list, or joined by commas.
+        overrides: values to replace, by their ids, such as ``network_def#features``.
+        files: that are meant by a folder.
+        purpose: what the values are needed for, for errors.
+        device: such as cpu or cuda:0; None: that of the configuration.
 
     Raises:
-        InputError: if the configuration has no such id.
+        InputError: if a file is missing or invalid, or there is no such value to replace.
     """
-    for name, value in values.items():
-        if name not in parser and name not in ("bundle_root", "device") and not _is_argument(parser, name):
-            raise InputError(f"{config} has no value {name!r} to replace by {value!r}.")
-        parser[name] = value
+    if not isinstance(overrides, Mapping | None):
+        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
+    paths = _find_files(config, files)
+    name = " and ".join(map(str, paths))
+    parser = ConfigParser()
+    try:
+        parser.read_config(paths)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} cannot be read as configuration ({error}).") from error
+    folder = Path(paths[0]).resolve().parent
+    parser["bundle_root"] = str(folder.parent if folder.name == "configs" else folder)
+    for key, value in (dict(overrides or {}) | ({} if device is None else {"device": device})).items():
+        if key not in parser and key != "device" and not _is_argument(parser, key):
+            raise InputError(f"{name} has no value {key!r} to replace by {value!r}.")
+        parser[key] = value
+    return BundleConfig(parser, name, purpose)
 
 
-def _is_argument(parser: ConfigParser, name: str) -> bool:
+def _find_files(config: str | Path | Sequence[str | Path], files: Sequence[str]) -> list[str]:
+    """The files of a configuration, which all exist."""
+    if isinstance(config, str | Path):
+        folder = [Path(config, "configs", name) for name in files] if Path(config).is_dir() else None
+        config = folder or ([config] if Path(config).is_file() else str(config).split(","))
+    for file in config:
+        if not Path(file).is_file():
+            raise InputError(f"{file} does not exist; name the folder of a bundle or its {' and '.join(files)}.")
+    return [str(file) for file in config]
+
+
+def _is_argument(parser: ConfigParser, key: str) -> bool:
     """Whether the id belongs to something that is instantiated."""
-    parent, _ = ReferenceResolver.split_id(name, last=True)
+    parent, _ = ReferenceResolver.split_id(key, last=True)
     found = parser.get(parent) if parent else None
     return isinstance(found, dict) and "_target_" in found
-
-
-def build_value(parser: ConfigParser, name: str, config: str | Path, purpose: str = "localization") -> Any:
-    """What the id of a configuration stands for, instantiated.
-
-    Args:
-        parser: with the configuration.
-        name: the id.
-        config: its file, for errors.
-        purpose: what an error says that needs it.
-
-    Raises:
-        InputError: if there is no such id, or it cannot be built.
-    """
-    if name not in parser:
-        raise InputError(f"{config} has no value {name!r}, which {purpose} needs.")
-    try:
-        return parser.get_parsed_content(name)
-    except Exception as error:  # whatever the expressions of a configuration raise
-        raise InputError(f"{config}: {name} cannot be built ({find_cause(error)}).") from error
 
 
 def find_cause(error: BaseException) -> str:
@@ -76,44 +117,3 @@ def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:
         return network.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
         raise InputError(f"device {device} cannot be used ({find_cause(error)}).") from error
-
-
-def read_config(
-    config: str | Path | Sequence[str],
-    overrides: Mapping[str, Any] | None = None,
-    files: Sequence[str] = ("train.json",),
-) -> tuple[ConfigParser, str]:
-    """A bundle's configuration with values replaced, and its name for errors.
-
-    Args:
-        config: folder of a bundle, or configuration files, the later overriding.
-        overrides: values to replace, by their ids.
-        files: that are meant by a folder.
-
-    Raises:
-        InputError: if there is no such file, or no such value.
-    """
-    folder = isinstance(config, str | Path) and Path(config).is_dir()
-    paths = [str(Path(str(config), "configs", name)) for name in files] if folder else config
-    name = str(paths) if isinstance(paths, str | Path) else " and ".join(map(str, paths))
-    parser = ConfigParser()
-    try:
-        parser.read_config(paths)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be read as configuration ({error}).") from error
-    replace_values(parser, overrides or {}, name)
-    return parser, name
-
-
-def build(parser: ConfigParser, key: str, name: str, purpose: str) -> Any:
-    """A value of the configuration, built.
-
-    Raises:
-        InputError: if it is missing or cannot be built.
-    """
-    if key not in parser:
-        raise InputError(f"{name} has no value {key!r}, which {purpose} need.")
-    try:
-        return parser.get_parsed_content(key)
-    except Exception as error:  # whatever the expressions of a configuration raise
-        raise InputError(f"{key} of {name} cannot be built ({find_cause(error)}).") from error

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor
 
-from ..bundle.config import build, find_cause
+from ..bundle.config import BundleConfig, find_cause
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
 
@@ -19,18 +18,16 @@ class ImageSetup:
     """What the configuration of a bundle says about images.
 
     Attributes:
-        parser: with the configuration.
+        config: that says it.
         preprocessing: from a file to the stored image, of the dictionary key image.
         images: values by the names of ``IMAGES``.
         dtype: of stored voxels, see ``ToStoraged``.
-        name: of the configuration, for errors.
     """
 
-    parser: ConfigParser
+    config: BundleConfig
     preprocessing: Compose
     images: dict[str, Any]
     dtype: str
-    name: str
 
     @property
     def patch_size(self) -> list[int]:
@@ -49,21 +46,15 @@ class ImageSetup:
             raise InputError(f"{first_file(image)} cannot be prepared: {find_cause(error)}.") from error
 
 
-def read_images(parser: ConfigParser, name: str, purpose: str) -> dict[str, Any]:
+def read_images(config: BundleConfig) -> dict[str, Any]:
     """The fields of an ``ImageSetup``.
-
-    Args:
-        parser: with the configuration.
-        name: of it, for errors.
-        purpose: what needs the values, for errors.
 
     Raises:
         InputError: if a value is missing or cannot be built.
     """
     return {
-        "parser": parser,
-        "preprocessing": build(parser, "train#preprocessing", name, purpose),
-        "images": {key: build(parser, key, name, purpose) for key in IMAGES},
-        "dtype": str(build(parser, "cache_dtype", name, purpose)),
-        "name": name,
+        "config": config,
+        "preprocessing": config.build("train#preprocessing"),
+        "images": {key: config.build(key) for key in IMAGES},
+        "dtype": str(config.build("cache_dtype")),
     }

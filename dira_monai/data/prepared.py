@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bundle.config import build, read_config
+from ..bundle.config import read_config
 from ..datalists.checks import LISTS
 from ..datalists.io import load_datalist, write_datalist
 from ..images.find import Image, first_file
@@ -26,9 +26,6 @@ KIND = "prepared images of dira_monai"
 
 
 SETTINGS = ("spatial_dims", "in_channels", "image_size", "spacing", "axcodes", "intensity_range")
-
-
-PURPOSE = "prepared images"
 
 
 AGAIN = "prepare it again, into another folder"
@@ -64,12 +61,12 @@ def prepare(
     """
     content, folder = load_datalist(datalist), Path(output)
     chosen = config or f"bundles/dira_pretrain_{content.get('spatial_dims', 3)}d"
-    parser, name = read_config(chosen, overrides)
-    setup = ImageSetup(**read_images(parser, name, PURPOSE))
-    region = [int(n) for n in build(parser, "region_size", name, PURPOSE)]
+    bundle = read_config(chosen, overrides, purpose="prepared images")
+    setup = ImageSetup(**read_images(bundle))
+    region = [int(n) for n in bundle.build("region_size")]
     for key in SETTINGS[:2]:
         if content.get(key, setup.images[key]) != setup.images[key]:
-            raise InputError(f"{datalist} was made for {key} {content[key]}, {name} for {setup.images[key]}.")
+            raise InputError(f"{datalist} was made for {key} {content[key]}, {bundle.name} for {setup.images[key]}.")
     check_intensity_range(content["training"], setup.images["intensity_range"])
     settings = json.loads(json.dumps({key: setup.images[key] for key in SETTINGS}))
     settings |= {"dtype": setup.dtype, "crop_body": crop_body, "region_size": region}

@@ -15,9 +15,7 @@ VALUES = ("in_channels", "class_names", "multi_label", "image_size", "intensity_
 
 def _check_weights(files: Mapping[str, Path]) -> None:
     """Refuse weights of another network than the configs name: ``monai.bundle.load`` skips what does not fit."""
-    from monai.bundle import ConfigParser
-
-    from ..bundle.config import build_value
+    from ..bundle.config import read_config
     from ..weights.files import read_weights, unwrap
 
     if "models/model.pt" not in files:
@@ -25,11 +23,10 @@ def _check_weights(files: Mapping[str, Path]) -> None:
     path = files["models/model.pt"]
     weights = unwrap(read_weights(path), path)[0]
     for config in [files[key] for key in CONFIGS if key in files]:
-        parser = ConfigParser()
-        parser.read_config(config)
-        if "network_def" not in parser:
+        bundle = read_config(config, purpose="packing")
+        if "network_def" not in bundle.parser:
             continue
-        network = build_value(parser, "network_def", config, "pack").state_dict()
+        network = bundle.build("network_def").state_dict()
         both = [name for name in network.keys() & weights.keys() if network[name].shape == weights[name].shape]
         wrong = [name for name in network | weights if name not in both]
         if wrong:

@@ -418,10 +418,12 @@ def test_read_classifier(tmp_path):
     file = write_scan(tmp_path, "a", 2)
     assert classifier.preprocessing({"image": str(file)})["image"].shape == (1, 6, 4)
     (bundle / "configs/inference.json").write_text("{")
-    with pytest.raises(InputError, match=r"inference\.json cannot be read as JSON"):
+    with pytest.raises(InputError, match=r"inference\.json cannot be read as configuration"):
         read_classifier(bundle)
     (bundle / "configs/inference.json").write_text("{}")
-    with pytest.raises(InputError, match=r"inference\.json has no value 'network_def', which localization needs"):
+    with pytest.raises(
+        InputError, match=r"inference\.json has no value 'network_def', which is needed for localization"
+    ):
         read_classifier(bundle)
 
 

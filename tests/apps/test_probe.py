@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet
 from scan_files import write_image, write_nifti
 from scipy.optimize import minimize
@@ -22,7 +21,7 @@ from dira_monai.apps.probing.classifiers import (
 )
 from dira_monai.apps.probing.features import image_features, standardize
 from dira_monai.apps.probing.probe import describe_probe, judge, judge_subsets, label_matrix, label_rows, probe
-from dira_monai.bundle.config import build_value, replace_values
+from dira_monai.bundle.config import read_config
 from dira_monai.datalists.splits import take_fraction
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.utils.errors import InputError
@@ -201,12 +200,9 @@ def make_folder(root, spatial_dims, count=10):
 
 def save_network(path, spatial_dims, seed):
     """Random weights of the network that a configuration with the overrides builds from this seed."""
-    parser = ConfigParser()
-    parser.read_config(CONFIGS[spatial_dims])
-    for name, value in SMALL[spatial_dims].items():
-        parser[name] = value
+    bundle = read_config(CONFIGS[spatial_dims], SMALL[spatial_dims])
     torch.manual_seed(seed)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), path)
+    torch.save(bundle.build("network_def").state_dict(), path)
     return path
 
 
@@ -297,11 +293,9 @@ def test_the_report_is_a_table_of_means_and_deviations():
     ],
 )
 def test_an_override_may_be_a_new_argument_of_the_network(spatial_dims, name, value, tensor, shape):
-    parser = ConfigParser()
-    parser.read_config(CONFIGS[spatial_dims])
-    assert name not in parser
-    replace_values(parser, SMALL[spatial_dims] | {name: value}, "train.json")
-    assert build_value(parser, "network_def", "train.json").state_dict()[tensor].shape == shape
+    assert name not in read_config(CONFIGS[spatial_dims]).parser
+    changed = read_config(CONFIGS[spatial_dims], SMALL[spatial_dims] | {name: value})
+    assert changed.build("network_def").state_dict()[tensor].shape == shape
 
 
 def changed_list(folder, name, change):
@@ -328,7 +322,7 @@ def changed_list(folder, name, change):
         ({"overrides": {"network_def#width#0": 3}}, "has no value 'network_def#width#0' to replace by 3"),
         ({"overrides": {"network_def#width": 3}}, r"network_def cannot be built \(.*unexpected keyword.* 'width'\)"),
         ({"overrides": {"patch_size": [20, 20, 20]}}, "patch_size .* does not fit|has 3 axes"),
-        ({"config_file": "nowhere/train.json"}, "nowhere/train.json does not exist; name the train.json"),
+        ({"config_file": "nowhere/train.json"}, "nowhere/train.json does not exist; name the folder of a bundle"),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),
         ({"device": "nonsense"}, "device nonsense cannot be used"),
     ],

@@ -43,8 +43,7 @@ def store(lists, dims, output, **options):
 
 
 def setup_of(dims):
-    parser, name = read_config(BUNDLES[dims], VALUES[dims])
-    return ImageSetup(**read_images(parser, name, "tests"))
+    return ImageSetup(**read_images(read_config(BUNDLES[dims], VALUES[dims])))
 
 
 @every_rank

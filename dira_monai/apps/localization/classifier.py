@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from ...bundle.config import build_value, replace_values, to_device
+from ...bundle.config import read_config, to_device
 from ...datalists.leakage import FIXED
 from ...utils.errors import InputError
 from ...weights.files import load_module, load_weights
@@ -23,7 +22,7 @@ class Classifier(NamedTuple):
     network: nn.Module  # with its weights, on its device
     preprocessing: Compose  # from a file to the network's input, of the dictionary key image
     class_names: list[str]
-    config: Path  # inference.json
+    config: str  # inference.json
     weights: Path
     settings: dict[str, Any]  # those of ``SETTINGS`` that the configuration has
 
@@ -46,25 +45,14 @@ def read_classifier(
     Raises:
         InputError: if there is no such file, an id is missing, something cannot be built, or the weights do not fit.
     """
-    config = Path(bundle) / "configs" / "inference.json" if Path(bundle).is_dir() else Path(bundle)
-    if not config.is_file():
-        raise InputError(f"{config} does not exist; name the folder of a bundle or its inference.json.")
-    folder = config.resolve().parent
-    root = folder.parent if folder.name == "configs" else folder
-    parser = ConfigParser()
-    try:
-        parser.read_config(config)
-    except ValueError as error:
-        raise InputError(f"{config} cannot be read as JSON ({error}).") from error
-    replaced = {"bundle_root": str(root)} | dict(overrides or {}) | ({} if device is None else {"device": device})
-    replace_values(parser, replaced, config)
-    network = to_device(build_value(parser, "network_def", config), build_value(parser, "device", config))
-    path = Path(weights) if weights else Path(build_value(parser, "ckpt_dir", config), "model.pt")
+    config = read_config(bundle, overrides, ("inference.json",), "localization", device)
+    network = to_device(config.build("network_def"), config.build("device"))
+    path = Path(weights) if weights else Path(config.build("ckpt_dir"), "model.pt")
     load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
-    names = [str(name) for name in build_value(parser, "class_names", config)]
-    found = {name: build_value(parser, name, config) for name in SETTINGS if name in parser} | {"class_names": names}
+    names = [str(name) for name in config.build("class_names")]
+    found = {name: config.build(name) for name in SETTINGS if name in config.parser} | {"class_names": names}
     settings = json.loads(json.dumps(found, default=str))  # as a datalist holds them: tuples are lists
-    return Classifier(network, build_value(parser, "preprocessing", config), names, config, path, settings)
+    return Classifier(network, config.build("preprocessing"), names, config.name, path, settings)
 
 
 def _plain(state: Any, path: Path) -> Mapping[str, Tensor]:

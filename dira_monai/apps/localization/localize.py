@@ -73,9 +73,8 @@ def localize(
         InputError: if an argument is out of range, a file cannot be used, nothing has a box, a boxed patient was
             trained on, or the datalist is of another classifier.
     """
-    for name, value in (("overrides", overrides), ("label_map", label_map)):
-        if not isinstance(value, Mapping | None):
-            raise InputError(f"{name} must be an object such as {{'name': 'value'}}, got {value!r}.")
+    if not isinstance(label_map, Mapping | None):
+        raise InputError(f"label_map must be an object such as {{'name': 'value'}}, got {label_map!r}.")
     _check_options(threshold, component, pictures, {"strict": strict, "allow_leak": allow_leak})
     if (boxes is None) == (masks is None):
         raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
@@ -92,7 +91,7 @@ def localize(
     layer = find_layer(classifier.network, target_layer)
     cases, rows = _run(classifier, truths, dataset_dir, layer, (threshold, component), pictures)
     report = {
-        "config": str(classifier.config),
+        "config": classifier.config,
         "weights": str(classifier.weights),
         "settings": classifier.settings,
         "target_layer": layer,

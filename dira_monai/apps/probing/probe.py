@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.data import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ...bundle.config import build_value, replace_values, to_device
+from ...bundle.config import BundleConfig, read_config, to_device
 from ...datalists.checks import LISTS
 from ...datalists.io import make_absolute, read_datalist
 from ...datalists.leakage import check_overlap
@@ -27,9 +26,6 @@ from ...utils.tables import format_table
 from ...weights.pretrained import load_pretrained
 from .classifiers import choose_logistic, class_auc, knn_scores, linear_scores
 from .features import image_features, standardize
-
-PURPOSE = "probing"
-
 
 PROBES = ("k-NN", "linear")
 
@@ -79,23 +75,22 @@ def probe(
             class, or pre-training has seen them.
     """
     counts = {"random": (random, 0), "neighbors": (neighbors, 1), "label_subsets": (label_subsets, 1)}
-    _check_options(overrides, temperature, counts)
+    _check_options(temperature, counts)
     datalist = _read_labels(path)
     subsets = label_rows(datalist, label_fraction, label_subsets)
     lines = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else [UNCHECKED]
     print("\n".join(lines))
-    config = [str(file) for file in ([config_file] if isinstance(config_file, str | Path) else config_file)]
-    parser = _read_parser(config, dict(overrides or {}) | ({} if device is None else {"device": device}))
-    if (axes := build_value(parser, "spatial_dims", config[0], PURPOSE)) != datalist["spatial_dims"]:
-        raise InputError(f"{path} lists images of {datalist['spatial_dims']} axes where {config[0]} takes {axes}")
-    encoders = {"weights": load_pretrained(_build_network(parser, config[0]), weights, minimum_coverage=1.0)}
-    encoders |= {f"random {seed}": _build_network(parser, config[0], seed) for seed in range(random)}
-    features = _encode_lists(parser, config[0], encoders, datalist, num_workers)
+    bundle = read_config(config_file, overrides, purpose="probing", device=device)
+    if (axes := bundle.build("spatial_dims")) != datalist["spatial_dims"]:
+        raise InputError(f"{path} lists images of {datalist['spatial_dims']} axes where {bundle.name} takes {axes}")
+    encoders = {"weights": load_pretrained(_build_network(bundle), weights, minimum_coverage=1.0)}
+    encoders |= {f"random {seed}": _build_network(bundle, seed) for seed in range(random)}
+    features = _encode_lists(bundle, encoders, datalist, num_workers)
     labels = {key: label_matrix(datalist[key], len(datalist["class_names"])) for key in LISTS}
     report = {
         "list": str(path),
         "weights": str(weights),
-        "config": config,
+        "config": [config_file] if isinstance(config_file, str) else list(config_file),
         "overrides": dict(overrides or {}),
         "neighbors": neighbors,
         "temperature": temperature,
@@ -114,9 +109,7 @@ def probe(
     return report
 
 
-def _check_options(overrides: object, temperature: object, counts: Mapping[str, tuple[object, int]]) -> None:
-    if not isinstance(overrides, Mapping | None):
-        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}")
+def _check_options(temperature: object, counts: Mapping[str, tuple[object, int]]) -> None:
     for name, (value, least) in counts.items():
         if type(value) is not int or value < least:
             raise InputError(f"{name} must be a whole number from {least}, got {value!r}")
@@ -163,36 +156,20 @@ def label_matrix(entries: Sequence[Mapping[str, Any]], count: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), count)
 
 
-def _read_parser(config: Sequence[str], replaced: Mapping[str, Any]) -> ConfigParser:
-    """The configuration with values replaced."""
-    for file in config:
-        if not Path(file).is_file():
-            raise InputError(f"{file} does not exist; name the train.json of a pre-training bundle")
-    parser = ConfigParser()
-    try:
-        parser.read_config(list(config))
-    except ValueError as error:
-        raise InputError(f"{', '.join(config)} cannot be read as JSON ({error})") from error
-    replace_values(parser, replaced, config[0])
-    return parser
-
-
-def _build_network(parser: ConfigParser, config: str, seed: int = 0) -> nn.Module:
+def _build_network(bundle: BundleConfig, seed: int = 0) -> nn.Module:
     """A new network, with the random weights of a seed, in evaluation mode and on its device."""
-    parser.parse(True)  # else the network of before
+    bundle.parser.parse(True)  # else the network of before
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_value(parser, "network_def", config, PURPOSE)
-    return to_device(network, build_value(parser, "device", config, PURPOSE)).eval()
+        network = bundle.build("network_def")
+    return to_device(network, bundle.build("device")).eval()
 
 
 def _encode_lists(
-    parser: ConfigParser, config: str, encoders: Mapping[str, nn.Module], datalist: dict, num_workers: int
+    bundle: BundleConfig, encoders: Mapping[str, nn.Module], datalist: dict, num_workers: int
 ) -> dict[str, dict[str, Tensor]]:
     """Features of all images, shape (N, D), by encoder and list; each image is read once."""
-    window = build_value(parser, "patch_size", config, PURPOSE)
-    preprocessing = build_value(parser, "train#preprocessing", config, PURPOSE)
-    device = build_value(parser, "device", config, PURPOSE)
+    window, preprocessing, device = map(bundle.build, ("patch_size", "train#preprocessing", "device"))
     check_patch_size(encoders["weights"], window)
     features: dict[str, dict[str, Tensor]] = {name: {} for name in encoders}
     for key in LISTS:

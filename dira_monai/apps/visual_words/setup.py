@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ...bundle.config import build, read_config
+from ...bundle.config import read_config
 from ...data.image_setup import ImageSetup, read_images
 from ...data.preprocessing import check_intensity_range
 from ...datalists.io import load_datalist
@@ -17,9 +17,6 @@ from .dataset import SPLITS
 from .places import WordSettings
 
 CONFIGS = ("train.json", "transvw.json")
-
-
-PURPOSE = "visual words"
 
 
 class Patient(NamedTuple):
@@ -51,7 +48,7 @@ class Setup(ImageSetup):
         Raises:
             InputError: if it cannot be built.
         """
-        return build(self.parser, "network_def", self.name, PURPOSE)
+        return self.config.build("network_def")
 
 
 def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] | None = None) -> Setup:
@@ -64,11 +61,11 @@ def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] 
     Raises:
         InputError: if there is no such file, an id is missing or something cannot be built.
     """
-    parser, name = read_config(config, overrides, CONFIGS)
-    settings = build(parser, "words", name, PURPOSE)
+    bundle = read_config(config, overrides, CONFIGS, "visual words")
+    settings = bundle.build("words")
     if not isinstance(settings, WordSettings):
-        raise InputError(f"words of {name} must be a WordSettings, got {settings!r}.")
-    return Setup(**read_images(parser, name, PURPOSE), settings=settings)
+        raise InputError(f"words of {bundle.name} must be a WordSettings, got {settings!r}.")
+    return Setup(**read_images(bundle), settings=settings)
 
 
 def read_patients(datalist: str | Path, setup: Setup) -> dict[str, list[Patient]]:
