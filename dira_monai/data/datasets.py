@@ -1,4 +1,4 @@
-"""From the datalist to batches: loading, fixed preprocessing, caching and crops, without a random state of its own."""
+"""Crops of prepared images, and samples whose random transforms a seed fixes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run was made of, so that a number can be traced to it: configuration, versions, commit and data."""
+"""One digest of the data that a run was trained on."""
 
 import hashlib
 import json

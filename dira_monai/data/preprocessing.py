@@ -1,4 +1,4 @@
-"""From the datalist to batches: loading, fixed preprocessing, caching and crops, without a random state of its own."""
+"""Fixed preprocessing: intensities, channels and the type that images are stored in."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""From the datalist to batches: loading, fixed preprocessing, caching and crops, without a random state of its own."""
+"""The order of the samples and their seeds, which any number of processes shares."""
 
 import math
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ class FineTuner(ResumableTrainer):
     def __init__(self, *, freeze_epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.freeze_epochs = freeze_epochs
-        self.encoder = list(encoder_parts(self.network))
+        self.encoder = encoder_parts(self.network)
         if freeze_epochs < 0:
             raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
         if freeze_epochs > 0 and not self.encoder:

@@ -1,4 +1,4 @@
-"""Weights and states on disk: written whole or not at all, read back to the same numbers."""
+"""Handlers that write weights and states whole or not at all, and read them back to the same numbers."""
 
 import logging
 import os

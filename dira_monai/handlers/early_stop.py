@@ -1,4 +1,4 @@
-"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+"""A stop when the key metric no longer improves."""
 
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on broken losses."""
+"""The metrics of an evaluation as lines and as ``evaluation.json``."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Pictures of what a fine-tuned network says beside the truth."""
+"""Pictures of what a fine-tuned network predicts beside the truth."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run was made of, so that a number can be traced to it: configuration, versions, commit and data."""
+"""The record of each start of a run: configuration, versions, commit and data."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on broken losses."""
+"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on invalid losses."""
 
 import csv
 import io

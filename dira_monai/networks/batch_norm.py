@@ -1,4 +1,4 @@
-"""What many processes must agree on: gradients, keys, weights, batch-norm statistics; one alone does nothing."""
+"""Batch norm whose statistics are those of all processes, on CPU and GPU."""
 
 from typing import Any
 

@@ -1,41 +1,182 @@
-"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+"""Where the encoder of a network ends: the one table that pre-training, weights, optimizers and heat maps share.
 
-from collections.abc import Iterator
-from functools import singledispatch
+A further class of networks joins by one entry of ``NETWORKS``.
+"""
 
-from monai.networks.nets import FlexibleUNet, ResNet
-from torch import nn
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from math import prod
+from typing import Any
 
-from .encoder_decoder import encoder_names
+from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, ResNet, SegResNet, SwinUNETR
+from monai.utils import ensure_tuple_rep
+from torch import Tensor, nn
+
+from .genesis_unet import GenesisUNet
 
 
-def encoder_parts(network: nn.Module) -> Iterator[nn.Module]:
-    """The modules of a network that a pre-trained encoder fills.
+@dataclass(frozen=True)
+class Parts:
+    """How a class of networks is taken apart into encoder and decoder; each function takes the network first.
 
-    These are: of a U-Net those of ``encoder_names``; of MONAI's ``ResNet`` all but ``fc``; of a ``Sequential`` all
-    before the first adaptive pooling; of any other network none.
+    Attributes:
+        encoder: names of the child modules of the encoder in their order of use, also those that only some instances
+            have.
+        downsampling: how many times smaller the deepest map is than the image, of all axes or per axis.
+        decode: maps of the decoder, coarse to fine, from those of the encoder, which are left as they are.
+        output: what makes the output of the network from the finest map of the decoder.
+        encode: maps of the encoder of an image, fine to coarse; None: its modules follow each other.
+        pads: whether the network pads maps of odd sizes, so that the output has the size of any image.
     """
-    if isinstance(network, ResNet):
-        yield from (child for name, child in network.named_children() if name != "fc")
-    elif isinstance(network, nn.Sequential):
-        for child in network:
-            if "AdaptiveAvgPool" in type(child).__name__ or "AdaptiveMaxPool" in type(child).__name__:
-                return
-            yield child
-    else:
-        try:
-            names = encoder_names(network)
-        except TypeError:
-            return
-        yield from (getattr(network, name) for name in names)
+
+    encoder: tuple[str, ...]
+    downsampling: Callable[[Any], int | Sequence[int]]
+    decode: Callable[[Any, list[Tensor]], list[Tensor]]
+    output: Callable[[Any], nn.Module]
+    encode: Callable[[Any, Tensor], list[Tensor]] | None = None
+    pads: bool = False
 
 
-@singledispatch
+def encode_chain(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """The maps of an encoder whose blocks follow each other."""
+    features = []
+    for block in blocks:
+        x = block(x)
+        features.append(x)
+    return features
+
+
+def decode_chain(blocks: Iterable[Callable[..., Tensor]], features: Sequence[Tensor | None]) -> list[Tensor]:
+    """The maps of a decoder whose blocks take the map below and the skip map, which may be None."""
+    maps, x = [], features[-1]
+    for block, skip in zip(blocks, features[-2::-1], strict=True):
+        x = block(x, skip)
+        maps.append(x)
+    return maps
+
+
+def _decode_flexible_unet(network: FlexibleUNet, features: list[Tensor]) -> list[Tensor]:
+    blocks = network.decoder.blocks
+    skips = features[:-1][::-1][: network.skip_connect]
+    missing = [None] * (len(blocks) - len(skips))
+    return decode_chain(blocks, [*missing, *skips[::-1], features[-1]])
+
+
+def _decode_seg_resnet(network: SegResNet, features: list[Tensor]) -> list[Tensor]:
+    blocks = zip(network.up_samples, network.up_layers, strict=True)
+    return decode_chain([lambda x, skip, u=up, b=block: b(u(x) + skip) for up, block in blocks], features)
+
+
+def _decode_by_names(*names: str) -> Callable[[nn.Module, list[Tensor]], list[Tensor]]:
+    return lambda network, features: decode_chain([getattr(network, name) for name in names], features)
+
+
+def _encode_dyn_unet(network: DynUNet, x: Tensor) -> list[Tensor]:
+    if network.deep_supervision:
+        raise ValueError("DynUNet must have deep_supervision=False, got True: its output would be a stack of images.")
+    return encode_chain([network.input_block, *network.downsamples, network.bottleneck], x)
+
+
+def _downsampling_dyn_unet(network: DynUNet) -> tuple[int, ...]:
+    strides = [ensure_tuple_rep(stride, network.spatial_dims) for stride in network.strides]
+    return tuple(prod(axis) for axis in zip(*strides, strict=True))
+
+
+def _encode_swin_unetr(network: SwinUNETR, x: Tensor) -> list[Tensor]:
+    hidden = network.swinViT(x, network.normalize)
+    skips = [network.encoder1(x), network.encoder2(hidden[0]), network.encoder3(hidden[1]), network.encoder4(hidden[2])]
+    return [*skips, hidden[3], network.encoder10(hidden[4])]
+
+
+NETWORKS: dict[type[nn.Module], Parts] = {
+    FlexibleUNet: Parts(
+        encoder=("encoder",),
+        downsampling=lambda network: 2 ** (network.skip_connect + 1),
+        encode=lambda network, x: network.encoder(x),
+        decode=_decode_flexible_unet,
+        output=lambda network: network.segmentation_head,
+    ),
+    SegResNet: Parts(
+        encoder=("convInit", "dropout", "down_layers"),
+        downsampling=lambda network: 2 ** (len(network.blocks_down) - 1),
+        encode=lambda network, x: network.encode(x)[1],
+        decode=_decode_seg_resnet,
+        output=lambda network: network.conv_final if network.use_conv_final else nn.Identity(),
+    ),
+    BasicUNet: Parts(
+        encoder=("conv_0", "down_1", "down_2", "down_3", "down_4"),
+        downsampling=lambda network: 16,
+        decode=_decode_by_names("upcat_4", "upcat_3", "upcat_2", "upcat_1"),
+        output=lambda network: network.final_conv,
+        pads=True,
+    ),
+    DynUNet: Parts(
+        encoder=("input_block", "downsamples", "bottleneck"),
+        downsampling=_downsampling_dyn_unet,
+        encode=_encode_dyn_unet,
+        decode=lambda network, features: decode_chain(network.upsamples, features),
+        output=lambda network: network.output_block,
+    ),
+    SwinUNETR: Parts(
+        encoder=("swinViT", "encoder1", "encoder2", "encoder3", "encoder4", "encoder10"),
+        downsampling=lambda network: 32,  # its decoder only fits a patch_size of 2
+        encode=_encode_swin_unetr,
+        decode=_decode_by_names("decoder5", "decoder4", "decoder3", "decoder2", "decoder1"),
+        output=lambda network: network.out,
+    ),
+    GenesisUNet: Parts(
+        encoder=("down_tr64", "down_tr128", "down_tr256", "down_tr512"),
+        downsampling=lambda network: 8,
+        decode=_decode_by_names("up_tr256", "up_tr128", "up_tr64"),
+        output=lambda network: network.out_tr,
+    ),
+}
+
+RESNET = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+def find_parts(network: nn.Module) -> Parts | None:
+    """The entry of a network's class, or of the class that it is derived from; None where there is none."""
+    return next((NETWORKS[kind] for kind in type(network).__mro__ if kind in NETWORKS), None)
+
+
+def encoder_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the child modules that a pre-trained encoder fills, in their order of use.
+
+    These are: of a network of ``NETWORKS`` those of its encoder; of MONAI's ``ResNet`` all up to ``layer4``; of a
+    ``Sequential`` all before the first adaptive pooling; of any other network none.
+    """
+    if isinstance(network, nn.Sequential):
+        return tuple(name for name, _ in takewhile(lambda child: not _pools(child[1]), network.named_children()))
+    parts = find_parts(network)
+    known = parts.encoder if parts else RESNET if isinstance(network, ResNet) else ()
+    return tuple(name for name in known if hasattr(network, name))
+
+
+def encoder_parts(network: nn.Module) -> list[nn.Module]:
+    """The modules of ``encoder_names``."""
+    return [getattr(network, name) for name in encoder_names(network)]
+
+
+def deepest_layer(network: nn.Module) -> str | None:
+    """Name of the layer that gives the last map of a classifier; None where it is not known.
+
+    It is ``layer4`` of any kind of ResNet, and of a ``Sequential`` the part before the first adaptive pooling.
+    """
+    if hasattr(network, RESNET[-1]):
+        return RESNET[-1]
+    if isinstance(network, nn.Sequential) and any(map(_pools, network)):
+        return next(iter(encoder_names(network)[-1:]), None)
+    return None
+
+
+def _pools(module: nn.Module) -> bool:
+    return any(kind in type(module).__name__ for kind in ("AdaptiveAvgPool", "AdaptiveMaxPool"))
+
+
 def layers(network: nn.Module) -> list[nn.Module]:
     """The parts of a network from input to output: its child modules, in the order in which they are defined."""
+    if isinstance(network, FlexibleUNet):
+        return [*network.encoder.children(), *network.decoder.blocks, network.segmentation_head]
     return list(network.children())
-
-
-@layers.register
-def _(network: FlexibleUNet) -> list[nn.Module]:
-    return [*network.encoder.children(), *network.decoder.blocks, network.segmentation_head]

@@ -1,4 +1,4 @@
-"""What every discriminative objective has: a common call, state that is not learned by gradient, a verdict."""
+"""Heads on the deepest feature map: the projections and predictions that objectives learn with."""
 
 import itertools
 

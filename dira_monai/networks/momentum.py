@@ -1,4 +1,4 @@
-"""What every discriminative objective has: a common call, state that is not learned by gradient, a verdict."""
+"""The momentum branch: a slow copy of a network that follows the one that learns."""
 
 import math
 

@@ -1,27 +1,21 @@
-"""The two halves of stock MONAI networks, so that any of them can be pre-trained without touching its class.
-
-Known are ``FlexibleUNet``, ``SegResNet``, ``BasicUNet``, ``DynUNet``, ``SwinUNETR`` of MONAI, ``GenesisUNet`` and their
-subclasses; for any other class every function here raises a ``TypeError`` that lists the known ones. A further class
-joins by registering one function each with ``encode``, ``decoder_maps``, ``output_layer``, ``encoder_names`` and
-``downsampling``.
-"""
+"""Which sizes of images a network takes, and whether it gives an output of the size that is needed."""
 
 import contextlib
 from collections.abc import Sequence
 
 import torch
-from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..utils.errors import InputError
-from .encoder_decoder import _parts, downsampling
+from .encoder_decoder import downsampling, network_parts
+from .encoder_parts import encoder_parts
 
 
 def size_divisor(network: nn.Module) -> tuple[int, ...]:
     """What the size of an image must be a multiple of, per axis, for the output to have the same size."""
     factor = downsampling(network)
-    return (1,) * len(factor) if isinstance(network, BasicUNet) else factor  # BasicUNet pads its odd maps
+    return (1,) * len(factor) if network_parts(network).pads else factor
 
 
 def check_patch_size(network: nn.Module, patch_size: Sequence[int]) -> None:
@@ -43,16 +37,14 @@ def check_patch_size(network: nn.Module, patch_size: Sequence[int]) -> None:
     nearest = [max(f, (s + d // 2) // d * d) for s, f, d in zip(sizes, factor, divisor, strict=True)]
     relation, bound = ("a multiple of", divisor) if max(divisor) > 1 else ("at least", factor)
     rule = f"each axis must be {relation} {bound[0] if len(set(bound)) == 1 else list(bound)}"
-    if _has_instance_norm(network) and all(n < 2 * f for n, f in zip(nearest, factor, strict=True)):
+    modules = [module for part in encoder_parts(network) for module in part.modules()]
+    has_instance_norm = any(isinstance(module, _InstanceNorm) for module in modules)
+    if has_instance_norm and all(n < 2 * f for n, f in zip(nearest, factor, strict=True)):
         axis = min(range(len(nearest)), key=lambda i: 2 * factor[i] - nearest[i])
         nearest[axis] = 2 * factor[axis]
         rule += ", and one axis at least twice that for instance norm"
     if nearest != sizes:
         raise InputError(f"patch_size {sizes} does not fit {name}: {rule}; the nearest that does is {nearest}.")
-
-
-def _has_instance_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, _InstanceNorm) for part in _parts(network) for module in part.modules())
 
 
 def check_output(network: nn.Module, in_channels: int, size: Sequence[int] | None, classes: int, spatial: bool) -> None:

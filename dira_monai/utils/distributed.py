@@ -1,4 +1,4 @@
-"""What many processes must agree on: gradients, keys, weights, batch-norm statistics; one alone does nothing."""
+"""What many processes must agree on: gradients, keys, weights; one process alone exchanges nothing."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,4 +1,4 @@
-"""What every trainer of this package shares: precision, accumulation, clipping, many processes, resumable states."""
+"""How the C library of the system manages memory."""
 
 import ctypes
 import platform

@@ -1,4 +1,4 @@
-"""Datalists as text: one line, or a table."""
+"""Tables as text."""
 
 from collections.abc import Sequence
 

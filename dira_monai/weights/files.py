@@ -1,4 +1,4 @@
-"""State dicts out of the files that hold them: plain, in a checkpoint, in a bundle's folder or archive."""
+"""State dicts out of the files that hold them: plain, in a checkpoint, in a bundle folder or archive."""
 
 import io
 import re

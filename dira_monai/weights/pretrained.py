@@ -7,10 +7,12 @@ from functools import partial
 from numbers import Real
 from pathlib import Path
 
+from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..networks.encoder_parts import encoder_parts
+from ..networks.encoder_parts import NETWORKS, encoder_names
+from ..networks.genesis_unet import GenesisUNet
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from .files import read_weights, unwrap
@@ -34,7 +36,7 @@ class Match:
         unused: names of the file that the network lacks.
         gaps: what keeps the encoder from a coverage of 1, in words, a tensor each.
         holes: those gaps that are weights of convolutions or linear layers, tensors of two axes or more: one changes
-            all features, however small it is. Other shapes count only where ``finetuning.encoder_parts`` knows the
+            all features, however small it is. Other shapes count only where ``encoder_names`` knows the
             encoder, since elsewhere they may be those of the head.
         adaptation: what was done to the input channels of the first convolution; empty: nothing.
         encoder_coverage: matched elements of the encoder, 0 to 1, as part of its floating-point elements and those
@@ -64,7 +66,7 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
     other width stays new.
 
     Args:
-        network: not wrapped. Its encoder is what ``finetuning.encoder_parts`` gives, and everything where that is none.
+        network: not wrapped. Its encoder is what ``encoder_names`` gives, and everything where that is none.
         path: state dict (``model.pt``, ``encoder.pt``), ``checkpoint.pt``, bundle folder or its archive (.zip); None:
             the network stays as it is.
         minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1. 0 loads whatever fits; with more, every
@@ -136,12 +138,6 @@ def _rename_stage(names: Mapping[str, str], key: str) -> str:
     return names.get(head, head) + dot + tail
 
 
-_CHAINS = {
-    "BasicUNet": ("conv_0", "down_1", "down_2", "down_3", "down_4"),
-    "GenesisUNet": ("down_tr64", "down_tr128", "down_tr256", "down_tr512"),
-}
-
-
 _RULES: dict[str, Callable[[str], str]] = {
     "same names": lambda key: key,
     "encoder.x of the file is x": lambda key: key.removeprefix("encoder."),
@@ -149,16 +145,17 @@ _RULES: dict[str, Callable[[str], str]] = {
 }
 
 
-for _kind, _chain in _CHAINS.items():
-    _RULES[f"stages of {_kind} in a row"] = partial(_rename_stage, {name: str(i) for i, name in enumerate(_chain)})
-    _RULES[f"a row of the stages of {_kind}"] = partial(_rename_stage, {str(i): name for i, name in enumerate(_chain)})
+for _kind in (BasicUNet, GenesisUNet):
+    _stages = dict(enumerate(NETWORKS[_kind].encoder))
+    _RULES[f"stages of {_kind.__name__} in a row"] = partial(_rename_stage, {v: str(k) for k, v in _stages.items()})
+    _RULES[f"a row of the stages of {_kind.__name__}"] = partial(_rename_stage, {str(k): v for k, v in _stages.items()})
 
 
 def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], rule: str) -> Match:
     """One candidate; ``names`` gives the key of the file for a name of the network."""
     own = network.state_dict(keep_vars=True)
-    parts = {id(part) for part in encoder_parts(network)}
-    roots = {name for name, child in network.named_children() if id(child) in parts} or {_head(key) for key in own}
+    encoder = encoder_names(network)
+    roots = set(encoder) or {_head(key) for key in own}
     given, adaptation = _adapt_channels(network, {name: state[key] for name, key in names.items()}, roots)
     shared = [key for key in own if key in given]
     tensors = {key: given[key] for key in shared if given[key].shape == own[key].shape}
@@ -177,7 +174,7 @@ def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Ten
         unused=[key for name, key in names.items() if name not in own],
         gaps=[*reshaped, *absent],
         holes=[
-            gap for gap, tensor in ((reshaped if parts else {}) | absent).items() if _size(tensor) and tensor.ndim > 1
+            gap for gap, tensor in ((reshaped if encoder else {}) | absent).items() if _size(tensor) and tensor.ndim > 1
         ],
         adaptation=adaptation,
         encoder_coverage=_share({key: own[key] for key in once if _head(key) in roots}, tensors, surplus),

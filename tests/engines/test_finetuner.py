@@ -131,11 +131,11 @@ def test_bf16_trains_and_keeps_weights_in_float32():
 
 def test_encoder_parts_are_what_pretraining_fills():
     flexible = FlexibleUNet(1, 1, "resnet10", spatial_dims=2)
-    assert list(encoder_parts(flexible)) == [flexible.encoder]
+    assert encoder_parts(flexible) == [flexible.encoder]
     net = resnet(2)
-    assert net.fc not in list(encoder_parts(net))
-    assert len(list(encoder_parts(sequential(3)))) == 5
-    assert list(encoder_parts(nn.Conv2d(1, 1, 3))) == []
+    assert net.fc not in encoder_parts(net)
+    assert len(encoder_parts(sequential(3))) == 5
+    assert encoder_parts(nn.Conv2d(1, 1, 3)) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,13 +11,13 @@ from dira_monai.networks.encoder_decoder import (
     decoder_maps,
     downsampling,
     encode,
-    encoder_names,
     encoder_only,
     encoder_state,
     feature_channels,
     output_layer,
     without_skips,
 )
+from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.networks.size_checks import check_patch_size, size_divisor
 from dira_monai.utils.errors import InputError
@@ -218,7 +218,6 @@ def test_subclasses_are_known():
         lambda network: decode(network, []),
         lambda network: decoder_maps(network, []),
         output_layer,
-        encoder_names,
         encoder_only,
         encoder_state,
         feature_channels,

@@ -9,7 +9,8 @@ from objective_views import make_views
 from reference import GOLDEN, unit_rows
 from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet
 
-from dira_monai.networks.encoder_decoder import decode, encode, encoder_names
+from dira_monai.networks.encoder_decoder import decode, encode
+from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.networks.heads import ProjectionHead
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.combined import CombinedObjective

@@ -29,7 +29,8 @@ from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.losses.barlow_twins import barlow_twins, cross_correlation
 from dira_monai.losses.contrastive import negative_cosine
 from dira_monai.metrics import embedding_std
-from dira_monai.networks.encoder_decoder import encode, encoder_names
+from dira_monai.networks.encoder_decoder import encode
+from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
 from dira_monai.utils.distributed import gather_with_gradient, rank, world_size

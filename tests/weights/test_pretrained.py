@@ -11,7 +11,8 @@ from reference import layout
 from torch import nn
 
 import dira_monai
-from dira_monai.networks.encoder_decoder import encode, encoder_names, encoder_state
+from dira_monai.networks.encoder_decoder import encode, encoder_state
+from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.utils.errors import InputError
 from dira_monai.weights import pretrained as weights

@@ -14,6 +14,7 @@ from monai.transforms.utils import rescale_array
 from monai.visualize import GradCAM
 from torch import Tensor, nn
 
+from ...networks.encoder_parts import deepest_layer
 from ...utils.errors import InputError
 
 
@@ -22,7 +23,7 @@ def find_layer(network: nn.Module, name: str | None = None) -> str:
 
     Args:
         network: a classifier.
-        name: of a layer of it; None: ``layer4`` (ResNet), or the last part of a ``Sequential`` before the pooling.
+        name: of a layer of it; None: that of ``deepest_layer``.
 
     Raises:
         InputError: if the network has no such layer, or none is known for it.
@@ -34,16 +35,13 @@ def find_layer(network: nn.Module, name: str | None = None) -> str:
                 f"target_layer {name} is no layer of {type(network).__name__}, which has {_list(network)}."
             )
         return str(name)
-    if "layer4" in names:
-        return "layer4"
-    parts = list(network.children()) if isinstance(network, nn.Sequential) else []
-    pools = [index for index, part in enumerate(parts) if type(part).__name__.startswith("AdaptiveAvgPool")]
-    if not pools or pools[0] == 0:
+    layer = deepest_layer(network)
+    if layer is None:
         raise InputError(
             f"no layer for the heat map is known for {type(network).__name__}; give --target_layer, one of "
             f"{_list(network)} or of their parts."
         )
-    return next(known for known, part in network.named_children() if part is parts[pools[0] - 1])
+    return layer
 
 
 def _list(network: nn.Module) -> str:
