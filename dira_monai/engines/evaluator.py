@@ -20,8 +20,8 @@ class DiRAEvaluator(SupervisedEvaluator):
 
     ``engine.state.output`` holds ``image`` (distorted), ``label`` (target), ``pred`` (restored), all (B, C,
     *patch_size) in [0, 1]; where the objective gives them, ``query`` and ``key``, embeddings of unit length (B, D); and
-    the objective's loss and figures as ``contrastive`` and ``contrastive_...``. Where the views are masked, the visible
-    voxels of image and restoration are those of the target, so that figures concern the masked ones.
+    the objective's loss and metrics as ``contrastive`` and ``contrastive_...``. Where the views are masked, the visible
+    voxels of image and restoration are those of the target, so that metrics concern the masked ones.
 
     Attributes:
         objective: as in the trainer.

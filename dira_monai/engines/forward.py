@@ -42,6 +42,6 @@ def objective_outputs(
 
 def prefixed(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an objective returned, under the names that outputs of trainer and evaluator have."""
-    figures = {f"contrastive_{name}": told[name] for name in objective.figures if name in told}
+    metrics = {f"contrastive_{name}": told[name] for name in objective.metrics if name in told}
     embeddings = {name: told[name] for name in ("query", "key") if name in told}
-    return {"contrastive": told["loss"]} | embeddings | figures
+    return {"contrastive": told["loss"]} | embeddings | metrics

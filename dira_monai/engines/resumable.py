@@ -114,7 +114,7 @@ class ResumableTrainer(SupervisedTrainer):
         """Numbers of this iteration whose mean over the epoch is recorded."""
         return {name: self.state.output[name] for name in self.losses if name in self.state.output}
 
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Further numbers recorded at the end of an epoch."""
         return {}
 

@@ -38,7 +38,7 @@ class DiRATrainer(ResumableTrainer):
     ``engine.state.output`` holds, detached: ``loss`` (weighted sum), of the losses that are active ``contrastive``,
     ``restoration``, ``adversarial``, ``discriminator``; ``discriminator_accuracy``, or with wgan, which has none,
     ``discriminator_distance`` (mean logit of targets less that of restorations: the Wasserstein distance, as far as the
-    critic knows it); ``gradient_penalty`` before its weight; the objective's figures with ``contrastive_`` before their
+    critic knows it); ``gradient_penalty`` before its weight; the objective's metrics with ``contrastive_`` before their
     names; ``query`` and ``key`` (embeddings); ``restored`` (images).
 
     Attributes:
@@ -128,15 +128,15 @@ class DiRATrainer(ResumableTrainer):
         return super().export_states() | extra
 
     def step_metrics(self) -> dict[str, Tensor]:
-        """Losses, accuracies, the objective's figures, and the deviation of the restoration: 0 for a constant one."""
+        """Losses, accuracies, the objective's metrics, and the deviation of the restoration: 0 for a constant one."""
         output = self.state.output
-        figures = {name: value for name, value in output.items() if value.ndim == 0}
-        return figures | ({"restored_deviation": output["restored"].std()} if "restored" in output else {})
+        metrics = {name: value for name, value in output.items() if value.ndim == 0}
+        return metrics | ({"restored_deviation": output["restored"].std()} if "restored" in output else {})
 
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """How far the embeddings have collapsed, and the momentum of the key branch."""
-        figures = {"collapse": rank_collapse(self.state.output["query"])} if "query" in self.state.output else {}
-        return figures | {"momentum": self.objective.momentum_at(self.progress)}
+        metrics = {"collapse": rank_collapse(self.state.output["query"])} if "query" in self.state.output else {}
+        return metrics | {"momentum": self.objective.momentum_at(self.progress)}
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch: both updates."""
@@ -216,7 +216,7 @@ class DiRATrainer(ResumableTrainer):
     def _discriminator_step(
         self, views: dict[str, Tensor], restored: Tensor, first: bool, last: bool
     ) -> dict[str, Tensor]:
-        """Loss and figures of the discriminator; a step of its optimizer if this batch is the ``last``."""
+        """Loss and metrics of the discriminator; a step of its optimizer if this batch is the ``last``."""
         self.discriminator.train()
         if first:
             self.discriminator_optimizer.zero_grad()
@@ -224,16 +224,16 @@ class DiRATrainer(ResumableTrainer):
         with self.context:
             real, false = self.discriminator(target)[-1], self.discriminator(restored)[-1]
         loss = discriminator_loss(real, false, self.gan)
-        figures = self._verdict(real.detach(), false.detach())
+        metrics = self._verdict(real.detach(), false.detach())
         if self.gradient_penalty > 0:
             share = SampleRandom(~views["seed"].cpu()).uniform()  # the seed's own numbers place the crop
             penalty = gradient_penalty(self.discriminator, target, restored, share)
             loss = loss + 0.5 * self.gradient_penalty * penalty  # halved as the loss is: their ratio is the papers'
-            figures["gradient_penalty"] = penalty.detach()
+            metrics["gradient_penalty"] = penalty.detach()
         self.discriminator_scaler.scale(loss / self.accumulation_steps).backward()
         if last:
             optimizer_step(self.discriminator_optimizer, self.discriminator_scaler, None)
-        return {"discriminator": loss.detach()} | figures
+        return {"discriminator": loss.detach()} | metrics
 
     def _verdict(self, real: Tensor, false: Tensor) -> dict[str, Tensor]:
         """How well the discriminator tells targets from restorations."""

@@ -1,4 +1,4 @@
-"""A run that has stopped learning says so: figures of an epoch judged in plain sentences, as warning or as stop."""
+"""A run that has stopped learning says so: metrics of an epoch judged in plain sentences, as warning or as stop."""
 
 import logging
 import re
@@ -24,28 +24,28 @@ CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a cons
 CERTAIN = 0.999  # less than one patch in a thousand is judged wrongly
 
 
-def find_problems(figures: Mapping[str, float], objective: Objective) -> list[str]:
-    """What an epoch's figures say is wrong, a sentence each; none of a part that did not run.
+def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[str]:
+    """What an epoch's metrics say is wrong, a sentence each; none of a part that did not run.
 
-    The objective judges its own figures first (``Objective.ailment``). Collapsed embeddings are named here only where
-    it finds nothing. A figure that is NaN, as ``collapse`` of a single sample, is not judged.
+    The objective judges its own metrics first (``Objective.ailment``). Collapsed embeddings are named here only where
+    it finds nothing. A metric that is NaN, as ``collapse`` of a single sample, is not judged.
 
     Args:
-        figures: means over the epoch under the names of ``metrics.csv``: ``contrastive``, ``contrastive_...``,
+        metrics: means over the epoch under the names of ``metrics.csv``: ``contrastive``, ``contrastive_...``,
             ``collapse``, ``restored_deviation``, ``discriminator_accuracy``; without those of parts that did not run.
-        objective: whose figures they are.
+        objective: whose metrics they are.
     """
-    own = {name: figures[f"contrastive_{name}"] for name in objective.figures if f"contrastive_{name}" in figures}
-    own |= {"collapse": figures["collapse"]} if "collapse" in figures else {}
-    told = [objective.diagnose(own) if "contrastive" in figures else None]
+    own = {name: metrics[f"contrastive_{name}"] for name in objective.metrics if f"contrastive_{name}" in metrics}
+    own |= {"collapse": metrics["collapse"]} if "collapse" in metrics else {}
+    told = [objective.diagnose(own) if "contrastive" in metrics else None]
     if not any(told):
-        told.append(one_way("the embeddings of all images", figures.get("collapse", 0.0)))
-    if (deviation := figures.get("restored_deviation", 1.0)) < CONSTANT:
+        told.append(one_way("the embeddings of all images", metrics.get("collapse", 0.0)))
+    if (deviation := metrics.get("restored_deviation", 1.0)) < CONSTANT:
         told.append(
             f"the restored images are constant (their values deviate by {deviation:.4f}): nothing is restored; "
             "try a lower learning_rate, a greater restoration_weight, or look at intensity_range"
         )
-    if (accuracy := figures.get("discriminator_accuracy", 0.0)) > CERTAIN:
+    if (accuracy := metrics.get("discriminator_accuracy", 0.0)) > CERTAIN:
         told.append(
             f"the discriminator tells every restoration from its target (accuracy {accuracy:.4f}): the adversary "
             "teaches little; try a lower discriminator_learning_rate, or more epochs before the stage dira"
@@ -56,7 +56,7 @@ def find_problems(figures: Mapping[str, float], objective: Objective) -> list[st
 class CollapseMonitor:
     """Handler that says what is wrong with a run, or stops it, when an ailment has lasted some epochs.
 
-    It reads the means that ``TrainingLog`` leaves in ``engine.state.figures`` and therefore stands behind it, and
+    It reads the means that ``TrainingLog`` leaves in ``engine.state.epoch_metrics`` and therefore stands behind it, and
     behind ``Checkpoint``, so that a stop loses nothing. All processes have it: the first one judges, all stop. A
     warning is given once, when the ailment has lasted ``patience`` epochs, and again after it was gone and has come
     back. Ailments are the same where their sentences differ in numbers only. A resumed run counts anew.
@@ -89,12 +89,12 @@ class CollapseMonitor:
 
     def _judge(self, engine: DiRATrainer) -> dict[str, int]:
         """The ailments that last, after a look at the epoch."""
-        figures = getattr(engine.state, "figures", None)
-        if figures is None:
+        metrics = getattr(engine.state, "epoch_metrics", None)
+        if metrics is None:
             raise InputError(
                 "HealthWatch has no figures of the epoch: TrainingLog must stand before it in the handlers"
             )
-        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_problems(figures, engine.objective)}
+        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_problems(metrics, engine.objective)}
         self.lasting = {kind: self.lasting.get(kind, 0) + 1 for kind in found}
         for kind, told in found.items():
             epoch = engine.state.epoch

@@ -71,7 +71,7 @@ class LabelPanel:
         """Write the pictures."""
         columns = len(self.rows[0])
         titles = ("image", "truth", "prediction") if columns == 3 else ("image", "probabilities; + is the truth")
-        figures = {name: value for name, value in engine.state.metrics.items() if name.startswith("val_mean")}
-        caption = f"epoch {engine.state.epoch}   " + "   ".join(f"{k[4:]} {v:.3f}" for k, v in figures.items())
+        metrics = {name: value for name, value in engine.state.metrics.items() if name.startswith("val_mean")}
+        caption = f"epoch {engine.state.epoch}   " + "   ".join(f"{k[4:]} {v:.3f}" for k, v in metrics.items())
         table = draw_table(self.rows, titles, self.notes, caption)
         save_panel(table, self.output_dir, engine.state.epoch)

@@ -127,10 +127,10 @@ class TrainingLog:
 
     def end_epoch(self, engine: ResumableTrainer) -> None:
         """Record the epoch's means; validation and checkpoints come after this handler."""
-        means = self._look(engine) | engine.epoch_figures()
+        means = self._look(engine) | engine.epoch_metrics()
         means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
-        engine.state.figures = means  # for handlers that judge the epoch
+        engine.state.epoch_metrics = means  # for handlers that judge the epoch
         engine.state.metrics.update(means)  # where MONAI's own trackers look
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
@@ -143,10 +143,10 @@ class TrainingLog:
         self._record(metrics)
         self.bar.write(f"epoch {self.rows[-1]['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
 
-    def _record(self, figures: dict[str, float]) -> None:
-        """Write figures of the newest row."""
+    def _record(self, metrics: dict[str, float]) -> None:
+        """Write metrics of the newest row."""
         if self.writer is not None:
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 self.writer.add_scalar(name, value, int(self.rows[-1]["iteration"]))
         write_rows(self.output_dir / "metrics.csv", self.rows)
 

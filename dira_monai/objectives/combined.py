@@ -15,7 +15,7 @@ from .objective import Objective
 class CombinedObjective(Objective):
     """Weighted sum of objectives, each with its own heads and state.
 
-    A figure of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
+    A metric of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
     the weight. Of a class that occurs again, the second is ``moco2``. Each objective encodes further views by itself.
     The decoder sees the finer maps only if all objectives want that. Each is judged by the collapse of its own queries.
 
@@ -38,10 +38,10 @@ class CombinedObjective(Objective):
         self.objectives = nn.ModuleList(objectives)
         self.weights = list(weights)
         self.names = _names(objectives)
-        self.figures = tuple(
-            f"{name}_{figure}"
+        self.metrics = tuple(
+            f"{name}_{metric}"
             for name, objective in zip(self.names, objectives, strict=True)
-            for figure in ("loss", *objective.figures)
+            for metric in ("loss", *objective.metrics)
         )
         self.skip_connections = all(objective.skip_connections for objective in objectives)
         self.needs_decoder = any(objective.needs_decoder for objective in objectives)
@@ -74,7 +74,7 @@ class CombinedObjective(Objective):
             maps: likewise.
 
         Returns:
-            ``loss``; each objective's loss and figures under its name; ``query`` and ``key`` of the first objective,
+            ``loss``; each objective's loss and metrics under its name; ``query`` and ``key`` of the first objective,
             where it has them.
         """
         told: dict[str, Tensor] = {}
@@ -83,7 +83,7 @@ class CombinedObjective(Objective):
             objective.progress = self.progress
             own = objective(network, views, features, maps)
             total = total + self.weights[i] * own["loss"]
-            told |= {f"{name}_{figure}": own[figure].detach() for figure in ("loss", *objective.figures)}
+            told |= {f"{name}_{metric}": own[metric].detach() for metric in ("loss", *objective.metrics)}
             told |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
             if self.training:
                 self._keep(i, own)
@@ -106,18 +106,18 @@ class CombinedObjective(Objective):
             objective.update(network, torch.cat(keys) if keys else None, progress)
             keys.clear()
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """The sentences of all objectives in one.
 
         Each is told the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
         and it finds nothing, that is said in its place.
 
         Args:
-            figures: means over an epoch; its ``collapse``, which is of the first one's queries, is not needed.
+            metrics: means over an epoch; its ``collapse``, which is of the first one's queries, is not needed.
         """
         sentences = []
         for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):
-            own = {f: figures[f"{name}_{f}"] for f in objective.figures if f"{name}_{f}" in figures}
+            own = {f: metrics[f"{name}_{f}"] for f in objective.metrics if f"{name}_{f}" in metrics}
             own["collapse"] = float("nan") if query is None else rank_collapse(query)
             sentences.append(objective.diagnose(own) or one_way(f"the embeddings of {name} all", own["collapse"]))
         return "; ".join(sentence for sentence in sentences if sentence) or None

@@ -36,7 +36,7 @@ class GraVIS(Objective):
         pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
     """
 
-    figures = ("accuracy", "deviation")
+    metrics = ("accuracy", "deviation")
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class GraVIS(Objective):
         everyone = gather_with_gradient(unit if self.normalized else embeddings).flatten(0, 1)
         loss = smooth_ap(everyone, count, self.temperature, self.attention, self.chunk_size)
         accuracy = ranking_accuracy(everyone.detach(), count)
-        figures = {"accuracy": accuracy, "deviation": embedding_std(embeddings.flatten(0, 1))}
-        return figures | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
+        metrics = {"accuracy": accuracy, "deviation": embedding_std(embeddings.flatten(0, 1))}
+        return metrics | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
 
     def _embeddings(self, network: nn.Module, views: Mapping[str, Tensor], first: Tensor) -> Tensor:
         """Embeddings of all views, float32, shape (B, V, D), given the deepest map of the first."""
@@ -103,15 +103,15 @@ class GraVIS(Objective):
         embeddings = self.projector.raw(torch.cat([first, encode(network, others)[-1]]))
         return embeddings.unflatten(0, (-1, len(first))).transpose(0, 1)
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the embeddings of all views point one way.
 
         Args:
-            figures: ``deviation``, mean over an epoch.
+            metrics: ``deviation``, mean over an epoch.
         """
-        if figures["deviation"] < COLLAPSED:
+        if metrics["deviation"] < COLLAPSED:
             return (
-                f"the embeddings of all views have collapsed to one direction (deviation {figures['deviation']:.3f}, "
+                f"the embeddings of all views have collapsed to one direction (deviation {metrics['deviation']:.3f}, "
                 "healthy is near 1), so no ranking is learned; try pooled_norm True or a lower learning_rate"
             )
         return None

@@ -127,7 +127,7 @@ class MoCo(MomentumBranch):
             state_dict = state_dict | {prefix + "queue": torch.cat([older, newest]), prefix + "pointer": pointer}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the queries are all alike, or no longer find their keys.
 
         Collapse is asked first, since the accuracy does not show it: where all embeddings point one way, that way
@@ -138,19 +138,19 @@ class MoCo(MomentumBranch):
         bound lies below 1 for every K: it is 0.2 for K = 8 and 0.0005 for K = 4,096.
 
         Args:
-            figures: ``accuracy`` and ``collapse``, means over an epoch.
+            metrics: ``accuracy`` and ``collapse``, means over an epoch.
         """
         size = len(self.queue)
-        if figures["collapse"] > COLLAPSED:
+        if metrics["collapse"] > COLLAPSED:
             return (
-                f"the query embeddings of MoCo all point one way (collapse {figures['collapse']:.3f} of 1) and tell "
-                f"nothing apart, whatever the accuracy ({figures['accuracy']:.4f}) says; try pooled_norm True or a "
+                f"the query embeddings of MoCo all point one way (collapse {metrics['collapse']:.3f} of 1) and tell "
+                f"nothing apart, whatever the accuracy ({metrics['accuracy']:.4f}) says; try pooled_norm True or a "
                 "lower learning_rate"
             )
-        if figures["accuracy"] < AT_CHANCE / (AT_CHANCE + size):
+        if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + size):
             return (
                 f"the queries of MoCo find their own key among {size} others no better than by guessing (accuracy "
-                f"{figures['accuracy']:.4f}); try pooled_norm True or a lower learning_rate"
+                f"{metrics['accuracy']:.4f}); try pooled_norm True or a lower learning_rate"
             )
         return None
 

@@ -17,7 +17,7 @@ class NoObjective(Objective):
             needs must pass the deepest map; through them an image that is not distorted is merely copied.
     """
 
-    figures = ()
+    metrics = ()
 
     def __init__(self, skip_connections: bool = True) -> None:
         super().__init__()

@@ -18,13 +18,13 @@ class Objective(nn.Module):
     Attributes:
         skip_connections: whether the decoder sees the finer maps of the encoder; the trainer decodes accordingly.
         needs_decoder: whether ``forward`` needs the maps of the decoder, even where nothing is restored.
-        figures: names of the scalars that ``forward`` returns besides ``loss``: recorded, averaged over an epoch.
+        metrics: names of the scalars that ``forward`` returns besides ``loss``: recorded, averaged over an epoch.
         progress: share of the training that is done, in [0, 1]; set by the trainer before each step.
     """
 
     skip_connections = True
     needs_decoder = False
-    figures: tuple[str, ...] = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)
     progress = 0.0
 
     def forward(
@@ -43,7 +43,7 @@ class Objective(nn.Module):
             maps: the decoder's maps of the query view, coarse to fine; None where nothing is decoded.
 
         Returns:
-            ``loss``, the scalars of ``figures``, and where there are any, ``query`` and ``key``: embeddings of unit
+            ``loss``, the scalars of ``metrics``, and where there are any, ``query`` and ``key``: embeddings of unit
             length, (B, D), of two views, that validation compares.
         """
         raise NotImplementedError
@@ -55,11 +55,11 @@ class Objective(nn.Module):
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
         """Change the state that is not learned by gradient; ``key`` holds this process's keys since the last step."""
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
-        """What an epoch's figures say is wrong, one sentence in the objective's own terms; None where nothing is.
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
+        """What an epoch's metrics say is wrong, one sentence in the objective's own terms; None where nothing is.
 
         Args:
-            figures: means over the epoch: ``figures`` of this objective, and ``collapse`` (``monitors.collapse``).
+            metrics: means over the epoch: ``metrics`` of this objective, and ``collapse`` (``monitors.collapse``).
         """
         return None
 

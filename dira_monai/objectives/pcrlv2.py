@@ -86,7 +86,7 @@ class PCRLv2(Objective):
 
     skip_connections = False
     needs_decoder = True
-    figures = ("global", "local", "middle", "beta", "deviation")
+    metrics = ("global", "local", "middle", "beta", "deviation")
     step: Tensor
 
     def __init__(self, network: nn.Module, levels: Sequence[int] | None = None, middle_weight: float = 1.0) -> None:
@@ -146,8 +146,8 @@ class PCRLv2(Objective):
         losses["middle"] = self._middle(of_query, [pair.level for pair in whole], views)
         loss = losses["global"] + losses["local"] + self.beta * self.middle_weight * losses["middle"]
         query, key = (F.normalize(heads[view, coarsest][0], dim=1) for view in (0, 1))
-        figures = {"beta": loss.new_tensor(self.beta), "deviation": embedding_std(query)}
-        return losses | figures | {"loss": loss, "query": query, "key": key}
+        metrics = {"beta": loss.new_tensor(self.beta), "deviation": embedding_std(query)}
+        return losses | metrics | {"loss": loss, "query": query, "key": key}
 
     def _local_views(self, network: nn.Module, views: Mapping[str, Tensor]) -> Tensor:
         """The small views, (B, L, C, *spatial), once all that is needed has been found to be there."""
@@ -189,21 +189,21 @@ class PCRLv2(Objective):
         """After the optimizer's step: the next one draws its own levels."""
         self.step += 1
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the coarsest level of the decoder no longer tells images apart.
 
         Args:
-            figures: ``deviation`` and ``collapse``, means over an epoch. Batch norm makes embeddings of two images
+            metrics: ``deviation`` and ``collapse``, means over an epoch. Batch norm makes embeddings of two images
                 opposite, whatever they are, so batches of 2 always count as collapsed.
         """
-        if figures["deviation"] < SPREAD_LOST:
+        if metrics["deviation"] < SPREAD_LOST:
             return (
-                f"the decoder's coarsest level is the same for every image (deviation {figures['deviation']:.3f} of "
+                f"the decoder's coarsest level is the same for every image (deviation {metrics['deviation']:.3f} of "
                 "PCRLv2's embeddings, healthy is near 1); try a lower learning_rate"
             )
-        if figures.get("collapse", 0.0) > COLLAPSED:
+        if metrics.get("collapse", 0.0) > COLLAPSED:
             return (
-                f"PCRLv2's embeddings of all images lie on one line (collapse {figures['collapse']:.3f} of 1), as they "
+                f"PCRLv2's embeddings of all images lie on one line (collapse {metrics['collapse']:.3f} of 1), as they "
                 "must in batches of 2; try a greater batch_size or a lower learning_rate"
             )
         return None

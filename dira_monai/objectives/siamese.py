@@ -32,7 +32,7 @@ class Siamese(Objective):
         predictor: from an embedding to what the other view's may be, (B, D).
     """
 
-    figures = ("deviation",)
+    metrics = ("deviation",)
     projector: nn.Module
     predictor: nn.Module
 
@@ -40,16 +40,16 @@ class Siamese(Objective):
         """Embeddings of query and key view by the network itself, (B, D) each."""
         return self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether all images have nearly the same embedding.
 
         Args:
-            figures: ``deviation``, mean over an epoch.
+            metrics: ``deviation``, mean over an epoch.
         """
-        if figures["deviation"] < COLLAPSED:
+        if metrics["deviation"] < COLLAPSED:
             return (
                 f"{type(self).__name__} gives every image nearly the same embedding (deviation "
-                f"{figures['deviation']:.3f} of 1): it has collapsed; try a lower learning_rate or a larger batch_size"
+                f"{metrics['deviation']:.3f} of 1): it has collapsed; try a lower learning_rate or a larger batch_size"
             )
         return None
 
@@ -73,7 +73,7 @@ class BarlowTwins(Objective):
         InputError: if ``redundancy_weight`` is negative or ``scale`` not positive.
     """
 
-    figures = ("diagonal", "off_diagonal")
+    metrics = ("diagonal", "off_diagonal")
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class BarlowTwins(Objective):
             query, key = (F.normalize(self.norm(z), dim=1) for z in (z1, z2))
         return {"loss": loss, "diagonal": diagonal.mean(), "off_diagonal": others, "query": query, "key": key}
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the components repeat each other or say nothing of the image.
 
         Where the views agree, embeddings of one dimension have a mean off-diagonal |C| of 1, of two 2 / pi = 0.64.
@@ -138,18 +138,18 @@ class BarlowTwins(Objective):
         and 0.64 for 3, which are too few to tell.
 
         Args:
-            figures: ``diagonal`` and ``off_diagonal``, means over an epoch.
+            metrics: ``diagonal`` and ``off_diagonal``, means over an epoch.
         """
-        if figures["off_diagonal"] > COPIED:
+        if metrics["off_diagonal"] > COPIED:
             return (
                 f"the components of Barlow Twins' embeddings repeat each other (mean off-diagonal |C| "
-                f"{figures['off_diagonal']:.2f}); try a larger batch_size, of 4 images at least, or a lower "
+                f"{metrics['off_diagonal']:.2f}); try a larger batch_size, of 4 images at least, or a lower "
                 "learning_rate"
             )
-        if figures["diagonal"] < UNRELATED:
+        if metrics["diagonal"] < UNRELATED:
             return (
                 "the components of Barlow Twins' embeddings do not agree between the views of an image (mean diagonal "
-                f"of C {figures['diagonal']:.2f}); try a lower learning_rate or weaker photometric changes"
+                f"of C {metrics['diagonal']:.2f}); try a lower learning_rate or weaker photometric changes"
             )
         return None
 

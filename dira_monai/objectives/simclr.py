@@ -33,7 +33,7 @@ class SimCLR(Objective):
         InputError: if ``temperature`` is not positive.
     """
 
-    figures = ("accuracy", "chance")
+    metrics = ("accuracy", "chance")
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class SimCLR(Objective):
         loss = nt_xent(z1, z2, self.temperature)
         return {"loss": loss, "accuracy": accuracy, "chance": chance, "query": query, "key": key}
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the views find their partners no more often than by guessing.
 
         Args:
-            figures: ``accuracy`` and ``chance``, means over an epoch.
+            metrics: ``accuracy`` and ``chance``, means over an epoch.
         """
-        if figures["accuracy"] <= min(AT_CHANCE * figures["chance"], 0.99):
+        if metrics["accuracy"] <= min(AT_CHANCE * metrics["chance"], 0.99):
             return (
                 "SimCLR's views find their partner no more often than by guessing (accuracy "
-                f"{figures['accuracy']:.3f}, chance {figures['chance']:.3f}); try pooled_norm True, a lower "
+                f"{metrics['accuracy']:.3f}, chance {metrics['chance']:.3f}); try pooled_norm True, a lower "
                 "learning_rate or a larger batch_size"
             )
         return None

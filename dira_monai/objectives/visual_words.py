@@ -64,20 +64,20 @@ class VisualWords(Objective):
         accuracy = (logits.detach().argmax(dim=1) == word).float().mean()
         return {"loss": F.cross_entropy(logits, word), "accuracy": accuracy, "query": F.normalize(logits, dim=1)}
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether every cube gets the same word, or words are guessed.
 
         The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to C - 1: for
         44 words below 0.044.
 
         Args:
-            figures: ``accuracy`` and ``collapse``, means over an epoch.
+            metrics: ``accuracy`` and ``collapse``, means over an epoch.
         """
-        alike = ", and all cubes get the same answer" if figures.get("collapse", 0.0) > COLLAPSED else ""
-        if figures["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):
+        alike = ", and all cubes get the same answer" if metrics.get("collapse", 0.0) > COLLAPSED else ""
+        if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):
             return (
                 f"the {self.classes} visual words are recognized no better than by guessing (accuracy "
-                f"{figures['accuracy']:.4f}{alike}); try pooled_norm True or a lower learning_rate, and look "
+                f"{metrics['accuracy']:.4f}{alike}); try pooled_norm True or a lower learning_rate, and look "
                 "at words.png"
             )
         return None

@@ -41,7 +41,7 @@ class VoCo(Objective):
         pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
     """
 
-    figures = ("accuracy", "prediction", "overlap_similarity", "base_similarity")
+    metrics = ("accuracy", "prediction", "overlap_similarity", "base_similarity")
 
     def __init__(
         self,
@@ -95,31 +95,31 @@ class VoCo(Objective):
         i, j = torch.triu_indices(shape[1], shape[1], offset=1, device=bases.device)
         between = (bases[:, i] * bases[:, j]).sum(dim=2).abs().mean()
         most, nearest = overlap.max(dim=1), cosine.argmax(dim=1, keepdim=True)
-        figures = {
+        metrics = {
             "accuracy": (overlap.gather(1, nearest)[:, 0] == most.values).float().mean(),
             "prediction": prediction,
             "overlap_similarity": (cosine.clamp(min=0) * overlap).sum(dim=1).mean(),
             "base_similarity": between,
         }
         key = bases[torch.arange(shape[0], device=bases.device), most.indices]
-        return figures | {"loss": prediction + self.regularization_weight * between, "query": query, "key": key}
+        return metrics | {"loss": prediction + self.regularization_weight * between, "query": query, "key": key}
 
-    def diagnose(self, figures: Mapping[str, float]) -> str | None:
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether all bases lie on one line, or a crop looks like none of those that it overlaps.
 
         Args:
-            figures: ``base_similarity`` and ``overlap_similarity``, means over an epoch.
+            metrics: ``base_similarity`` and ``overlap_similarity``, means over an epoch.
         """
-        if figures["base_similarity"] > ALIKE:
+        if metrics["base_similarity"] > ALIKE:
             return (
                 f"the embeddings of VoCo's base crops are all alike or opposite (mean |cosine| "
-                f"{figures['base_similarity']:.3f}), so no place is told from another; try pooled_norm True or a lower "
+                f"{metrics['base_similarity']:.3f}), so no place is told from another; try pooled_norm True or a lower "
                 "learning_rate"
             )
-        if figures["overlap_similarity"] < UNRELATED:
+        if metrics["overlap_similarity"] < UNRELATED:
             return (
                 "VoCo's crops look like none of the base crops that they overlap (mean likeness "
-                f"{figures['overlap_similarity']:.3f}), so no overlap is predicted; try a lower learning_rate or "
+                f"{metrics['overlap_similarity']:.3f}), so no overlap is predicted; try a lower learning_rate or "
                 "regularization_weight, or weaker photometric changes"
             )
         return None

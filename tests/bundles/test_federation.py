@@ -224,7 +224,7 @@ def test_stages_and_momentum_are_planned_over_all_rounds(kind, sites, tmp_path):
     for _ in range(3):
         round_of(client, start_of(client))
         stages.append(client.trainer.stage(client.trainer.state.epoch))
-        momenta.append(client.trainer.epoch_figures()["momentum"])
+        momenta.append(client.trainer.epoch_metrics()["momentum"])
     assert stages == ["di", "dir", "dira"]
     assert momenta == pytest.approx([0.625, 0.875, 1.0])  # 1 - 0.5 (1 + cos(pi n / 3)) / 2
     assert client.trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)  # the cosine's end

@@ -101,7 +101,7 @@ def test_the_penalty_in_half_precision_is_near_that_in_fp32(precision):
         assert all(tensor.isfinite().all() for tensor in after["discriminator"].values())
         assert {m.dtype for m in logits} == {PRECISIONS[name], torch.float32}  # the penalty's are always float32
         found[name] = [
-            float(outputs[0][figure]) for figure in ("adversarial", "discriminator", "gradient_penalty", "loss")
+            float(outputs[0][metric]) for metric in ("adversarial", "discriminator", "gradient_penalty", "loss")
         ]
     torch.testing.assert_close(found["fp32"], found[precision], rtol=0.02, atol=0.01)
 
@@ -225,11 +225,11 @@ def test_an_auto_encoder_restores_from_the_deepest_map_alone(build, spatial_dims
 
 
 class Everything(Objective):
-    """An objective that needs the decoder's maps, has figures of its own, no key, and looks at all it is given."""
+    """An objective that needs the decoder's maps, has metrics of its own, no key, and looks at all it is given."""
 
     skip_connections = False
     needs_decoder = True
-    figures = ("spread", "absent")
+    metrics = ("spread", "absent")
 
     def __init__(self):
         super().__init__()

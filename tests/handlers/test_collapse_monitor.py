@@ -29,34 +29,34 @@ WELL = {"contrastive": 1.0, "contrastive_accuracy": 0.5, "restored_deviation": 0
 
 
 class Words(Objective):
-    """An objective that has one figure besides the accuracy, and an opinion of it."""
+    """An objective that has one metric besides the accuracy, and an opinion of it."""
 
-    figures = ("accuracy", "spread")
+    metrics = ("accuracy", "spread")
 
     def __init__(self, opinion=None):
         super().__init__()
         self.opinion = opinion
         self.asked = []
 
-    def diagnose(self, figures):
-        self.asked.append(dict(figures))
+    def diagnose(self, metrics):
+        self.asked.append(dict(metrics))
         return self.opinion
 
 
 @pytest.mark.parametrize(
-    ("figure", "bound", "words"),
+    ("metric", "bound", "words"),
     [
         ("restored_deviation", CONSTANT, r"the restored images are constant \(their values deviate by 0.0090\)"),
         ("discriminator_accuracy", CERTAIN, r"the discriminator tells every restoration .* \(accuracy 0.9999\)"),
         ("collapse", COLLAPSED, r"the embeddings of all images point one way \(collapse 0.991 of 1\)"),
     ],
 )
-def test_each_figure_beyond_its_bound_is_named(figure, bound, words):
-    ill = {"restored_deviation": 0.009, "discriminator_accuracy": 0.9999, "collapse": 0.991}[figure]
+def test_each_metric_beyond_its_bound_is_named(metric, bound, words):
+    ill = {"restored_deviation": 0.009, "discriminator_accuracy": 0.9999, "collapse": 0.991}[metric]
     assert find_problems(WELL, Words()) == []
-    assert find_problems(WELL | {figure: bound}, Words()) == []
-    assert find_problems(WELL | {figure: math.nan}, Words()) == []
-    (told,) = find_problems(WELL | {figure: ill}, Words())
+    assert find_problems(WELL | {metric: bound}, Words()) == []
+    assert find_problems(WELL | {metric: math.nan}, Words()) == []
+    (told,) = find_problems(WELL | {metric: ill}, Words())
     with pytest.raises(InputError, match=words):
         raise InputError(told)
 
@@ -102,7 +102,7 @@ def watched(caplog, opinions, **options):
     caplog.set_level(logging.INFO, logger="dira_monai.handlers.collapse_monitor")
     for epoch, opinion in enumerate(opinions, start=1):
         objective.opinion = opinion
-        state = SimpleNamespace(epoch=epoch, figures=WELL)
+        state = SimpleNamespace(epoch=epoch, epoch_metrics=WELL)
         watch.judge(SimpleNamespace(state=state, objective=objective))
     return [record.getMessage() for record in caplog.records]
 
@@ -235,11 +235,11 @@ def test_a_healthy_run_is_left_alone(tmp_path, caplog):
 
 
 def judge_in_one_process(process, folder):
-    """Only process 0 has figures, as only it has the log; both say what they were told."""
+    """Only process 0 has metrics, as only it has the log; both say what they were told."""
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
     )
-    state = SimpleNamespace(epoch=1, figures=WELL) if process == 0 else SimpleNamespace(epoch=1)
+    state = SimpleNamespace(epoch=1, epoch_metrics=WELL) if process == 0 else SimpleNamespace(epoch=1)
     engine, told = SimpleNamespace(state=state, objective=Words("ill")), []
     watch = CollapseMonitor("stop", patience=2)
     for _ in range(2):

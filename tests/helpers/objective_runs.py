@@ -42,12 +42,12 @@ def make_objective_trainer(
 
 
 def train(trainer):
-    """Losses and figures of every iteration, and all states after a run."""
+    """Losses and metrics of every iteration, and all states after a run."""
     outputs = record(trainer)
     trainer.run()
     names = [name for name, value in outputs[0].items() if value.ndim == 0]
-    figures = {name: torch.stack([output[name] for output in outputs]) for name in names}
-    return {"figures": figures, "states": states(trainer)}
+    metrics = {name: torch.stack([output[name] for output in outputs]) for name in names}
+    return {"metrics": metrics, "states": states(trainer)}
 
 
 def train_and_validate(trainer, folder, epochs, **options):

@@ -227,7 +227,7 @@ def test_gravis_ranks_the_embeddings_of_all_views(spatial_dims, count, normalize
     spread = unit.flatten(0, 1).double().var(0, correction=0).sqrt().mean() * math.sqrt(6)
     torch.testing.assert_close(told["deviation"].double(), spread, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close((told["query"], told["key"]), (unit[:, 0], unit[:, 1]))
-    assert set(told) == {"loss", "query", "key", *gravis.figures}
+    assert set(told) == {"loss", "query", "key", *gravis.metrics}
 
 
 def test_gravis_ranks_the_papers_twenty_views_as_the_loop_over_all_triplets():
@@ -309,7 +309,7 @@ def train():
     trainer.run()
     names = ("loss", "contrastive", "contrastive_accuracy", "contrastive_deviation")
     return {
-        "figures": torch.tensor([[output[name] for name in names] for output in outputs]),
+        "metrics": torch.tensor([[output[name] for name in names] for output in outputs]),
         "gradients": gradients,
         "states": states(trainer),
         "queries": torch.stack([output["query"] for output in outputs]),
@@ -330,9 +330,9 @@ def test_two_processes_rank_the_views_of_the_whole_batch(tmp_path):
     first, second = (torch.load(tmp_path / f"{process}.pt", weights_only=True) for process in (0, 1))
     one = train()
     assert_same(first["states"]["network"], second["states"]["network"])
-    torch.testing.assert_close(first["figures"], one["figures"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first["metrics"], one["metrics"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["gradients"], one["gradients"], rtol=1e-3, atol=1e-4)
-    for name in ("figures", "gradients"):
+    for name in ("metrics", "gradients"):
         assert_same(first[name], second[name])
     assert max(gradient.abs().max() for gradient in one["gradients"]) > 1e-2
     for part in ("network", "objective"):

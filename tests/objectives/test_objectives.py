@@ -333,6 +333,6 @@ JUDGES = {
 
 
 @pytest.mark.parametrize("kind", JUDGES)
-def test_a_figure_that_is_not_a_number_is_not_judged(kind):
+def test_a_metric_that_is_not_a_number_is_not_judged(kind):
     objective = JUDGES[kind](basic_unet())
-    assert objective.diagnose(dict.fromkeys([*objective.figures, "collapse"], math.nan)) is None
+    assert objective.diagnose(dict.fromkeys([*objective.metrics, "collapse"], math.nan)) is None

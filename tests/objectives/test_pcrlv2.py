@@ -133,7 +133,7 @@ def test_the_loss_equals_explicit_formulas_at_the_levels_that_were_drawn(spatial
         mean = units[0].mean(0)
         spread = math.sqrt(8) * (units[0] - mean).square().mean(0).sqrt().mean()
         torch.testing.assert_close(told["deviation"].double(), spread, rtol=1e-3, atol=1e-5)
-        assert set(told) == {"loss", "query", "key", *objective.figures}
+        assert set(told) == {"loss", "query", "key", *objective.metrics}
 
 
 def test_validation_takes_every_level_and_changes_nothing():
@@ -243,7 +243,7 @@ def test_pcrl_trains_restores_and_compares(spatial_dims):
     trainer = make_trainer(spatial_dims, seed=3, epochs=2, epoch_length=10)
     made = record_views(trainer)
     before = states(trainer)
-    found = train(trainer)["figures"]
+    found = train(trainer)["metrics"]
     assert made[0]["local"].shape == (4, 2, 1, *[8] * spatial_dims)
     torch.testing.assert_close(found["loss"], found["contrastive"] + found["restoration"])
     assert found["restoration"][-4:].mean() < 0.9 * found["restoration"][:4].mean()

@@ -261,7 +261,7 @@ def test_values_out_of_range_are_refused(kind, options, sentence):
 
 
 @pytest.mark.parametrize(
-    ("kind", "figures", "sentence"),
+    ("kind", "metrics", "sentence"),
     [
         (SimSiam, {"deviation": 0.01}, "SimSiam gives every image nearly the same embedding"),
         (BYOL, {"deviation": 0.0}, "BYOL gives every image nearly the same embedding"),
@@ -269,9 +269,9 @@ def test_values_out_of_range_are_refused(kind, options, sentence):
         (BarlowTwins, {"diagonal": 0.01, "off_diagonal": 0.1}, "do not agree between the views"),
     ],
 )
-def test_collapse_is_named(kind, figures, sentence):
+def test_collapse_is_named(kind, metrics, sentence):
     objective = kind(basic_unet())
-    assert sentence in objective.diagnose(figures)
+    assert sentence in objective.diagnose(metrics)
     assert objective.diagnose({"deviation": 0.9, "diagonal": 0.5, "off_diagonal": 0.3}) is None
 
 
@@ -283,12 +283,12 @@ def test_barlow_twins_tells_few_dimensions_from_independent_components(rank, ill
         z = torch.randn(images, rank) @ (torch.randn(rank, 64) if rank < 64 else torch.eye(64))
         correlation = cross_correlation(z, z + 0.1 * z.std() * torch.randn(images, 64))  # of two views that agree
         found.append([correlation.diagonal().mean(), (correlation.abs().sum() - correlation.trace()) / (64 * 63)])
-    figures = dict(zip(BarlowTwins.figures, torch.tensor(found).mean(0).tolist(), strict=True))
-    assert figures["diagonal"] > 0.9
-    assert ("repeat each other" in (BarlowTwins(basic_unet()).diagnose(figures) or "")) == ill
+    metrics = dict(zip(BarlowTwins.metrics, torch.tensor(found).mean(0).tolist(), strict=True))
+    assert metrics["diagonal"] > 0.9
+    assert ("repeat each other" in (BarlowTwins(basic_unet()).diagnose(metrics) or "")) == ill
 
 
-def test_a_collapsed_simsiam_is_found_by_its_figure():
+def test_a_collapsed_simsiam_is_found_by_its_metric():
     network = basic_unet()
     simsiam = SimSiam(network).eval()  # with running statistics that fit no batch: mean 0, variance 1
     simsiam.projector[-1].running_mean -= 1000
@@ -315,11 +315,11 @@ def test_trains_with_restoration_and_adversary(kind, spatial_dims):
     run_epochs(trainer, 2)
     after = states(trainer)
     assert all(differs(before[part], after[part]) for part in ("network", "objective", "discriminator"))
-    figures = {f"contrastive_{name}" for name in trainer.objective.figures}
-    assert figures | {"contrastive", "restoration", "adversarial", "query", "key"} <= set(outputs[-1])
+    metrics = {f"contrastive_{name}" for name in trainer.objective.metrics}
+    assert metrics | {"contrastive", "restoration", "adversarial", "query", "key"} <= set(outputs[-1])
     assert all(value.isfinite().all() for value in outputs[-1].values())
     torch.testing.assert_close(outputs[-1]["query"].norm(dim=1), torch.ones(4))
-    assert 0 <= trainer.epoch_figures()["collapse"] <= 1
+    assert 0 <= trainer.epoch_metrics()["collapse"] <= 1
 
 
 @every_kind
@@ -368,9 +368,9 @@ def train(kind, batch_size):
     trainer = make_run(kind, prepare=prepare, loader=loader, max_epochs=1, adversarial_weight=0.0)
     outputs = record(trainer)
     trainer.run()
-    names = ["loss", "contrastive", *(f"contrastive_{name}" for name in trainer.objective.figures)]
+    names = ["loss", "contrastive", *(f"contrastive_{name}" for name in trainer.objective.metrics)]
     found = {"states": {name: states(trainer)[name] for name in ("network", "objective")}}
-    return found | {"figures": torch.tensor([[output[name] for name in names] for output in outputs])}
+    return found | {"metrics": torch.tensor([[output[name] for name in names] for output in outputs])}
 
 
 def gathered():
@@ -412,8 +412,8 @@ def test_gather_with_gradient_has_the_order_of_one_process_and_sums_gradients(bo
 @every_kind
 def test_two_processes_train_as_one_with_the_whole_batch(both, kind):
     one = train(kind, batch_size=4)
-    assert one["figures"].isfinite().all()
+    assert one["metrics"].isfinite().all()
     for found in both:
-        torch.testing.assert_close(found[kind]["figures"], one["figures"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[kind]["metrics"], one["metrics"], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found[kind]["states"], one["states"], rtol=0, atol=2e-4)
     assert_same(both[0][kind]["states"]["network"], both[1][kind]["states"]["network"])

@@ -193,7 +193,7 @@ def test_the_combined_loss_is_the_weighted_sum(spatial_dims):
     alone = [objective(network, views, features) for objective in combined.objectives]
     expected = alone[0]["loss"] + 0.5 * alone[1]["loss"] + 2 * alone[2]["loss"]
     torch.testing.assert_close(told["loss"], expected)
-    assert combined.figures == (
+    assert combined.metrics == (
         *("moco_loss", "moco_accuracy", "simsiam_loss", "simsiam_deviation"),
         *("simsiam2_loss", "simsiam2_deviation"),
     )
@@ -241,7 +241,7 @@ def test_combined_objectives_train_and_accumulate(spatial_dims):
     outputs = record(trainer)
     run_epochs(trainer, 2)
     assert trainer.objective.objectives[0].pointer == 16 % 10
-    assert trainer.epoch_figures()["momentum"] == 0.5
+    assert trainer.epoch_metrics()["momentum"] == 0.5
     assert {"contrastive_moco_accuracy", "contrastive_simsiam2_deviation"} <= set(outputs[-1])
 
 
@@ -259,7 +259,7 @@ def test_the_needs_of_all_parts_are_met():
     class Pyramid(Objective):
         skip_connections = False
         needs_decoder = True
-        figures = ()
+        metrics = ()
 
     network = basic_unet()
     plain = CombinedObjective([SimSiam(network), BYOL(network)], [1, 1])

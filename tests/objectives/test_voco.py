@@ -170,7 +170,7 @@ def test_voco_equals_explicit_loops(spatial_dims, weight):
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
     torch.testing.assert_close(told["query"].double(), query, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(told["key"].double(), bases[range(4), overlap.argmax(1)], rtol=1e-4, atol=1e-5)
-    assert set(told) == {"loss", "query", "key", *voco.figures}
+    assert set(told) == {"loss", "query", "key", *voco.metrics}
 
 
 @every_rank
@@ -193,8 +193,8 @@ def test_nothing_is_worse_than_equal_embeddings():
     told = voco(network, views, encode(network, views["query"]))
     worst = -3 / 4 * math.log(1e-6) + 1  # s = 1 where y is 0 for three bases of four, and |s_ij| = 1
     assert told["loss"].item() == pytest.approx(worst, rel=0.01)
-    figures = {name: told[name].item() for name in voco.figures}
-    assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.diagnose(figures)
+    metrics = {name: told[name].item() for name in voco.metrics}
+    assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.diagnose(metrics)
 
 
 def test_ailments_are_named_in_the_methods_own_terms():
@@ -227,7 +227,7 @@ def anatomy(spatial_dims):
 @every_rank
 def test_voco_learns_where_crops_were_taken(spatial_dims):
     trainer = make_trainer(spatial_dims, basic_unet, seed=1, loader=anatomy(spatial_dims), epochs=1, lr=0.05)
-    found = train(trainer)["figures"]
+    found = train(trainer)["metrics"]
     for name, share in (("contrastive", 0.8), ("contrastive_prediction", 0.9), ("contrastive_base_similarity", 0.9)):
         assert found[name][-10:].mean() < share * found[name][:5].mean()
     assert found["contrastive_accuracy"][-10:].mean() > 0.6  # a guess: 0.25
@@ -257,9 +257,9 @@ def test_a_step_in_bf16_is_near_fp32(make, spatial_dims):
     options = {"epochs": 1, "epoch_length": 1, "lr": 0.01, "restoration_weight": 1.0}
     exact, half = (train(make(spatial_dims, precision=precision, **options)) for precision in ("fp32", "bf16"))
     assert all(tensor.isfinite().all() for tensor in half["states"]["network"].values())
-    assert not torch.equal(half["figures"]["loss"], exact["figures"]["loss"])  # it was half precision
-    for name in exact["figures"].keys() - {"contrastive_accuracy"}:  # of four images
-        torch.testing.assert_close(half["figures"][name], exact["figures"][name], rtol=0.05, atol=0.04, msg=name)
+    assert not torch.equal(half["metrics"]["loss"], exact["metrics"]["loss"])  # it was half precision
+    for name in exact["metrics"].keys() - {"contrastive_accuracy"}:  # of four images
+        torch.testing.assert_close(half["metrics"][name], exact["metrics"][name], rtol=0.05, atol=0.04, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -273,10 +273,10 @@ def test_two_processes_train_as_one_with_the_whole_batch(both, method):
     before = states(trainer)["network"]
     one = train(trainer)
     first, second = (found[method] for found in both)
-    assert len(one["figures"]) >= 6
-    for name, values in one["figures"].items():
-        assert_same(first["figures"][name], second["figures"][name])
-        torch.testing.assert_close(first["figures"][name], values, rtol=1e-3, atol=1e-4, msg=name)
+    assert len(one["metrics"]) >= 6
+    for name, values in one["metrics"].items():
+        assert_same(first["metrics"][name], second["metrics"][name])
+        torch.testing.assert_close(first["metrics"][name], values, rtol=1e-3, atol=1e-4, msg=name)
     for part in ("network", "objective"):
         assert_same(first["states"][part], second["states"][part])
         torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
