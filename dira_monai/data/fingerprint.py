@@ -13,11 +13,7 @@ from ..utils.errors import InputError
 from ..utils.parallel import parallel_map
 
 SAMPLE = 1000  # files whose content is read
-
-
 READ = 2**29  # bytes that are read of all of them together
-
-
 PART = 2**16  # bytes that are read at one place of a larger file
 
 

@@ -23,11 +23,7 @@ from .image_setup import ImageSetup, read_images
 from .preprocessing import FOREGROUND_LEVEL, STORED, check_intensity_range
 
 KIND = "prepared images of dira_monai"
-
-
 SETTINGS = ("spatial_dims", "in_channels", "image_size", "spacing", "axcodes", "intensity_range")
-
-
 AGAIN = "prepare it again, into another folder"
 
 

@@ -18,7 +18,6 @@ STORED = {  # type that images are kept in, and what 1.0 becomes in it
     "float32": (torch.float32, 1),
 }
 
-
 FOREGROUND_LEVEL = 0.03  # of [0, 1]: above air in a CT window from -1000 HU and above the background of MR
 
 

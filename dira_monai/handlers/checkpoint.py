@@ -19,11 +19,7 @@ from ..utils.errors import InputError
 from ..weights.files import load_module, load_weights, on_cpu, save_atomic
 
 LOGGER = logging.getLogger(__name__)
-
-
 CHECKPOINT = "checkpoint.pt"
-
-
 FORMAT = 1
 
 

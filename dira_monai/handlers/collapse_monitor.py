@@ -13,14 +13,8 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
-
-
 ACTIONS = ("warn", "stop")
-
-
 CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
-
-
 CERTAIN = 0.999  # less than one patch in a thousand is judged wrongly
 
 

@@ -15,7 +15,6 @@ from numpy import ndarray
 
 ORGANS = {"background": 0, "lung": 1, "heart": 2, "bone": 3}
 
-
 TUBES = (  # radius in mm, HU, organ, path in template mm
     (8, 45, 0, [(20, 4, -10), (24, 0, 100)]),  # superior vena cava
     (13, 45, 0, [(8, 20, -20), (18, 16, 45), (-2, -12, 60), (-26, -44, 46), (-20, -50, -150)]),  # aorta
@@ -28,10 +27,7 @@ TUBES = (  # radius in mm, HU, organ, path in template mm
     (5.5, 550, 3, [(-14, 80, 72), (-72, 58, 82), (-130, 6, 102)]),
 )
 
-
 _overlap = partial(reduce, np.minimum)  # depth in all of several shapes
-
-
 _union = partial(reduce, np.maximum)  # depth in any of several shapes
 
 

@@ -18,16 +18,12 @@ from ..utils.files import atomic_write
 from .anatomy import ORGANS, Patient, draw_patient, generator, render
 
 VERSION = 1  # of the generator: grows when the same seed no longer gives the same data
-
-
 SPLITS = {2: "val", 3: "test", 7: "test"}  # by case number modulo 10; the others are train
-
 
 README = """Synthetic data, not patients: {kind} phantoms with organs and nodules, for trying out and testing software.
 Made by dira_monai.phantom.write_phantoms, generator version {version}, kind {kind}, seed {seed}.
 Nothing measured on these images says anything about a method's value in the clinic.
 """
-
 
 XRAY_FIELD, XRAY_SIZE = 310.0, 256  # side of the square X-ray in mm, and in pixels unless told
 

@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 FEW = 4  # numbers of a sample in one call, up to which they are computed ahead
-
-
 AHEAD = 12  # calls whose numbers are computed together
-
-
 MANY = 4096  # numbers of a sample in one call, beyond which the generator of 32 bits draws them
-
-
 GOLDEN = -7046029254386353131  # 2**64 / golden ratio as a signed integer: the increment of splitmix64
-
-
 Integers = TypeVar("Integers", Tensor, np.ndarray)
 
 

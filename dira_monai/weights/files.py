@@ -83,7 +83,6 @@ def _refuse_objects(error: BaseException | None, path: Path) -> None:
 
 _SCALAR = np.float64(0).__reduce__()[0]  # rebuilds a number of numpy out of its bytes; can do nothing else
 
-
 _NUMBERS: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # before numpy 2, since then
     np.dtype,

@@ -15,11 +15,7 @@ from ..utils.errors import InputError
 from .smp import SMP_BLOCK, block_keys, smp_to_stock, stock_to_smp, width
 
 EXPORTS = ("torchvision", "smp")
-
-
 _PREFIX = re.compile(r"^(?:(?:module|encoder_q|base_encoder|backbone|classficationNet)\.)+")  # TransVW's spelling
-
-
 _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+"
 
 
@@ -56,49 +52,23 @@ class _Kind:
 
 
 _GENESIS_SIGNS = ("down_tr64.ops.0.conv1.weight", "down_tr512.ops.1.conv1.weight")
-
-
 _GENESIS_HEAD = "out_tr.final_conv.weight"
-
-
 _UNET = rf"encoder\.{_RESNET}|{SMP_BLOCK.pattern}|segmentation_head\.0\.\w+"
-
-
 _GENESIS = r"(?:(?:down|up)_tr\d+|out_tr)\..+"
-
-
 _TRUNK = ("conv1.weight", "layer1.0.conv2.weight", "layer4.0.conv1.weight")
-
-
 _SHORTCUT = "layer2.0.downsample.0.weight"
-
-
 _ENCODER = tuple(f"encoder.{key}" for key in _TRUNK)
-
-
 _DECODER = ("decoder.blocks.0.conv1.0.weight", "decoder.blocks.0.conv1.1.running_var", "segmentation_head.0.weight")
-
-
 _SMP_SIGNS = (*_ENCODER, *_DECODER)
-
-
 _BARLOW = ("projector.0.weight", "bn.running_mean")
-
-
 _PLAIN = f"(?P<name>{_RESNET})"
-
-
 _SIMSIAM = rf"encoder\.{_PLAIN}"
-
-
 _MEDICALNET = "3D ResNet of MedicalNet"
-
 
 _DILATED = (
     "note: layer3 and layer4 of MedicalNet have stride 1 and dilation 2 and 4, those of MONAI's ResNet stride 2 and "
     "no dilation: the weights fit, the features differ"
 )
-
 
 _KINDS = (
     _Kind(
@@ -114,7 +84,6 @@ _KINDS = (
     _Kind(_MEDICALNET, _TRUNK, _PLAIN, axes=5, gray=True, note=_DILATED),
     _Kind("3D ResNet; the stride of its first convolution is not in the file", _TRUNK, _PLAIN, axes=5),
 )
-
 
 KNOWN = tuple(kind.layout for kind in _KINDS)
 

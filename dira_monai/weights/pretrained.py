@@ -19,8 +19,6 @@ from .files import read_weights, unwrap
 from .layouts import layout_notes, needs_import
 
 MAX_KEYS = 3
-
-
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 

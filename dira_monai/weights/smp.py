@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 _STOCK_BLOCK = re.compile(r"(decoder\.blocks\.\d+)\.convs\.conv_([01])\.(conv|adn\.N)\.(\w+)")
-
-
 SMP_BLOCK = re.compile(r"(decoder\.blocks\.\d+)\.conv([12])\.(0(?=\.weight$)|1)\.(\w+)")  # no bias before a norm
 
 

@@ -9,13 +9,8 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-
-
 TASKS = ("segmentation", "classification")
-
-
 KINDS = [(task, dims) for task in TASKS for dims in (2, 3)]
-
 
 SMALL = {
     "batch_size": 2,
@@ -25,7 +20,6 @@ SMALL = {
     "test_fraction": 0.25,
     "validation_fraction": 0.34,
 }
-
 
 OWN = {
     ("segmentation", 2): {
@@ -50,7 +44,6 @@ OWN = {
         "class_names": ["dark", "bright"],
     },
 }
-
 
 FOR_INFERENCE = ("network_def", "features", "patch_size", "image_size", "class_names")  # of these options
 

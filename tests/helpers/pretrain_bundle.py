@@ -12,10 +12,7 @@ from PIL import Image
 from running import command_of
 
 ROOT = Path(__file__).parents[2]
-
-
 BUNDLES = {2: ROOT / "bundles/dira_pretrain_2d", 3: ROOT / "bundles/dira_pretrain_3d"}
-
 
 SMALL = {  # overrides that make a run last seconds
     "batch_size": 2,
@@ -25,7 +22,6 @@ SMALL = {  # overrides that make a run last seconds
     "queue_size": 8,
     "discriminator_channels": 4,
 }
-
 
 OWN = {
     2: {"patch_size": [64, 64], "network_def#backbone": "resnet10"},

@@ -17,11 +17,9 @@ from PIL import Image
 NAME = Path(__file__).stem.removeprefix("test_")
 CONFIGS = Path("models") / NAME / "configs"
 TRAIN = json.loads((CONFIGS / "train.json").read_text())
-
 DIMS = TRAIN["spatial_dims"]
 PRETRAINS = "objective_def" in TRAIN
 CLASSES = TRAIN.get("class_names", ["background", "blob"])
-
 SHORT = {"batch_size": 2, "epoch_length": 2, "max_epochs": 1, "warmup_epochs": 0, "validation_fraction": 0.34}
 FINE_TUNING = {"test_fraction": 0.25}
 PRETRAINING = {"val_samples": 4, "queue_size": 8, "discriminator_channels": 4}
