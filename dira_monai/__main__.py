@@ -1,44 +1,73 @@
 """The commands: ``python -m dira_monai COMMAND``; ``--help`` lists them.
 
-Fire runs a command before it complains of words that are left over. A command therefore is a generator of the lines it
-prints, started when all words are understood: a mistyped option ends the program before anything is done.
+Only the module of the command on the command line is imported, so that ``--help``, ``scores``, ``verify`` and
+``unpack`` start without torch and MONAI.
 """
 
+import ast
+import importlib
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import fire
 
-from .cli.apps import localize, probe, scores, seg, visual_words
-from .cli.archives import pack, unpack, verify
-from .cli.data import datalist, labeled, phantom, prepare
-from .cli.deferred import _later
-from .cli.weights import export_weights, import_weights
+from .cli.deferred import deferred
 from .utils.errors import InputError
+
+COMMANDS = {  # the module of each, below cli
+    "datalist": "data",
+    "labeled": "data",
+    "phantom": "data",
+    "prepare": "data",
+    "localize": "apps",
+    "probe": "apps",
+    "visual-words": "apps",
+    "scores": "scores",
+    "seg": "apps",
+    "import-weights": "weights",
+    "export-weights": "weights",
+    "pack": "archives",
+    "verify": "archives",
+    "unpack": "archives",
+}
+FORMER = {"labelled": "labeled"}  # names of version 0.1
+
+
+def load_command(word: str) -> Callable:
+    """The function of a command as fire runs it."""
+    name = FORMER.get(word, word)
+    module = importlib.import_module(f".cli.{COMMANDS[name]}", __package__)
+    return deferred(getattr(module, name.replace("-", "_")))
+
+
+def list_commands() -> dict[str, Callable]:
+    """For the list of commands: each with the first line of its docstring, read without importing it."""
+    lines: dict[str, str] = {}
+    for module in set(COMMANDS.values()):
+        lines |= _first_lines(Path(__file__).parent / "cli" / f"{module}.py")
+    return {word: _stub(lines[word.replace("-", "_")]) for word in COMMANDS}
+
+
+def _first_lines(file: Path) -> dict[str, str]:
+    """First line of the docstring of each function of a module."""
+    functions = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: (ast.get_docstring(node) or "").split("\n")[0] for node in functions}
+
+
+def _stub(line: str) -> Callable:
+    def command() -> None: ...
+
+    command.__doc__ = line
+    return command
 
 
 def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    known = word in COMMANDS or word in FORMER
     try:
-        fire.Fire(
-            {
-                "datalist": datalist,
-                "labeled": _later(labeled),
-                "labelled": _later(labeled),  # its name in version 0.1
-                "phantom": phantom,
-                "prepare": prepare,
-                "localize": localize,
-                "probe": _later(probe),
-                "visual-words": _later(visual_words),
-                "scores": scores,
-                "seg": _later(seg),
-                "import-weights": import_weights,
-                "export-weights": export_weights,
-                "pack": _later(pack),
-                "verify": _later(verify),
-                "unpack": _later(unpack),
-            },
-            name="dira_monai",
-        )
+        fire.Fire({word: load_command(word)} if known else list_commands(), name="dira_monai")
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -4,20 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fire.decorators import SetParseFns
-
 from ..apps.visual_words.dataset import SPLITS
 from ..utils.errors import InputError
-from .deferred import _later
-from .scores import compare_scores
 
 
-@SetParseFns(str, list=str, weights=str, output=str, pretraining_list=str, device=str)
 def probe(
     *,
     list: str,
     weights: str,
-    config_file: str,
+    config_file: str | list[str],
     overrides: dict | None = None,
     output: str = "probe.json",
     random: int = 3,
@@ -56,8 +51,6 @@ def probe(
     yield f"{output} is written"
 
 
-@_later
-@SetParseFns(str, bundle=str, dataset_dir=str, output_dir=str, boxes=str, masks=str, finding=str, datalist=str)
 def localize(
     bundle: str,
     *,
@@ -109,17 +102,6 @@ def localize(
     yield f"{output_dir}: localization.json, localization.csv{', localization.png' if pictures else ''}"
 
 
-@_later
-def scores(*runs: str) -> Iterator[str]:
-    """Print the test metrics of fine-tuning runs side by side, and where their pictures are.
-
-    Args:
-        runs: output folders of runs that were evaluated.
-    """
-    yield compare_scores([str(run) for run in runs])
-
-
-@SetParseFns(str, str, str, codes=str, series_uid=str, algorithm=str)
 def seg(
     series: str,
     label_map: str,
@@ -147,9 +129,8 @@ def seg(
     yield write_segmentation(series, label_map, output, class_names, **options)  # type: ignore[arg-type]
 
 
-@SetParseFns(str, datalist=str, output=str, weights=str, device=str)
 def visual_words(
-    config: str,
+    config: str | list[str],
     *,
     datalist: str,
     output: str,

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fire.decorators import SetParseFns
-
 from ..sharing.checks import _check_values, _check_weights, _judge
 from ..utils.errors import InputError
 from ..utils.files import sha256
@@ -15,7 +13,6 @@ from ..utils.files import sha256
 WIDTH = 500  # characters that are shown of a line
 
 
-@SetParseFns(str, str, bundle=str, output=str, include=str)
 def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     """Write a bundle's configs, docs, weights and the code that they name to a zip file that runs alone.
 
@@ -55,7 +52,6 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     yield f"{output}: {len(files)} files{own}, sha256 {sha256(output)}"
 
 
-@SetParseFns(str, archive=str)
 def verify(archive: str, *, max_gb: float = 10) -> Iterator[str]:
     """Check an archive, or the folder of a bundle, and tell what code it would run; nothing of it is run.
 
@@ -75,7 +71,6 @@ def verify(archive: str, *, max_gb: float = 10) -> Iterator[str]:
     yield f"{archive}: {_count(code)} to look at before it is run" if code else f"{archive}: the configs are plain"
 
 
-@SetParseFns(str, str, archive=str, folder=str)
 def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10) -> Iterator[str]:
     """Unpack an archive into its folder below another one, once it was checked; nothing of it is run.
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fire.decorators import SetParseFns
-
 from ..data.prepared import prepare as prepare_images
 from ..data.prepared import verify as verify_images
 from ..datalists.checks import VALIDATION_FRACTION
@@ -16,20 +14,8 @@ from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labeled, s
 from ..datalists.unlabeled import make_datalist
 from ..images.find import first_file
 from ..utils.errors import InputError
-from .deferred import _later
 
 
-@SetParseFns(
-    str,
-    directory=str,
-    task=str,
-    output=str,
-    labels=str,
-    label_column=str,
-    patient=str,
-    exclude_patients_of=str,
-    pretraining_list=str,
-)
 def labeled(
     directory: str,
     *,
@@ -109,8 +95,6 @@ def labeled(
     yield f"{output} is written"
 
 
-@_later
-@SetParseFns(str, directory=str, output=str, patient=str, patient_column=str, file_column=str)
 def datalist(
     directory: str,
     *,
@@ -171,8 +155,6 @@ def _group(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:
         yield f"{title}: {len(names) - MAX_ROWS} other reasons, all in the file"
 
 
-@_later
-@SetParseFns(str, str, datalist=str, output=str)
 def prepare(
     datalist: str,
     output: str,
@@ -215,8 +197,6 @@ def prepare(
     yield f"pre-train with --dataset_dir {output}"
 
 
-@_later
-@SetParseFns(str, directory=str, kind=str)
 def phantom(directory: str, *, kind: str = "ct", count: int = 24, seed: int = 0) -> Iterator[str]:
     """Write built-in phantoms, which are drawn and no real scans, with their labels.
 

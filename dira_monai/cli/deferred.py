@@ -1,11 +1,12 @@
-"""The commands: ``python -m dira_monai COMMAND``; ``--help`` lists them.
-
-Fire runs a command before it complains of words that are left over. A command therefore is a generator of the lines it
-prints, started when all words are understood: a mistyped option ends the program before anything is done.
-"""
+"""How fire gets a command: run at the end of the command line, with text where the signature says text."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
+
+from fire import decorators
+
+decorators.FIRE_METADATA = "_fire_metadata"  # else --help of a command lists fire's own attribute as a group
 
 
 class _Lines:
@@ -18,9 +19,21 @@ class _Lines:
         return "\n".join(self._lines)
 
 
-def _later(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
+def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
+    """The command for fire, which runs it before it complains of words that are left over.
+
+    So nothing is done before all words are understood: a mistyped option ends the program at once. Arguments of the
+    type ``str`` are taken as they are written, where fire would make a number of 2024_01.
+
+    Args:
+        command: generator of the lines that it prints.
+    """
+
     @functools.wraps(command)
-    def deferred(*args: object, **kwargs: object) -> _Lines:
+    def wrapper(*args: object, **kwargs: object) -> _Lines:
         return _Lines(command(*args, **kwargs))
 
-    return deferred
+    texts = [name for name, kind in command.__annotations__.items() if kind in (str, str | None)]
+    wrapper = decorators.SetParseFns(**dict.fromkeys(texts, str))(wrapper)
+    takes_words = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(command).parameters.values())
+    return decorators.SetParseFn(str)(wrapper) if takes_words else wrapper

@@ -1,10 +1,19 @@
-"""Figures of several fine-tuning runs side by side."""
+"""The command ``scores``: metrics of several fine-tuning runs side by side."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..utils.errors import InputError
+
+
+def scores(*runs: str) -> Iterator[str]:
+    """Print the test metrics of fine-tuning runs side by side, and where their pictures are.
+
+    Args:
+        runs: output folders of runs that were evaluated.
+    """
+    yield compare_scores(runs)
 
 
 def read_scores(output_dir: str | Path) -> dict[str, float]:

@@ -1,18 +1,8 @@
-"""The commands: ``python -m dira_monai COMMAND``; ``--help`` lists them.
-
-Fire runs a command before it complains of words that are left over. A command therefore is a generator of the lines it
-prints, started when all words are understood: a mistyped option ends the program before anything is done.
-"""
+"""The commands ``import-weights`` and ``export-weights``."""
 
 from collections.abc import Iterator
 
-from fire.decorators import SetParseFns
 
-from .deferred import _later
-
-
-@_later
-@SetParseFns(str, file=str, output=str)
 def import_weights(file: str, *, output: str) -> Iterator[str]:
     """Turn a published weight file into a plain state dict of a stock network, which the bundles take as pretrained.
 
@@ -28,8 +18,6 @@ def import_weights(file: str, *, output: str) -> Iterator[str]:
     yield from run(file, output)
 
 
-@_later
-@SetParseFns(str, file=str, output=str, layout=str)
 def export_weights(file: str, *, output: str, layout: str) -> Iterator[str]:
     """Write the weights of a FlexibleUNet or a ResNet in names that other libraries read.
 

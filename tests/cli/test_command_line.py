@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scan_files import noise, write_image, write_nifti
 
+from dira_monai.__main__ import COMMANDS, FORMER
 from dira_monai.phantoms import chest as phantom
 
 
@@ -44,6 +45,23 @@ def test_name_that_looks_like_a_number(command, folder):
     assert (folder / "datalist.json").is_file()
 
 
+def test_words_of_scores_are_taken_as_written(command, folder):
+    evaluation = folder / "2024_01" / "evaluation"
+    evaluation.mkdir(parents=True)
+    (evaluation / "metrics.csv").write_text("val_mean_dice,0.5\n")
+    assert command("scores", "2024_01")[1].split() == ["2024_01", "val_mean_dice", "0.5000"]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *FORMER])
+def test_every_command_is_listed_with_what_it_does(command, name):
+    listed = " ".join(command("--help")[1].split())
+    status, text, _ = command(name, "--help")
+    assert status == 0
+    assert "GROUP" not in text
+    first = " ".join(text.split(f"dira_monai {name} - ")[1].split("\n\n")[0].split())
+    assert f"{FORMER.get(name, name)} {first}" in listed
+
+
 def test_input_error_is_one_line_and_status_1(folder):
     words = [sys.executable, "-m", "dira_monai", "datalist", "scans", "--strict"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
@@ -65,3 +83,15 @@ def test_phantom(command, monkeypatch):
     monkeypatch.setattr(phantom, "write_phantoms", lambda *words, **options: asked.append((words, options)))
     assert command("phantom", "p", "--kind", "xray", "--count", "3") == (0, "3 xray phantoms in p/images\n", "")
     assert asked == [(("p",), {"kind": "xray", "count": 3, "seed": 0})]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["scores", "nowhere"]], ids=" ".join)
+def test_light_commands_start_without_torch(words):
+    code = (
+        "import sys, runpy, atexit\n"
+        "atexit.register(lambda: print([name for name in ('torch', 'monai') if name in sys.modules]))\n"
+        f"sys.argv[1:] = {words}\n"
+        "runpy.run_module('dira_monai', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

@@ -5,7 +5,6 @@ import inspect
 import re
 import shlex
 
-import fire
 import monai.bundle
 import pytest
 from monai.bundle import ConfigParser
@@ -13,7 +12,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from pages import PAGES, ROOT, SITE, blocks, commands
 from run_docs import ELSEWHERE, script
 
-import dira_monai.__main__ as command_line
+from dira_monai.__main__ import COMMANDS, load_command
 
 BUNDLES = sorted((ROOT / "bundles").iterdir())
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
@@ -77,12 +76,10 @@ def option_names(words):
     return [word[2:].split("=")[0] for word in words if word.startswith("--")]
 
 
-def components(monkeypatch):
+@pytest.fixture(scope="module")
+def known():
     """The commands of the package as fire gets them."""
-    found = []
-    monkeypatch.setattr(fire, "Fire", lambda component, **_: found.append(component))
-    command_line.main()
-    return found[0]
+    return {word: load_command(word) for word in COMMANDS}
 
 
 def check_package(words, whole, known):
@@ -168,8 +165,7 @@ def check_command(words, whole, page, known):
 
 
 @every_page
-def test_every_command_would_be_understood(page, monkeypatch):
-    known = components(monkeypatch)
+def test_every_command_would_be_understood(page, known):
     for words, whole in commands(page):
         try:
             check_command(words, whole, page, known)
@@ -177,8 +173,7 @@ def test_every_command_would_be_understood(page, monkeypatch):
             pytest.fail(f"{page.relative_to(ROOT)}: {shlex.join(words)}: {error}")
 
 
-def test_the_checks_of_commands_can_fail(monkeypatch):
-    known = components(monkeypatch)
+def test_the_checks_of_commands_can_fail(known):
     bundle = "python -m monai.bundle run --config_file bundles/dira_pretrain_3d/configs/train.json --dataset_dir D"
     page = ROOT / "README.md"
     for good in (
