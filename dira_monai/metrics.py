@@ -45,7 +45,7 @@ def rank_collapse(query: Tensor, key: Tensor | None = None) -> float:
     return float(1 - (rank - 1) / (size - 1))
 
 
-def one_way(embeddings: str, share: float) -> str | None:
+def describe_collapse(embeddings: str, share: float) -> str | None:
     """The sentence that some embeddings are collapsed, or None where their ``rank_collapse`` is low or NaN.
 
     Args:
@@ -54,8 +54,8 @@ def one_way(embeddings: str, share: float) -> str | None:
     """
     if share > COLLAPSED:
         return (
-            f"{embeddings} point one way (collapse {share:.3f} of 1): they tell nothing apart; try pooled_norm True or "
-            "a lower learning_rate"
+            f"{embeddings} have collapsed to one direction (collapse {share:.3f} of 1); try pooled_norm True or a "
+            "lower learning_rate"
         )
     return None
 

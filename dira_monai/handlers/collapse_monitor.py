@@ -1,4 +1,4 @@
-"""A run that has stopped learning says so: metrics of an epoch judged in plain sentences, as warning or as stop."""
+"""A warning or a stop where the metrics of a run show that it no longer learns."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ignite.engine import Events
 
 from ..engines.trainer import DiRATrainer
-from ..metrics import one_way
+from ..metrics import describe_collapse
 from ..objectives.objective import Objective
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
@@ -15,14 +15,14 @@ from ..utils.errors import InputError
 LOGGER = logging.getLogger(__name__)
 ACTIONS = ("warn", "stop")
 CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
-CERTAIN = 0.999  # less than one patch in a thousand is judged wrongly
+CERTAIN = 0.999  # less than one patch in a thousand is classified wrongly
 
 
 def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[str]:
     """What an epoch's metrics say is wrong, a sentence each; none of a part that did not run.
 
-    The objective judges its own metrics first (``Objective.ailment``). Collapsed embeddings are named here only where
-    it finds nothing. A metric that is NaN, as ``collapse`` of a single sample, is not judged.
+    ``Objective.diagnose`` comes first; collapsed embeddings are named here only where it finds nothing. A metric that
+    is NaN, as ``collapse`` of a single sample, is not checked.
 
     Args:
         metrics: means over the epoch under the names of ``metrics.csv``: ``contrastive``, ``contrastive_...``,
@@ -31,69 +31,70 @@ def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[st
     """
     own = {name: metrics[f"contrastive_{name}"] for name in objective.metrics if f"contrastive_{name}" in metrics}
     own |= {"collapse": metrics["collapse"]} if "collapse" in metrics else {}
-    told = [objective.diagnose(own) if "contrastive" in metrics else None]
-    if not any(told):
-        told.append(one_way("the embeddings of all images", metrics.get("collapse", 0.0)))
+    problems = [objective.diagnose(own) if "contrastive" in metrics else None]
+    if not any(problems):
+        problems.append(describe_collapse("the embeddings of all images", metrics.get("collapse", 0.0)))
     if (deviation := metrics.get("restored_deviation", 1.0)) < CONSTANT:
-        told.append(
+        problems.append(
             f"the restored images are constant (their values deviate by {deviation:.4f}): nothing is restored; "
             "try a lower learning_rate, a greater restoration_weight, or look at intensity_range"
         )
     if (accuracy := metrics.get("discriminator_accuracy", 0.0)) > CERTAIN:
-        told.append(
+        problems.append(
             f"the discriminator tells every restoration from its target (accuracy {accuracy:.4f}): the adversary "
             "teaches little; try a lower discriminator_learning_rate, or more epochs before the stage dira"
         )
-    return [sentence for sentence in told if sentence]
+    return [problem for problem in problems if problem]
 
 
 class CollapseMonitor:
-    """Handler that says what is wrong with a run, or stops it, when an ailment has lasted some epochs.
+    """Handler that warns of a problem of the run, or stops it, when the problem has lasted some epochs.
 
     It reads the means that ``TrainingLog`` leaves in ``engine.state.epoch_metrics`` and therefore stands behind it, and
-    behind ``Checkpoint``, so that a stop loses nothing. All processes have it: the first one judges, all stop. A
-    warning is given once, when the ailment has lasted ``patience`` epochs, and again after it was gone and has come
-    back. Ailments are the same where their sentences differ in numbers only. A resumed run counts anew.
+    behind ``Checkpoint``, so that a stop loses nothing. All processes have it: the first one checks, all stop. A
+    warning is given once, when the problem has lasted ``patience`` epochs, and again after it was gone and has come
+    back. Problems are the same where their sentences differ in numbers only. A resumed run counts anew.
 
     Attributes:
-        on_ailment: "warn" or "stop".
+        on_collapse: "warn" or "stop".
         patience: epochs in a row, at least 1. New networks often begin nearly collapsed, restoring nearly a constant.
+        on_ailment: former name of ``on_collapse``.
     """
 
-    def __init__(self, on_ailment: str = "warn", patience: int = 3) -> None:
-        if on_ailment not in ACTIONS:
-            raise InputError(f"on_collapse must be {' or '.join(ACTIONS)}, got {on_ailment!r}")
+    def __init__(self, on_collapse: str = "warn", patience: int = 3, on_ailment: str | None = None) -> None:
+        self.on_collapse = on_ailment or on_collapse
+        if self.on_collapse not in ACTIONS:
+            raise InputError(f"on_collapse must be {' or '.join(ACTIONS)}, got {self.on_collapse!r}")
         if type(patience) is not int or patience < 1:
             raise InputError(f"collapse_patience must be a whole number of epochs from 1, got {patience!r}")
-        self.on_ailment = on_ailment
         self.patience = patience
         self.lasting: dict[str, int] = {}  # epochs in a row, by the sentence without its numbers
 
     def attach(self, engine: DiRATrainer) -> None:
         """Register for the end of each epoch."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.judge)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
 
-    def judge(self, engine: DiRATrainer) -> None:
-        """Warn or stop where an ailment has lasted long enough.
+    def check(self, engine: DiRATrainer) -> None:
+        """Warn or stop where a problem has lasted long enough.
 
         Raises:
             InputError: in all processes, if the run is to stop; or if no ``TrainingLog`` stands before this handler.
         """
-        on_first_process(lambda: self._judge(engine))
+        on_first_process(lambda: self._check(engine))
 
-    def _judge(self, engine: DiRATrainer) -> dict[str, int]:
-        """The ailments that last, after a look at the epoch."""
+    def _check(self, engine: DiRATrainer) -> dict[str, int]:
+        """The problems that last after this epoch."""
         metrics = getattr(engine.state, "epoch_metrics", None)
         if metrics is None:
             raise InputError(
-                "HealthWatch has no figures of the epoch: TrainingLog must stand before it in the handlers"
+                "CollapseMonitor has no metrics of the epoch: TrainingLog must stand before it in the handlers"
             )
         found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_problems(metrics, engine.objective)}
         self.lasting = {kind: self.lasting.get(kind, 0) + 1 for kind in found}
         for kind, told in found.items():
             epoch = engine.state.epoch
             since = f"epoch {epoch}, since epoch {epoch + 1 - self.lasting[kind]}: {told}"
-            if self.on_ailment == "stop" and self.lasting[kind] >= self.patience:
+            if self.on_collapse == "stop" and self.lasting[kind] >= self.patience:
                 raise InputError(
                     f"{since}; training stopped, its checkpoint is written; --resume True --on_collapse warn goes on"
                 )

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..metrics import one_way, rank_collapse
+from ..metrics import describe_collapse, rank_collapse
 from ..utils.errors import InputError
 from .objective import Objective
 
@@ -119,7 +119,7 @@ class CombinedObjective(Objective):
         for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):
             own = {f: metrics[f"{name}_{f}"] for f in objective.metrics if f"{name}_{f}" in metrics}
             own["collapse"] = float("nan") if query is None else rank_collapse(query)
-            sentences.append(objective.diagnose(own) or one_way(f"the embeddings of {name} all", own["collapse"]))
+            sentences.append(objective.diagnose(own) or describe_collapse(f"the embeddings of {name}", own["collapse"]))
         return "; ".join(sentence for sentence in sentences if sentence) or None
 
 

@@ -14,7 +14,7 @@ from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
 from .objective import Objective
 
-COLLAPSED = 0.05  # deviation below which embeddings point one way; independent directions have 1
+COLLAPSED = 0.05  # deviation below which embeddings have collapsed to one direction; independent directions have 1
 
 
 class GraVIS(Objective):
@@ -104,7 +104,7 @@ class GraVIS(Objective):
         return embeddings.unflatten(0, (-1, len(first))).transpose(0, 1)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether the embeddings of all views point one way.
+        """Whether the embeddings of all views have collapsed to one direction.
 
         Args:
             metrics: ``deviation``, mean over an epoch.

@@ -130,7 +130,7 @@ class MoCo(MomentumBranch):
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the queries are all alike, or no longer find their keys.
 
-        Collapse is asked first, since the accuracy does not show it: where all embeddings point one way, that way
+        Collapse is asked first, since the accuracy does not show it: where all embeddings have one direction, it
         drifts, and a new key is nearer to its query than the old ones of the queue. A BasicUNet without ``pooled_norm``
         on CT phantoms had accuracy 1.0 with collapse 0.999, and with it 0.2 with 0.3.
 
@@ -143,9 +143,9 @@ class MoCo(MomentumBranch):
         size = len(self.queue)
         if metrics["collapse"] > COLLAPSED:
             return (
-                f"the query embeddings of MoCo all point one way (collapse {metrics['collapse']:.3f} of 1) and tell "
-                f"nothing apart, whatever the accuracy ({metrics['accuracy']:.4f}) says; try pooled_norm True or a "
-                "lower learning_rate"
+                f"the query embeddings of MoCo have collapsed to one direction (collapse {metrics['collapse']:.3f} of "
+                f"1), whatever the accuracy ({metrics['accuracy']:.4f}) says; try pooled_norm True or a lower "
+                "learning_rate"
             )
         if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + size):
             return (

@@ -52,7 +52,7 @@ class VisualWords(Objective):
 
         Returns:
             ``loss`` and ``accuracy`` (share of cubes whose word has the highest logit; chance is 1 / C), scalars;
-            ``query``, the logits scaled to unit length, (B, C): they point one way where every cube gets the same word.
+            ``query``, the logits scaled to unit length, (B, C): equal where every cube gets the same word.
 
         Raises:
             InputError: if the data set gives no words.

@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 from datetime import timedelta
 from functools import partial
@@ -29,18 +28,18 @@ WELL = {"contrastive": 1.0, "contrastive_accuracy": 0.5, "restored_deviation": 0
 
 
 class Words(Objective):
-    """An objective that has one metric besides the accuracy, and an opinion of it."""
+    """An objective that has one metric besides the accuracy, and a problem with it."""
 
     metrics = ("accuracy", "spread")
 
-    def __init__(self, opinion=None):
+    def __init__(self, problem=None):
         super().__init__()
-        self.opinion = opinion
+        self.problem = problem
         self.asked = []
 
     def diagnose(self, metrics):
         self.asked.append(dict(metrics))
-        return self.opinion
+        return self.problem
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,11 @@ class Words(Objective):
     [
         ("restored_deviation", CONSTANT, r"the restored images are constant \(their values deviate by 0.0090\)"),
         ("discriminator_accuracy", CERTAIN, r"the discriminator tells every restoration .* \(accuracy 0.9999\)"),
-        ("collapse", COLLAPSED, r"the embeddings of all images point one way \(collapse 0.991 of 1\)"),
+        (
+            "collapse",
+            COLLAPSED,
+            r"the embeddings of all images have collapsed to one direction \(collapse 0.991 of 1\)",
+        ),
     ],
 )
 def test_each_metric_beyond_its_bound_is_named(metric, bound, words):
@@ -92,48 +95,54 @@ def test_moco_at_chance_is_told(queue_size, bound):
 
 def test_collapsed_moco_is_told_before_its_accuracy():
     told = MoCo.diagnose(moco(8), {"accuracy": 0.0, "collapse": 0.995})
-    assert "point one way (collapse 0.995 of 1)" in told
+    assert "have collapsed to one direction (collapse 0.995 of 1)" in told
     assert MoCo.diagnose(moco(8), {"accuracy": 0.5, "collapse": COLLAPSED}) is None
 
 
-def watched(caplog, opinions, **options):
-    """What is logged over epochs in each of which the objective has an opinion; and the handler."""
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
+
+
+def watched(caplog, problems, **options):
+    """What is logged over epochs in each of which the objective has a problem."""
     watch, objective = CollapseMonitor(**options), Words()
-    caplog.set_level(logging.INFO, logger="dira_monai.handlers.collapse_monitor")
-    for epoch, opinion in enumerate(opinions, start=1):
-        objective.opinion = opinion
+    for epoch, problem in enumerate(problems, start=1):
+        objective.problem = problem
         state = SimpleNamespace(epoch=epoch, epoch_metrics=WELL)
-        watch.judge(SimpleNamespace(state=state, objective=objective))
-    return [record.getMessage() for record in caplog.records]
+        watch.check(SimpleNamespace(state=state, objective=objective))
+    return warnings_of(caplog)
 
 
-def test_a_warning_is_given_once_after_patience_and_again_when_it_comes_back(caplog):
-    opinions = ["ill 0.91", "ill 0.92", "ill 0.93", None, "ill 0.94", "ill 1e-05", "ill 2"]
-    assert watched(caplog, opinions, patience=2) == [
-        "epoch 2, since epoch 1: ill 0.92",
-        "epoch 6, since epoch 5: ill 1e-05",
-    ]
-
-
-def test_another_ailment_is_another_warning(caplog):
-    opinions = ["ill 1", "mad 1", "mad 2", "ill 3"]
-    assert watched(caplog, opinions, patience=1) == [
-        "epoch 1, since epoch 1: ill 1",
-        "epoch 2, since epoch 2: mad 1",
-        "epoch 4, since epoch 4: ill 3",
-    ]
+@pytest.mark.parametrize(
+    ("problems", "patience", "warnings"),
+    [
+        (
+            ["ill 0.91", "ill 0.92", "ill 0.93", None, "ill 0.94", "ill 1e-05", "ill 2"],
+            2,
+            ["epoch 2, since epoch 1: ill 0.92", "epoch 6, since epoch 5: ill 1e-05"],
+        ),
+        (
+            ["ill 1", "mad 1", "mad 2", "ill 3"],  # another problem is another warning
+            1,
+            ["epoch 1, since epoch 1: ill 1", "epoch 2, since epoch 2: mad 1", "epoch 4, since epoch 4: ill 3"],
+        ),
+    ],
+)
+def test_a_warning_is_given_once_after_patience_and_again_when_it_comes_back(caplog, problems, patience, warnings):
+    assert watched(caplog, problems, patience=patience) == warnings
 
 
 def test_stop_waits_for_patience(caplog):
-    assert watched(caplog, ["ill", "ill", None, "ill", "ill"], on_ailment="stop", patience=3) == []
+    assert watched(caplog, ["ill", "ill", None, "ill", "ill"], on_collapse="stop", patience=3) == []
     with pytest.raises(InputError, match=r"epoch 4, since epoch 2: ill 5; training stopped, .* --resume True --on_c"):
-        watched(caplog, [None, "ill 3", "ill 4", "ill 5"], on_ailment="stop", patience=3)
+        watched(caplog, [None, "ill 3", "ill 4", "ill 5"], on_collapse="stop", patience=3)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"on_ailment": "panic"}, "on_collapse must be warn or stop, got 'panic'"),
+        ({"on_collapse": "panic"}, "on_collapse must be warn or stop, got 'panic'"),
+        ({"on_ailment": "panic"}, "on_collapse must be warn or stop, got 'panic'"),  # its former name
         ({"patience": 0}, "collapse_patience must be a whole number of epochs from 1, got 0"),
         ({"patience": 1.5}, "from 1, got 1.5"),
         ({"patience": True}, "from 1, got True"),
@@ -147,11 +156,11 @@ def test_bad_options_are_refused(options, words):
 def test_without_the_log_it_says_so(tmp_path):
     engine = SimpleNamespace(state=SimpleNamespace(epoch=1), objective=Words())
     with pytest.raises(InputError, match="TrainingLog must stand before it"):
-        CollapseMonitor().judge(engine)
+        CollapseMonitor().check(engine)
 
 
 def asleep(run):
-    """A run whose embeddings all point one way, whatever it learns: the last layer of the projectors is its bias."""
+    """A run whose embeddings have one direction, whatever it learns: the last layer of the projectors is its bias."""
     for projector in (run.trainer.objective.projector, run.trainer.objective.key_projector):
         torch.nn.init.zeros_(projector[-1].weight)
         projector[-1].requires_grad_(False)
@@ -163,7 +172,7 @@ def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplo
     options = {"patch_size": (16,) * spatial_dims, "adversarial_weight": 0.0}
     run = asleep(logged_run(tmp_path, **options))
     CollapseMonitor("stop", patience=2).attach(run.trainer)
-    with pytest.raises(InputError, match=r"epoch 2, since epoch 1: the query embeddings of MoCo all point one way"):
+    with pytest.raises(InputError, match="epoch 2, since epoch 1: the query embeddings of MoCo have collapsed"):
         run.trainer.run()
     content = load_weights(tmp_path / "models" / "checkpoint.pt")
     assert content["epoch"] == 2
@@ -173,8 +182,7 @@ def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplo
     CollapseMonitor("warn", patience=2).attach(again.trainer)
     again.trainer.run()
     assert [row["epoch"] for row in rows_of(tmp_path)] == ["1", "2", "3", "4"]
-    warnings = [r.getMessage() for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
-    assert [told.partition(":")[0] for told in warnings] == ["epoch 4, since epoch 3"]
+    assert [told.partition(":")[0] for told in warnings_of(caplog)] == ["epoch 4, since epoch 3"]
 
 
 ALONE = {"restoration_weight": 0.0, "adversarial_weight": 0.0}
@@ -196,7 +204,10 @@ COLLAPSES = {
     "gravis": (gravis_runs.make_trainer, "the embeddings of all views have collapsed"),
     "pcrl": (pcrlv2_runs.make_trainer, "the decoder's coarsest level is the same for every image"),
     "voco": (voco_runs.make_trainer, "VoCo's crops look like none of the base crops"),
-    "combined": (moco_in_second_place, "SimSiam gives .*; the query embeddings of MoCo all point one way"),
+    "combined": (
+        moco_in_second_place,
+        "SimSiam gives .*; the query embeddings of MoCo have collapsed to one direction",
+    ),
 }
 
 
@@ -222,7 +233,7 @@ def test_a_network_that_restores_a_constant_is_told(tmp_path, caplog):
     layer.requires_grad_(False)
     CollapseMonitor(patience=1).attach(run.trainer)
     run.trainer.run()
-    (told,) = [r.getMessage() for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
+    (told,) = warnings_of(caplog)
     assert told.startswith("epoch 1, since epoch 1: the restored images are constant (their values deviate by 0.0000)")
 
 
@@ -231,10 +242,10 @@ def test_a_healthy_run_is_left_alone(tmp_path, caplog):
     CollapseMonitor("stop", patience=1).attach(run.trainer)
     run.trainer.run()
     assert run.trainer.state.epoch == 2
-    assert not [r for r in caplog.records if r.name == "dira_monai.handlers.collapse_monitor"]
+    assert not warnings_of(caplog)
 
 
-def judge_in_one_process(process, folder):
+def check_in_one_process(process, folder):
     """Only process 0 has metrics, as only it has the log; both say what they were told."""
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
@@ -244,7 +255,7 @@ def judge_in_one_process(process, folder):
     watch = CollapseMonitor("stop", patience=2)
     for _ in range(2):
         try:
-            watch.judge(engine)
+            watch.check(engine)
             told.append("")
         except InputError as error:
             told.append(str(error))
@@ -253,7 +264,7 @@ def judge_in_one_process(process, folder):
 
 
 def test_all_processes_stop_together(tmp_path):
-    torch.multiprocessing.spawn(judge_in_one_process, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.spawn(check_in_one_process, (str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1))
     assert first == second
     assert first[0] == ""

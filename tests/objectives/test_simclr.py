@@ -294,8 +294,8 @@ def test_each_part_is_judged_by_the_collapse_of_its_own_queries():
     assert combined.diagnose(healthy) is None  # nothing seen yet
     assert judged() is None
     for part, sentence in (
-        (parts[1], "the query embeddings of MoCo all point one way (collapse 1.000 of 1)"),
-        (parts[2], "the embeddings of simclr all point one way (collapse 1.000 of 1)"),
+        (parts[1], "the query embeddings of MoCo have collapsed to one direction (collapse 1.000 of 1)"),
+        (parts[2], "the embeddings of simclr have collapsed to one direction (collapse 1.000 of 1)"),
     ):
         nn.init.zeros_(part.projector[-1].weight)  # leaves the bias
         said = judged()
