@@ -16,36 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import rank, world_size
 from ..utils.errors import InputError
+from ..utils.resuming import fast_forward, load_optimizer, load_random_states, random_states
 from ..weights.files import load_module, load_weights, on_cpu, save_atomic
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer's moments and keep its own rates: a resumed run may be given another rate."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-
-
-def fast_forward(scheduler: LRScheduler, steps: int) -> None:
-    """Put a scheduler where it stands after so many steps of its own schedule, be it longer than before or not."""
-    scheduler.last_epoch, scheduler._step_count = steps, steps + 1
-    rates = scheduler.get_lr()
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
-
-
-def random_states() -> dict[str, Any]:
-    """States of torch's generators; nothing in this package draws from any other."""
-    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
 
 
 class StrictCheckpointLoader:
@@ -178,9 +154,7 @@ class Checkpoint:
                 load_optimizer(part, content[name])
             elif content[name]:  # the scaler of a run in another precision has no state
                 part.load_state_dict(content[name])
-        torch.set_rng_state(content["random"]["cpu"].cpu())
-        states = content["random"].get("cuda", [])[: torch.cuda.device_count()]
-        torch.cuda.set_rng_state_all([state.cpu() for state in states])
+        load_random_states(content["random"])
         engine.state.epoch = content["epoch"]
         engine.state.iteration = content["epoch"] * engine.state.epoch_length
         for scheduler in self.schedulers:

@@ -1,6 +1,5 @@
 """The record of each start of a run: configuration, versions, commit and data."""
 
-import inspect
 import json
 import platform
 import subprocess
@@ -8,26 +7,26 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ignite
 import monai
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
 
 from ..bundle.run_json import read_starts
-from ..data.fingerprint import fingerprint
+from ..bundle.running_config import running_config
+from ..data.digest import data_sha256
 from ..datalists.checks import LISTS
 from ..utils.distributed import rank, world_size
 from ..utils.files import atomic_write
+from ..utils.version import __version__
 
 
 class RunRecord:
     """Handler that appends one start to ``output_dir/run.json`` when its engine runs for the first time.
 
-    A start has its time, command, device, number of processes, versions, git commit, images and fingerprint of the
+    A start has its time, command, device, number of processes, versions, git commit, images and digest of the
     data, and the configuration as it was merged. All starts of the folder stay, the newest is the last. The file is
     written whole or not at all, by process 0. Further rounds of a federation belong to the start of the first.
 
@@ -64,7 +63,7 @@ class RunRecord:
             "versions": versions(),
             "git_commit": git_commit(Path(__file__)),
             "images": {name: len(self.datalist[name]) for name in LISTS if name in self.datalist},
-            "data_sha256": fingerprint(self.datalist),
+            "data_sha256": data_sha256(self.datalist),
             "config": self.config,
         }
         text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
@@ -75,8 +74,6 @@ class RunRecord:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a run computes."""
-    from ..utils.version import __version__  # here, since the package is not complete when this file is imported
-
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -106,17 +103,3 @@ def git_commit(file: Path) -> str:
 def describe_device(device: torch.device) -> str:
     """The device, of a GPU with its name."""
     return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
-
-
-def running_config() -> dict[str, Any] | None:
-    """The merged configuration of which a part is being built, as it was read; None outside of a bundle.
-
-    MONAI gives a part no way to its own configuration, so it is looked for among the callers.
-    """
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            return parser.get()
-        frame = frame.f_back
-    return None

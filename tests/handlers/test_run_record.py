@@ -1,4 +1,4 @@
-"""The record of a run: what it holds, and that the fingerprint tells data apart."""
+"""The record of a run: what it holds, and that the digest tells data apart."""
 
 import json
 import shutil
@@ -19,8 +19,7 @@ from scan_files import noise, write_image, write_slice
 
 import dira_monai
 from dira_monai.bundle.run_json import read_starts
-from dira_monai.data import fingerprint as fingerprint_module
-from dira_monai.data.fingerprint import PART, fingerprint
+from dira_monai.data.digest import PART, data_sha256
 from dira_monai.handlers.run_record import RunRecord, git_commit
 from dira_monai.utils.errors import InputError
 
@@ -40,12 +39,12 @@ def listed(tmp_path):
     return write_listed(tmp_path / "data")
 
 
-def test_a_copy_of_the_data_has_the_same_fingerprint(listed, tmp_path):
-    first = fingerprint(listed)
+def test_a_copy_of_the_data_has_the_same_data_sha256(listed, tmp_path):
+    first = data_sha256(listed)
     assert len(first) == 64
     shutil.copytree(tmp_path / "data", tmp_path / "copy", copy_function=shutil.copy)  # other dates
     text = json.dumps(listed).replace(str(tmp_path / "data"), str(tmp_path / "copy"))
-    assert fingerprint(json.loads(text)) == first == fingerprint(listed)
+    assert data_sha256(json.loads(text)) == first == data_sha256(listed)
 
 
 def other_content(listed):
@@ -80,10 +79,10 @@ def other_name(listed):
 
 
 @pytest.mark.parametrize("change", [other_content, other_last_byte, longer, other_label, other_split, other_name])
-def test_other_data_have_another_fingerprint(listed, change):
-    before = fingerprint(listed)
+def test_other_data_have_another_data_sha256(listed, change):
+    before = data_sha256(listed)
     change(listed)
-    assert fingerprint(listed) != before
+    assert data_sha256(listed) != before
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_other_data_have_another_fingerprint(listed, change):
 )
 def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, seen):
     file = tmp_path / "large"
-    monkeypatch.setattr(fingerprint_module, "READ", share * PART)
+    monkeypatch.setattr("dira_monai.data.digest.READ", share * PART)
     parts = np.random.default_rng(0).integers(0, 255, (10, PART), np.uint8)
     listed = {"training": [{"image": str(file)}]}
 
@@ -101,7 +100,7 @@ def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, se
         if changed is not None:
             content[changed, PART // 2] ^= 1
         file.write_bytes(content.tobytes())
-        return fingerprint(listed)
+        return data_sha256(listed)
 
     assert [number for number in range(10) if digest(number) != digest()] == seen
 
@@ -109,23 +108,23 @@ def test_a_large_file_is_read_at_even_distances(tmp_path, monkeypatch, share, se
 def test_of_a_long_list_some_files_are_read_and_all_measured(tmp_path, monkeypatch):
     files = [write_image(tmp_path / f"p{number}.png", noise(6, 8, seed=number)) for number in range(8)]
     listed = {"training": [{"image": str(file)} for file in files]}
-    monkeypatch.setattr(fingerprint_module, "SAMPLE", 3)
-    before, contents = fingerprint(listed), [file.read_bytes() for file in files]
+    monkeypatch.setattr("dira_monai.data.digest.SAMPLE", 3)
+    before, contents = data_sha256(listed), [file.read_bytes() for file in files]
     seen = {"content": 0, "size": 0}
     for file, content in zip(files, contents, strict=True):
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        seen["content"] += fingerprint(listed) != before
+        seen["content"] += data_sha256(listed) != before
         file.write_bytes(content + b"1")
-        seen["size"] += fingerprint(listed) != before
+        seen["size"] += data_sha256(listed) != before
         file.write_bytes(content)
     assert seen == {"content": 3, "size": 8}
-    assert fingerprint(listed) == before
+    assert data_sha256(listed) == before
 
 
 def test_names_begin_below_the_common_folder():
     def placed(root):
         images = [{"image": f"{root}/{folder}/a.npy", "sha256": "1" * 64} for folder in ("first", "second")]
-        return fingerprint({"training": images[:1], "validation": images[1:]})
+        return data_sha256({"training": images[:1], "validation": images[1:]})
 
     assert placed("") == placed("/data") == placed("/data/more/..")
 
@@ -134,26 +133,26 @@ def test_a_label_map_and_a_folder_of_slices_count(listed, tmp_path):
     label = write_image(tmp_path / "data/label.png", noise(6, 8, seed=3))
     piece = write_slice(tmp_path / "data/series/a.dcm", noise(6, 8))
     listed["training"] = [{"image": str(piece.parent), "label": str(label)}]
-    known = [fingerprint(listed)]
+    known = [data_sha256(listed)]
     write_image(label, noise(6, 8, seed=4))
-    known.append(fingerprint(listed))
+    known.append(data_sha256(listed))
     write_slice(piece, noise(6, 8, seed=5))
-    known.append(fingerprint(listed))
+    known.append(data_sha256(listed))
     assert len(set(known)) == 3
 
 
 def test_the_digest_of_a_prepared_image_is_that_of_the_list(listed):
     entry = listed["training"][0] | {"sha256": "1" * 64}
-    before = fingerprint(listed | {"training": [entry]})
-    assert fingerprint(listed | {"training": [entry | {"sha256": "2" * 64}]}) != before
+    before = data_sha256(listed | {"training": [entry]})
+    assert data_sha256(listed | {"training": [entry | {"sha256": "2" * 64}]}) != before
     other_content(listed)
-    assert fingerprint(listed | {"training": [entry]}) == before
+    assert data_sha256(listed | {"training": [entry]}) == before
 
 
 def test_a_missing_file_is_named(listed):
     Path(listed["training"][0]["image"]).unlink()
     with pytest.raises(InputError, match=r"p0\.png cannot be read for the record of the run: No such file"):
-        fingerprint(listed)
+        data_sha256(listed)
 
 
 def git(folder, *words):
@@ -205,7 +204,7 @@ def test_a_start_names_versions_data_and_the_configuration(listed, tmp_path):
     assert start["versions"]["python"].count(".") == 2
     assert start["git_commit"] == git_commit(Path(dira_monai.__file__).with_name("__init__.py"))
     assert start["images"] == {"training": 2, "validation": 1}
-    assert start["data_sha256"] == fingerprint(listed)
+    assert start["data_sha256"] == data_sha256(listed)
     assert (start["device"], start["processes"]) == ("cpu", 1)
     assert start["config"]["rate"] == "$2 * 0.5"
     assert start["config"]["output_dir"] == str(tmp_path / "out")
@@ -257,9 +256,9 @@ def test_visual_words_of_a_relative_folder_are_read(dims, tmp_path, monkeypatch)
     parser.read_config([str(BUNDLES[dims] / f"configs/{name}.json") for name in ("train", "transvw")])
     parser["words_dir"] = "words"
     datalist = parser.get_parsed_content("datalist")
-    before = fingerprint(datalist)
+    before = data_sha256(datalist)
     (tmp_path / "words/training.npy").write_text("behind")
-    assert fingerprint(datalist) != before
+    assert data_sha256(datalist) != before
 
 
 def test_fine_tuning_records_its_start(tmp_path):
@@ -290,7 +289,7 @@ def test_of_two_processes_only_the_first_writes(listed, tmp_path, monkeypatch):
 
 def test_files_that_a_run_does_not_read_count_by_name(listed, tmp_path):
     more = {"test": [{"image": "images/nowhere.nii.gz", "label": "labels/nowhere.nii.gz"}]}
-    assert fingerprint(listed | more) == fingerprint(listed | more)
-    assert fingerprint(listed | more) != fingerprint(listed)
+    assert data_sha256(listed | more) == data_sha256(listed | more)
+    assert data_sha256(listed | more) != data_sha256(listed)
     other = {"test": [{"image": "images/nowhere.nii.gz", "label": "labels/elsewhere.nii.gz"}]}
-    assert fingerprint(listed | other) != fingerprint(listed | more)
+    assert data_sha256(listed | other) != data_sha256(listed | more)

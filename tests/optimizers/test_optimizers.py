@@ -9,13 +9,13 @@ from pretrain_bundle import parsed
 from torch import nn
 from trainer_runs import assert_same, basic_unet
 
-from dira_monai.handlers.checkpoint import fast_forward, load_optimizer
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import SimSiam
 from dira_monai.optimizers.groups import optimizer_class, param_groups_lars, rate_groups, trainable_parameters
 from dira_monai.optimizers.lars import LARS
 from dira_monai.optimizers.schedules import FlooredCosineSchedule
 from dira_monai.utils.errors import InputError
+from dira_monai.utils.resuming import fast_forward, load_optimizer
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ READ = 2**29  # bytes that are read of all of them together
 PART = 2**16  # bytes that are read at one place of a larger file
 
 
-def fingerprint(datalist: Mapping[str, Any]) -> str:
+def data_sha256(datalist: Mapping[str, Any]) -> str:
     """SHA-256 of what is in the lists: order, labels, name and size of each file, and content of ``SAMPLE`` of them.
 
     The files whose content is read are drawn with a fixed seed, so that a start need not wait for 100,000. Each has an
@@ -44,7 +44,7 @@ def fingerprint(datalist: Mapping[str, Any]) -> str:
     start = len(os.path.commonpath({os.path.dirname(path) for path in paths} or ["."]).rstrip(os.sep))
     drawn = random.Random(0).sample(list(sizes), min(len(sizes), SAMPLE))
     share = READ // max(1, len(drawn))
-    read = list(parallel_map(lambda path: _digest(path, sizes[path], share), drawn, "fingerprint of the data", None))
+    read = list(parallel_map(lambda path: _digest(path, sizes[path], share), drawn, "digest of the data", None))
     names = [path[start:] for path in (*paths, *sizes)]
     return hashlib.sha256(json.dumps([values, names, list(sizes.values()), read]).encode()).hexdigest()
 
