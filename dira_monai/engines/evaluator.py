@@ -1,4 +1,4 @@
-"""Validation of a pre-training run: how well images are restored and told apart, on views that never change."""
+"""Validation of a pre-training run: how well images are restored and discriminated, on views that never change."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from ..networks.encoder_decoder import encode
-from ..objectives.objective import Objective
+from ..objectives.objective import Objective, ObjectiveInputs
 from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
 from .forward import completed, decoded, objective_outputs, prefixed, restored
@@ -56,10 +56,10 @@ class DiRAEvaluator(SupervisedEvaluator):
         with torch.no_grad(), self.context:
             features = encode(self.network, views["query"])
             maps = decoded(self.network, self.objective, features)
-            told = objective_outputs(self.network, self.objective, views, features, maps)
+            outputs = objective_outputs(self.objective, ObjectiveInputs(self.network, views, features, maps))
             images = {"image": views["query"], "label": views["target"], "pred": restored(self.network, maps)}
         images = {name: completed(image, views) for name, image in images.items()}
-        self.state.output = images | prefixed(self.objective, told)
+        self.state.output = images | prefixed(self.objective, outputs)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -1,10 +1,10 @@
-"""One training step of DiRA: MONAI's supervised trainer, extended for three losses and two optimizers."""
+"""What trainer and evaluator share: the restoration of a batch, and what the objective makes of it."""
 
 import torch
 from torch import Tensor, nn
 
 from ..networks.encoder_decoder import decoder_maps, encode, output_layer, without_skips
-from ..objectives.objective import Objective
+from ..objectives.objective import Objective, ObjectiveInputs
 
 
 def decoded(network: nn.Module, objective: Objective, features: list[Tensor]) -> list[Tensor]:
@@ -22,26 +22,21 @@ def completed(images: Tensor, views: dict[str, Tensor]) -> Tensor:
     return torch.where(views["mask"], images, views["target"]) if "mask" in views else images
 
 
-def objective_outputs(
-    network: nn.Module,
-    objective: Objective,
-    views: dict[str, Tensor],
-    features: list[Tensor],
-    maps: list[Tensor] | None,
-) -> dict[str, Tensor]:
-    """What the objective finds of views whose query has these features and maps.
+def objective_outputs(objective: Objective, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+    """What the objective makes of a batch.
 
-    A query of which blocks are hidden is shown to it whole, encoded once more: told apart by what is left, images were
-    hardly told apart at all, and an encoder that has only seen holes knows less of whole images.
+    A query of which blocks are hidden is shown to it whole, encoded once more: from what is left, images were hardly
+    discriminated at all, and an encoder that has only seen holes knows less of whole images.
     """
-    if "whole" in views:
-        views = {name: view for name, view in views.items() if name != "mask"} | {"query": views["whole"]}
-        features, maps = encode(network, views["query"]), None
-    return objective(network, views, features, maps)
+    if "whole" in inputs.views:
+        views = {name: view for name, view in inputs.views.items() if name != "mask"}
+        views["query"] = views["whole"]
+        inputs = ObjectiveInputs(inputs.network, views, encode(inputs.network, views["query"]))
+    return objective(inputs)
 
 
-def prefixed(objective: Objective, told: dict[str, Tensor]) -> dict[str, Tensor]:
+def prefixed(objective: Objective, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """What an objective returned, under the names that outputs of trainer and evaluator have."""
-    metrics = {f"contrastive_{name}": told[name] for name in objective.metrics if name in told}
-    embeddings = {name: told[name] for name in ("query", "key") if name in told}
-    return {"contrastive": told["loss"]} | embeddings | metrics
+    metrics = {f"contrastive_{name}": outputs[name] for name in objective.metrics if name in outputs}
+    embeddings = {name: outputs[name] for name in ("query", "key") if name in outputs}
+    return {"contrastive": outputs["loss"]} | embeddings | metrics

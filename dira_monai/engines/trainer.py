@@ -13,7 +13,7 @@ from ..losses.restoration import masked_loss
 from ..metrics import rank_collapse
 from ..networks.encoder_decoder import downsampling, encode, encoder_state
 from ..objectives.no_objective import NoObjective
-from ..objectives.objective import Objective
+from ..objectives.objective import Objective, ObjectiveInputs
 from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
 from ..utils.distributed import average_scalars, broadcast
@@ -188,9 +188,9 @@ class DiRATrainer(ResumableTrainer):
         maps = decoded(self.network, self.objective, features) if decodes else None
         if learns:
             self.objective.progress = self.progress
-            told = objective_outputs(self.network, self.objective, views, features, maps)
-            output |= prefixed(self.objective, told)
-            total = total + weights.contrastive * told["loss"]
+            outputs = objective_outputs(self.objective, ObjectiveInputs(self.network, views, features, maps))
+            output |= prefixed(self.objective, outputs)
+            total = total + weights.contrastive * outputs["loss"]
         if weights.restores and maps is not None:
             output["restored"] = restored(self.network, maps)
             output["restoration"] = masked_loss(

@@ -1,7 +1,5 @@
 """BYOL: the network predicts what a slowly following copy of it makes of the other view."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from ..metrics import embedding_std
 from ..networks.encoder_decoder import encode, feature_channels
 from ..networks.heads import mlp, pooled_mlp
 from ..networks.momentum import check_momentum
-from .objective import MomentumBranch
+from .objective import MomentumBranch, ObjectiveInputs
 from .siamese import Siamese
 
 
@@ -57,34 +55,18 @@ class BYOL(MomentumBranch, Siamese):
         self.predictor = mlp(embedding_size, hidden, embedding_size)
         self.add_key_branch(network, pooled_mlp(channels, hidden, embedding_size, pooled_norm=pooled_norm))
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Loss of a batch: squared distances of unit predictions and unit keys, of both directions, in [0, 8] (eq. 2).
-
-        Args:
-            network: encodes the second view.
-            views: of which ``query`` and ``key`` (B, C, *spatial) are used: the key branch sees both.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
 
         Returns:
             ``loss``; ``deviation`` of the network's embeddings (``embedding_std``); ``query``, the prediction of
             the first view, and ``key``, the key branch's embedding of the second, both of unit length, (B, D).
-
-        Raises:
-            InputError: if there is no second view.
         """
-        z1, z2 = self.both(network, views, features)
+        z1, z2 = self.both(inputs)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
-            key1, key2 = (
-                self.key_projector(encode(self.key_encoder, view)[-1]) for view in (views["query"], views["key"])
-            )
+            views = inputs.views["query"], inputs.views["key"]
+            key1, key2 = (self.key_projector(encode(self.key_encoder, view)[-1]) for view in views)
         loss = 4 + 2 * (negative_cosine(p1, key2) + negative_cosine(p2, key1))
         unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(key2.float(), dim=1)}
         return {"loss": loss, "deviation": embedding_std(z1)} | unit

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..metrics import describe_collapse, rank_collapse
 from ..utils.errors import InputError
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 
 class CombinedObjective(Objective):
@@ -58,42 +58,30 @@ class CombinedObjective(Objective):
         """The objectives."""
         return cast(list[Objective], list(self.objectives))
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Weighted sum of the losses of a batch; in training keys are kept for ``update``, queries for ``diagnose``.
-
-        Args:
-            network: see ``Objective``, as everything else.
-            views: likewise.
-            features: likewise.
-            maps: likewise.
 
         Returns:
             ``loss``; each objective's loss and metrics under its name; ``query`` and ``key`` of the first objective,
             where it has them.
         """
-        told: dict[str, Tensor] = {}
-        total = torch.zeros([], device=features[-1].device)
+        outputs: dict[str, Tensor] = {}
+        total = torch.zeros([], device=inputs.deepest.device)
         for i, (name, objective) in enumerate(zip(self.names, self.parts, strict=True)):
             objective.progress = self.progress
-            own = objective(network, views, features, maps)
+            own = objective(inputs)
             total = total + self.weights[i] * own["loss"]
-            told |= {f"{name}_{metric}": own[metric].detach() for metric in ("loss", *objective.metrics)}
-            told |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
+            outputs |= {f"{name}_{metric}": own[metric].detach() for metric in ("loss", *objective.metrics)}
+            outputs |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
             if self.training:
                 self._keep(i, own)
-        return told | {"loss": total}
+        return outputs | {"loss": total}
 
-    def _keep(self, i: int, told: Mapping[str, Tensor]) -> None:
+    def _keep(self, i: int, outputs: Mapping[str, Tensor]) -> None:
         """Keys and queries of an objective, by its place."""
-        self.queries[i] = told["query"].detach() if "query" in told else None
-        if "key" in told:
-            self.keys[i].append(told["key"].detach())
+        self.queries[i] = outputs["query"].detach() if "query" in outputs else None
+        if "key" in outputs:
+            self.keys[i].append(outputs["key"].detach())
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the first objective that has a following branch; 0 where there is none."""
@@ -109,7 +97,7 @@ class CombinedObjective(Objective):
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """The sentences of all objectives in one.
 
-        Each is told the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
+        Each gets the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
         and it finds nothing, that is said in its place.
 
         Args:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from ..losses.smooth_ap import ATTENTIONS, ranking_accuracy, smooth_ap
 from ..metrics import embedding_std
-from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 COLLAPSED = 0.05  # deviation below which embeddings have collapsed to one direction; independent directions have 1
 
@@ -64,30 +64,15 @@ class GraVIS(Objective):
         self.chunk_size = chunk_size
         self.projector = ProjectionHead(channels, hidden_size or channels, embedding_size, pooled_norm)
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Ranking loss of all views of a batch.
-
-        Args:
-            network: the U-Net, which encodes the views behind the first.
-            views: of which ``key`` (B, C, *spatial) and ``more`` (B, V - 2, C, *spatial), if any, are used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Ranking loss of all views of a batch: ``query``, ``key`` and, if any, ``more``.
 
         Returns:
             ``loss``; ``accuracy`` (share of views whose V - 1 nearest are of the own image) and ``deviation`` of all
             embeddings (``embedding_std``), scalars of the batch of all processes; ``query`` and ``key``, the first two
             views' embeddings of unit length (B, D).
-
-        Raises:
-            InputError: if there is no second view.
         """
-        embeddings = self._embeddings(network, views, features[-1])  # (B, V, D)
+        embeddings = self._embeddings(inputs)  # (B, V, D)
         unit = F.normalize(embeddings, dim=2)
         count = embeddings.shape[1]
         everyone = gather_with_gradient(unit if self.normalized else embeddings).flatten(0, 1)
@@ -96,12 +81,12 @@ class GraVIS(Objective):
         metrics = {"accuracy": accuracy, "deviation": embedding_std(embeddings.flatten(0, 1))}
         return metrics | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
 
-    def _embeddings(self, network: nn.Module, views: Mapping[str, Tensor], first: Tensor) -> Tensor:
-        """Embeddings of all views, float32, shape (B, V, D), given the deepest map of the first."""
-        more = views["more"].unbind(1) if "more" in views else ()
-        others = torch.cat([self.second_view(views), *more])  # view by view
-        embeddings = self.projector.raw(torch.cat([first, encode(network, others)[-1]]))
-        return embeddings.unflatten(0, (-1, len(first))).transpose(0, 1)
+    def _embeddings(self, inputs: ObjectiveInputs) -> Tensor:
+        """Embeddings of all views, float32, shape (B, V, D)."""
+        more = inputs.views["more"].unbind(1) if "more" in inputs.views else ()
+        others = torch.cat([self.second_view(inputs), *more])  # view by view
+        embeddings = self.projector.raw(torch.cat([inputs.deepest, inputs.encode(others)]))
+        return embeddings.unflatten(0, (-1, len(inputs.deepest))).transpose(0, 1)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the embeddings of all views have collapsed to one direction.

@@ -15,7 +15,7 @@ from ..networks.heads import ProjectionHead
 from ..networks.momentum import check_momentum
 from ..utils.distributed import gather
 from ..utils.errors import InputError
-from .objective import MomentumBranch
+from .objective import MomentumBranch, ObjectiveInputs
 
 LOGGER = logging.getLogger(__name__)
 
@@ -80,30 +80,15 @@ class MoCo(MomentumBranch):
         self.register_buffer("queue", F.normalize(torch.randn(queue_size, embedding_size), dim=1))
         self.register_buffer("pointer", torch.zeros([], dtype=torch.long))
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Contrastive loss of a batch.
-
-        Args:
-            network: unused here, as the key branch encodes the second view.
-            views: of which ``key`` (B, C, *spatial) and ``seed`` (B,) are used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Contrastive loss of a batch, of the views ``key``, which ``seed`` shuffles.
 
         Returns:
             ``loss`` and ``accuracy`` (share of queries nearest to their own key; chance is 1 / (1 + K)), scalars;
             ``query`` and ``key``, embeddings of unit length, (B, D).
-
-        Raises:
-            InputError: if there is no second view.
         """
-        query = self.projector(features[-1])
-        key = self._keys(self.second_view(views), views["seed"])
+        query = self.projector(inputs.deepest)
+        key = self._keys(self.second_view(inputs), inputs.views["seed"])
         loss = info_nce(query, key, self.queue, self.temperature)
         accuracy = contrastive_accuracy(query.detach(), key, self.queue)
         return {"loss": loss, "accuracy": accuracy, "query": query, "key": key}

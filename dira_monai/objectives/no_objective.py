@@ -1,10 +1,8 @@
 """The objective of a run that has none: it restores alone."""
 
-from collections.abc import Mapping
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 
 class NoObjective(Objective):
@@ -23,12 +21,6 @@ class NoObjective(Objective):
         super().__init__()
         self.skip_connections = skip_connections
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """A ``loss`` of 0, for validation; no argument but the device of ``features`` matters."""
-        return {"loss": features[-1].new_zeros([])}
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """A ``loss`` of 0, for validation, on the device of the maps."""
+        return {"loss": inputs.deepest.new_zeros([])}

@@ -1,12 +1,39 @@
 """What every discriminative objective has: a common call, state that is not learned by gradient, a verdict."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..networks.encoder_decoder import encoder_only
+from ..networks.encoder_decoder import encode, encoder_only
 from ..networks.momentum import cosine_schedule, update_momentum
 from ..utils.errors import InputError
+
+
+@dataclass
+class ObjectiveInputs:
+    """What an objective may use of a batch.
+
+    Attributes:
+        network: the U-Net, not wrapped, for objectives that encode further views with it.
+        views: what ``Views`` or ``GridViews`` returns, ``seed`` (B,) and whatever else the data set gives.
+        features: the network's feature maps of the query view, fine to coarse.
+        maps: the decoder's maps of the query view, coarse to fine; None where nothing is decoded.
+    """
+
+    network: nn.Module
+    views: Mapping[str, Tensor]
+    features: list[Tensor]
+    maps: list[Tensor] | None = None
+
+    @property
+    def deepest(self) -> Tensor:
+        """The network's deepest map of the query view, (B, C, *spatial)."""
+        return self.features[-1]
+
+    def encode(self, view: Tensor) -> Tensor:
+        """The network's deepest map of another view."""
+        return encode(self.network, view)[-1]
 
 
 class Objective(nn.Module):
@@ -27,20 +54,11 @@ class Objective(nn.Module):
     metrics: tuple[str, ...] = ("accuracy",)
     progress = 0.0
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Loss of a batch.
 
         Args:
-            network: the U-Net, not wrapped, for objectives that encode further views with it.
-            views: what ``Views`` returns, ``seed`` (B,) and whatever else the data set gives.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: the decoder's maps of the query view, coarse to fine; None where nothing is decoded.
+            inputs: views and maps of the batch.
 
         Returns:
             ``loss``, the scalars of ``metrics``, and where there are any, ``query`` and ``key``: embeddings of unit
@@ -63,17 +81,17 @@ class Objective(nn.Module):
         """
         return None
 
-    def second_view(self, views: Mapping[str, Tensor]) -> Tensor:
-        """The view ``key`` of what ``Views`` returns.
+    def second_view(self, inputs: ObjectiveInputs) -> Tensor:
+        """The view ``key``.
 
         Raises:
             InputError: if there is none.
         """
-        if "key" not in views:
+        if "key" not in inputs.views:
             raise InputError(
                 f"{type(self).__name__} compares the views of an image: views_per_image must be at least 2, got 1"
             )
-        return views["key"]
+        return inputs.views["key"]
 
 
 class MomentumBranch(Objective):

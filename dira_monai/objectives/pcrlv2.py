@@ -17,7 +17,7 @@ from ..networks.heads import global_average_pool, mlp
 from ..networks.size_checks import check_patch_size
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 SPREAD_LOST = 0.5  # batch norm gives 1; less only where the averages differ by less than its epsilon
 
@@ -109,20 +109,8 @@ class PCRLv2(Objective):
         """Weight of the restoration at a middle level: 1 at the start of the training, 0 at its end."""
         return (1 + math.cos(math.pi * self.progress)) / 2
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Loss of a batch.
-
-        Args:
-            network: the U-Net, which encodes and decodes key and small views.
-            views: of which ``target``, ``key`` (B, C, *spatial) and ``local`` (B, L, C, *local_spatial) are used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: the decoder's maps of the query view without skip connections, coarse to fine; None: decoded here.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Loss of a batch, of its views ``target``, ``key`` and ``local``.
 
         Returns:
             ``loss`` and its parts ``global`` and ``local``, in [-1, 1], ``middle`` (before ``beta``) and ``beta``;
@@ -133,28 +121,31 @@ class PCRLv2(Objective):
         Raises:
             InputError: if there are no second or no small views, or small ones that do not fit the network.
         """
-        local = self._local_views(network, views)
-        maps = decoder_maps(network, without_skips(features)) if maps is None else maps
+        local = self._local_views(inputs)
+        network, maps = inputs.network, inputs.maps
+        if maps is None:
+            maps = decoder_maps(network, without_skips(inputs.features))
         of_query = [maps[level] for level in self.levels]
         of_local = [m.unflatten(0, local.shape[:2]).unbind(1) for m in self._pyramid(network, local.flatten(0, 1))]
-        pyramids = [of_query, self._pyramid(network, views["key"]), *zip(*of_local, strict=True)]
+        pyramids = [of_query, self._pyramid(network, inputs.views["key"]), *zip(*of_local, strict=True)]
         whole, parts = self._pairs(local.shape[1])
         coarsest = min(range(len(self.levels)), key=self.levels.__getitem__)
         needed = [(view, coarsest) for view in (0, 1)] + [(v, p.level) for p in whole + parts for v in p[:2]]
         heads = {(v, level): self.heads[level](pyramids[v][level]) for v, level in dict.fromkeys(needed)}
         losses = {"global": _mean_loss(heads, whole), "local": _mean_loss(heads, parts)}
-        losses["middle"] = self._middle(of_query, [pair.level for pair in whole], views)
+        losses["middle"] = self._middle(of_query, [pair.level for pair in whole], inputs.views["target"])
         loss = losses["global"] + losses["local"] + self.beta * self.middle_weight * losses["middle"]
         query, key = (F.normalize(heads[view, coarsest][0], dim=1) for view in (0, 1))
         metrics = {"beta": loss.new_tensor(self.beta), "deviation": embedding_std(query)}
         return losses | metrics | {"loss": loss, "query": query, "key": key}
 
-    def _local_views(self, network: nn.Module, views: Mapping[str, Tensor]) -> Tensor:
+    def _local_views(self, inputs: ObjectiveInputs) -> Tensor:
         """The small views, (B, L, C, *spatial), once all that is needed has been found to be there."""
+        views = inputs.views
         if "key" not in views or "local" not in views:
             raise InputError("PCRLv2 compares two views and small ones: set views_per_image 2, local_crop, local_count")
         try:
-            check_patch_size(network, views["local"].shape[3:])
+            check_patch_size(inputs.network, views["local"].shape[3:])
         except InputError as error:
             raise InputError(f"local_crop: {error}") from error
         return views["local"]
@@ -174,9 +165,8 @@ class PCRLv2(Objective):
         pairs = [Pair(*two, level) for two in views for level in range(len(self.levels))]
         return pairs[: len(self.levels)], pairs[len(self.levels) :]
 
-    def _middle(self, pyramid: list[Tensor], levels: list[int], views: Mapping[str, Tensor]) -> Tensor:
+    def _middle(self, pyramid: list[Tensor], levels: list[int], target: Tensor) -> Tensor:
         """Mean squared error of the target and of what the levels restore."""
-        target = views["target"]
         errors = []
         for level in levels:
             logits = self.restorers[level](pyramid[level]).float()

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from ..losses.barlow_twins import cross_correlation, redundancy_reduction
 from ..losses.contrastive import negative_cosine
 from ..metrics import embedding_std
-from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import mlp, pooled_mlp
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 COLLAPSED = 0.1  # of the deviation, which is 1 where embeddings are spread evenly and 0 where they are equal
 
@@ -36,9 +36,9 @@ class Siamese(Objective):
     projector: nn.Module
     predictor: nn.Module
 
-    def both(self, network: nn.Module, views: Mapping[str, Tensor], features: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def both(self, inputs: ObjectiveInputs) -> tuple[Tensor, Tensor]:
         """Embeddings of query and key view by the network itself, (B, D) each."""
-        return self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
+        return self.projector(inputs.deepest), self.projector(inputs.encode(self.second_view(inputs)))
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether all images have nearly the same embedding.
@@ -98,29 +98,14 @@ class BarlowTwins(Objective):
         self.projector = pooled_mlp(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_bias=False)
         self.norm = nn.BatchNorm1d(size, affine=False)  # of what validation compares; the loss standardizes by itself
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Loss of a batch, which standardizes by the batch in validation too.
-
-        Args:
-            network: encodes the second view.
-            views: of which ``key`` (B, C, *spatial) is used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
 
         Returns:
             ``loss``; ``diagonal``, the mean of C_ii, and ``off_diagonal``, the mean of the other |C_ij|; ``query`` and
             ``key``, the standardized embeddings at unit length, (B, D), without gradient.
-
-        Raises:
-            InputError: if there is no second view.
         """
-        deepest = features[-1], encode(network, self.second_view(views))[-1]
+        deepest = inputs.deepest, inputs.encode(self.second_view(inputs))
         z1, z2 = (self.projector(features).float() for features in deepest)  # also their gradient is summed in float32
         correlation = cross_correlation(gather_with_gradient(z1), gather_with_gradient(z2))
         loss = self.scale * redundancy_reduction(correlation, self.redundancy_weight)
@@ -180,29 +165,14 @@ class SimSiam(Siamese):
         self.projector = pooled_mlp(channels, hidden, hidden, size, pooled_norm=pooled_norm, last_norm=True)
         self.predictor = mlp(size, predictor_size or max(1, size // 4), size)
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Loss of a batch: half of the two negative cosines, in [-1, 1] (eq. 2).
-
-        Args:
-            network: encodes the second view.
-            views: of which ``key`` (B, C, *spatial) is used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
 
         Returns:
             ``loss``; ``deviation`` of the embeddings (``embedding_std``); ``query``, the prediction of the first
             view, and ``key``, the embedding of the second, both of unit length, (B, D).
-
-        Raises:
-            InputError: if there is no second view.
         """
-        z1, z2 = self.both(network, views, features)
+        z1, z2 = self.both(inputs)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
         unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(z2.detach().float(), dim=1)}

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..losses.contrastive import nt_xent, nt_xent_accuracy
-from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
 from ..utils.errors import InputError
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 AT_CHANCE = 1.5  # times the chance, up to which an accuracy counts as none
 
@@ -51,29 +51,14 @@ class SimCLR(Objective):
         self.temperature = temperature
         self.projector = ProjectionHead(channels, hidden_size or channels, embedding_size, pooled_norm)
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Loss of a batch.
-
-        Args:
-            network: encodes the second view.
-            views: of which ``key`` (B, C, *spatial) is used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Loss of the two views of a batch.
 
         Returns:
             ``loss``; ``accuracy`` (share of the 2 B views that are nearest to their partner) and ``chance``, that of a
             guess, 1 / (2 B - 1); ``query`` and ``key``, embeddings of unit length, (B, D).
-
-        Raises:
-            InputError: if there is no second view.
         """
-        query, key = self.projector(features[-1]), self.projector(encode(network, self.second_view(views))[-1])
+        query, key = self.projector(inputs.deepest), self.projector(inputs.encode(self.second_view(inputs)))
         z1, z2 = gather_with_gradient(query), gather_with_gradient(key)
         accuracy = nt_xent_accuracy(z1.detach(), z2.detach())
         chance = torch.full_like(accuracy, 1 / (2 * len(z1) - 1))

@@ -10,7 +10,7 @@ from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import ProjectionHead
 from ..utils.errors import InputError
 from .moco import AT_CHANCE
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 
 class VisualWords(Objective):
@@ -35,20 +35,8 @@ class VisualWords(Objective):
         self.classes = classes
         self.head = ProjectionHead(feature_channels(network), hidden_size, classes, pooled_norm)
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Cross-entropy of a batch.
-
-        Args:
-            network: unused.
-            views: of which ``word``, int64 in [0, C), (B,), is used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Cross-entropy of a batch with its ``word``, int64 in [0, C), (B,), which the data set gives.
 
         Returns:
             ``loss`` and ``accuracy`` (share of cubes whose word has the highest logit; chance is 1 / C), scalars;
@@ -57,10 +45,10 @@ class VisualWords(Objective):
         Raises:
             InputError: if the data set gives no words.
         """
-        if "word" not in views:
+        if "word" not in inputs.views:
             raise InputError("VisualWords needs the word of each image, which WordDataset gives")
-        logits = self.head.raw(features[-1])
-        word = views["word"].to(logits.device, non_blocking=True)
+        logits = self.head.raw(inputs.deepest)
+        word = inputs.views["word"].to(logits.device, non_blocking=True)
         accuracy = (logits.detach().argmax(dim=1) == word).float().mean()
         return {"loss": F.cross_entropy(logits, word), "accuracy": accuracy, "query": F.normalize(logits, dim=1)}
 

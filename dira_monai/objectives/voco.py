@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..networks.encoder_decoder import encode, feature_channels
+from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import pooled_mlp
 from ..utils.errors import InputError
-from .objective import Objective
+from .objective import Objective, ObjectiveInputs
 
 CLOSEST = 1e-6  # least distance of |y - s| from 1, where the logarithm would be infinite
 
@@ -60,20 +60,8 @@ class VoCo(Objective):
         widths = (channels, hidden_size or channels, embedding_size)
         self.projector = pooled_mlp(*widths, pooled_norm=pooled_norm, last_norm=True)
 
-    def forward(
-        self,
-        network: nn.Module,
-        views: Mapping[str, Tensor],
-        features: list[Tensor],
-        maps: list[Tensor] | None = None,
-    ) -> dict[str, Tensor]:
-        """Loss of a batch.
-
-        Args:
-            network: the U-Net, which encodes the bases.
-            views: of which ``bases`` (B, n, C, *spatial) and ``overlap`` (B, n), from ``GridViews``, are used.
-            features: the network's feature maps of the query view, fine to coarse.
-            maps: unused.
+    def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+        """Loss of a batch, of its views ``bases`` and ``overlap``, which ``GridViews`` gives.
 
         Returns:
             ``loss``; ``accuracy`` (share of queries that are nearest to a base that they overlap most; chance is about
@@ -84,10 +72,10 @@ class VoCo(Objective):
         Raises:
             InputError: if the views have no bases.
         """
-        if "bases" not in views:
+        if "bases" not in inputs.views:
             raise InputError("VoCo compares a crop with those of a grid: the views must be dira_monai.GridViews")
-        shape, overlap = views["bases"].shape[:2], views["overlap"]
-        deepest = torch.cat([features[-1], encode(network, views["bases"].flatten(0, 1))[-1]])
+        shape, overlap = inputs.views["bases"].shape[:2], inputs.views["overlap"]
+        deepest = torch.cat([inputs.deepest, inputs.encode(inputs.views["bases"].flatten(0, 1))])
         query, bases = F.normalize(self.projector(deepest).float(), dim=1).tensor_split([shape[0]])
         bases = bases.unflatten(0, shape)
         cosine = (bases * query[:, None]).sum(dim=2)  # products of this form stay float32 under autocast

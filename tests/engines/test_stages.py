@@ -151,18 +151,18 @@ def test_the_objective_sees_the_masked_query_whole(spatial_dims):
     options = {"patch_size": (16,) * spatial_dims, "views": {"masking": Masking(0.75, (4,) * spatial_dims)}}
     trainer = make_trainer(genesis_unet, **options)
     seen = []
-    trainer.objective.register_forward_pre_hook(lambda _module, given: seen.append(given))
+    trainer.objective.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
     made, _, network, _ = first_iteration(trainer)
-    [(_, views, features, maps)] = seen
-    assert torch.equal(views["query"], made["whole"])
+    [inputs] = seen
+    assert torch.equal(inputs.views["query"], made["whole"])
     assert not torch.equal(made["whole"], made["query"])
-    assert "mask" not in views
-    assert maps is None
-    torch.testing.assert_close(features[-1].detach(), encode(network, made["whole"])[-1].detach())
+    assert "mask" not in inputs.views
+    assert inputs.maps is None
+    torch.testing.assert_close(inputs.deepest.detach(), encode(network, made["whole"])[-1].detach())
     evaluator = make_evaluator(trainer, restoration_metric())
     evaluator.run(1)
     assert len(seen) > 1
-    assert all("mask" not in given[1] for given in seen)
+    assert all("mask" not in given.views for given in seen)
 
 
 @pytest.mark.parametrize("weights", [{"adversarial_weight": 0.0}, {"restoration_weight": 0.0}, CRITIC])
@@ -237,8 +237,9 @@ class Everything(Objective):
         self.seen = []
         self.updates = []
 
-    def forward(self, network, views, features, maps=None):
-        self.seen.append((self.training, self.progress, dict(views), maps))
+    def forward(self, inputs):
+        maps = inputs.maps
+        self.seen.append((self.training, self.progress, dict(inputs.views), maps))
         return {"loss": self.scale * maps[-1].square().mean(), "spread": maps[-1].std()}
 
     def update(self, network, key, progress=0.0):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from gravis_runs import make_trainer
 from ignite.engine import Events
 from monai.handlers import ValidationHandler
+from objective_views import forward
 from reference import GOLDEN, normal
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainer_runs import assert_same, basic_unet, make_evaluator, record, run_epochs, states
@@ -211,7 +212,7 @@ def test_gravis_ranks_the_embeddings_of_all_views(spatial_dims, count, normalize
     network = basic_unet(spatial_dims)
     views, images = make_views(count, spatial_dims)
     gravis = GraVIS(network, 6, 5, temperature=0.3, attention="uniform", normalized=normalized, chunk_size=2)
-    told = gravis(network, views, encode(network, views["query"]))
+    told = forward(gravis, network, views)
     told["loss"].backward()
     assert all(p.grad.abs().sum() > 0 for p in gravis.parameters())
     assert network.conv_0.conv_0.conv.weight.grad.abs().sum() > 0
@@ -236,7 +237,7 @@ def test_gravis_ranks_the_papers_twenty_views_as_the_loop_over_all_triplets():
     views = make(torch.rand(2, 1, 20, 20), sample_seeds(0, 0, 2))
     assert views["more"].shape == (2, 18, 1, 16, 16)
     gravis = GraVIS(network, 6, temperature=0.01)
-    told = gravis(network, views, encode(network, views["query"]))
+    told = forward(gravis, network, views)
     with torch.no_grad():
         images = torch.cat([views["query"][:, None], views["key"][:, None], views["more"]], dim=1).flatten(0, 1)
         rows = gravis.projector.raw(encode(network, images)[-1])  # image by image
@@ -249,7 +250,7 @@ def test_gravis_of_one_view_is_refused():
     network = basic_unet()
     views, _ = make_views(1, 2)
     with pytest.raises(InputError, match="views_per_image must be at least 2, got 1"):
-        GraVIS(network, 4)(network, views, encode(network, views["query"]))
+        forward(GraVIS(network, 4), network, views)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections import deque
 import pytest
 import torch
 import torch.nn.functional as F
-from objective_views import make_views
+from objective_views import forward, make_views
 from reference import GOLDEN, unit_rows
 from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet
 
@@ -36,10 +36,6 @@ def seeded():
 def make_moco(network=None, **options):
     network = basic_unet() if network is None else network
     return MoCo(network, 8, **({"queue_size": 6} | options))
-
-
-def forward(moco, network, views):
-    return moco(network, views, encode(network, views["query"]))
 
 
 def shift(module, by=1.0):
@@ -99,7 +95,7 @@ def test_the_key_branch_has_no_decoder_and_gets_no_gradient(build, spatial_dims)
     assert len(encoder) < len(list(network.parameters()))
     features = encode(network, torch.rand(2, 1, *[32] * spatial_dims))
     views = make_views(2, spatial_dims, side=32)
-    (moco(network, views, features)["loss"] + decode(network, features).mean()).backward()
+    (forward(moco, network, views, features)["loss"] + decode(network, features).mean()).backward()
     followers = [*moco.key_encoder.parameters(), *moco.key_projector.parameters()]
     assert all(p.grad is None and not p.requires_grad for p in followers)
     assert all(p.grad is not None for p in [*network.parameters(), *moco.projector.parameters()])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
 from objective_runs import train, train_and_validate
+from objective_views import forward
 from pcrlv2_runs import make_trainer
 from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet, record_views, states
 
@@ -27,10 +28,6 @@ def make_views(batch, spatial_dims=2, small=2, side=16):
     shape = (1, *[side] * spatial_dims)
     query, key, target = torch.rand(3, batch, *shape)
     return {"query": query, "key": key, "target": target, "local": torch.rand(batch, small, *shape)}
-
-
-def forward(objective, network, views):
-    return objective(network, views, encode(network, views["query"]))
 
 
 def shift(objective):
@@ -210,7 +207,7 @@ def test_missing_views_are_refused(missing):
     features = encode(network, views["query"])
     del views[missing]
     with pytest.raises(InputError, match="set views_per_image 2, local_crop, local_count"):
-        PCRLv2(network)(network, views, features)
+        forward(PCRLv2(network), network, views, features)
 
 
 def test_small_views_that_do_not_fit_the_network_are_refused():

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from norms import interleaved, synchronized
-from objective_views import make_views
+from objective_views import forward, make_views
 from reference import GOLDEN, normal
 from siamese_runs import KINDS, make_run
 from torch import nn
@@ -161,7 +161,7 @@ def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
     network = basic_unet(spatial_dims)
     twins = KINDS["barlow_twins"](network)
     views = make_views(5, spatial_dims)
-    told = twins(network, views, encode(network, views["query"]))
+    told = forward(twins, network, views)
     z1, z2 = (twins.projector(encode(network, views[name])[-1]) for name in ("query", "key"))
     expected = correlation_by_hand(z1.detach(), z2.detach())
     off = expected - expected.diagonal().diag()
@@ -179,7 +179,7 @@ def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
     network = basic_unet(spatial_dims)
     simsiam = KINDS["simsiam"](network)
     views = make_views(4, spatial_dims)
-    told = simsiam(network, views, encode(network, views["query"]))
+    told = forward(simsiam, network, views)
     told["loss"].backward()
     found = [p.grad.clone() for p in simsiam.parameters()]
     simsiam.zero_grad()
@@ -204,7 +204,7 @@ def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
         for parameter in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()]:
             parameter += 0.1 * torch.randn_like(parameter)  # no longer the network's
     views = make_views(4, spatial_dims)
-    told = byol(network, views, encode(network, views["query"]))
+    told = forward(byol, network, views)
     (told["loss"]).backward()
     assert all(p.grad is None for p in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()])
     assert all(p.grad is not None for p in [*byol.projector.parameters(), *byol.predictor.parameters()])
@@ -293,7 +293,7 @@ def test_a_collapsed_simsiam_is_found_by_its_metric():
     simsiam = SimSiam(network).eval()  # with running statistics that fit no batch: mean 0, variance 1
     simsiam.projector[-1].running_mean -= 1000
     views = make_views(4)
-    told = simsiam(network, views, encode(network, views["query"]))
+    told = forward(simsiam, network, views)
     assert simsiam.diagnose({"deviation": float(told["deviation"])}) is not None
 
 
@@ -303,7 +303,7 @@ def test_a_missing_second_view_is_refused(kind):
     views = make_views(4)
     del views["key"]
     with pytest.raises(InputError, match="compares the views of an image: views_per_image must be at least 2, got 1"):
-        KINDS[kind](network)(network, views, encode(network, views["query"]))
+        forward(KINDS[kind](network), network, views)
 
 
 @every_rank

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
-from objective_views import make_views
+from objective_views import forward, make_views
 from reference import normal
 from torch import nn
 from trainer_runs import assert_same, basic_unet, genesis_unet, make_trainer, record, run_epochs, states
@@ -136,7 +136,7 @@ def test_loss_of_the_objective_is_that_of_both_views_of_the_network(spatial_dims
     network = basic_unet(spatial_dims)
     simclr = SimCLR(network, 8, temperature=0.3)
     views = make_views(4, spatial_dims)
-    told = simclr(network, views, encode(network, views["query"]))
+    told = forward(simclr, network, views)
     query, key = (simclr.projector(encode(network, views[name])[-1]) for name in ("query", "key"))
     torch.testing.assert_close(told["query"], query)
     torch.testing.assert_close(told["key"], key)
@@ -189,8 +189,8 @@ def test_the_combined_loss_is_the_weighted_sum(spatial_dims):
     combined = make_combined(network)
     views = make_views(4, spatial_dims)
     features = encode(network, views["query"])
-    told = combined(network, views, features)
-    alone = [objective(network, views, features) for objective in combined.objectives]
+    told = forward(combined, network, views, features)
+    alone = [forward(objective, network, views, features) for objective in combined.objectives]
     expected = alone[0]["loss"] + 0.5 * alone[1]["loss"] + 2 * alone[2]["loss"]
     torch.testing.assert_close(told["loss"], expected)
     assert combined.metrics == (
@@ -213,7 +213,7 @@ def test_each_objective_gets_its_own_keys_and_the_progress():
     keys = []
     for seed in (1, 2):  # two batches before a step
         views = make_views(3, seed=seed)
-        told = combined(network, views, encode(network, views["query"]))
+        told = forward(combined, network, views)
         keys.append(moco._keys(views["key"], views["seed"]))
     assert told["key"].shape == (3, 8)
     assert [objective.progress for objective in combined.objectives] == [0.25] * 3
@@ -229,7 +229,7 @@ def test_validation_leaves_no_keys_behind():
     combined = make_combined(network).eval()
     views = make_views(3)
     with torch.no_grad():
-        combined(network, views, encode(network, views["query"]))
+        forward(combined, network, views)
     combined.update(network, None)
     assert combined.objectives[0].pointer == 0
 
@@ -288,7 +288,7 @@ def test_each_part_is_judged_by_the_collapse_of_its_own_queries():
     healthy = {"simsiam_deviation": 0.9, "moco_accuracy": 1.0, "simclr_accuracy": 1.0, "simclr_chance": 0.1}
 
     def judged():
-        combined(network, views, encode(network, views["query"]))
+        forward(combined, network, views)
         return combined.diagnose(healthy | {"collapse": 0.1})  # of the first
 
     assert combined.diagnose(healthy) is None  # nothing seen yet
@@ -323,7 +323,7 @@ def test_the_example_in_the_documentation_makes_an_objective(spatial_dims, tmp_p
     assert combined.weights == json.loads(example)["objective_def"]["weights"]
     assert len(combined.objectives[0].queue) == 8
     views = make_views(2, spatial_dims, side=32)
-    assert combined(network, views, encode(network, views["query"]))["loss"].isfinite()
+    assert forward(combined, network, views)["loss"].isfinite()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from ignite.engine import Events
 from ignite.metrics import Loss
 from monai.handlers import ValidationHandler
 from monai.networks.nets import BasicUNet, PatchDiscriminator
+from objective_views import forward
 from running import load
 from torch.utils.data import DataLoader, Dataset
 from trainer_runs import assert_same, differs, record, states
@@ -123,7 +124,7 @@ def test_loss_is_the_cross_entropy_of_the_head(spatial_dims, pooled_norm):
     objective = VisualWords(network, 4, 5, pooled_norm=pooled_norm)
     features = encode(network, torch.rand(6, 1, *[16] * spatial_dims))
     words = torch.tensor([0, 3, 1, 3, 2, 0])
-    told = objective(network, {"word": words}, features)
+    told = forward(objective, network, {"word": words}, features)
     pooled = features[-1].double().flatten(2).mean(2)
     if pooled_norm:
         pooled = (pooled - pooled.mean(0)) / (pooled.var(0, correction=0) + 1e-5).sqrt()
@@ -148,7 +149,7 @@ def test_equal_logits_give_the_loss_of_a_guess():
     objective = VisualWords(network, 44)
     torch.nn.init.zeros_(objective.head[-1].weight)
     torch.nn.init.zeros_(objective.head[-1].bias)
-    told = objective(network, {"word": torch.tensor([5, 6])}, encode(network, torch.rand(2, 1, 16, 16)))
+    told = forward(objective, network, {"word": torch.tensor([5, 6]), "query": torch.rand(2, 1, 16, 16)})
     assert told["loss"].item() == pytest.approx(math.log(44), rel=1e-6)
 
 
@@ -163,7 +164,7 @@ def test_what_cannot_be_used_is_one_sentence():
         VisualWords(network, 1)
     objective = VisualWords(network, 2)
     with pytest.raises(InputError, match="VisualWords needs the word of each image, which WordDataset gives"):
-        objective(network, {}, encode(network, torch.rand(2, 1, 16, 16)))
+        forward(objective, network, {"query": torch.rand(2, 1, 16, 16)})
 
 
 def test_ailment_is_an_accuracy_of_guesses():
@@ -204,7 +205,7 @@ def test_a_checkpoint_holds_the_head():
     for made in (trainer, other):
         made.objective.eval()
     features = encode(trainer.network, images)
-    losses = [made.objective(made.network, {"word": words}, features)["loss"] for made in (trainer, other)]
+    losses = [forward(made.objective, made.network, {"word": words}, features)["loss"] for made in (trainer, other)]
     assert torch.equal(*losses)
 
 
@@ -295,4 +296,4 @@ def test_stock_networks_are_taken(spatial_dims):
     network = BasicUNet(spatial_dims, 1, 1, features=(4, 4, 4, 4, 6, 4))
     objective = VisualWords(network, 3, 8, pooled_norm=True)
     features = encode(network, torch.rand(3, 1, *[32] * spatial_dims))
-    assert objective(network, {"word": torch.tensor([0, 1, 2])}, features)["query"].shape == (3, 3)
+    assert forward(objective, network, {"word": torch.tensor([0, 1, 2])}, features)["query"].shape == (3, 3)

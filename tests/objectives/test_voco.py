@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from monai.transforms import Compose
 from objective_runs import in_two_processes, train, train_and_validate
+from objective_views import forward
 from torch.utils.data import DataLoader
 from trainer_runs import assert_same, basic_unet, flexible_unet, states
 from voco_runs import make_trainer, region_of
@@ -147,7 +148,7 @@ def test_voco_equals_explicit_loops(spatial_dims, weight):
     network = basic_unet(spatial_dims)
     voco = VoCo(network, 8, regularization_weight=weight)
     views = make_views(4, spatial_dims)
-    told = voco(network, views, encode(network, views["query"]))
+    told = forward(voco, network, views)
 
     crops = [views["query"], *views["bases"].unbind(1)]
     projected = voco.projector(torch.cat([encode(network, crop)[-1] for crop in crops])).detach().double()
@@ -179,7 +180,7 @@ def test_gradients_reach_encoder_and_projector(build, spatial_dims):
     network = build(spatial_dims)
     voco = VoCo(network, 8)
     views = make_views(2, spatial_dims, side=64 if spatial_dims == 2 else 32)
-    voco(network, views, encode(network, views["query"]))["loss"].backward()
+    forward(voco, network, views)["loss"].backward()
     assert all(p.grad.abs().sum() > 0 for p in voco.parameters() if p.ndim > 1)
     encoder = [p for name, p in network.named_parameters() if name.startswith(("conv_0", "down", "encoder"))]
     assert all(p.grad is not None for p in encoder)
@@ -190,7 +191,7 @@ def test_nothing_is_worse_than_equal_embeddings():
     voco = VoCo(network, 8).eval()  # in training the last batch norm forbids it
     views = make_views(3, 2, bases=4) | {"overlap": torch.eye(4)[:3]}
     views["query"], views["bases"] = (torch.ones_like(views[name]) for name in ("query", "bases"))
-    told = voco(network, views, encode(network, views["query"]))
+    told = forward(voco, network, views)
     worst = -3 / 4 * math.log(1e-6) + 1  # s = 1 where y is 0 for three bases of four, and |s_ij| = 1
     assert told["loss"].item() == pytest.approx(worst, rel=0.01)
     metrics = {name: told[name].item() for name in voco.metrics}
@@ -208,7 +209,7 @@ def test_voco_needs_bases_and_a_weight():
     network = basic_unet()
     query = torch.rand(2, 1, 16, 16)
     with pytest.raises(InputError, match=r"the views must be dira_monai\.GridViews"):
-        VoCo(network)(network, {"query": query}, encode(network, query))
+        forward(VoCo(network), network, {"query": query})
     with pytest.raises(InputError, match="regularization_weight must be at least 0, got -1"):
         VoCo(network, regularization_weight=-1)
 
