@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
-from .preprocessing import FOREGROUND_LEVEL, STORED
+from .preprocessing import FOREGROUND_LEVEL, stored_unit
 
 CACHES = ("ram", "none")
 
@@ -93,7 +93,7 @@ class PretrainDataset(Dataset):
         if not bool((room > 0).any()):
             return image
         places = (SampleRandom(torch.tensor([seed])).uniform(tries, len(room))[0] * (room + 1)).long()
-        level = FOREGROUND_LEVEL * dict(STORED.values())[image.dtype]
+        level = FOREGROUND_LEVEL * stored_unit(image)
         best, most = image, -1.0
         for place in places.tolist():
             box = (slice(None), *(slice(p, p + n) for p, n in zip(place, self.region_size, strict=True)))

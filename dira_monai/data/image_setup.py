@@ -1,6 +1,5 @@
 """How a bundle's configuration prepares images, for commands that prepare them as its training does."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from monai.transforms import Compose
@@ -13,7 +12,6 @@ from ..utils.errors import InputError
 IMAGES = ("spatial_dims", "in_channels", "patch_size", "image_size", "spacing", "axcodes", "intensity_range")
 
 
-@dataclass(frozen=True)
 class ImageSetup:
     """What the configuration of a bundle says about images.
 
@@ -22,12 +20,16 @@ class ImageSetup:
         preprocessing: from a file to the stored image, of the dictionary key image.
         images: values by the names of ``IMAGES``.
         dtype: of stored voxels, see ``ToStoraged``.
+
+    Raises:
+        InputError: if a value is missing or cannot be built.
     """
 
-    config: BundleConfig
-    preprocessing: Compose
-    images: dict[str, Any]
-    dtype: str
+    def __init__(self, config: BundleConfig) -> None:
+        self.config = config
+        self.preprocessing: Compose = config.build("train#preprocessing")
+        self.images: dict[str, Any] = {key: config.build(key) for key in IMAGES}
+        self.dtype = str(config.build("cache_dtype"))
 
     @property
     def patch_size(self) -> list[int]:
@@ -44,17 +46,3 @@ class ImageSetup:
             return self.preprocessing({"image": image})["image"]
         except Exception as error:  # transforms raise whatever they like
             raise InputError(f"{first_file(image)} cannot be prepared: {find_cause(error)}.") from error
-
-
-def read_images(config: BundleConfig) -> dict[str, Any]:
-    """The fields of an ``ImageSetup``.
-
-    Raises:
-        InputError: if a value is missing or cannot be built.
-    """
-    return {
-        "config": config,
-        "preprocessing": config.build("train#preprocessing"),
-        "images": {key: config.build(key) for key in IMAGES},
-        "dtype": str(config.build("cache_dtype")),
-    }

@@ -19,11 +19,11 @@ from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
 from ..utils.parallel import parallel_map
 from .datasets import read_stored
-from .image_setup import ImageSetup, read_images
-from .preprocessing import FOREGROUND_LEVEL, STORED, check_intensity_range
+from .image_setup import IMAGES, ImageSetup
+from .preprocessing import FOREGROUND_LEVEL, check_intensity_range, stored_unit
 
 KIND = "prepared images of dira_monai"
-SETTINGS = ("spatial_dims", "in_channels", "image_size", "spacing", "axcodes", "intensity_range")
+SETTINGS = tuple(name for name in IMAGES if name != "patch_size")
 AGAIN = "prepare it again, into another folder"
 
 
@@ -58,7 +58,7 @@ def prepare(
     content, folder = load_datalist(datalist), Path(output)
     chosen = config or f"bundles/dira_pretrain_{content.get('spatial_dims', 3)}d"
     bundle = read_config(chosen, overrides, purpose="prepared images")
-    setup = ImageSetup(**read_images(bundle))
+    setup = ImageSetup(bundle)
     region = [int(n) for n in bundle.build("region_size")]
     for key in SETTINGS[:2]:
         if content.get(key, setup.images[key]) != setup.images[key]:
@@ -120,7 +120,7 @@ def body_box(image: Tensor, least: Sequence[int]) -> tuple[slice, ...]:
         image: stored, (C, *spatial).
         least: sides that the box has at least, where the image has them; it grows to both sides alike.
     """
-    body = image[0] > FOREGROUND_LEVEL * dict(STORED.values())[image.dtype]
+    body = image[0] > FOREGROUND_LEVEL * stored_unit(image)
     box = []
     for axis, (n, side) in enumerate(zip(body.shape, least, strict=True)):
         others = [other for other in range(body.ndim) if other != axis]
@@ -139,7 +139,7 @@ def measure_stored(path: str | Path) -> dict[str, Any]:
         InputError: if it is none.
     """
     image = read_stored(path)
-    unit = dict(STORED.values())[image.dtype]
+    unit = stored_unit(image)
     deviation, mean = torch.std_mean(image.double(), correction=0)
     figures = {"stored_mean": float(mean) / unit, "stored_deviation": float(deviation) / unit}
     return {"shape": list(image.shape[1:]), "sha256": sha256(path)} | {k: float(f"{v:.6g}") for k, v in figures.items()}

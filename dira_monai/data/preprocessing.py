@@ -21,6 +21,11 @@ STORED = {  # type that images are kept in, and what 1.0 becomes in it
 FOREGROUND_LEVEL = 0.03  # of [0, 1]: above air in a CT window from -1000 HU and above the background of MR
 
 
+def stored_unit(image: Tensor) -> int:
+    """The value that stands for 1.0 in a stored image."""
+    return dict(STORED.values())[image.dtype]
+
+
 def intensity_transform(keys: KeysCollection, intensity_range: Sequence[float] | None) -> Transform:
     """The transform to [0, 1]: from a fixed range (HU, gray values), clipped, or from each image's own percentiles.
 

@@ -47,31 +47,26 @@ class StrictCheckpointLoader:
         load_module(self.module, load_weights(self.load_path), self.load_path, type(self.module).__name__)
 
 
-class LocalObjective:
+class LocalObjective(StrictCheckpointLoader):
     """Handler that gives an evaluator the objective with which this client of a federation has trained last.
 
     A federation exchanges the network alone and evaluates it in a workflow of its own, whose heads and key branch are
     new. MONAI disables every handler named ``CheckpointLoader`` there: those would load weights over the global ones.
 
-    Attributes:
+    Args:
         ckpt_dir: folder in which the client's training leaves ``checkpoint.pt``.
         module: the evaluator's objective.
     """
 
     def __init__(self, ckpt_dir: str, module: nn.Module) -> None:
-        self.path = Path(ckpt_dir) / CHECKPOINT
-        self.module = module
-
-    def attach(self, engine: Engine) -> None:
-        """Register for the start of each evaluation."""
-        engine.add_event_handler(Events.STARTED, self.load)
+        super().__init__(f"{Path(ckpt_dir) / CHECKPOINT}", module)
 
     def load(self, engine: Engine) -> None:
         """Load the objective, if this client has trained at all."""
-        if self.path.is_file():
-            load_module(self.module, load_weights(self.path)["objective"], self.path, "objective")
+        if Path(self.load_path).is_file():
+            load_module(self.module, load_weights(self.load_path)["objective"], self.load_path, "objective")
         else:
-            LOGGER.warning(f"{self.path} does not exist yet: contrastive figures are those of untrained heads")
+            LOGGER.warning(f"{self.load_path} does not exist yet: contrastive metrics are those of untrained heads")
 
 
 class Checkpoint:

@@ -179,7 +179,7 @@ def test_evaluation_judges_with_the_clients_own_heads(kind, sites, tmp_path, cap
     client = make_client(kind, options_of(kind, sites, tmp_path))
     start = start_of(client)
     client.evaluate(ExchangeObject(weights=copied(start)))
-    assert "contrastive figures are those of untrained heads" in caplog.text
+    assert "contrastive metrics are those of untrained heads" in caplog.text
     round_of(client, start)
     seen = client.train_workflow.evaluator.state.metrics  # of the validation behind the local epoch
     metrics = client.evaluate(ExchangeObject(weights=start_of(client))).metrics

@@ -12,7 +12,7 @@ from scan_files import noise, write_image, write_nifti
 from dira_monai import InputError, PretrainDataset, check_prepared, load_datalist
 from dira_monai.bundle.config import read_config
 from dira_monai.data.datasets import read_stored
-from dira_monai.data.image_setup import ImageSetup, read_images
+from dira_monai.data.image_setup import ImageSetup
 from dira_monai.data.prepared import body_box, prepare, verify
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.unlabeled import make_datalist
@@ -43,7 +43,7 @@ def store(lists, dims, output, **options):
 
 
 def setup_of(dims):
-    return ImageSetup(**read_images(read_config(BUNDLES[dims], VALUES[dims])))
+    return ImageSetup(read_config(BUNDLES[dims], VALUES[dims]))
 
 
 @every_rank

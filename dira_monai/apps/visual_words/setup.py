@@ -1,14 +1,13 @@
 """What the search for visual words starts from: a bundle's configuration, and one image of each patient."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from ...bundle.config import read_config
-from ...data.image_setup import ImageSetup, read_images
+from ...bundle.config import BundleConfig, read_config
+from ...data.image_setup import ImageSetup
 from ...data.preprocessing import check_intensity_range
 from ...datalists.io import load_datalist
 from ...images.find import Image, first_file
@@ -26,7 +25,6 @@ class Patient(NamedTuple):
     image: Image
 
 
-@dataclass(frozen=True)
 class Setup(ImageSetup):
     """What the configuration of a bundle says about images and words.
 
@@ -34,7 +32,9 @@ class Setup(ImageSetup):
         settings: of the words.
     """
 
-    settings: WordSettings
+    def __init__(self, config: BundleConfig, settings: WordSettings) -> None:
+        super().__init__(config)
+        self.settings = settings
 
     @property
     def feature_size(self) -> list[int]:
@@ -65,7 +65,7 @@ def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] 
     settings = bundle.build("words")
     if not isinstance(settings, WordSettings):
         raise InputError(f"words of {bundle.name} must be a WordSettings, got {settings!r}.")
-    return Setup(**read_images(bundle), settings=settings)
+    return Setup(bundle, settings)
 
 
 def read_patients(datalist: str | Path, setup: Setup) -> dict[str, list[Patient]]:
