@@ -24,6 +24,7 @@ from dira_monai.apps.probing.probe import PROBES, probe
 from dira_monai.datalists.checks import LISTS
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.datalists.options import LabelOptions
 from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 from dira_monai.weights.files import save_atomic
@@ -75,7 +76,7 @@ def thin(entries: Sequence[dict], share: float, seed: int) -> list[dict]:
 
 def write_lists(data: Path, classes: Sequence[str], share: float, seed: int, folder: Path) -> dict[str, int]:
     """Write the lists ``pooled.json`` (with labels), ``first.json`` and ``second.json``: their training images."""
-    datalist = make_labeled_datalist(str(data), "classification", classes)
+    datalist = make_labeled_datalist(data, LabelOptions(task="classification", class_names=classes))
     datalist |= {key: thin(datalist[key], share, seed) for key in LISTS}
     first = thin(datalist["training"], 0.5, seed + 1)
     parts = {

@@ -1,93 +1,50 @@
-"""The command ``python -m dira_monai labeled``."""
+"""The commands ``python -m dira_monai datalist``, ``labeled``, ``prepare`` and ``phantom``."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..data.prepared import prepare as prepare_images
 from ..data.prepared import verify as verify_images
-from ..datalists.checks import VALIDATION_FRACTION
 from ..datalists.io import write_datalist
-from ..datalists.labeled import TEST_FRACTION, make_labeled_datalist
+from ..datalists.labeled import make_labeled_datalist
 from ..datalists.leakage import check_overlap
+from ..datalists.options import LabelOptions
 from ..datalists.splits import warn_of_absent_classes
 from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labeled, summarize_datalist
 from ..datalists.unlabeled import make_datalist
 from ..images.find import first_file
 from ..utils.errors import InputError
+from .deferred import takes_options_of
 
 
+@takes_options_of(LabelOptions)
 def labeled(
     directory: str,
     *,
-    task: str,
-    class_names: list[str],
     output: str = "datalist.json",
-    labels: str | None = None,
-    multi_label: bool = False,
-    label_threshold: float | None = None,
-    label_values: list[float] | None = None,
-    label_column: str | None = None,
-    label_map: dict[str, str | None] | None = None,
-    spatial_dims: int | None = None,
-    in_channels: int = 1,
-    patient: str = "auto",
-    test_fraction: float = TEST_FRACTION,
-    validation_fraction: float = VALIDATION_FRACTION,
-    seed: int = 0,
-    exclude_patients_of: str | None = None,
-    pictures_only: bool = True,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
     strict: bool = False,
     workers: int | None = None,
+    **options: Any,
 ) -> Iterator[str]:
     """Check every labeled image of a folder, split the patients, and write the datalist for fine-tuning.
 
     Args:
         directory: folder with images and labels (or masks), with images and labels.csv, or with one folder a class.
-        task: segmentation or classification.
-        class_names: such as "[background, lung]", in the order of their numbers.
         output: JSON file to write.
-        labels: folder of the label maps, or CSV file of the labels.
-        multi_label: an image may have any number of the classes.
-        label_threshold: label maps have class 1 where their value is above.
-        label_values: the value of each class in the label maps, such as "[0, 255]".
-        label_column: name of the label's column in the CSV file.
-        label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}".
-        spatial_dims: 2 or 3; by default what most images have.
-        in_channels: channels that every image must have; gray images fit 3.
-        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
-        test_fraction: part of the training patients for test, where no table gives them.
-        validation_fraction: part of the other patients for validation, where no table gives them.
-        seed: of the draws of these patients.
-        exclude_patients_of: a split of the table, whose patients are left out.
-        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         strict: stop at the first image that cannot be used.
         workers: threads that read images.
+        **options: see ``LabelOptions``.
     """
-    made = make_labeled_datalist(
-        directory,
-        task,
-        [str(name) for name in class_names] if isinstance(class_names, list | tuple) else class_names,
-        labels=labels,
-        multi_label=multi_label,
-        label_threshold=label_threshold,
-        label_values=label_values,
-        label_column=label_column,
-        label_map=label_map and {str(word): name for word, name in label_map.items()},
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        patient=patient,
-        test_fraction=test_fraction,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        exclude_patients_of=exclude_patients_of,
-        pictures_only=pictures_only,
-        strict=strict,
-        workers=workers,
-    )
+    if isinstance(names := options["class_names"], list | tuple):
+        options["class_names"] = [str(name) for name in names]
+    if words := options.get("label_map"):
+        options["label_map"] = {str(word): name for word, name in words.items()}
+    made = make_labeled_datalist(directory, LabelOptions(**options), strict=strict, workers=workers)
     yield describe_labeled(made)
     yield from warn_of_absent_classes(made)
     yield from check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
@@ -95,47 +52,16 @@ def labeled(
     yield f"{output} is written"
 
 
-def datalist(
-    directory: str,
-    *,
-    output: str = "datalist.json",
-    spatial_dims: int | None = None,
-    in_channels: int = 1,
-    patient: str = "auto",
-    patient_column: str | None = None,
-    file_column: str | None = None,
-    validation_fraction: float | None = None,
-    seed: int = 0,
-    strict: bool = False,
-    workers: int | None = None,
-) -> Iterator[str]:
+@takes_options_of(make_datalist)
+def datalist(directory: str, *, output: str = "datalist.json", **options: Any) -> Iterator[str]:
     """Check every image of a folder, split the patients into training and validation, and write the datalist.
 
     Args:
         directory: folder of PNG, JPEG, NIfTI, NRRD, MHD or DICOM files, searched with its sub-folders.
         output: JSON file to write.
-        spatial_dims: 2 or 3; by default what most images have.
-        in_channels: channels that every image must have; gray images fit 3.
-        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
-        patient_column: name of the patient's column in the CSV file.
-        file_column: name of the file's column in the CSV file.
-        validation_fraction: part of the patients kept for validation, 0.1 by default.
-        seed: of the draw of these patients.
-        strict: stop at the first image that cannot be used.
-        workers: threads that read images.
+        **options: see ``make_datalist``.
     """
-    made = make_datalist(
-        directory,
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        patient=patient,
-        patient_column=patient_column,
-        file_column=file_column,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        strict=strict,
-        workers=workers,
-    )
+    made = make_datalist(directory, **options)
     write_datalist(made, output)
     yield from describe_datalist(made).splitlines()
     entries = [*made["training"], *made["validation"]]

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 
 from fire import decorators
@@ -33,7 +34,27 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     def wrapper(*args: object, **kwargs: object) -> _Lines:
         return _Lines(command(*args, **kwargs))
 
-    texts = [name for name, kind in command.__annotations__.items() if kind in (str, str | None)]
+    parameters = inspect.signature(command).parameters.values()
+    texts = [p.name for p in parameters if p.annotation in (str, str | None)]
     wrapper = decorators.SetParseFns(**dict.fromkeys(texts, str))(wrapper)
-    takes_words = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(command).parameters.values())
+    takes_words = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     return decorators.SetParseFn(str)(wrapper) if takes_words else wrapper
+
+
+def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:
+    """A decorator for a command whose ``**options`` are the keyword arguments of ``source``, described as there.
+
+    Fire reads names and defaults in the signature, and descriptions in the docstring.
+    """
+    added = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    described = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(source) or "", re.MULTILINE))
+
+    def decorate(command: Callable) -> Callable:
+        own = inspect.signature(command)
+        *given, _ = own.parameters.values()
+        command.__signature__ = own.replace(parameters=[*given, *added])  # type: ignore[attr-defined]
+        lines = "\n    ".join(f"{p.name}: {described[p.name]}" for p in added)
+        command.__doc__ = re.sub(r"\*\*options: .*", lambda _: lines, inspect.getdoc(command) or "")
+        return command
+
+    return decorate

@@ -15,9 +15,6 @@ from ..utils.errors import InputError
 LISTS = ("training", "validation", "test")
 
 
-VALIDATION_FRACTION = 0.1
-
-
 SPLITS = {"train": "training", "training": "training", "": "training"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )
@@ -28,22 +25,6 @@ class Places(NamedTuple):
 
     paths: set[str]  # of its files; a DICOM series may be named by its folder instead
     folders: set[str]  # of the files, where it is a list of them
-
-
-def check_arguments(spatial_dims: int | None, in_channels: int, validation_fraction: float | None) -> None:
-    """Nothing, where a datalist can be made with these.
-
-    Raises:
-        InputError: if one is out of range.
-    """
-    if spatial_dims not in (None, 2, 3):
-        raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-    if not isinstance(in_channels, int) or in_channels < 1:
-        raise InputError(f"in_channels must be a whole number from 1, got {in_channels!r}.")
-    if validation_fraction is not None and not (
-        isinstance(validation_fraction, int | float) and 0 < validation_fraction < 1
-    ):
-        raise InputError(f"validation_fraction must lie between 0 and 1, got {validation_fraction!r}.")
 
 
 def check_datalist(

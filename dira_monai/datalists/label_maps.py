@@ -4,16 +4,16 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..images.facts import measure_array
 from ..images.find import LABEL_FOLDERS, Image, find_images, first_file, read_image
 from ..utils.errors import InputError
+from .options import LabelOptions
 from .tables import stem
 
 IMAGE_FOLDERS = ("images", "imagestr")
@@ -40,38 +40,6 @@ class MisfitError(InputError):
     def __init__(self, message: str, values: Sequence[float] = ()) -> None:
         super().__init__(message)
         self.values = list(values)
-
-
-class LabelRule(NamedTuple):
-    """What the values of a label map mean: the number of the class itself, unless one of the two others is given."""
-
-    class_count: int  # background included
-    threshold: float | None = None  # class 1 is what lies above
-    values: Sequence[float] | None = None  # one a class
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> "LabelRule":
-        """The rule of the arguments ``class_names``, ``label_threshold`` and ``label_values``."""
-        return cls(len(asked["class_names"]), asked["label_threshold"], asked["label_values"])
-
-
-def check_label_rule(rule: LabelRule) -> None:
-    """Nothing, where the rule can be followed.
-
-    Raises:
-        InputError: if both options are given, or one of them does not fit the number of classes.
-    """
-    if rule.threshold is not None and rule.values is not None:
-        raise InputError("label_threshold and label_values exclude each other, got both.")
-    if rule.threshold is not None and (not isinstance(rule.threshold, int | float) or rule.class_count != 2):
-        raise InputError(
-            f"label_threshold must be a number that separates 2 classes, got {rule.threshold!r} for {rule.class_count}."
-        )
-    values = rule.values
-    if values is None:
-        return
-    if isinstance(values, str) or len(values) != rule.class_count or len(set(values)) != rule.class_count:
-        raise InputError(f"label_values must be {rule.class_count} different values, one a class, got {values!r}.")
 
 
 def find_pairs(root: Path, labels: str | None = None) -> tuple[list[Pair], list[dict]]:
@@ -181,13 +149,13 @@ def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, 
     return "", "/".join(parts)
 
 
-def measure_pair(pair: Pair, directory: str | Path, rule: LabelRule) -> dict:
+def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> dict:
     """The facts of ``measure_image``, and ``holds``: 1 for each class that is in the label map, else 0.
 
     Args:
         pair: image and label map, relative to ``directory``.
         directory: the folder of the data set.
-        rule: what the values of the label map mean.
+        options: that say what the values of the label map mean.
 
     Raises:
         InputError: if one of them is unreadable, if their shapes differ, or if a corner of the one lies more than a
@@ -204,7 +172,7 @@ def measure_pair(pair: Pair, directory: str | Path, rule: LabelRule) -> dict:
     if values.ndim > len(shape):
         raise InputError(f"the label map {label} has {values.shape[-1]} channels where 1 is needed.")
     check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
-    return facts | {"holds": find_classes(label, np.unique(values), rule)}
+    return facts | {"holds": find_classes(label, np.unique(values), options)}
 
 
 def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
@@ -222,31 +190,32 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
         raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
 
 
-def find_classes(label: str, values: np.ndarray, rule: LabelRule) -> list[int]:
+def find_classes(label: str, values: np.ndarray, options: LabelOptions) -> list[int]:
     """For each class 1 where one of the values stands for it, else 0.
 
     Args:
         label: what an error calls the label map.
         values: the different values of a label map, sorted.
-        rule: what they mean.
+        options: that say what they mean.
 
     Raises:
         MisfitError: if one stands for no class.
     """
-    if rule.threshold is not None and np.isfinite(values).all():
-        return [int((values <= rule.threshold).any()), int((values > rule.threshold).any())]
-    allowed = np.arange(rule.class_count) if rule.values is None else np.asarray(rule.values)
+    count, threshold = len(options.class_names), options.label_threshold
+    if threshold is not None and np.isfinite(values).all():
+        return [int((values <= threshold).any()), int((values > threshold).any())]
+    allowed = np.arange(count) if options.label_values is None else np.asarray(options.label_values)
     odd = values[~np.isin(values, allowed)]
     if not len(odd):
         return np.isin(allowed, values).astype(int).tolist()
-    allows = f"allow 0 to {rule.class_count - 1}"
-    if rule.values is not None:
-        allows = f"have the label_values {list(rule.values)}"
-    broken = [f"{value:g}" for value in odd if value != np.round(value)]
-    note = f" ({_list(broken)} is no whole number)" if broken and rule.values is None else ""
+    allows, note = f"allow 0 to {count - 1}", ""
+    if options.label_values is not None:
+        allows = f"have the label_values {list(options.label_values)}"
+    elif broken := [f"{value:g}" for value in odd if value != np.round(value)]:
+        note = f" ({_list(broken)} is no whole number)"
     found = _list([f"{value:g}" for value in values])
     raise MisfitError(
-        f"{label} holds the label values {found}{note} where {rule.class_count} classes {allows}.",
+        f"{label} holds the label values {found}{note} where {count} classes {allows}.",
         (values[[0, -1]] if len(values) > MANY else values).tolist(),
     )
 
@@ -255,7 +224,7 @@ def _list(words: Sequence[str]) -> str:
     return ", ".join(words[:MAX_VALUES]) + (f", ... ({len(words)} in all)" if len(words) > MAX_VALUES else "")
 
 
-def refuse_wrong_classes(facts: Sequence[dict | InputError], rule: LabelRule) -> None:
+def refuse_wrong_classes(facts: Sequence[dict | InputError], options: LabelOptions) -> None:
     """Nothing, unless the values of most label maps fit no class: then the classes are wrong, not the files.
 
     Raises:
@@ -264,10 +233,10 @@ def refuse_wrong_classes(facts: Sequence[dict | InputError], rule: LabelRule) ->
     misfits = [fact for fact in facts if isinstance(fact, MisfitError)]
     if 2 * len(misfits) <= sum(isinstance(fact, dict) for fact in facts) + len(misfits):
         return
+    count = len(options.class_names)
     values = sorted({value for error in misfits for value in error.values})
     shown = [int(value) if value == int(value) else value for value in values if np.isfinite(value)]
-    options = [f"--label_values {shown}" if len(shown) == rule.class_count else "--label_values with one value a class"]
-    options[0] = options[0].replace("[", '"[').replace("]", ']"')
-    if rule.class_count == 2:
-        options.insert(0, f"--label_threshold {int((shown[0] + shown[-1]) // 2)}" if shown else "--label_threshold")
-    raise InputError(f"{str(misfits[0]).rstrip('.')}; give {' or '.join(options)}.")
+    cures = [f'--label_values "{shown}"' if len(shown) == count else "--label_values with one value a class"]
+    if count == 2:
+        cures.insert(0, f"--label_threshold {int((shown[0] + shown[-1]) // 2)}" if shown else "--label_threshold")
+    raise InputError(f"{str(misfits[0]).rstrip('.')}; give {' or '.join(cures)}.")

@@ -2,9 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..images.find import find_images, first_file
 from ..utils.errors import InputError
@@ -12,71 +11,71 @@ from .label_maps import find_pairs, in_image_folders
 from .label_tables import (
     Label,
     Row,
-    Vocabulary,
     class_folder_patients,
     find_table,
     parse_label,
     read_class_folders,
     read_label_table,
 )
+from .options import LabelOptions
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import LABELED_SPLITS, folder_splits
 
-Found = tuple[list[Row], list[dict], dict[str, int], str]  # rows, skipped, left out, rule of the patients
+Found = tuple[list[Row], list[dict], dict[str, int], str]  # rows, skipped, excluded, rule of the patients
 
 
-def find_label_maps(root: Path, asked: Mapping[str, Any]) -> Found:
+def find_label_maps(root: Path, options: LabelOptions) -> Found:
     """Images with label maps for words.
 
     Args:
         root: the folder of the data set.
-        asked: arguments of ``make_labeled_datalist``.
+        options: of the list.
 
     Raises:
         InputError: as ``find_pairs`` and ``find_patients`` do.
     """
-    pairs, skipped = find_pairs(root, asked["labels"])
+    pairs, skipped = find_pairs(root, options.labels)
     splits = folder_splits([image for image, _ in pairs])
     rows = [Row(image, label, split=split) for (image, label), split in zip(pairs, splits, strict=True)]
-    rows, rule = _fill_patients(rows, root, asked["patient"])
+    rows, rule = _fill_patients(rows, root, options.patient)
     return rows, skipped, {}, rule
 
 
-def find_labels(root: Path, asked: Mapping[str, Any]) -> Found:
+def find_labels(root: Path, options: LabelOptions) -> Found:
     """Images with the words of a table, or with the names of their folders.
 
     Args:
         root: the folder of the data set.
-        asked: arguments of ``make_labeled_datalist``.
+        options: of the list.
 
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
-    images, table = find_images(root), find_table(root, asked["labels"])
+    images, table = find_images(root), find_table(root, options.labels)
     if table is None:
         rows, skipped = read_class_folders(root, images, folder_splits(images))
-        if asked["patient"].lower().endswith(".csv"):
-            rows, rule = _fill_patients(rows, root, asked["patient"])
+        if options.patient.lower().endswith(".csv"):
+            rows, rule = _fill_patients(rows, root, options.patient)
         else:
-            rule, names = class_folder_patients(rows, root, asked["patient"])
+            rule, names = class_folder_patients(rows, root, options.patient)
             rows = [row._replace(patient=name) for row, name in zip(rows, names, strict=True)]
         return rows, skipped, {}, rule
     images = in_image_folders(images)
-    rows, skipped = read_label_table(table, root, images, Vocabulary.of(asked), asked["label_column"])
+    rows, skipped = read_label_table(table, root, images, options)
     if not any(row.split for row in rows):
         splits = folder_splits([row.image for row in rows])
         rows = [row._replace(split=split) for row, split in zip(rows, splits, strict=True)]
     listed = {first_file(row.image) for row in rows}
     others = [image for image in images if first_file(image) not in listed]
-    left_out = {}
+    excluded = {}
     if len(others) > len(rows):  # a table of some images in a folder full of others
-        left_out[f"without a row in {table.name}"] = len(others)
+        excluded[f"without a row in {table.name}"] = len(others)
     else:
         skipped += [{"image": image, "reason": f"{first_file(image)} has no row in {table}."} for image in others]
-    if asked["patient"] == "auto" and any(row.patient for row in rows):
-        return rows, skipped, left_out, _table_rule(table, root)
-    rows, rule = _fill_patients(rows, root, asked["patient"])
-    return rows, skipped, left_out, rule
+    if options.patient == "auto" and any(row.patient for row in rows):
+        return rows, skipped, excluded, _table_rule(table, root)
+    rows, rule = _fill_patients(rows, root, options.patient)
+    return rows, skipped, excluded, rule
 
 
 def _fill_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[list[Row], str]:
@@ -98,7 +97,7 @@ def _table_rule(table: Path, root: Path) -> str:
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 
 
-def leave_out(rows: Sequence[Row], exclude: str | None) -> tuple[list[Row], dict[str, int]]:
+def exclude_rows(rows: Sequence[Row], exclude: str | None) -> tuple[list[Row], dict[str, int]]:
     """Rows of training, validation and test, without the patients of the excluded split, and counts of the others.
 
     Raises:
@@ -107,36 +106,36 @@ def leave_out(rows: Sequence[Row], exclude: str | None) -> tuple[list[Row], dict
     words = sorted({row.split for row in rows})
     if exclude is not None and exclude not in words:
         raise InputError(f"exclude_patients_of must be a split of the data ({', '.join(words)}), got {exclude!r}.")
-    excluded = {row.patient for row in rows if row.split == exclude} - {""}
-    kept, left_out = [], Counter[str]()
+    patients = {row.patient for row in rows if row.split == exclude} - {""}
+    kept, excluded = [], Counter[str]()
     for row in rows:
         if row.split.lower() not in LABELED_SPLITS:
-            left_out[row.split] += 1
-        elif row.patient in excluded:
-            left_out[f"of patients of {exclude}"] += 1
+            excluded[row.split] += 1
+        elif row.patient in patients:
+            excluded[f"of patients of {exclude}"] += 1
         else:
             kept.append(row)
-    return kept, dict(left_out)
+    return kept, dict(excluded)
 
 
 def parse_labels(
-    rows: Sequence[Row], asked: Mapping[str, Any]
+    rows: Sequence[Row], options: LabelOptions
 ) -> tuple[list[tuple[Row, Label]], list[dict], dict[str, int]]:
     """Rows with their labels, those without a known label, and counts of the words that ``label_map`` leaves out.
 
     Raises:
         InputError: as ``parse_label`` does.
     """
-    if asked["task"] == "segmentation":
+    if options.task == "segmentation":
         return [(row, str(row.words)) for row in rows], [], {}
     kept: list[tuple[Row, Label]] = []
-    unknown, left_out = [], Counter[str]()
+    unknown, excluded = [], Counter[str]()
     for row in rows:
-        label = parse_label(row, Vocabulary.of(asked))
+        label = parse_label(row, options)
         if label is not None:
             kept.append((row, label))
         elif isinstance(row.words, str) and row.words:
-            left_out[f"labeled {row.words}"] += 1
+            excluded[f"labeled {row.words}"] += 1
         else:
             unknown.append({"image": row.image, "reason": f"{row.place} has no label that is known."})
-    return kept, unknown, dict(left_out)
+    return kept, unknown, dict(excluded)

@@ -4,33 +4,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
+from .options import NO_CLASS, LabelOptions
 from .patients import PATIENT_COLUMNS, choose_rule, find_patients
 from .tables import FILE_COLUMNS, image_names, pick_column, read_table
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis")
 
 
-NOTHING = ("", "none", "no finding")  # in a table of several labels: all classes are 0
-
-
 Label = int | list[int | None] | str
-
-
-class Vocabulary(NamedTuple):
-    """Which words of a table stand for which classes."""
-
-    class_names: Sequence[str]
-    multi_label: bool = False
-    label_map: Mapping[str, str | None] | None = None  # word in the table: class, or None to leave such rows out
-
-    @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> "Vocabulary":
-        """The vocabulary of the arguments ``class_names``, ``multi_label`` and ``label_map``."""
-        return cls(asked["class_names"], asked["multi_label"], asked["label_map"])
 
 
 class Row(NamedTuple):
@@ -41,21 +26,6 @@ class Row(NamedTuple):
     patient: str = ""
     split: str = ""
     place: str = ""  # what an error calls it
-
-
-def check_vocabulary(vocabulary: Vocabulary) -> None:
-    """Nothing, where labels can be told by it.
-
-    Raises:
-        InputError: if ``label_map`` leads to a class that there is not.
-    """
-    allowed = (*vocabulary.class_names, None)
-    for word, name in (vocabulary.label_map or {}).items():
-        if name not in allowed and not (vocabulary.multi_label and str(name).lower() in NOTHING):
-            raise InputError(
-                f"label_map makes {name!r} of {word!r}, which is none of the classes "
-                f"{', '.join(vocabulary.class_names)}, nor None."
-            )
 
 
 def find_table(root: Path, labels: str | None) -> Path | None:
@@ -73,7 +43,7 @@ def find_table(root: Path, labels: str | None) -> Path | None:
 
 
 def read_label_table(
-    table: Path, root: Path, images: Sequence[Image], vocabulary: Vocabulary, label_column: str | None = None
+    table: Path, root: Path, images: Sequence[Image], options: LabelOptions
 ) -> tuple[list[Row], list[dict]]:
     """The rows of a CSV file that name an image, and those that name none as ``image`` and ``reason``.
 
@@ -85,8 +55,7 @@ def read_label_table(
         table: CSV file with a header line.
         root: the folder of the images.
         images: relative to ``root``.
-        vocabulary: the classes.
-        label_column: by default the first of label, labels, finding, findings, class, diagnosis that is there.
+        options: classes and column; by default the first of ``LABEL_COLUMNS`` that is there.
 
     Raises:
         InputError: if a column is missing, a row fits several images, or an image has rows that differ.
@@ -94,7 +63,7 @@ def read_label_table(
     columns, cells = read_table(table, "table of labels")
     file = pick_column(table, columns, "file_column", None, FILE_COLUMNS)
     patient = next((name for name in PATIENT_COLUMNS if name in columns), "")
-    single = _single_column(table, columns, vocabulary, label_column)
+    single = _single_column(table, columns, options)
     index = index_images(images, root, table)
     found: dict[str, Row] = {}
     skipped = []
@@ -105,7 +74,7 @@ def read_label_table(
             reason = f"{cell[file]} does not exist, although it stands in {place}."
             skipped.append({"image": cell[file], "reason": reason})
             continue
-        words = cell[single] if single else [cell[name] for name in vocabulary.class_names]
+        words = cell[single] if single else [cell[name] for name in options.class_names]
         row = Row(image, words, cell.get(patient, ""), cell.get("split", ""), place)
         other = found.setdefault(first_file(image), row)
         if other[1:4] != row[1:4]:
@@ -113,13 +82,13 @@ def read_label_table(
     return list(found.values()), skipped
 
 
-def _single_column(table: Path, columns: Sequence[str], vocabulary: Vocabulary, wanted: str | None) -> str:
+def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -> str:
     """The column of labels; "" where every class has a column of its own."""
-    if wanted is None and vocabulary.multi_label and set(vocabulary.class_names) <= set(columns):
-        if vocabulary.label_map:
-            raise InputError(f"{table} has one column a class, where label_map, {vocabulary.label_map}, has no use.")
+    if options.label_column is None and options.multi_label and set(options.class_names) <= set(columns):
+        if options.label_map:
+            raise InputError(f"{table} has one column a class, where label_map, {options.label_map}, has no use.")
         return ""
-    return pick_column(table, columns, "label_column", wanted, LABEL_COLUMNS)
+    return pick_column(table, columns, "label_column", options.label_column, LABEL_COLUMNS)
 
 
 def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:
@@ -200,26 +169,26 @@ def class_folder_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[s
     return rule, find_patients(below, root, rule)
 
 
-def parse_label(row: Row, vocabulary: Vocabulary) -> Label | None:
+def parse_label(row: Row, options: LabelOptions) -> Label | None:
     """The label of an image: the number of its class, or for several labels a list of 1, 0 and None (not known).
 
     None where ``label_map`` leaves the row out, or where nothing is known of the image.
 
     Args:
         row: its words separated by ``|`` where there may be several labels.
-        vocabulary: the classes.
+        options: classes, and what words stand for them.
 
     Raises:
         InputError: if a word is no class, and in a column of one class if it is not 1, 0, -1, nan or empty.
     """
     if isinstance(row.words, list):
-        label = [_state(word, name, row) for word, name in zip(row.words, vocabulary.class_names, strict=True)]
+        label = [_state(word, name, row) for word, name in zip(row.words, options.class_names, strict=True)]
         return None if set(label) == {None} else label
-    if not vocabulary.multi_label:
-        name = _class_of(row.words, row, vocabulary) if row.words else None
-        return None if name is None else vocabulary.class_names.index(name)
-    names = [_class_of(word.strip(), row, vocabulary) for word in row.words.split("|")]
-    return None if None in names else [int(name in names) for name in vocabulary.class_names]
+    if not options.multi_label:
+        name = _class_of(row.words, row, options) if row.words else None
+        return None if name is None else options.class_names.index(name)
+    names = [_class_of(word.strip(), row, options) for word in row.words.split("|")]
+    return None if None in names else [int(name in names) for name in options.class_names]
 
 
 def _state(word: str, name: str, row: Row) -> int | None:
@@ -234,16 +203,16 @@ def _state(word: str, name: str, row: Row) -> int | None:
     raise InputError(f"{row.place}: column {name} must be 1, 0, or -1, nan or empty for not known, got {word!r}.")
 
 
-def _class_of(word: str, row: Row, vocabulary: Vocabulary) -> str | None:
+def _class_of(word: str, row: Row, options: LabelOptions) -> str | None:
     """The class that a word stands for, "" where it says that there is none, None where it leaves the row out."""
-    names = list(vocabulary.class_names)
-    name = (vocabulary.label_map or {}).get(word, word)
+    names = list(options.class_names)
+    name = (options.label_map or {}).get(word, word)
     if name is None or name in names:
         return name
-    if vocabulary.multi_label and name.lower() in NOTHING:
+    if options.multi_label and name.lower() in NO_CLASS:
         return ""
     number = name.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
-    if not vocabulary.multi_label and number.isdecimal() and int(number) < len(names):
+    if not options.multi_label and number.isdecimal() and int(number) < len(names):
         return names[int(number)]
     raise InputError(
         f"{row.place}: {word!r} is none of the classes {', '.join(names)}; "

@@ -10,8 +10,8 @@ from typing import Any
 from ..images.find import find_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
-from .checks import VALIDATION_FRACTION
 from .io import load_datalist, write_datalist
+from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 

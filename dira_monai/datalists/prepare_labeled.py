@@ -2,19 +2,21 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
-from .checks import LISTS, VALIDATION_FRACTION, check_datalist, find_root
+from .checks import LISTS, check_datalist, find_root
 from .io import make_absolute, read_datalist, write_datalist
 from .label_maps import label_folder
 from .label_tables import find_table
-from .labeled import ASKED, TEST_FRACTION, check_task, make_labeled_datalist
+from .labeled import make_labeled_datalist
 from .leakage import check_overlap
+from .options import LabelOptions
 from .prepare import fingerprint, is_current, make_phantoms, phantom_folder
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
 from .summary import describe_labeled
@@ -55,26 +57,27 @@ class LabeledLists:
         return prepare_labeled(**self.options)
 
 
-def load_labeled(path: str | Path, asked: Mapping[str, Any]) -> dict:
+def load_labeled(path: str | Path, options: LabelOptions) -> dict:
     """A labeled datalist from JSON, checked by ``check_labeled``; paths and other entries stay as they are.
 
     A missing list ``test`` is taken as empty, and what the file does not say of its task as what is asked for.
 
     Args:
         path: JSON file.
-        asked: the arguments of ``FIXED`` and ``pictures_only``, as ``make_labeled_datalist`` takes them.
+        options: of which those of ``FIXED`` must be the same, and ``pictures_only`` counts.
 
     Raises:
         InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
     """
     datalist = read_datalist(path)
     check_datalist(datalist, path, required=("image", "label"))
-    for key in FIXED:
-        if datalist.get(key, asked[key]) != asked[key]:
-            raise InputError(f"{path} was made for {key} {datalist[key]} where {asked[key]} is asked for.")
-    datalist = {"test": [], **datalist, **{key: asked[key] for key in FIXED}}
+    fixed = {key: getattr(options, key) for key in FIXED}
+    for key, value in fixed.items():
+        if datalist.get(key, value) != value:
+            raise InputError(f"{path} was made for {key} {datalist[key]} where {value} is asked for.")
+    datalist = {"test": [], **datalist, **fixed}
     check_labeled(datalist, path)
-    if asked["spatial_dims"] == 2 and asked["pictures_only"]:
+    if options.spatial_dims == 2 and options.pictures_only:
         for entry in (entry for key in LISTS for entry in datalist[key]):
             check_pictures(entry)
     return datalist
@@ -89,22 +92,12 @@ def prepare_labeled(
     class_names: Sequence[str],
     seed: int,
     *,
-    labels: str | None = None,
-    multi_label: bool = False,
-    label_threshold: float | None = None,
-    label_values: Sequence[float] | None = None,
-    label_column: str | None = None,
-    label_map: Mapping[str, str | None] | None = None,
-    patient: str = "auto",
-    test_fraction: float = TEST_FRACTION,
-    validation_fraction: float = VALIDATION_FRACTION,
     label_fraction: float = 1.0,
     label_seed: int = 0,
     pretrained: str | None = None,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
-    exclude_patients_of: str | None = None,
-    pictures_only: bool = True,
+    **options: Any,
 ) -> dict:
     """The labeled datalist that a bundle is fine-tuned on, with absolute paths; prints a table of it.
 
@@ -117,57 +110,48 @@ def prepare_labeled(
     Args:
         dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
         output_dir: folder of the run.
-        task: "segmentation" or "classification".
+        task: as the next four of ``LabelOptions``; ``spatial_dims`` and ``in_channels`` are those of the network.
         spatial_dims: 2 or 3.
         in_channels: channels of the network.
-        class_names: see ``make_labeled_datalist``, as for all that is not named here.
+        class_names: in the order of their numbers.
         seed: of the splits and the phantoms.
-        labels: folder or CSV file.
-        multi_label: an image may have any number of the classes.
-        label_threshold: label maps have class 1 where their value is above.
-        label_values: the value of each class in the label maps.
-        label_column: column of the CSV file.
-        label_map: class of a word in the CSV file.
-        patient: what tells patients apart.
-        test_fraction: part of the training patients for test, where nothing else says.
-        validation_fraction: part of the others for validation, where nothing else says.
         label_fraction: part of the training patients that is returned, see ``take_fraction``.
         label_seed: seed of their choice.
         pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
-        exclude_patients_of: a split of the table, whose patients are left out; a given list must record the same.
-        pictures_only: in 2D take PNG and JPEG alone, as the bundles do unless they get another reader.
+        options: the others of ``LabelOptions``; a given list must record the same ``exclude_patients_of``.
 
     Raises:
         InputError: as ``make_labeled_datalist``, ``load_labeled``, ``check_overlap`` and ``take_fraction`` do, in
             every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
     """
-    given = locals()
-    asked = {name: given[name] for name in ASKED}
+    wanted = LabelOptions(
+        task=task, spatial_dims=spatial_dims, in_channels=in_channels, class_names=class_names, seed=seed, **options
+    )
 
     def work() -> dict:
-        datalist, path = _load_or_make(dataset_dir, Path(output_dir), asked)
+        datalist, path = _load_or_make(dataset_dir, Path(output_dir), wanted)
         print(describe_labeled(datalist))
         overlap = [UNCHECKED] if pretrained else []
         if pretraining_list:
             overlap = check_overlap(datalist, path, pretraining_list, allow_overlap)
-        part, told = take_fraction(datalist, label_fraction, label_seed)
-        print("\n".join([*overlap, *told, *warn_of_absent_classes(part), f"all of it: {path}"]))
+        part, lines = take_fraction(datalist, label_fraction, label_seed)
+        print("\n".join([*overlap, *lines, *warn_of_absent_classes(part), f"all of it: {path}"]))
         return part
 
     return on_first_process(work)
 
 
-def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> tuple[dict, Path]:
+def _load_or_make(dataset_dir: str | None, output: Path, options: LabelOptions) -> tuple[dict, Path]:
     """The whole datalist with absolute paths, and the file in ``output`` that holds it."""
-    check_task(asked)
-    asked = json.loads(json.dumps(asked))  # tuples become lists, as they come out of the file
-    source, path = _find_source(dataset_dir, output, asked), output / "datalist.json"
+    options.check()
+    options = LabelOptions(**json.loads(json.dumps(asdict(options))))  # tuples become lists, as in the file
+    source, path = _find_source(dataset_dir, output, options), output / "datalist.json"
     given = source if source.suffix == ".json" else source / "datalist.json"
     if given.is_file():
-        datalist = load_labeled(given, asked)
-        excluded = asked["exclude_patients_of"]
+        datalist = load_labeled(given, options)
+        excluded = options.exclude_patients_of
         if excluded is not None and datalist.get("exclude_patients_of") != excluded:
             raise InputError(
                 f"{given} is used as it is and was made for exclude_patients_of "
@@ -178,32 +162,32 @@ def _load_or_make(dataset_dir: str | None, output: Path, asked: dict[str, Any]) 
         if given.resolve() != path.resolve():
             write_datalist(datalist, path)
     else:
-        wanted = {"dataset_dir": os.path.abspath(source), **asked}
-        wanted["fingerprint"] = fingerprint(*_sources(wanted))
+        wanted = {"dataset_dir": os.path.abspath(source), **asdict(options)}
+        wanted["fingerprint"] = fingerprint(*_sources(Path(wanted["dataset_dir"]), options))
         if not is_current(path, wanted):
-            made = make_labeled_datalist(source, **asked)
+            made = make_labeled_datalist(source, options)
             write_datalist(made | {"fingerprint": wanted["fingerprint"]}, path)
-        datalist = load_labeled(path, asked)
-    keys = ("image", "label") if asked["task"] == "segmentation" else ("image",)
+        datalist = load_labeled(path, options)
+    keys = ("image", "label") if options.task == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
     return datalist, path
 
 
-def _find_source(dataset_dir: str | None, output: Path, asked: dict[str, Any]) -> Path:
+def _find_source(dataset_dir: str | None, output: Path, options: LabelOptions) -> Path:
     if dataset_dir:
         return Path(dataset_dir).expanduser()
-    root = phantom_folder(output, asked)
+    root = phantom_folder(output, asdict(options))
     if root.is_dir():
         print(f"No dataset_dir is given: using the synthetic phantoms in {root}, no real scans.")
-    return make_phantoms(output, asked).parent
+    return make_phantoms(output, asdict(options)).parent
 
 
-def _sources(wanted: Mapping[str, Any]) -> tuple[list[Path], list[Path]]:
+def _sources(root: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:
     """The folders and the tables that the datalist is made from."""
-    root, labels, patient = Path(wanted["dataset_dir"]), wanted["labels"], Path(wanted["patient"])
+    labels, patient = options.labels, Path(options.patient)
     folders = [root]
     tables = [patient] if patient.suffix.lower() == ".csv" else []
-    if wanted["task"] == "classification":
+    if options.task == "classification":
         tables += [table for table in [find_table(root, labels)] if table]
     elif labels:
         folders.append(label_folder(root, labels))

@@ -20,9 +20,14 @@ def summarize_datalist(datalist: dict) -> str:
         f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
         f"{len(datalist.get('skipped', []))} skipped",
         *(f"{count} label maps left out" for count in [datalist.get("label_maps")] if count),
-        *(f"{count} of split {split} left out" for split, count in datalist.get("left_out", {}).items()),
+        *(f"{count} of split {split} left out" for split, count in _excluded(datalist).items()),
     ]
     return ", ".join(counts)
+
+
+def _excluded(datalist: dict) -> dict[str, int]:
+    """How many images the user leaves out, by split or reason; ``left_out`` in lists of version 0.1."""
+    return datalist.get("excluded", datalist.get("left_out", {}))
 
 
 def describe_datalist(datalist: dict) -> str:
@@ -91,5 +96,5 @@ def describe_labeled(datalist: dict) -> str:
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
     if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
         lines.append(f"drawn from the training patients: {', '.join(drawn)}")
-    lines += [f"left out: {count} {reason}" for reason, count in datalist.get("left_out", {}).items()]
+    lines += [f"left out: {count} {reason}" for reason, count in _excluded(datalist).items()]
     return "\n".join(lines)

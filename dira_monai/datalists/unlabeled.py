@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..images.facts import FORMATS, check_facts, measure_images
+from ..images.facts import FORMATS, check_facts, measure_each, measure_image
 from ..images.find import Image, find_images, first_file, without_label_maps
 from ..utils.errors import InputError
-from .checks import SPLITS, VALIDATION_FRACTION, check_arguments, check_datalist
+from .checks import SPLITS, check_datalist
+from .options import VALIDATION_FRACTION, check_arguments
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import choose_validation
 
@@ -34,21 +35,21 @@ def make_datalist(
 
     ``training`` and ``validation`` list ``image`` (relative to ``dataset_dir``; a list of files for a DICOM series),
     ``patient`` and the facts of ``measure_image``; ``skipped`` lists ``image`` and ``reason``; ``label_maps`` counts
-    what ``without_label_maps`` leaves out, ``left_out`` the images of other splits of a table. ``spacing`` may be None,
+    what ``without_label_maps`` leaves out, ``excluded`` the images of other splits of a table. ``spacing`` may be None,
     which MONAI's collation refuses: batch ``image`` alone.
 
     Args:
         directory: folder that is searched with all its sub-folders.
-        spatial_dims: 2 or 3; by default what most of the images have.
+        spatial_dims: 2 or 3; by default what most images have.
         in_channels: channels that every image must have; gray images fit 3.
-        patient: "auto" (``choose_rule``), a rule of ``find_patients``, or a CSV file for ``read_patient_table``. Its
-            column ``split``, if it has one, says training and validation, and any other word (test) leaves images out.
-        patient_column: column of the CSV file.
-        file_column: column of the CSV file.
-        validation_fraction: part of the patients, 0.1 by default. Where it is given, training and validation of a table
-            are split anew; its other splits stay left out.
-        seed: of the draw of the validation patients.
-        strict: raise at the first image that cannot be used, instead of listing it in ``skipped``.
+        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split:
+            training and validation, or any other word (test), which leaves images out.
+        patient_column: name of the patient's column in the CSV file.
+        file_column: name of the file's column in the CSV file.
+        validation_fraction: part of the patients kept for validation, 0.1 by default. Where it is given, training and
+            validation of a table are split anew; its other splits stay left out.
+        seed: of the draw of these patients.
+        strict: stop at the first image that cannot be used, instead of listing it in skipped.
         workers: threads that read images, by default one a processor, at most 8.
 
     Raises:
@@ -66,7 +67,7 @@ def make_datalist(
         patient = choose_rule(images) if patient == "auto" else patient
         table = [(name, "") for name in find_patients(images, root, patient)]
     kept = [(image, *row) for image, row in zip(images, table, strict=True) if row[1].lower() in SPLITS]
-    facts = measure_images([image for image, _, _ in kept], root, strict, workers)
+    facts = measure_each(measure_image, [image for image, _, _ in kept], root, strict, workers)
     spatial_dims = spatial_dims or majority(facts)
     rows, skipped = sort_out(kept, facts, spatial_dims, in_channels, strict)
     if not rows:
@@ -82,7 +83,7 @@ def make_datalist(
         **_split_usable(rows, skipped, validation_fraction, seed),
         "skipped": skipped,
         "label_maps": len(found) - len(images),
-        "left_out": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
+        "excluded": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
     }
     check_datalist(datalist)
     return datalist

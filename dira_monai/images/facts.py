@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from ..utils.errors import InputError
+from ..utils.parallel import parallel_map
 from .find import Image, first_file, read_image
 
 Item = TypeVar("Item")
@@ -55,17 +54,6 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
     }
 
 
-def measure_images(
-    images: Sequence[Image], directory: str | Path, strict: bool = False, workers: int | None = None
-) -> list[dict | InputError]:
-    """The facts of each image, or the error that says why it cannot be used: ``measure_each`` of ``measure_image``.
-
-    Raises:
-        InputError: the first one, if ``strict`` is set.
-    """
-    return measure_each(measure_image, images, directory, strict, workers)
-
-
 def measure_each(
     measure: Callable[[Item, str | Path], dict],
     items: Sequence[Item],
@@ -91,16 +79,11 @@ def measure_each(
             return measure(item, directory)
         except InputError as error:
             error.args = (str(error).replace(f"{directory}{os.sep}", ""),)
+            if strict:
+                raise
             return error
 
-    results = []
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 8)) as pool:
-        for result in tqdm(pool.map(attempt, items), "checking images", len(items), leave=False, disable=None):
-            if strict and isinstance(result, InputError):
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise result
-            results.append(result)
-    return results
+    return list(parallel_map(attempt, items, "checking images", workers or min(os.cpu_count() or 1, 8)))
 
 
 def _spacing(affine: Sequence, rank: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""How a bundle's configuration prepares images, for commands that prepare them as its training does."""
+"""A function of many items in threads."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -9,7 +9,8 @@ from scan_files import write_image, write_nifti, write_slice
 
 from dira_monai import InputError
 from dira_monai.apps.localization.boxes import class_of, read_boxes, read_masks
-from dira_monai.datalists.label_tables import Vocabulary, read_label_table
+from dira_monai.datalists.label_tables import read_label_table
+from dira_monai.datalists.options import LabelOptions
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,8 @@ def test_boxes_and_labels_name_images_alike(tmp_path, name):
     row = f"{name.format(root=tmp_path)},dark"
     boxes = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", f"{row},1,1,2,2")
     labels = write_table(tmp_path / "labels.csv", "file,label", row)
-    (found,), _ = read_label_table(labels, tmp_path, ["images/x.png"], Vocabulary(CLASSES))
+    options = LabelOptions(task="classification", class_names=CLASSES)
+    (found,), _ = read_label_table(labels, tmp_path, ["images/x.png"], options)
     (truth,), _ = read_boxes(boxes, tmp_path, CLASSES, {})
     assert truth.image == found.image == "images/x.png"
 

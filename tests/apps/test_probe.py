@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from labeled_files import classify
 from monai.networks.nets import BasicUNet
 from scan_files import write_image, write_nifti
 from scipy.optimize import minimize
@@ -209,13 +210,9 @@ def save_network(path, spatial_dims, seed):
 @pytest.fixture(scope="module", params=[2, 3])
 def labeled(request, tmp_path_factory):
     """Number of axes and a folder with ``list.json``, made by the command, and ``model.pt``."""
-    from dira_monai.datalists.labeled import make_labeled_datalist
-
     folder = tmp_path_factory.mktemp(f"labeled{request.param}")
     make_folder(folder / "images", request.param)
-    made = make_labeled_datalist(
-        folder / "images", "classification", ["stripes", "spots"], test_fraction=0.3, patient="file"
-    )
+    made = classify(folder / "images", ["stripes", "spots"], test_fraction=0.3, patient="file")
     (folder / "list.json").write_text(json.dumps(made))
     save_network(folder / "model.pt", request.param, seed=1)
     return request.param, folder

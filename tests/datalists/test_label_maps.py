@@ -9,8 +9,8 @@ from labeled_files import LISTS, SHAPES, classify, entries, labels, reasons, seg
 from monai.transforms import LoadImage
 from scan_files import cut, noise, write_image, write_nifti, write_series, write_slice
 
-from dira_monai.datalists.label_maps import LabelRule, find_classes
-from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.datalists.label_maps import find_classes
+from dira_monai.datalists.options import LabelOptions
 from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 
@@ -93,7 +93,7 @@ def test_a_series_that_shares_its_folder_is_left_out_with_the_reason(tmp_path):
     write_slice(tmp_path / "p1" / "scout.dcm", noise(4, 5), series="2", patient="p1")
     rows = "".join(f"{file.relative_to(tmp_path)},{'ab'[index % 2]},p{index}\n" for index, file in enumerate(files))
     (tmp_path / "labels.csv").write_text(f"file,label,patient\n{rows}")
-    made = make_labeled_datalist(tmp_path, "classification", ["a", "b"], test_fraction=0)
+    made = classify(tmp_path, ["a", "b"], test_fraction=0)
     first = files[1].relative_to(tmp_path)
     assert [skip["reason"] for skip in made["skipped"] if "begins" in skip["reason"]] == [
         f"{first} begins a DICOM series of 3 files in a folder with 1 others; move each series to a folder of its own."
@@ -233,9 +233,9 @@ def test_wrong_classes_are_refused_with_what_mends_them(tmp_path, spatial_dims):
 
 
 def test_a_value_at_the_threshold_is_the_first_class():
-    rule = LabelRule(2, threshold=127)
+    options = LabelOptions(task="segmentation", class_names=["a", "b"], label_threshold=127)
     for values, holds in (([0, 127], [1, 0]), ([128], [0, 1]), ([127, 128], [1, 1])):
-        assert find_classes("a.png", np.array(values), rule) == holds
+        assert find_classes("a.png", np.array(values), options) == holds
 
 
 def test_in_2d_only_what_the_bundles_read(tmp_path):
@@ -261,12 +261,12 @@ def test_in_2d_label_maps_are_pictures_too(tmp_path):
         write_image(tmp_path / "masks" / f"{index}.png", noise(8, 6, seed=index, high=2))
     write_image(tmp_path / "images" / "n.png", noise(8, 6))
     write_nifti(tmp_path / "masks" / "n.nii.gz", noise(6, 8, 1, high=2))
-    made = make_labeled_datalist(tmp_path, "segmentation", ["background", "lung"])
+    made = segment(tmp_path, pictures_only=True)
     assert reasons(made) == {
         "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it."
     }
     assert len(segment(tmp_path)["skipped"]) == 0
-    assert len(entries(make_labeled_datalist(write_maps(tmp_path / "3d", 3), "segmentation", ["a", "b"]))) == 10
+    assert len(entries(segment(write_maps(tmp_path / "3d", 3), pictures_only=True))) == 10
 
 
 def test_label_values_are_in_the_order_of_the_classes(tmp_path):

@@ -16,7 +16,7 @@ def test_a_table_of_classes(tmp_path, head):
     made = classify(write_table(tmp_path, text, names))
     assert labels(made) == [0, 1, 1, 0, 1, 1, 0, 1, 1, 0]
     assert entries(made)[0]["image"] == "images/x0.png"
-    assert (made["skipped"], made["left_out"], made["patient_rule"]) == ([], {}, "file")
+    assert (made["skipped"], made["excluded"], made["patient_rule"]) == ([], {}, "file")
 
 
 @pytest.mark.parametrize("place", ["below", "images", "elsewhere"])
@@ -47,7 +47,7 @@ def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
         classify(tmp_path, strict=True)
     write_table(tmp_path, text, [f"other{index}.png" for index in range(20)])
     made = classify(tmp_path)
-    assert made["left_out"] == {"without a row in labels.csv": 21}
+    assert made["excluded"] == {"without a row in labels.csv": 21}
     assert list(reasons(made)) == ["images/x1.png"]
 
 
@@ -95,7 +95,7 @@ def test_label_map_joins_and_leaves_out(tmp_path):
     kinds = {"normal": "healthy", "virus": "ill", "bacteria": "ill", "unclear": None}
     made = classify(write_table(tmp_path, text, names), label_map=kinds)
     assert labels(made) == [0, 1, 1, 0, 1, 1, 0, 1]
-    assert made["left_out"] == {"labeled unclear": 2}
+    assert made["excluded"] == {"labeled unclear": 2}
 
 
 def test_several_labels_in_one_column(tmp_path):
@@ -130,7 +130,7 @@ def test_one_folder_a_class(tmp_path):
     names = {"OTHER": None, "A": None, "B": None, "C": None}
     made = classify(tmp_path, ["NORMAL", "PNEUMONIA"], label_map=names)
     assert labels(made) == [0] * 4 + [1] * 4
-    assert made["left_out"] == {f"labeled {name}": 4 for name in ("A", "B", "C", "OTHER")}
+    assert made["excluded"] == {f"labeled {name}": 4 for name in ("A", "B", "C", "OTHER")}
     assert made["patient_rule"] == "file"  # six folders are not six patients
     assert "lies in no folder of a class" in reasons(made)["stray.png"]
     with pytest.raises(InputError, match=r"A/A0\.png: 'A' is none of the classes NORMAL, PNEUMONIA; say what"):

@@ -5,7 +5,7 @@ from labeled_files import LISTS, classify, segment, ten, write_maps, write_table
 from monai.data import load_decathlon_datalist
 
 from dira_monai.datalists.io import write_datalist
-from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.datalists.options import LabelOptions
 from dira_monai.datalists.summary import describe_labeled
 from dira_monai.utils.errors import InputError
 
@@ -33,7 +33,7 @@ def test_arguments_that_are_refused(tmp_path, options, message):
 
 def test_a_task_that_there_is_not(tmp_path):
     with pytest.raises(InputError, match="task must be segmentation or classification, got 'detection'"):
-        make_labeled_datalist(tmp_path, "detection", ["a", "b"])
+        LabelOptions(task="detection", class_names=["a", "b"]).check()
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

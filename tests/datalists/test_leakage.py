@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labeled_files import classify
 from planted_scans import write_table
 from scan_files import write_image, write_slice
 
 from dira_monai import InputError
-from dira_monai.datalists.labeled import make_labeled_datalist
 from dira_monai.datalists.leakage import find_leaks
 
 
@@ -38,7 +38,7 @@ def folder_study(root, places):
 
 
 def listed(root, path, **options):
-    made = make_labeled_datalist(root, "classification", ["ill", "well"], **options)
+    made = classify(root, ["ill", "well"], **options)
     path.write_text(json.dumps(made))
     return made
 

@@ -86,9 +86,9 @@ def test_split_of_a_table(pictures, tmp_path):
     made = make_datalist(pictures, patient=table)
     assert names(made["training"]) == [f"p{i:02d}.png" for i in range(12)]
     assert names(made["validation"]) == [f"p{i:02d}.png" for i in range(12, 17)]
-    assert made["left_out"] == {"test": 3}
+    assert made["excluded"] == {"test": 3}
     drawn = make_datalist(pictures, patient=table, validation_fraction=0.5)
-    assert (len(drawn["training"]), len(drawn["validation"]), drawn["left_out"]) == (9, 8, {"test": 3})
+    assert (len(drawn["training"]), len(drawn["validation"]), drawn["excluded"]) == (9, 8, {"test": 3})
 
 
 def test_table_that_splits_a_patient(pictures, tmp_path):

@@ -53,8 +53,8 @@ def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp
 def made(monkeypatch):
     """Counts how often images are read."""
     calls = []
-    original = listing.measure_images
-    monkeypatch.setattr(listing, "measure_images", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = listing.measure_each
+    monkeypatch.setattr(listing, "measure_each", lambda *a, **k: calls.append(1) or original(*a, **k))
     return calls
 
 

@@ -4,13 +4,12 @@ import math
 import numpy as np
 import pytest
 import torch.distributed as dist
+from labeled_files import classify, segment
 from scan_files import noise, write_image, write_nifti, write_series
 
 from dira_monai import LabeledLists, prepare_labeled
-from dira_monai.datalists import labeled as label_listing
 from dira_monai.datalists import prepare_labeled as prepare_module
 from dira_monai.datalists.io import write_datalist
-from dira_monai.datalists.labeled import make_labeled_datalist
 from dira_monai.datalists.leakage import check_overlap, find_overlap
 from dira_monai.datalists.splits import take_fraction
 from dira_monai.datalists.unlabeled import make_datalist
@@ -47,8 +46,8 @@ def cases(tmp_path):
 def made(monkeypatch):
     """Counts how often a list is made."""
     calls = []
-    original = label_listing._make
-    monkeypatch.setattr(label_listing, "_make", lambda *a, **k: calls.append(1) or original(*a, **k))
+    original = prepare_module.make_labeled_datalist
+    monkeypatch.setattr(prepare_module, "make_labeled_datalist", lambda *a, **k: calls.append(1) or original(*a, **k))
     return calls
 
 
@@ -121,7 +120,7 @@ def test_prepare_labeled_takes_a_given_list(cases, tmp_path, made, name):
 
 @pytest.mark.parametrize("name", ["data/datalist.json", "lists/mine.json"])
 def test_a_given_list_keeps_its_splits_and_says_so(cases, tmp_path, capsys, name):
-    made = make_labeled_datalist(cases, "classification", ["a", "b"], pictures_only=False)
+    made = classify(cases, ["a", "b"], pictures_only=False)
     write_datalist(made, tmp_path / name)
     source = cases if name.startswith("data") else tmp_path / name
     data = prepare(source, tmp_path / "out", "classification", seed=5, test_fraction=0.5, patient="file")
@@ -252,10 +251,10 @@ def test_real_phantoms_have_these_classes(tmp_path, monkeypatch, kind, options):
     original = getattr(phantom, f"chest_{kind}")
     monkeypatch.setattr(phantom, f"chest_{kind}", lambda seed: original(seed, **small))
     phantom.write_phantoms(tmp_path, kind=kind, count=4)
-    made = make_labeled_datalist(tmp_path, "segmentation", options.pop("class_names"), strict=True, **options)
+    made = segment(tmp_path, pictures_only=True, strict=True, **options)
     assert all(set(entry["holds"]) == {1} for key in LISTS for entry in made[key])
     numbers = (tmp_path / "labels.csv").read_text().splitlines()[1:]
-    made = make_labeled_datalist(tmp_path, "classification", ["other", "nodule"], strict=True)
+    made = classify(tmp_path, ["other", "nodule"], strict=True)
     found = {entry["image"]: entry["label"] for key in LISTS for entry in made[key]}
     assert found == {line.split(",")[0]: int(line.split(",")[1]) for line in numbers}
 
@@ -345,7 +344,7 @@ def overlapping(cases):
         return str(cases.parent / name)
 
     return (
-        make_labeled_datalist(cases, "classification", ["a", "b"], pictures_only=False),
+        classify(cases, ["a", "b"], pictures_only=False),
         cases.parent / "own.json",
         pretrain,
     )
@@ -412,7 +411,7 @@ def test_a_series_is_found_again_in_a_list_of_its_files(tmp_path):
         write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
     rows = "".join(f"images/p{n},{n % 2},{('train', 'train', 'val', 'test')[n]}\n" for n in range(4))
     (tmp_path / "labels.csv").write_text("file,label,split\n" + rows)
-    own = make_labeled_datalist(tmp_path, "classification", ["a", "b"])
+    own = classify(tmp_path, ["a", "b"])
     assert [entry["image"] for entry in own["test"]] == ["images/p3"]
     seen = make_datalist(tmp_path / "images")
     for key in ("training", "validation"):
@@ -489,7 +488,7 @@ def test_command_of_classification(cases, tmp_path, command):
     assert output.endswith("datalist.json is written\n")
     made = json.loads((tmp_path / "datalist.json").read_text())
     options = {"seed": 3, "test_fraction": 0.5, "pictures_only": False}
-    assert made["test"] == make_labeled_datalist(cases, "classification", ["a", "b"], **options)["test"]
+    assert made["test"] == classify(cases, ["a", "b"], **options)["test"]
     write_image(tmp_path / "data" / "images" / "more.png", noise(8, 6))
     write_datalist(made, tmp_path / "pre.json")
     status, _, _ = command("labeled", *words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json")

@@ -48,10 +48,10 @@ def test_splits_of_the_table(tmp_path):
         ["1", "8"],
         ["2", "6"],
     ]
-    assert made["left_out"] == {"boxes": 2}
+    assert made["excluded"] == {"boxes": 2}
     made = classify(tmp_path, exclude_patients_of="boxes")
     assert [entry["image"][8] for entry in made["training"]] == ["0", "4", "5"]
-    assert made["left_out"] == {"boxes": 2, "of patients of boxes": 1}
+    assert made["excluded"] == {"boxes": 2, "of patients of boxes": 1}
     with pytest.raises(InputError, match=r"must be a split of the data \(, Test, boxes, .*\), got 'box'"):
         classify(tmp_path, exclude_patients_of="box")
 

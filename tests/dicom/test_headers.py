@@ -8,7 +8,7 @@ from pydicom.uid import RTStructureSetStorage
 from scan_files import bare, cut, mend, noise, write_frames, write_series, write_slice
 
 from dira_monai.dicom.headers import read_header
-from dira_monai.images.facts import measure_images
+from dira_monai.images.facts import measure_each, measure_image
 from dira_monai.images.find import find_images, read_image
 from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
@@ -128,7 +128,7 @@ def test_packed_files_are_named(tmp_path):
     path = write_slice(tmp_path / "a.dcm", noise(4, 5))
     (tmp_path / "b.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.write_bytes(gzip.compress(path.read_bytes()))
-    reasons = [str(error) for error in measure_images(find_images(tmp_path), tmp_path)]
+    reasons = [str(error) for error in measure_each(measure_image, find_images(tmp_path), tmp_path)]
     assert reasons == [f"{name} cannot be read: it is packed by gzip." for name in ("a.dcm", "b.dcm.gz")]
 
 

@@ -4,7 +4,9 @@ import numpy as np
 from scan_files import noise, write_image, write_nifti
 
 from dira_monai.datalists.labeled import make_labeled_datalist
+from dira_monai.datalists.options import LabelOptions
 
+LUNG = ["background", "lung"]
 SHAPES = {2: (6, 8), 3: (6, 8, 5)}
 LISTS = ("training", "validation", "test")
 
@@ -33,13 +35,16 @@ def ten(words, head="file,label", more=lambda index: ""):
     return "\n".join([head, *rows]) + "\n", names
 
 
-def segment(root, **options):
-    given = {"class_names": ["background", "lung"], "pictures_only": False, **options}
-    return make_labeled_datalist(root, "segmentation", given.pop("class_names"), **given)
+def segment(root, class_names=LUNG, **options):
+    return _make(root, "segmentation", class_names, **{"pictures_only": False} | options)
 
 
 def classify(root, class_names=("healthy", "ill"), **options):
-    return make_labeled_datalist(root, "classification", class_names, **options)
+    return _make(root, "classification", class_names, **options)
+
+
+def _make(root, task, class_names, strict=False, **options):
+    return make_labeled_datalist(root, LabelOptions(task=task, class_names=class_names, **options), strict=strict)
 
 
 def entries(made):

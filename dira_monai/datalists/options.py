@@ -1,0 +1,112 @@
+"""What a labeled datalist is made by, and whether it can be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..utils.errors import InputError
+
+TASKS = ("segmentation", "classification")
+TEST_FRACTION = 0.2
+VALIDATION_FRACTION = 0.1
+NO_CLASS = ("", "none", "no finding")  # in a table of several labels: all classes are 0
+ONLY_FOR = {  # task: options that mean nothing for the other one
+    "segmentation": ("label_threshold", "label_values"),
+    "classification": ("multi_label", "label_column", "label_map"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """What a labeled datalist depends on, and records.
+
+    Args:
+        task: segmentation or classification.
+        spatial_dims: 2 or 3; by default what most images have.
+        in_channels: channels that every image must have; gray images fit 3.
+        class_names: such as "[background, lung]", in the order of their numbers; in segmentation background is first.
+        multi_label: an image may have any number of the classes.
+        label_threshold: label maps have class 1 where their value is above.
+        label_values: the value of each class in the label maps, such as "[0, 255]", where these are not 0, 1, 2, ...
+        label_column: name of the label's column in the CSV file.
+        label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}".
+        labels: folder of the label maps, or CSV file of the labels; by default looked for.
+        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
+        test_fraction: part of the training patients for test, where no table gives them; 0 for none.
+        validation_fraction: part of the other patients for validation, where no table gives them.
+        seed: of the draws of these patients.
+        exclude_patients_of: a split of the table, whose patients are left out of all lists.
+        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
+    """
+
+    task: str
+    spatial_dims: int | None = None
+    in_channels: int = 1
+    class_names: Sequence[str]
+    multi_label: bool = False
+    label_threshold: float | None = None
+    label_values: Sequence[float] | None = None
+    label_column: str | None = None
+    label_map: Mapping[str, str | None] | None = None
+    labels: str | None = None
+    patient: str = "auto"
+    test_fraction: float = TEST_FRACTION
+    validation_fraction: float = VALIDATION_FRACTION
+    seed: int = 0
+    exclude_patients_of: str | None = None
+    pictures_only: bool = True
+
+    def check(self) -> None:
+        """Nothing, where a list can be made by these options.
+
+        Raises:
+            InputError: if one is out of range, does not fit the number of classes, or belongs to the other task.
+        """
+        if self.task not in TASKS:
+            raise InputError(f"task must be segmentation or classification, got {self.task!r}.")
+        names, least = self.class_names, 1 if self.multi_label else 2
+        words = names if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
+        if len(set(words)) < max(least, len(words)):
+            raise InputError(f"class_names must be a list of at least {least} different names, got {names!r}.")
+        check_arguments(self.spatial_dims, self.in_channels, self.validation_fraction)
+        if not isinstance(self.test_fraction, int | float) or not 0 <= self.test_fraction < 1:
+            raise InputError(f"test_fraction must be at least 0 and below 1, got {self.test_fraction!r}.")
+        for option in ONLY_FOR[TASKS[1 - TASKS.index(self.task)]]:
+            if value := getattr(self, option):
+                raise InputError(f"{option} has no meaning where the task is {self.task}, got {value!r}.")
+        self._check_label_values()
+        self._check_label_map()
+
+    def _check_label_values(self) -> None:
+        count, threshold, values = len(self.class_names), self.label_threshold, self.label_values
+        if threshold is not None and values is not None:
+            raise InputError("label_threshold and label_values exclude each other, got both.")
+        if threshold is not None and (not isinstance(threshold, int | float) or count != 2):
+            raise InputError(
+                f"label_threshold must be a number that separates 2 classes, got {threshold!r} for {count}."
+            )
+        if values is not None and (isinstance(values, str) or {len(values), len(set(values))} != {count}):
+            raise InputError(f"label_values must be {count} different values, one a class, got {values!r}.")
+
+    def _check_label_map(self) -> None:
+        for word, name in (self.label_map or {}).items():
+            if name not in (*self.class_names, None) and not (self.multi_label and str(name).lower() in NO_CLASS):
+                raise InputError(
+                    f"label_map makes {name!r} of {word!r}, which is none of the classes "
+                    f"{', '.join(self.class_names)}, nor None."
+                )
+
+
+def check_arguments(spatial_dims: Any, in_channels: Any, validation_fraction: Any) -> None:
+    """Nothing, where a datalist can be made with these; None is the default.
+
+    Raises:
+        InputError: if one is out of range.
+    """
+    if spatial_dims not in (None, 2, 3):
+        raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+    if not isinstance(in_channels, int) or in_channels < 1:
+        raise InputError(f"in_channels must be a whole number from 1, got {in_channels!r}.")
+    part = validation_fraction
+    if part is not None and not (isinstance(part, int | float) and 0 < part < 1):
+        raise InputError(f"validation_fraction must lie between 0 and 1, got {part!r}.")
