@@ -1,4 +1,4 @@
-"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+"""Fine-tuning: training of one supervised loss, whose encoder may be frozen at first."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from ..networks.encoder_parts import encoder_parts
 from ..utils.distributed import average_scalars, broadcast
 from ..utils.errors import InputError
-from .resumable import ResumableTrainer, optimizer_step
+from .resumable import ResumableTrainer
 
 
 class FineTuner(ResumableTrainer):
-    """Trainer of one supervised loss, whose encoder may rest in the first epochs.
+    """Trainer of one supervised loss, whose encoder may be frozen in the first epochs.
 
     ``engine.state.output`` holds ``loss``, the mean over all processes, and ``pred`` and ``label`` of the batch.
 
@@ -39,32 +39,27 @@ class FineTuner(ResumableTrainer):
         self.add_event_handler(Events.EPOCH_STARTED, FineTuner.set_encoder_frozen)
 
     def stage(self, epoch: int) -> str:
-        """Whether the encoder rests in an epoch, counted from 1."""
+        """Whether the encoder is frozen in an epoch, counted from 1."""
         return "encoder frozen" if epoch <= self.freeze_epochs else ""
 
     def set_encoder_frozen(self) -> None:
-        """Let the encoder rest or learn, as the epoch asks: a resumed run needs no memory of it."""
+        """Freeze the encoder or not, which follows from the epoch alone, so a resumed run agrees."""
         for part in self.encoder:
             part.requires_grad_(self.state.epoch > self.freeze_epochs)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """One batch."""
         images, labels = self.prepare_batch(batchdata, self.state.device, self.non_blocking)
-        self.network.train()
+        output, _ = self.generator_step(lambda: self._forward(images, labels))
+        self.state.output = average_scalars(output)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
+
+    def _forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Predictions and their loss; a frozen encoder keeps its batch statistics."""
         for part in self.encoder if self.stage(self.state.epoch) else ():
             part.eval()
-        first, last = self.accumulation()
-        if first:
-            self.optimizer.zero_grad()
         with self.context:
             pred = self.inferer(images, self.network)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        loss = self.loss_function(pred.float(), labels)
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.loss_scaler.scale(loss / self.accumulation_steps).backward()
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        if last:
-            optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
-        self.state.output = average_scalars({"loss": loss.detach()}) | {"pred": pred.detach(), "label": labels}
-        self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
+        return {"loss": self.loss_function(pred.float(), labels), "pred": pred, "label": labels}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from monai.handlers import MLFlowHandler
 from torch import Tensor, nn
 
@@ -117,6 +118,27 @@ class ResumableTrainer(SupervisedTrainer):
     def epoch_metrics(self) -> dict[str, float]:
         """Further numbers recorded at the end of an epoch."""
         return {}
+
+    def generator_step(self, forward: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], bool]:
+        """One batch of the network's optimizer.
+
+        Args:
+            forward: computes the outputs, among them ``loss``, under ``self.context`` where it runs the network.
+
+        Returns:
+            The outputs, detached, and whether the optimizer stepped: after the last of the accumulated batches.
+        """
+        first, last = self.accumulation()
+        self.network.train()
+        if first:
+            self.optimizer.zero_grad()
+        output = forward()
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.loss_scaler.scale(output["loss"] / self.accumulation_steps).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if last:
+            optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
+        return {name: value.detach() for name, value in output.items()}, last
 
     def accumulation(self) -> tuple[bool, bool]:
         """Whether this iteration is the first and whether it is the last before an optimizer step."""

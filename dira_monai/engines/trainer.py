@@ -1,4 +1,4 @@
-"""One training step of DiRA: MONAI's supervised trainer, extended for three losses and two optimizers."""
+"""Pre-training: MONAI's supervised trainer, extended for three losses and two optimizers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -144,39 +144,31 @@ class DiRATrainer(ResumableTrainer):
         weights = self.weights_at(self.state.epoch)
         views = self.views(images, batchdata["seed"], distort=weights.restores)
         views |= {name: value for name, value in batchdata.items() if name != "image"}
-        first, last = self.accumulation()
-        output = self._generator_step(views, weights, first, last)
-        if weights.adversarial > 0:
-            output |= self._discriminator_step(views, output["restored"], first, last)
-        self.state.output = average_scalars(output)
-        self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return self.state.output
-
-    def _generator_step(self, views: dict[str, Tensor], weights: Weights, first: bool, last: bool) -> dict[str, Tensor]:
-        """Losses of network and objective, detached; a step of their optimizer if this batch is the ``last``."""
-        self.network.train()
-        self.objective.train()
-        if first:
-            self.optimizer.zero_grad()
-        with self.context:
-            output = self._losses(views, weights)
-        self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.loss_scaler.scale(output["loss"] / self.accumulation_steps).backward()
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        output, stepped = self.generator_step(lambda: self._forward(views, weights))
         if "key" in output:
-            self.keys.append(output["key"].detach())
-        if last:
-            optimizer_step(self.optimizer, self.loss_scaler, self.gradient_clip)
+            self.keys.append(output["key"])
+        if stepped:
             if weights.contrastive > 0:
                 self.objective.update(self.network, torch.cat(self.keys) if self.keys else None, self.progress)
             self.keys = []
-        return {name: value.detach() for name, value in output.items()}
+        if weights.adversarial > 0:
+            output |= self._discriminator_step(views, output["restored"])
+        self.state.output = average_scalars(output)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output
 
     @property
     def progress(self) -> float:
         """Share of all planned iterations that are done, in [0, 1]."""
         return min(1.0, self.state.iteration / (self.schedule_epochs * self.state.epoch_length))
+
+    def _forward(self, views: dict[str, Tensor], weights: Weights) -> dict[str, Tensor]:
+        """The generator's losses in training mode, under autocast."""
+        self.objective.train()
+        with self.context:
+            output = self._losses(views, weights)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        return output
 
     def _losses(self, views: dict[str, Tensor], weights: Weights) -> dict[str, Tensor]:
         """The generator's losses and what they were computed from."""
@@ -213,10 +205,9 @@ class DiRATrainer(ResumableTrainer):
         images = completed(images, views)
         return torch.cat([images, views["query"]], dim=1) if self.conditional else images
 
-    def _discriminator_step(
-        self, views: dict[str, Tensor], restored: Tensor, first: bool, last: bool
-    ) -> dict[str, Tensor]:
-        """Loss and metrics of the discriminator; a step of its optimizer if this batch is the ``last``."""
+    def _discriminator_step(self, views: dict[str, Tensor], restored: Tensor) -> dict[str, Tensor]:
+        """Loss and metrics of the discriminator; a step of its optimizer after the last accumulated batch."""
+        first, last = self.accumulation()
         self.discriminator.train()
         if first:
             self.discriminator_optimizer.zero_grad()
