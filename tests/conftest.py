@@ -1,11 +1,14 @@
 """Settings and fixtures of all tests."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import finetune_bundle
 import pretrain_bundle
 import pytest
 import torch
+from running import ENVIRONMENT
 
 from dira_monai.__main__ import main
 
@@ -39,3 +42,23 @@ def pretrain_scans(tmp_path_factory):
 def finetune_scans(tmp_path_factory):
     """Folders of labeled images by their number of axes."""
     return {d: finetune_bundle.write_data(tmp_path_factory.mktemp(f"labeled{d}"), d) for d in (2, 3)}
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """Runs Python as someone who has all packages but this one; the folder to begin in is empty."""
+    links = tmp_path_factory.mktemp("packages")
+    for place in (Path(p) for p in reversed(sys.path) if p.endswith("site-packages")):
+        for path in place.iterdir():
+            if "dira_monai" not in path.name and not path.name.endswith(".pth"):
+                (links / path.name).unlink(missing_ok=True)
+                (links / path.name).symlink_to(path)
+    home = tmp_path_factory.mktemp("home")
+    environment = ENVIRONMENT | {"PYTHONPATH": str(links), "HOME": str(home)}
+
+    def run(*words, cwd=home):
+        words = [sys.executable, "-S", *map(str, words)]  # -S: no .pth file brings an editable install along
+        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+    assert "No module named 'dira_monai'" in run("-c", "import dira_monai").stderr
+    return run

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from running import ENVIRONMENT, load
+from running import load
 from scan_files import noise, write_nifti
 from zip_files import names_in, refusal, write_zip
 
@@ -51,26 +49,6 @@ def archives(tmp_path_factory):
     for name in NAMES:
         assert list(pack(str(tiny_bundle(name, folder)), str(folder / f"{name}.zip")))
     return folder
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    """Runs Python as someone who has all packages but this one; the folder to begin in is empty."""
-    links = tmp_path_factory.mktemp("packages")
-    for place in (Path(p) for p in reversed(sys.path) if p.endswith("site-packages")):
-        for path in place.iterdir():
-            if "dira_monai" not in path.name and not path.name.endswith(".pth"):
-                (links / path.name).unlink(missing_ok=True)
-                (links / path.name).symlink_to(path)
-    home = tmp_path_factory.mktemp("home")
-    environment = ENVIRONMENT | {"PYTHONPATH": str(links), "HOME": str(home)}
-
-    def run(*words, cwd=home):
-        words = [sys.executable, "-S", *map(str, words)]  # -S: no .pth file brings an editable install along
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
-
-    assert "No module named 'dira_monai'" in run("-c", "import dira_monai").stderr
-    return run
 
 
 def download(stranger, archives, name, folder):
