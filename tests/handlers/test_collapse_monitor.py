@@ -1,6 +1,5 @@
 import json
 import math
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import pcrlv2_runs
 import pytest
 import siamese_runs
 import torch
-import torch.distributed as dist
 import voco_runs
 from logged_runs import logged_run, rows_of
 
@@ -243,32 +241,6 @@ def test_a_healthy_run_is_left_alone(tmp_path, caplog):
     run.trainer.run()
     assert run.trainer.state.epoch == 2
     assert not warnings_of(caplog)
-
-
-def check_in_one_process(process, folder):
-    """Only process 0 has metrics, as only it has the log; both say what they were told."""
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
-    )
-    state = SimpleNamespace(epoch=1, epoch_metrics=WELL) if process == 0 else SimpleNamespace(epoch=1)
-    engine, told = SimpleNamespace(state=state, objective=Words("ill")), []
-    watch = CollapseMonitor("stop", patience=2)
-    for _ in range(2):
-        try:
-            watch.check(engine)
-            told.append("")
-        except InputError as error:
-            told.append(str(error))
-    Path(folder, f"{process}.json").write_text(json.dumps(told))
-    dist.destroy_process_group()
-
-
-def test_all_processes_stop_together(tmp_path):
-    torch.multiprocessing.spawn(check_in_one_process, (str(tmp_path),), nprocs=2)
-    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in (0, 1))
-    assert first == second
-    assert first[0] == ""
-    assert "ill; training stopped" in first[1]
 
 
 @pytest.mark.parametrize("bundle", ["dira_pretrain_2d", "dira_pretrain_3d"])

@@ -3,8 +3,17 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, SegResNet, SwinUNETR, UNet
+from monai.networks.nets import BasicUNet, FlexibleUNet, UNet
 from reference import GOLDEN, assert_matches, filled, layout, normal
+from small_networks import (
+    basic_unet,
+    dyn_unet,
+    flexible_unet,
+    genesis_unet,
+    seg_resnet,
+    seg_resnet_with_dropout,
+    swin_unetr,
+)
 
 from dira_monai.networks.encoder_decoder import (
     decode,
@@ -18,44 +27,9 @@ from dira_monai.networks.encoder_decoder import (
     without_skips,
 )
 from dira_monai.networks.encoder_parts import encoder_names
-from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.networks.size_checks import check_patch_size, size_divisor
 from dira_monai.utils.errors import InputError
 from dira_monai.weights.smp import smp_to_stock
-
-
-def flexible_unet(spatial_dims):
-    return FlexibleUNet(
-        1, 1, "resnet10", spatial_dims=spatial_dims, decoder_channels=(8, 8, 4, 4, 2), pre_conv=None, norm="batch"
-    )
-
-
-def seg_resnet(spatial_dims, **options):
-    return SegResNet(spatial_dims, init_filters=8, out_channels=1, blocks_down=(1, 1, 2), blocks_up=(1, 1), **options)
-
-
-def seg_resnet_with_dropout(spatial_dims):
-    return seg_resnet(spatial_dims, dropout_prob=0.5)
-
-
-def basic_unet(spatial_dims, **options):
-    return BasicUNet(spatial_dims, out_channels=1, features=(2, 4, 6, 8, 10, 2), **options)
-
-
-def dyn_unet(spatial_dims, **options):
-    strides = [1, [2] + [1] * (spatial_dims - 1), 2]  # the first axis is divided by 4, the others by 2
-    return DynUNet(spatial_dims, 1, 1, [3, 3, 3], strides, strides[1:], filters=(2, 4, 6), **options)
-
-
-def swin_unetr(spatial_dims):
-    return SwinUNETR(
-        1, 1, depths=(1,) * 4, num_heads=(1,) * 4, window_size=2, feature_size=12, spatial_dims=spatial_dims
-    )
-
-
-def genesis_unet(spatial_dims):
-    return GenesisUNet(spatial_dims, features=(2, 4, 6, 8))
-
 
 needs_einops = pytest.mark.skipif(find_spec("einops") is None, reason="SwinUNETR needs einops")
 BUILDERS = [
@@ -199,7 +173,7 @@ def test_feature_channels_leaves_the_network_and_the_random_numbers_alone(build,
 
 
 def test_feature_channels_of_several_input_channels():
-    assert feature_channels(encoder_only(GenesisUNet(2, in_channels=3, features=(2, 4, 6, 8)))) == 8
+    assert feature_channels(encoder_only(genesis_unet(2, in_channels=3))) == 8
 
 
 def test_subclasses_are_known():
@@ -307,7 +281,7 @@ def test_check_patch_size_counts_the_axes():
 
 
 def test_instance_norm_of_the_decoder_does_not_matter():
-    check_patch_size(FlexibleUNet(1, 1, "resnet10", decoder_channels=(8, 8, 8, 8, 8), norm="instance"), [32, 32])
+    check_patch_size(flexible_unet(2, norm="instance"), [32, 32])
     check_patch_size(basic_unet(2, norm="batch"), [16, 16])
 
 

@@ -1,17 +1,19 @@
 """Two real processes are started once for all tests here; each test looks at one part of what they sent back."""
 
-from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from norms import interleaved, synchronized
 from torch import nn
 from trainer_runs import assert_same, genesis_unet, make_loader, make_run, record, states
+from two_processes import in_two_processes
 
+from dira_monai.handlers.collapse_monitor import CollapseMonitor
 from dira_monai.networks.batch_norm import SynchronizedBatchNorm
 from dira_monai.transforms.masking import Masking
 from dira_monai.utils.distributed import average_gradients, average_scalars, broadcast, gather, rank, world_size
+from dira_monai.utils.errors import InputError
 
 LOSSES = ("loss", "contrastive", "restoration", "adversarial", "discriminator", "contrastive_accuracy")
 NORMS = {"1d": (nn.BatchNorm1d, (6, 3)), "2d": (nn.BatchNorm2d, (4, 3, 5, 2)), "3d": (nn.BatchNorm3d, (2, 3, 2, 3, 4))}
@@ -107,35 +109,44 @@ def shared_weights():
     return network.state_dict()
 
 
-def work(process, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
-    )
+def monitored():
+    """What a monitor says to this process; only process 0 has metrics, as only it has the log."""
+    state = SimpleNamespace(epoch=1, **({"epoch_metrics": {"contrastive": 1.0}} if rank() == 0 else {}))
+    objective = SimpleNamespace(metrics=(), diagnose=lambda metrics: "ill")
+    monitor, told = CollapseMonitor("stop", patience=2), []
+    for _ in range(2):
+        try:
+            monitor.check(SimpleNamespace(state=state, objective=objective))
+            told.append("")
+        except InputError as error:
+            told.append(str(error))
+    return told
+
+
+def work(folder):
+    process = rank()
     rows = torch.tensor([[float(process)], [process + 2.0], [process + 4.0]], requires_grad=True)
-    found = {
+    return {
         "rank": (rank(), world_size()),
         "gather": gather(rows),
         "gather columns": gather(torch.tensor([[0.0, 2, 4], [10, 12, 14]]).add(process).T),
         "average": averaged(),
         "scalars": average_scalars({"loss": torch.tensor(1.0 + process), "image": rows}),
         "weights": shared_weights(),
+        "monitor": monitored(),
         "norm": {(kind, m): normalize(kind, m, slice(process, None, 2)) for kind in NORMS for m in (0.1, None)},
         "norm in bf16": normalize("2d", 0.1, slice(process, None, 2), torch.bfloat16),
         "train": train(f"{folder}/models", batch_size=2, seed=process),
         "stepwise": train(f"{folder}/stepwise", batch_size=2, seed=process, **stepwise()),
         "resumed": train(f"{folder}/models", batch_size=2, seed=7 + process, resume=True),
     }
-    torch.save(found, f"{folder}/{process}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What the two processes found."""
     folder = tmp_path_factory.mktemp("two_processes")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{process}.pt", weights_only=True) for process in (0, 1)]
+    return in_two_processes(folder, work, str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +267,10 @@ def test_two_processes_resume_from_the_file_of_the_first(both):
     for found in both:
         assert found["resumed"]["iteration"] == 3
         assert_same(found["resumed"]["states"], found["train"]["states"])
+
+
+def test_a_collapsed_run_stops_in_all_processes(both):
+    first, second = (found["monitor"] for found in both)
+    assert first == second
+    assert first[0] == ""
+    assert "ill; training stopped" in first[1]

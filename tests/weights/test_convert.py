@@ -2,13 +2,16 @@ import copy
 import re
 import sys
 from argparse import Namespace
+from functools import partial
 
 import numpy as np
 import pytest
+import small_networks
 import torch
 from monai.networks.nets import FlexibleUNet, resnet10, resnet18, resnet50
 from reference import GOLDEN, assert_matches, filled, layout, normal
 from torch import nn
+from weight_files import assert_equal, loaded, saved
 
 from dira_monai.__main__ import main
 from dira_monai.networks.genesis_unet import GenesisUNet
@@ -23,37 +26,12 @@ UNET = layout("dira_unet_resnet50_keys.json")
 RESNET50 = [(key.removeprefix("encoder."), shape) for key, shape in UNET if key.startswith("encoder.")]
 GENESIS = layout("models_genesis_unet3d_keys.json")
 NORM = ("batch", {"eps": 1e-5, "momentum": 0.1})
+flexible_unet = partial(small_networks.flexible_unet, in_channels=3, out_channels=2, norm=NORM)
 
 
 def numbered(keys, prefix="", start=1):
     """A state dict of full shapes whose tensor number i holds the number i throughout, in the memory of one number."""
     return {f"{prefix}{key}": torch.tensor(float(i)).expand(shape) for i, (key, shape) in enumerate(keys, start)}
-
-
-def saved(content, path):
-    torch.save(content, path)
-    return path
-
-
-def loaded(path):
-    return torch.load(path, weights_only=True)
-
-
-def assert_equal(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for key, tensor in theirs.items():
-        assert torch.equal(ours[key], tensor), key
-
-
-def flexible_unet(spatial_dims, backbone="resnet10", **options):
-    return FlexibleUNet(
-        3,
-        2,
-        backbone,
-        spatial_dims=spatial_dims,
-        decoder_channels=(8, 8, 4, 4, 2),
-        **{"pre_conv": None, "norm": NORM} | options,
-    )
 
 
 def test_imported_dira_unet_gives_the_published_values_and_exports_to_the_bit(tmp_path):
@@ -446,7 +424,7 @@ def test_file_that_is_none_and_output_onto_the_input(tmp_path):
 
 def test_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    saved(numbered(UNET), "1.pth")
+    saved(numbered(UNET), tmp_path / "1.pth")
     for words in (["import-weights", "1.pth"], ["export-weights", "2.pt", "--layout=smp"]):
         monkeypatch.setattr(
             sys, "argv", ["dira_monai", *words, "--output=2.pt" if words[1] == "1.pth" else "--output=3"]

@@ -6,38 +6,21 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, UNet, resnet10, resnet18, resnet34, resnet50
+from monai.networks.nets import UNet, resnet10, resnet18, resnet34, resnet50
 from reference import layout
+from small_networks import basic_unet, dyn_unet, flexible_unet, genesis_unet
 from torch import nn
+from weight_files import assert_equal, saved
 
 import dira_monai
 from dira_monai.networks.encoder_decoder import encode, encoder_state
 from dira_monai.networks.encoder_parts import encoder_names
-from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.utils.errors import InputError
 from dira_monai.weights import pretrained as weights
 from dira_monai.weights.files import read_weights
 from dira_monai.weights.pretrained import load_pretrained, match_weights
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
-
-def basic_unet(spatial_dims, in_channels=1, out_channels=1, **options):
-    return BasicUNet(spatial_dims, in_channels, out_channels, features=(2, 4, 6, 8, 10, 2), **options)
-
-
-def flexible_unet(spatial_dims, backbone="resnet10", in_channels=1, out_channels=1):
-    return FlexibleUNet(
-        in_channels, out_channels, backbone, spatial_dims=spatial_dims, decoder_channels=(4,) * 5, pre_conv=None
-    )
-
-
-def genesis_unet(spatial_dims, in_channels=1, out_channels=1):
-    return GenesisUNet(spatial_dims, in_channels, out_channels, features=(2, 4, 6, 8))
-
-
-def dyn_unet(spatial_dims, in_channels=1, out_channels=1):
-    return DynUNet(spatial_dims, in_channels, out_channels, [3, 3, 3], [1, 2, 2], [2, 2], filters=(2, 4, 6))
 
 
 def row_of(network, spatial_dims, channels):
@@ -57,19 +40,8 @@ def shaken(network):
     return network.eval()
 
 
-def saved(content, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
-    return path
-
-
 def copied(network):
     return {key: tensor.clone() for key, tensor in network.state_dict().items()}
-
-
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
 
 
 @every_rank
@@ -86,7 +58,7 @@ def test_same_network_is_loaded_wholly(tmp_path, capsys, build, spatial_dims, wr
     source, target = shaken(build(spatial_dims)), build(spatial_dims)
     path = saved(wrap(source.state_dict()), tmp_path / "model.pt")
     assert load_pretrained(target, path, minimum_coverage=1) is target
-    assert_same(target.state_dict(), source.state_dict())
+    assert_equal(target.state_dict(), source.state_dict())
     assert capsys.readouterr().out.splitlines() == [
         f"pretrained: {path} -> {type(source).__name__}, same names",
         f"  matched: {len(source.state_dict())}",
@@ -101,7 +73,7 @@ def test_encoder_file_leaves_the_decoder_alone(tmp_path, build, spatial_dims):
     before = copied(target)
     load_pretrained(target, saved(encoder_state(source), tmp_path / "encoder.pt"), minimum_coverage=1)
     taken = encoder_state(source)
-    assert_same(target.state_dict(), before | taken)
+    assert_equal(target.state_dict(), before | taken)
     assert 0 < match_weights(target, taken).coverage < 1
 
 
@@ -130,7 +102,7 @@ def test_flexible_unet_and_resnet_have_equal_features(tmp_path, spatial_dims, bu
         torch.testing.assert_close(features[0], encode(source, x)[-1])
     back = flexible_unet(spatial_dims, backbone)
     load_pretrained(back, saved(classifier.state_dict(), tmp_path / "classifier.pt"), minimum_coverage=1)
-    assert_same(back.encoder.state_dict(), source.encoder.state_dict())
+    assert_equal(back.encoder.state_dict(), source.encoder.state_dict())
 
 
 @every_rank
@@ -146,7 +118,7 @@ def test_chain_of_stages(tmp_path, capsys, build, channels, spatial_dims):
     assert f"  not in the file, left new: 7: {name}" in capsys.readouterr().out.splitlines()
     back = build(spatial_dims)
     load_pretrained(back, saved(classifier.state_dict(), tmp_path / "classifier.pt"), minimum_coverage=1)
-    assert_same(encoder_state(back), encoder_state(source))
+    assert_equal(encoder_state(back), encoder_state(source))
 
 
 @every_rank
@@ -191,7 +163,7 @@ def test_head_of_other_width_is_left_new_and_said(tmp_path, capsys):
     source, target = shaken(basic_unet(2)), basic_unet(2, out_channels=3)
     head = {key: tensor for key, tensor in copied(target).items() if key.startswith("final_conv")}
     load_pretrained(target, saved(source.state_dict(), tmp_path / "model.pt"), minimum_coverage=1)
-    assert_same(target.state_dict(), source.state_dict() | head)
+    assert_equal(target.state_dict(), source.state_dict() | head)
     output = capsys.readouterr().out
     assert "  other shape, left new: 2: final_conv.weight ((1, 2, 1, 1) in the file, (3, 2, 1, 1) in the netw" in output
     total = sum(p.numel() for p in target.parameters())  # instance norm without buffers
@@ -251,7 +223,7 @@ def test_too_little_coverage_names_both_shapes_and_changes_nothing(tmp_path):
         match=rf"flat\.pt: covers .*% of the encoder of this BasicUNet .* is 90\.0%; .*{shapes}.* give the network_def",
     ):
         load_pretrained(target, path)
-    assert_same(target.state_dict(), before)
+    assert_equal(target.state_dict(), before)
     missing = r"covers 0\.0% .*conv_0\.conv_0\.conv\.weight \(not in the file\).*; the file begins with a\.weight"
     with pytest.raises(InputError, match=missing):
         load_pretrained(target, saved({"a.weight": torch.ones(1)}, tmp_path / "other.pt"), minimum_coverage=0.1)
@@ -306,7 +278,7 @@ def test_missing_convolution_stops_however_small_it_is(tmp_path, capsys, source,
         InputError, match=rf"model\.pt: .* not be those of the file, .*{hole}.*; minimum_coverage 0 loads"
     ):
         load_pretrained(network, path, minimum_coverage=0.5)
-    assert_same(network.state_dict(), before)
+    assert_equal(network.state_dict(), before)
     load_pretrained(network, path, minimum_coverage=0)
     note = next(line for line in capsys.readouterr().out.splitlines() if "note: the encoder's features are not" in line)
     assert re.search(hole, note)
@@ -335,7 +307,7 @@ def test_no_path_leaves_the_network_as_it_is(capsys):
     network = basic_unet(2)
     before = copied(network)
     assert dira_monai.load_pretrained(network, None) is network
-    assert_same(network.state_dict(), before)
+    assert_equal(network.state_dict(), before)
     assert capsys.readouterr().out == "pretrained: none, the network starts from random weights\n"
 
 
@@ -343,7 +315,7 @@ def test_other_processes_are_silent(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(weights, "rank", lambda: 1)
     source, target = shaken(basic_unet(2)), basic_unet(2)
     load_pretrained(load_pretrained(target, None), saved(source.state_dict(), tmp_path / "model.pt"))
-    assert_same(target.state_dict(), source.state_dict())
+    assert_equal(target.state_dict(), source.state_dict())
     assert capsys.readouterr().out == ""
 
 
@@ -370,7 +342,7 @@ def test_bundle_folder_and_archive(tmp_path):
     for path in (tmp_path / "bundle", zipped, str(zipped)):
         target = basic_unet(2)
         load_pretrained(target, path)
-        assert_same(target.state_dict(), source.state_dict())
+        assert_equal(target.state_dict(), source.state_dict())
 
 
 @pytest.mark.parametrize(
