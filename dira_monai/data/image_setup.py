@@ -1,15 +1,17 @@
 """How a bundle's configuration prepares images, for commands that prepare them as its training does."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from monai.transforms import Compose
 from torch import Tensor
 
 from ..bundle.config import BundleConfig, find_cause
+from ..bundle.values import IMAGE_VALUES, NETWORK_VALUES, ImageValues
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
-
-IMAGES = ("spatial_dims", "in_channels", "patch_size", "image_size", "spacing", "axcodes", "intensity_range")
+from .preprocessing import check_intensity_range
 
 
 class ImageSetup:
@@ -18,7 +20,7 @@ class ImageSetup:
     Attributes:
         config: that says it.
         preprocessing: from a file to the stored image, of the dictionary key image.
-        images: values by the names of ``IMAGES``.
+        images: how they are prepared.
         dtype: of stored voxels, see ``ToStoraged``.
 
     Raises:
@@ -28,13 +30,25 @@ class ImageSetup:
     def __init__(self, config: BundleConfig) -> None:
         self.config = config
         self.preprocessing: Compose = config.build("train#preprocessing")
-        self.images: dict[str, Any] = {key: config.build(key) for key in IMAGES}
+        self.images = ImageValues(**{name: config.build(name) for name in IMAGE_VALUES})
         self.dtype = str(config.build("cache_dtype"))
 
     @property
     def patch_size(self) -> list[int]:
         """Voxels of a view."""
-        return list(self.images["patch_size"])
+        return list(self.images.patch_size)
+
+    def check_datalist(self, content: Mapping[str, Any], datalist: str | Path) -> None:
+        """Nothing, where a loaded datalist suits the configuration.
+
+        Raises:
+            InputError: if it was made for another network, or its intensities lie outside ``intensity_range``.
+        """
+        for name in NETWORK_VALUES:
+            value = getattr(self.images, name)
+            if content.get(name, value) != value:
+                raise InputError(f"{datalist} was made for {name} {content[name]}, {self.config.name} for {value}.")
+        check_intensity_range(content["training"], self.images.intensity_range)
 
     def load(self, image: Image) -> Tensor:
         """The prepared image, as it is stored, (C, *spatial).

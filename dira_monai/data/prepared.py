@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..bundle.config import read_config
+from ..bundle.values import PREPARED_VALUES
 from ..datalists.checks import LISTS
 from ..datalists.io import load_datalist, write_datalist
 from ..images.find import Image, first_file
@@ -19,11 +20,10 @@ from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
 from ..utils.parallel import parallel_map
 from .datasets import read_stored
-from .image_setup import IMAGES, ImageSetup
-from .preprocessing import FOREGROUND_LEVEL, check_intensity_range, stored_unit
+from .image_setup import ImageSetup
+from .preprocessing import FOREGROUND_LEVEL, stored_unit
 
 KIND = "prepared images of dira_monai"
-SETTINGS = tuple(name for name in IMAGES if name != "patch_size")
 AGAIN = "prepare it again, into another folder"
 
 
@@ -60,11 +60,8 @@ def prepare(
     bundle = read_config(chosen, overrides, purpose="prepared images")
     setup = ImageSetup(bundle)
     region = [int(n) for n in bundle.build("region_size")]
-    for key in SETTINGS[:2]:
-        if content.get(key, setup.images[key]) != setup.images[key]:
-            raise InputError(f"{datalist} was made for {key} {content[key]}, {bundle.name} for {setup.images[key]}.")
-    check_intensity_range(content["training"], setup.images["intensity_range"])
-    settings = json.loads(json.dumps({key: setup.images[key] for key in SETTINGS}))
+    setup.check_datalist(content, datalist)
+    settings = json.loads(json.dumps({key: getattr(setup.images, key) for key in PREPARED_VALUES}))
     settings |= {"dtype": setup.dtype, "crop_body": crop_body, "region_size": region}
     _claim(folder, settings)
 
@@ -166,7 +163,7 @@ def check_prepared(datalist: Mapping[str, Any], region_size: Sequence[int], **wa
     Args:
         datalist: a loaded one.
         region_size: of the crop that views are taken from, voxels.
-        wanted: values of the run, by names of ``SETTINGS``.
+        wanted: values of the run, by names of ``PREPARED_VALUES``.
 
     Raises:
         InputError: if a value differs, or an image is smaller than the region.

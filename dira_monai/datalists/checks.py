@@ -1,7 +1,4 @@
-"""From a folder of scans to a datalist: every image checked once, patients kept apart.
-
-A datalist is MONAI's: an object with the lists ``training`` and ``validation``, here with facts of each image.
-"""
+"""Whether a datalist can be trained on: its lists are there, and share no image and no patient."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..images.find import first_file
+from ..images.find import Image, first_file
 from ..utils.errors import InputError
 
 LISTS = ("training", "validation", "test")
@@ -54,11 +51,12 @@ def check_datalist(
                 raise InputError(f"{name} has {fault} in entry {index} of {key!r}.")
     patients = {key: {entry["patient"] for entry in datalist[key] if "patient" in entry} for key in lists}
     root = find_root(datalist, name)
-    places = {key: locate_images(datalist[key], root) for key in lists}
+    places = {key: locate_images([entry["image"] for entry in datalist[key]], root) for key in lists}
     for one, other in combinations(lists, 2):
         if both := sorted(patients[one] & patients[other], key=str):
             raise InputError(f"{name} has {len(both)} patients in both {one} and {other}: {first_names(both)}.")
-        if both := [first_file(datalist[one][index]["image"]) for index in find_common(places[one], places[other])]:
+        same = zip(datalist[one], match_images(places[one], places[other]), strict=True)
+        if both := [first_file(entry["image"]) for entry, number in same if number is not None]:
             raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
 
 
@@ -88,8 +86,8 @@ def find_root(datalist: dict, path: str | Path) -> Path:
     return named if named.is_dir() else home
 
 
-def locate_images(entries: Sequence[dict], root: Path) -> list[Places]:
-    """The real paths of the ``image`` of each entry; relative ones start at ``root``."""
+def locate_images(images: Sequence[Image], root: str | Path) -> list[Places]:
+    """The real paths of each image; relative ones start at ``root``."""
     folders: dict[str, str] = {}
 
     def real(file: str) -> str:
@@ -100,7 +98,6 @@ def locate_images(entries: Sequence[dict], root: Path) -> list[Places]:
             folders[folder] = os.path.realpath(folder)  # once, since a folder holds many files
         return os.path.join(folders[folder], name)
 
-    images = [entry["image"] for entry in entries]
     lists = [[image] if isinstance(image, str) else image for image in images]
     paths = [{real(file) for file in files} for files in lists]
     return [
@@ -109,15 +106,24 @@ def locate_images(entries: Sequence[dict], root: Path) -> list[Places]:
     ]
 
 
-def find_common(own: Sequence[Places], others: Sequence[Places]) -> list[int]:
-    """The numbers of the first images that are among the others: same file, or a folder and the files in it."""
-    paths: set[str] = set().union(*(place.paths for place in others))
-    folders: set[str] = set().union(*(place.folders for place in others))
-    return [
-        index
-        for index, place in enumerate(own)
-        if place.paths & paths or place.paths & folders or place.folders & paths
-    ]
+def match_images(own: Sequence[Places], others: Sequence[Places]) -> list[int | None]:
+    """For each image the number of the first other one that is the same, else None.
+
+    Images are the same where they share a real path, or where one is a folder and the other a list of files in it.
+    """
+    files: dict[str, int] = {}
+    folders: dict[str, int] = {}
+    for number, place in enumerate(others):
+        for path in place.paths:
+            files.setdefault(path, number)
+        for path in place.folders:
+            folders.setdefault(path, number)
+    found = []
+    for place in own:
+        numbers = [files[path] for path in place.paths | place.folders if path in files]
+        numbers += [folders[path] for path in place.paths if path in folders]
+        found.append(min(numbers, default=None))
+    return found
 
 
 def first_names(names: Sequence[object]) -> str:

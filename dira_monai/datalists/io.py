@@ -40,6 +40,8 @@ def read_datalist(path: str | Path) -> dict:
     Raises:
         InputError: if the file is missing or no JSON.
     """
+    if not Path(path).is_file():
+        raise InputError(f"the datalist {path} does not exist.")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

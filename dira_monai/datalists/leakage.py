@@ -1,6 +1,5 @@
 """Whether images that a model is judged by, or other images of the same patients, took part in its training."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -9,77 +8,57 @@ from typing import Any, NamedTuple
 from ..images.find import Image, first_file
 from ..images.reader import SUFFIXES
 from ..utils.errors import InputError
-from .checks import LISTS, check_datalist, find_common, find_root, first_names, locate_images
+from .checks import LISTS, check_datalist, find_root, first_names, locate_images, match_images
 from .io import read_datalist
 from .patients import choose_rule, find_patients, read_patient_table
-
-USED = LISTS[:2]  # validation chose the weights
-
-
-FIXED = ("class_names", "multi_label", "in_channels", "spatial_dims")  # what a list and its classifier share
+from .tables import path_from
 
 
 class Training(NamedTuple):
     """What a model was trained on."""
 
     datalist: str | Path
+    content: dict
     root: Path  # folder of its images
-    entries: list[dict]  # of training and validation
+    entries: list[dict]  # of training and of validation, which chose the weights
 
 
-def find_datalist(weights: str | Path) -> Path:
-    """The datalist of the run that wrote the weights: ``output/datalist.json`` beside their folder ``models``.
-
-    Raises:
-        InputError: if they lie in no such folder, or the list, which a training writes first, is newer.
-    """
-    folder = Path(weights).resolve().parent
-    if folder.name != "models":
-        raise InputError(f"{weights} lies in no folder models of a run, so its list must be named by --datalist.")
-    path = folder.parent / "output" / "datalist.json"
-    if path.is_file() and is_newer(path, weights):
-        raise InputError(f"the datalist {path} is newer than {weights}; name the list of their training by --datalist.")
-    return path
-
-
-def is_newer(datalist: str | Path, weights: str | Path) -> bool:
-    """Whether the datalist was written after the weights, so that it may be that of another training."""
-    return Path(datalist).stat().st_mtime > Path(weights).stat().st_mtime
-
-
-def read_list(datalist: str | Path) -> dict[str, Any]:
-    """What the file of a training holds.
+def read_training(datalist: str | Path) -> Training:
+    """The datalist that a model was trained with.
 
     Raises:
         InputError: if it is missing, no JSON or no datalist.
     """
-    if not Path(datalist).is_file():
-        raise InputError(f"the datalist {datalist} does not exist, so it cannot be checked who was trained on.")
-    try:
-        content = json.loads(Path(datalist).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"the datalist {datalist} cannot be read as JSON ({error}).") from error
+    content = read_datalist(datalist)
     check_datalist(content, datalist)
-    return content
+    entries = [*content["training"], *content["validation"]]
+    return Training(datalist, content, find_root(content, datalist), entries)
 
 
-def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any], datalist: str | Path) -> None:
-    """Nothing, where a classifier is built as its datalist says; what one of the two does not say is not compared.
+def find_seen(
+    images: Sequence[Image], root: str | Path, patients: Sequence[str], training: Training
+) -> dict[int, tuple[str, str]]:
+    """Which images were trained on, by their numbers: the list of the same image or patient, and "image" or "patient".
+
+    Images are compared by ``match_images``, patients by their names.
 
     Args:
-        settings: of the classifier.
-        content: of the datalist.
-        datalist: its file.
-
-    Raises:
-        InputError: if they differ in one of ``FIXED``; other ``class_names`` would call one class by another's name.
+        images: the ones that are tested, relative to ``root``.
+        root: folder of the images.
+        patients: of each image; "" is not compared.
+        training: what the model was trained on.
     """
-    for name in FIXED:
-        if name in settings and name in content and settings[name] != content[name]:
-            raise InputError(
-                f"{name} is {settings[name]} in the configuration of the classifier where {datalist} has "
-                f"{content[name]}; give that by --overrides."
-            )
+    known = [entry["image"] for entry in training.entries]
+    same = match_images(locate_images(images, root), locate_images(known, training.root))
+    lists = [name for name in LISTS[:2] for _ in training.content[name]]
+    people = {str(e["patient"]): name for e, name in zip(training.entries, lists, strict=True) if "patient" in e}
+    seen = {}
+    for index, (number, patient) in enumerate(zip(same, patients, strict=True)):
+        if number is not None:
+            seen[index] = (lists[number], "image")
+        elif patient and patient in people:
+            seen[index] = (people[patient], "patient")
+    return seen
 
 
 def find_leaks(
@@ -87,9 +66,8 @@ def find_leaks(
 ) -> tuple[list[dict[str, str]], str]:
     """The images that are, or whose patients are, in the training or validation list; and the patient rule.
 
-    Each is an object with ``image``, ``patient``, ``list`` (training or validation) and ``by`` (image or patient).
-    Images are compared by their absolute paths without links, patients by their names, wherever the files lie. An image
-    of the datalist has the patient that stands there.
+    Each is an object with ``image``, ``patient``, ``list`` (training or validation) and ``by`` (image or patient). An
+    image of the datalist has the patient that stands there.
 
     Args:
         images: the ones that are tested, relative to ``directory``.
@@ -102,37 +80,24 @@ def find_leaks(
         InputError: if the datalist is missing or broken, an image has no patient, or the rule gives the datalist's own
             images other patients than it names, so that nobody would be recognized.
     """
-    content = read_list(datalist)
-    _need_patients(content, datalist)
-    training = Training(datalist, find_root(content, datalist), [entry for name in USED for entry in content[name]])
-    rule = _rule_of(content, training) if patient == "auto" else patient
-    files = {_real(training.root, entry["image"]): name for name in USED for entry in content[name]}
-    people = {str(entry["patient"]): name for name in USED for entry in content[name]}
-    leaks = []
-    for image, person in zip(images, _patients(images, directory, content, training, patient, rule), strict=True):
-        if not person:
-            raise InputError(f"{first_file(image)} has no patient in the patient table {rule}.")
-        lists = [files[name] for name in _names(directory, image) if name in files]
-        found = {"image": lists[0] if lists else None, "patient": people.get(person)}
-        by = next((key for key, name in found.items() if name), None)
-        if by:
-            leaks.append({"image": first_file(image), "patient": person, "list": str(found[by]), "by": by})
-    return leaks, rule
-
-
-def _need_patients(content: Mapping[str, Any], datalist: str | Path) -> None:
-    for name in USED:
-        for index, entry in enumerate(content[name]):
+    training = read_training(datalist)
+    for name in LISTS[:2]:
+        for index, entry in enumerate(training.content[name]):
             if "patient" not in entry:
-                raise InputError(
-                    f"{datalist} has no 'patient' in entry {index} of {name!r}, so it cannot be checked who was "
-                    "trained on."
-                )
+                raise InputError(f"{datalist} has no 'patient' in entry {index} of {name!r}.")
+    rule = _rule_of(training) if patient == "auto" else patient
+    patients = _patients(images, directory, training, rule, patient != "auto")
+    for image, name in zip(images, patients, strict=True):
+        if not name:
+            raise InputError(f"{first_file(image)} has no patient in the patient table {rule}.")
+    seen = find_seen(images, directory, patients, training)
+    named = {number: {"image": first_file(images[number]), "patient": patients[number]} for number in seen}
+    return [named[number] | {"list": name, "by": by} for number, (name, by) in seen.items()], rule
 
 
-def _rule_of(content: Mapping[str, Any], training: Training) -> str:
+def _rule_of(training: Training) -> str:
     """The rule that the datalist was made by; the path of a table begins in the folder of its images."""
-    rule = str(content.get("patient_rule") or "")
+    rule = str(training.content.get("patient_rule") or "")
     if not rule:
         return choose_rule([entry["image"] if _is_file(entry) else [entry["image"]] for entry in training.entries])
     inside = training.root / rule
@@ -144,34 +109,21 @@ def _is_file(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry["image"], str) and entry["image"].lower().endswith(SUFFIXES)
 
 
-def _real(directory: str | Path, image: Image) -> str:
-    return os.path.realpath(Path(directory, first_file(image)))
-
-
-def _names(directory: str | Path, image: Image) -> list[str]:
-    """What a datalist may call an image: its first file, or the folder of a series."""
-    name = _real(directory, image)
-    return [name] if isinstance(image, str) else [name, os.path.dirname(name)]
-
-
 def _patients(
-    images: Sequence[Image],
-    directory: str | Path,
-    content: Mapping[str, Any],
-    training: Training,
-    asked: str,
-    rule: str,
+    images: Sequence[Image], directory: str | Path, training: Training, rule: str, confirm: bool
 ) -> list[str]:
-    """Of each image; those of the datalist need no rule, but must agree with one that the user asks for."""
-    entries = [entry for name in LISTS[::-1] for entry in content.get(name, []) if "patient" in entry]
-    listed = {_real(training.root, entry["image"]): str(entry["patient"]) for entry in entries}
-    own = [next((listed[name] for name in _names(directory, image) if name in listed), None) for image in images]
-    open_images = [image for image, person in zip(images, own, strict=True) if person is None or asked != "auto"]
-    named = dict(zip(map(first_file, open_images), _by_rule(open_images, directory, training, rule), strict=True))
-    for image, person in zip(images, own, strict=True):
-        if person is not None:
-            _compare(image, named.get(first_file(image), person), person, training, rule)
-    return [person or named[first_file(image)] for image, person in zip(images, own, strict=True)]
+    """Of each image, by the datalist where it is in there, else by the rule; ``confirm``: both must agree."""
+    tested = [entry for entry in training.content.get("test", []) if "patient" in entry]
+    entries = [*training.entries, *tested]
+    known = locate_images([entry["image"] for entry in entries], training.root)
+    same = match_images(locate_images(images, directory), known)
+    listed = [None if number is None else str(entries[number]["patient"]) for number in same]
+    others = [image for image, name in zip(images, listed, strict=True) if name is None or confirm]
+    ruled = dict(zip(map(first_file, others), _by_rule(others, directory, training, rule), strict=True))
+    for image, name in zip(images, listed, strict=True):
+        if name is not None:
+            _compare(image, ruled.get(first_file(image), name), name, training, rule)
+    return [name or ruled[first_file(image)] for image, name in zip(images, listed, strict=True)]
 
 
 def _by_rule(images: Sequence[Image], directory: str | Path, training: Training, rule: str) -> list[str]:
@@ -212,51 +164,40 @@ def _by_name(images: Sequence[Image], directory: str | Path, training: Training,
         return find_patients(images, directory, rule)
     found = [""] * len(images)
     for start in (directory, training.root, Path(rule).parent, "/"):
-        called = [_called(image, directory, start) for image in images]
+        called = [path_from(image, directory, start) for image in images]
         rows = read_patient_table(rule, called)
         found = [person or other for person, (other, _) in zip(found, rows, strict=True)]
     return found
 
 
-def _called(image: Image, directory: str | Path, start: str | Path) -> Image:
-    """The path of an image from another folder; from / it begins with it."""
-    home = os.path.abspath(start)
-    files = [os.path.abspath(Path(directory, file)) for file in ([image] if isinstance(image, str) else image)]
-    called = files if start == "/" else [os.path.relpath(file, home) for file in files]
-    return called[0] if isinstance(image, str) else called
-
-
 def _by_folder(images: Sequence[Image], directory: str | Path, training: Training) -> list[str]:
     """By that part of the path from the folder of the datalist which is the patient in all its entries."""
-    paths = [PurePosixPath(first_file(entry["image"])).parts for entry in training.entries]
-    known = [(path, str(entry["patient"])) for path, entry in zip(paths, training.entries, strict=True)]
-    deepest = max(map(len, paths), default=0)
+    known = [(PurePosixPath(first_file(e["image"])).parts, str(e["patient"])) for e in training.entries]
+    deepest = max(len(path) for path, _ in known)
     depths = [depth for depth in range(deepest) if all(path[depth : depth + 1] == (name,) for path, name in known)]
     if not depths:
         raise InputError(
             f"no folder in the paths of {training.datalist} is the patient in all of its entries, so the patient rule "
             "folder does not fit; give the rule or table of that list by --patient."
         )
-    return [_folder_at(depths[0], image, directory, training) for image in images]
-
-
-def _folder_at(depth: int, image: Image, directory: str | Path, training: Training) -> str:
-    path, home = Path(os.path.realpath(directory), first_file(image)), os.path.realpath(training.root)
-    folders = path.parent.relative_to(home).parts if path.is_relative_to(home) else ()
-    if depth >= len(folders):
-        raise InputError(
-            f"{path} lies in no folder of a patient below {home} as the images of {training.datalist} do; give a table "
-            "of patients by --patient."
-        )
-    return folders[depth]
+    start, home = Path(os.path.realpath(directory)), os.path.realpath(training.root)
+    patients = []
+    for path in (start / first_file(image) for image in images):
+        folders = path.parent.relative_to(home).parts if path.is_relative_to(home) else ()
+        if depths[0] >= len(folders):
+            raise InputError(
+                f"{path} lies in no folder of a patient below {home} as the images of {training.datalist} do; give a "
+                "table of patients by --patient."
+            )
+        patients.append(folders[depths[0]])
+    return patients
 
 
 def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path) -> tuple[list[str], str]:
     """The test images that pre-training has seen, or whose patients it has seen, and why patients may be missed.
 
-    Images are the same where their real paths are, or where one is a folder and the other a list of files in it.
-    Patients are compared by name, where one list's ``dataset_dir`` is inside or equal to the other's, since else the
-    same name may be another patient. The reason is empty where every patient is known, and by one rule.
+    Patients are compared where one list's ``dataset_dir`` is inside or equal to the other's, since else the same name
+    may be another patient. The reason is empty where every patient is known, and by one rule.
 
     Args:
         datalist: with ``test``.
@@ -266,22 +207,20 @@ def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path)
     Raises:
         InputError: if the pre-training's list cannot be read.
     """
-    seen = read_datalist(pretraining_list)
-    check_datalist(seen, pretraining_list)
-    test, entries = datalist["test"], [*seen["training"], *seen["validation"]]
-    own, other = find_root(datalist, path), find_root(seen, pretraining_list)
+    training = read_training(pretraining_list)
+    test, own, other = datalist["test"], find_root(datalist, path), training.root
     roots = [Path(os.path.realpath(root)) for root in (own, other)]
     related = roots[0].is_relative_to(roots[1]) or roots[1].is_relative_to(roots[0])
-    patients = {str(entry["patient"]) for entry in entries if "patient" in entry} if related else set()
-    found = set(find_common(locate_images(test, own), locate_images(entries, other)))
-    found |= {index for index, entry in enumerate(test) if str(entry.get("patient", "")) in patients - {""}}
-    reason = "" if related else f"{own} and {other} are unrelated folders"
-    if related and not _rules(datalist, own) & _rules(seen, other):
-        rules = [made.get("patient_rule", "an unknown rule") for made in (datalist, seen)]
-        reason = f"patients are by {rules[0]} here and by {rules[1]} there"
-    elif not all("patient" in entry for entry in [*test, *entries]):
-        reason = reason or "not all images have a patient"
-    return [first_file(test[index]["image"]) for index in sorted(found)], reason
+    images = [entry["image"] for entry in test]
+    patients = [str(entry.get("patient", "")) if related else "" for entry in test]
+    seen = [first_file(images[index]) for index in find_seen(images, own, patients, training)]
+    if not related:
+        return seen, f"{own} and {other} are unrelated folders"
+    if not _rules(datalist, own) & _rules(training.content, other):
+        rules = [made.get("patient_rule", "an unknown rule") for made in (datalist, training.content)]
+        return seen, f"patients are by {rules[0]} here and by {rules[1]} there"
+    complete = all("patient" in entry for entry in [*test, *training.entries])
+    return seen, "" if complete else "not all images have a patient"
 
 
 def _rules(datalist: dict, root: Path) -> set[str]:
@@ -299,11 +238,13 @@ def check_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path
         InputError: if pre-training has seen test images or patients, and ``allow_overlap`` is not set.
     """
     seen, reason = find_overlap(datalist, path, pretraining_list)
-    told = f"{len(seen)} of {len(datalist['test'])} test images or their patients are in {pretraining_list}"
+    test, seen_names = datalist["test"], first_names(seen)
+    found = f"{len(seen)} of {len(test)} test images or their patients are in {pretraining_list}"
     if seen and not allow_overlap:
         raise InputError(
-            f"{told}: {first_names(seen)}; pre-train without them, or give --allow_overlap True to test on them anyway."
+            f"{found}: {seen_names}; pre-train without them, or give --allow_overlap True to test on them anyway."
         )
-    lines = [f"warning: {told}, which is allowed: {first_names(seen)}; results on them are too good."] if seen else []
-    missed = f"warning: patients could not be compared, only images: {reason}."
-    return [*lines, missed] if reason and datalist["test"] else lines
+    lines = [f"warning: {found}, which is allowed: {seen_names}; results on them are too good."] if seen else []
+    if reason and test:
+        lines.append(f"warning: patients could not be compared, only images: {reason}.")
+    return lines

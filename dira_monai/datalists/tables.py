@@ -1,6 +1,7 @@
-"""Which patient an image belongs to, and which patients are kept for validation."""
+"""Tables of images: CSV files with a header line, and what their rows may call an image."""
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -58,3 +59,11 @@ def image_names(image: Image) -> list[str]:
     path = PurePosixPath(first_file(image))
     names = [str(path), path.name, stem(path.name)]
     return names if isinstance(image, str) else [*names, str(path.parent), path.parent.name]
+
+
+def path_from(image: Image, directory: str | Path, start: str | Path) -> Image:
+    """The path of an image from another folder; from / it begins with it."""
+    home = os.path.abspath(start)
+    files = [os.path.abspath(Path(directory, file)) for file in ([image] if isinstance(image, str) else image)]
+    called = files if start == "/" else [os.path.relpath(file, home) for file in files]
+    return called[0] if isinstance(image, str) else called

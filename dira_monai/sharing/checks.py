@@ -4,13 +4,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..bundle.values import CLASS_VALUES, PREPARED_VALUES
 from ..utils.errors import InputError
 
 CONFIGS = ("configs/train.json", "configs/inference.json")
-
-
 # by which images are prepared for the weights, and what they give is understood
-VALUES = ("in_channels", "class_names", "multi_label", "image_size", "intensity_range", "spacing", "axcodes")
+VALUES = (*CLASS_VALUES, *(name for name in PREPARED_VALUES if name != "spatial_dims"))
 
 
 def _check_weights(files: Mapping[str, Path]) -> None:

@@ -174,7 +174,7 @@ def test_leak_is_refused_or_reported(study):
 
 def test_missing_datalist_is_refused_or_reported(study):
     other = study["output_dir"].parent / "other.json"
-    with pytest.raises(InputError, match=r"other\.json does not exist, so it cannot be checked .*--allow_leak True"):
+    with pytest.raises(InputError, match=r"other\.json does not exist; --allow_leak True"):
         localize(**study, datalist=other)
     report = localize(**study, datalist=other, allow_leak=True)
     assert report["leak"] is None
@@ -228,7 +228,10 @@ def test_a_list_that_is_newer_than_the_weights(study):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"class_names": CLASSES[::-1]}, r"class_names is \['bright', 'dark'\] in .* has \['dark', 'bright'\]; give"),
+        (
+            {"class_names": CLASSES[::-1]},
+            r"class_names is \['bright', 'dark'\] in .* has \['dark', 'bright'\]; rep",
+        ),
         ({"multi_label": True}, "multi_label is False in the configuration of the classifier where .* has True"),
         ({"in_channels": 3}, "in_channels is 1 in the configuration"),
         ({"spatial_dims": 1}, "spatial_dims is [23] in the configuration"),

@@ -199,7 +199,7 @@ def test_leak_needs_patients(tmp_path):
     with pytest.raises(InputError, match="has no 'patient' in entry 0 of 'validation'"):
         find_leaks(["a.png"], tmp_path, datalist, "file")
     datalist.write_text("[")
-    with pytest.raises(InputError, match=r"list\.json cannot be read as JSON"):
+    with pytest.raises(InputError, match=r"list\.json is not valid JSON"):
         find_leaks(["a.png"], tmp_path, datalist)
 
 

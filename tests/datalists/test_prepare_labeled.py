@@ -361,7 +361,7 @@ def test_pretraining_on_test_images_is_refused(overlapping, cases, tmp_path, cap
     assert "warning: 1 of 2 test images or their patients are in" in capsys.readouterr().out
     pre = pretrain(["case_0.nii.gz", "case_1.nii.gz"], "xy", cases / "images")
     prepare(cases, tmp_path / "out", "classification", pretraining_list=pre)
-    with pytest.raises(InputError, match=r"the datalist none\.json cannot be read"):
+    with pytest.raises(InputError, match=r"the datalist none\.json does not exist"):
         prepare(cases, tmp_path / "out", "classification", pretraining_list="none.json")
 
 

@@ -205,7 +205,7 @@ def test_load_datalist_that_is_none(tmp_path):
     (tmp_path / "list.json").write_text("{")
     with pytest.raises(InputError, match=r"list\.json is not valid JSON: "):
         load_datalist(tmp_path / "list.json")
-    with pytest.raises(InputError, match=r"none\.json cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"none\.json does not exist"):
         load_datalist(tmp_path / "none.json")
 
 

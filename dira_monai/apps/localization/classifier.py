@@ -9,11 +9,12 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 
 from ...bundle.config import read_config, to_device
-from ...datalists.leakage import FIXED
+from ...bundle.values import CLASS_VALUES, IMAGE_VALUES, NETWORK_VALUES
 from ...utils.errors import InputError
 from ...weights.files import load_module, load_weights
 
-SETTINGS = (*FIXED, "image_size", "patch_size", "intensity_range", "spacing", "axcodes")
+SETTINGS = (*CLASS_VALUES, *IMAGE_VALUES)
+SHARED = (*CLASS_VALUES, *NETWORK_VALUES)  # by a classifier and its datalist
 
 
 class Classifier(NamedTuple):
@@ -59,3 +60,42 @@ def _plain(state: Any, path: Path) -> Mapping[str, Tensor]:
     if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
         return state
     raise InputError(f"{path} holds a {type(state).__name__} that is no plain state dict, as model.pt of a run is.")
+
+
+def find_datalist(weights: str | Path) -> Path:
+    """The datalist of the run that wrote the weights: ``output/datalist.json`` beside their folder ``models``.
+
+    Raises:
+        InputError: if they lie in no such folder, or the list, which a training writes first, is newer.
+    """
+    folder = Path(weights).resolve().parent
+    if folder.name != "models":
+        raise InputError(f"{weights} lies in no folder models of a run, so its list must be named by --datalist.")
+    path = folder.parent / "output" / "datalist.json"
+    if path.is_file() and is_newer(path, weights):
+        raise InputError(f"the datalist {path} is newer than {weights}; name the list of their training by --datalist.")
+    return path
+
+
+def is_newer(datalist: str | Path, weights: str | Path) -> bool:
+    """Whether the datalist was written after the weights, so that it may be that of another training."""
+    return Path(datalist).stat().st_mtime > Path(weights).stat().st_mtime
+
+
+def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any], datalist: str | Path) -> None:
+    """Nothing, where a classifier is built as its datalist says; what one of the two does not say is not compared.
+
+    Args:
+        settings: of the classifier.
+        content: of the datalist.
+        datalist: its file.
+
+    Raises:
+        InputError: if they differ in one of ``SHARED``; other ``class_names`` would call one class by another's name.
+    """
+    for name in SHARED:
+        if name in settings and name in content and settings[name] != content[name]:
+            raise InputError(
+                f"{name} is {settings[name]} in the configuration of the classifier where {datalist} has "
+                f"{content[name]}; replace it by --overrides."
+            )

@@ -11,12 +11,14 @@ from PIL import Image as Picture
 from tqdm import tqdm
 
 from ...bundle.config import find_cause
-from ...datalists.leakage import check_settings, find_datalist, find_leaks, is_newer, read_list
+from ...datalists.checks import check_datalist
+from ...datalists.io import read_datalist
+from ...datalists.leakage import find_leaks
 from ...images.find import Image, first_file
 from ...images.reader import ScanReader
 from ...utils.errors import InputError
 from .boxes import GroundTruth, read_boxes, read_masks
-from .classifier import Classifier, read_classifier
+from .classifier import Classifier, check_settings, find_datalist, is_newer, read_classifier
 from .grad_cam import check_cam, find_layer, heat_map, make_cam
 from .metrics import COMPONENTS, THRESHOLDS, Case, best_overlaps, evaluate_case, predict_boxes
 from .picture import draw_boxes
@@ -132,7 +134,8 @@ def _guard(
     try:
         path = datalist or find_datalist(classifier.weights)
         found["datalist"] = str(path)
-        content = read_list(path)
+        content = read_datalist(path)
+        check_datalist(content, path)
         found["datalist_newer"] = is_newer(path, classifier.weights)
         found["leak"], found["patient_rule"] = find_leaks(images, directory, path, patient)
     except InputError as error:

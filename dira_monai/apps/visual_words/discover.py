@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def visual_words(
         "datalist": os.path.abspath(datalist),
         "features": origin | told,
         "seed": seed,
-        **setup.images,
+        **asdict(setup.images),
         "cache_dtype": setup.dtype,
         "settings": setup.settings.as_dict(),
         "words": [
@@ -108,7 +109,7 @@ def _network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """What compares patients, on its device, and where it comes from."""
     if weights is None:
-        network: nn.Module = make_autoencoder(setup.images["spatial_dims"], setup.images["in_channels"], seed)
+        network: nn.Module = make_autoencoder(setup.images.spatial_dims, setup.images.in_channels, seed)
         origin: dict[str, Any] = {"network": "auto-encoder"}
     else:
         network = load_pretrained(setup.network, weights)
@@ -181,7 +182,7 @@ def _write(
         for split in SPLITS:
             file = files.enter_context(atomic_write(output / f"{split}.npy"))
             scales = 1 + (setup.settings.scales if split == "training" else 0)
-            shape = (scales * sum(map(len, neighbors[split])), setup.images["in_channels"], *setup.patch_size)
+            shape = (scales * sum(map(len, neighbors[split])), setup.images.in_channels, *setup.patch_size)
             rows = list[list[int]]()
             write_array(file, shape, _cubes(split, search, words, neighbors[split], rows))
             patients = search.patients[split]

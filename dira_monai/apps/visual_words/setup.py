@@ -8,7 +8,6 @@ from torch import nn
 
 from ...bundle.config import BundleConfig, read_config
 from ...data.image_setup import ImageSetup
-from ...data.preprocessing import check_intensity_range
 from ...datalists.io import load_datalist
 from ...images.find import Image, first_file
 from ...utils.errors import InputError
@@ -79,10 +78,7 @@ def read_patients(datalist: str | Path, setup: Setup) -> dict[str, list[Patient]
         InputError: as ``load_datalist`` does, or if the list was made for other images.
     """
     content = load_datalist(datalist)
-    for name in ("spatial_dims", "in_channels"):
-        if content.get(name, setup.images[name]) != setup.images[name]:
-            raise InputError(f"{datalist} was made for {name} {content[name]}, the configuration {setup.images[name]}.")
-    check_intensity_range(content["training"], setup.images["intensity_range"])
+    setup.check_datalist(content, datalist)
     return {split: first_images(content[split]) for split in SPLITS}
 
 
