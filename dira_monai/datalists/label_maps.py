@@ -11,13 +11,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..images.facts import measure_array
-from ..images.find import LABEL_FOLDERS, Image, find_images, first_file, read_image
+from ..images.find import IMAGE_FOLDERS, LABEL_FOLDERS, Image, find_images, first_file, read_image
 from ..utils.errors import InputError
 from .options import LabelOptions
 from .tables import stem
-
-IMAGE_FOLDERS = ("images", "imagestr")
-
 
 ENDINGS = re.compile(r"(_mask|_label|_seg|_gt|_0000)+$", re.IGNORECASE)
 

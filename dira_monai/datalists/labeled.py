@@ -10,10 +10,10 @@ from ..dicom.headers import is_dicom
 from ..images.facts import measure_each, measure_image
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
+from .classes import Label, Row
 from .label_maps import measure_pair, refuse_wrong_classes
-from .label_sources import exclude_rows, find_label_maps, find_labels, parse_labels
-from .label_tables import Label, Row
 from .options import LabelOptions
+from .sources import exclude_rows, find_label_maps, find_labels, parse_labels
 from .splits import check_labeled, check_pictures, split_entries
 from .unlabeled import majority, sort_out
 

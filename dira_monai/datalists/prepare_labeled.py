@@ -11,9 +11,9 @@ from typing import Any
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, find_root
+from .classes import find_table
 from .io import make_absolute, read_datalist, write_datalist
 from .label_maps import label_folder
-from .label_tables import find_table
 from .labeled import make_labeled_datalist
 from .leakage import check_overlap
 from .options import LabelOptions

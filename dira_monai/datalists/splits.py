@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..images.find import Image, first_file
+from ..images.find import IMAGE_FOLDERS, Image, first_file
 from ..images.reader import PIL_SUFFIXES
 from ..utils.errors import InputError
 from .checks import LISTS, SPLITS, check_datalist, first_names
-from .label_maps import IMAGE_FOLDERS
 
 LABELED_SPLITS = SPLITS | dict.fromkeys(("test", "testing"), "test")
 

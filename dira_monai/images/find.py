@@ -15,6 +15,7 @@ from .reader import SUFFIXES, ScanReader
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
 
 
+IMAGE_FOLDERS = ("images", "imagestr")
 LABEL_FOLDERS = ("labels", "masks", "labelstr")
 
 

@@ -9,7 +9,7 @@ from scan_files import write_image, write_nifti, write_slice
 
 from dira_monai import InputError
 from dira_monai.apps.localization.boxes import class_of, read_boxes, read_masks
-from dira_monai.datalists.label_tables import read_label_table
+from dira_monai.datalists.classes import read_label_table
 from dira_monai.datalists.options import LabelOptions
 
 

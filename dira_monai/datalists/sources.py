@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ..images.find import find_images, first_file
 from ..utils.errors import InputError
-from .label_maps import find_pairs, in_image_folders
-from .label_tables import (
+from .classes import (
     Label,
     Row,
     class_folder_patients,
@@ -17,6 +16,7 @@ from .label_tables import (
     read_class_folders,
     read_label_table,
 )
+from .label_maps import find_pairs, in_image_folders
 from .options import LabelOptions
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import LABELED_SPLITS, folder_splits

@@ -1,4 +1,4 @@
-"""Labels of whole images: from a CSV file, or from one folder a class."""
+"""Classes of whole images: from a CSV file, or from one folder a class."""
 
 import math
 import os
