@@ -6,10 +6,9 @@ from typing import Any
 
 from ignite.engine import Events
 from monai.engines import Evaluator
-from PIL import Image
 
-from ..visualize.labels import center_of, class_map, draw_bars, draw_table, enlarge, paint
-from ..visualize.tiles import save_panel
+from ..visualize.labels import center_of, draw_bars, paint
+from ..visualize.tiles import Row, draw_grid, make_tile, save_panel
 
 
 class LabelPanel:
@@ -31,8 +30,7 @@ class LabelPanel:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.samples = samples
-        self.rows: list[list[Image.Image]] = []
-        self.notes: list[str] = []
+        self.rows: list[Row] = []
         self.seen = 0
 
     def attach(self, engine: Evaluator) -> None:
@@ -43,35 +41,35 @@ class LabelPanel:
 
     def start(self, engine: Evaluator) -> None:
         """Forget the last validation."""
-        self.rows, self.notes, self.seen = [], [], 0
+        self.rows, self.seen = [], 0
 
     def keep(self, engine: Evaluator) -> None:
         """Paint those of the batch's samples whose turn it is."""
         count = len(engine.data_loader.sampler)
         for sample in engine.state.output:
             if self.seen * self.samples // count >= len(self.rows):
-                row, note = self._paint(sample)
-                self.rows.append(row)
-                self.notes.append(note)
+                self.rows.append(self._paint(sample))
             self.seen += 1
 
-    def _paint(self, sample: dict[str, Any]) -> tuple[list[Image.Image], str]:
-        """The pictures of one sample and a note on it."""
+    def _paint(self, sample: dict[str, Any]) -> Row:
+        """The pictures of one sample under a line about it."""
         image, truth, pred = sample["image"][0], sample["label"], sample["pred"]
         name = Path(str(getattr(sample["image"], "meta", {}).get("filename_or_obj", ""))).name
         if truth.ndim == 1:
-            return [*enlarge([paint(image)]), draw_bars(self.class_names, truth, pred)], name
-        truth, pred = class_map(truth), class_map(pred)
+            return Row([make_tile(paint(image)), draw_bars(self.class_names, truth, pred)], [[name]])
+        truth, pred = truth.argmax(dim=0), pred.argmax(dim=0)
         center = center_of(truth)
         right, all_of_both = ((pred == truth) & (truth > 0)).sum(), (pred > 0).sum() + (truth > 0).sum()
-        pictures = enlarge([paint(image, classes, center) for classes in (None, truth, pred)])
-        return pictures, f"{name}   Dice of all classes together {float(2 * right / all_of_both.clamp(min=1)):.3f}"
+        dice = float(2 * right / all_of_both.clamp(min=1))
+        tiles = [make_tile(paint(image, classes, center)) for classes in (None, truth, pred)]
+        return Row(tiles, [[f"{name}   Dice of all classes together {dice:.3f}"]])
 
     def draw(self, engine: Evaluator) -> None:
         """Write the pictures."""
-        columns = len(self.rows[0])
-        titles = ("image", "truth", "prediction") if columns == 3 else ("image", "probabilities; + is the truth")
+        first, *others = self.rows
+        segmented = len(first.tiles) == 3
+        titles = ("image", "truth", "prediction") if segmented else ("image", "probabilities; + is the truth")
         metrics = {name: value for name, value in engine.state.metrics.items() if name.startswith("val_mean")}
         caption = f"epoch {engine.state.epoch}   " + "   ".join(f"{k[4:]} {v:.3f}" for k, v in metrics.items())
-        table = draw_table(self.rows, titles, self.notes, caption)
-        save_panel(table, self.output_dir, engine.state.epoch)
+        grid = draw_grid([Row(first.tiles, [[caption], titles, *first.lines]), *others])
+        save_panel(grid, self.output_dir, engine.state.epoch)

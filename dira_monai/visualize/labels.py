@@ -6,20 +6,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .tiles import GAP, TITLE, middle_slices
+from .tiles import BACKGROUND, TITLE, WIDTH, middle_slices
 
 COLORS = ((0, 0, 0), (230, 60, 60), (60, 170, 240), (250, 200, 40), (90, 200, 90), (190, 90, 220), (250, 140, 40))
 
 
 OPACITY = 0.45
-
-
-WIDTH = 224  # least width of a tile, pixels
-
-
-def class_map(one_hot: Tensor) -> Tensor:
-    """Class numbers (*spatial) of a one-hot map (classes, *spatial)."""
-    return one_hot.argmax(dim=0)
 
 
 def center_of(classes: Tensor) -> list[int] | None:
@@ -38,16 +30,9 @@ def paint(image: Tensor, classes: Tensor | None = None, center: Sequence[int] | 
     return gray.round().astype(np.uint8)
 
 
-def enlarge(tiles: Sequence[np.ndarray], width: int = WIDTH) -> list[Image.Image]:
-    """Pictures, enlarged by the whole number that makes the first about as wide as wished."""
-    zoom = max(1, round(width / tiles[0].shape[1]))
-    sizes = [(tile.shape[1] * zoom, tile.shape[0] * zoom) for tile in tiles]
-    return [Image.fromarray(t).resize(size, Image.Resampling.NEAREST) for t, size in zip(tiles, sizes, strict=True)]
-
-
 def draw_bars(names: Sequence[str], truth: Tensor, pred: Tensor, width: int = WIDTH) -> Image.Image:
     """A bar for the probability of each class; its name is marked "+" where present, "?" where not known."""
-    bars = Image.new("RGB", (width, max(1, len(names)) * (TITLE + 8)), (40, 40, 40))
+    bars = Image.new("RGB", (width, max(1, len(names)) * (TITLE + 8)), BACKGROUND)
     draw = ImageDraw.Draw(bars)
     for row, (name, value, p) in enumerate(zip(names, truth.tolist(), pred.tolist(), strict=True)):
         top, present = row * (TITLE + 8), value == 1
@@ -55,24 +40,3 @@ def draw_bars(names: Sequence[str], truth: Tensor, pred: Tensor, width: int = WI
         mark = "+" if present else "?" if value != value else " "
         draw.text((0, top + 2), f"{mark} {name} {p:.2f}", fill=(255, 255, 255))
     return bars
-
-
-def draw_table(
-    rows: Sequence[Sequence[Image.Image]], titles: Sequence[str], notes: Sequence[str], caption: str = ""
-) -> Image.Image:
-    """Pictures in rows and columns: a caption, a title over each column, a note under each row."""
-    width = max(tile.width for row in rows for tile in row)
-    heights = [max(tile.height for tile in row) for row in rows]
-    size = (len(titles) * (width + GAP) + GAP, 2 * TITLE + sum(heights) + len(rows) * (TITLE + GAP))
-    table = Image.new("RGB", size, (40, 40, 40))
-    text = ImageDraw.Draw(table)
-    text.text((GAP, 4), caption, fill=(255, 255, 255))
-    for column, title in enumerate(titles):
-        text.text((GAP + column * (width + GAP), TITLE), title, fill=(255, 255, 255))
-    top = 2 * TITLE
-    for row, height, note in zip(rows, heights, notes, strict=True):
-        for column, tile in enumerate(row):
-            table.paste(tile, (GAP + column * (width + GAP), top))
-        text.text((GAP, top + height + 3), note, fill=(255, 255, 255))
-        top += height + TITLE + GAP
-    return table

@@ -1,7 +1,8 @@
-"""Pictures of restorations for a person to look at."""
+"""Pictures in a grid, for a person to look at."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,7 +13,13 @@ from ..utils.files import atomic_write
 COLUMNS = ("target", "distorted", "restored", "error")
 
 
-TITLE = 22  # height of the line of text above the tiles, pixels
+BACKGROUND = "#282828"
+
+
+WIDTH = 224  # of a tile, pixels
+
+
+TITLE = 22  # height of a line of text above the tiles, pixels
 
 
 GAP = 6  # between tiles, pixels
@@ -43,14 +50,58 @@ def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndar
     return picture
 
 
-def _picture(image: Tensor) -> np.ndarray:
-    """The picture of an image (C, *spatial): of three channels (rows, columns, 3), else of the first one."""
-    slices = [middle_slices(channel) for channel in image]
-    return np.stack(slices, axis=-1) if len(slices) == 3 else slices[0]
+class Row(NamedTuple):
+    """Pictures beside each other.
+
+    Attributes:
+        tiles: the pictures.
+        lines: of text above them, each a text for each column, or for the first ones.
+    """
+
+    tiles: Sequence[Image.Image]
+    lines: Sequence[Sequence[str]] = ()
 
 
-def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str = "", width: int = 224) -> Image.Image:
-    """A table of pictures, a row for each sample: target, distorted, restored, and the absolute error.
+def make_tile(picture: np.ndarray, width: int = WIDTH) -> Image.Image:
+    """A picture, enlarged by the whole number that makes it about as wide as ``width``.
+
+    Args:
+        picture: in [0, 1], or of 8 bits, (rows, columns) or (rows, columns, 3).
+        width: in pixels.
+    """
+    if picture.dtype != np.uint8:
+        picture = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    zoom = max(1, round(width / picture.shape[1]))
+    size = (picture.shape[1] * zoom, picture.shape[0] * zoom)
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
+
+
+def draw_grid(rows: Sequence[Row]) -> Image.Image:
+    """One picture of several rows; all columns are as wide as the widest tile, and texts of several columns are cut."""
+    width = max(tile.width for row in rows for tile in row.tiles)
+    heights = [max(tile.height for tile in row.tiles) for row in rows]
+    lefts = [GAP + column * (width + GAP) for column in range(max(len(row.tiles) for row in rows) + 1)]
+    height = sum(heights) + sum(TITLE * len(row.lines) + GAP for row in rows)
+    mode = "RGB" if any(tile.mode == "RGB" for row in rows for tile in row.tiles) else "L"
+    grid = Image.new(mode, (lefts[-1], height), BACKGROUND)
+    draw = ImageDraw.Draw(grid)
+    fitting = int(width / draw.textlength("x"))  # letters
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for line in row.lines:
+            for left, text in zip(lefts, line, strict=False):
+                draw.text((left, top + 4), text if len(line) == 1 else text[:fitting], fill="white")
+            top += TITLE
+        for left, tile in zip(lefts, row.tiles, strict=False):
+            grid.paste(tile, (left, top))
+        top += height + GAP
+    return grid
+
+
+def draw_panel(
+    target: Tensor, distorted: Tensor, restored: Tensor, caption: str = "", width: int = WIDTH
+) -> Image.Image:
+    """A row for each sample: target, distorted, restored, and the absolute error.
 
     Args:
         target: images in [0, 1], shape (B, C, *spatial); three channels are shown in color, else the first.
@@ -59,21 +110,14 @@ def draw_panel(target: Tensor, distorted: Tensor, restored: Tensor, caption: str
         caption: line of text at the top.
         width: least width of a tile, pixels.
     """
-    samples = [(t, d, r, (r - t).abs()) for t, d, r in zip(target, distorted, restored, strict=True)]
-    tiles = [[_picture(image) for image in sample] for sample in samples]
-    zoom = max(1, round(width / tiles[0][0].shape[1]))
-    height, width = (n * zoom for n in tiles[0][0].shape[:2])
-    size = (len(COLUMNS) * (width + GAP) + GAP, 2 * TITLE + len(tiles) * (height + GAP))
-    panel = Image.new("RGB" if tiles[0][0].ndim == 3 else "L", size, "#282828")
-    text = ImageDraw.Draw(panel)
-    text.text((GAP, 4), caption, fill="white")
-    for column, name in enumerate(COLUMNS):
-        text.text((GAP + column * (width + GAP), TITLE), name, fill="white")
-        for row, sample in enumerate(tiles):
-            pixels = (sample[column].clip(0, 1) * 255).round().astype(np.uint8)
-            tile = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
-            panel.paste(tile, (GAP + column * (width + GAP), 2 * TITLE + row * (height + GAP)))
-    return panel
+
+    def tile(image: Tensor) -> Image.Image:
+        slices = [middle_slices(channel) for channel in image]
+        return make_tile(np.stack(slices, axis=-1) if len(slices) == 3 else slices[0], width)
+
+    samples = zip(target, distorted, restored, (restored - target).abs(), strict=True)
+    rows = [Row([tile(image) for image in sample]) for sample in samples]
+    return draw_grid([Row(rows[0].tiles, [[caption], COLUMNS]), *rows[1:]])
 
 
 def save_panel(panel: Image.Image, output_dir: Path, epoch: int) -> None:

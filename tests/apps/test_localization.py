@@ -31,11 +31,10 @@ from dira_monai.apps.localization.picture import (
     draw_boxes,
     face_viewer,
     overlay,
-    stack_rows,
     turn_boxes,
 )
 from dira_monai.apps.localization.report import make_report
-from dira_monai.visualize.tiles import GAP, TITLE
+from dira_monai.visualize.tiles import GAP, TITLE, draw_grid
 
 
 def prepare(array, size):
@@ -292,16 +291,15 @@ def test_draw_boxes(spatial_dims):
     truth, predicted = (box.reshape(1, -1) for box in (ends, np.add(ends, (8, 4, 0)[:spatial_dims])))
     image = np.random.default_rng(0).random(shape)
     row = draw_boxes(image, np.zeros(shape), truth, predicted, affine, "caption")
-    assert row.size == (2 * (WIDTH + GAP) + GAP, TITLE + WIDTH + GAP)
-    for left in (GAP, 2 * GAP + WIDTH):
-        tile = row.crop((left, TITLE, left + WIDTH, TITLE + WIDTH))
+    assert row.lines == [["caption"]]
+    assert draw_grid([row]).size == (2 * (WIDTH + GAP) + GAP, TITLE + WIDTH + GAP)
+    for tile in row.tiles:
         assert color_box(tile, GREEN) == [40, 40, 120, 120]  # 10 pixels a voxel across, 20 down
         assert color_box(tile, RED) == [120, 120, 200, 200]
-    assert stack_rows([row, row]).size == (row.width, 2 * row.height)
 
 
 def test_draw_boxes_leaves_out_what_the_slice_does_not_meet():
     shape, truth = (8, 8, 9), np.array([[1.0, 1, 2, 4, 4, 5]])
-    row = draw_boxes(np.ones(shape), np.zeros(shape), truth, np.array([[1.0, 1, 5, 4, 4, 8]]), np.eye(4))
-    assert (np.asarray(row) == GREEN).all(axis=-1).any()
-    assert not (np.asarray(row) == RED).all(axis=-1).any()
+    tile, _ = draw_boxes(np.ones(shape), np.zeros(shape), truth, np.array([[1.0, 1, 5, 4, 4, 8]]), np.eye(4)).tiles
+    assert (np.asarray(tile) == GREEN).all(axis=-1).any()
+    assert not (np.asarray(tile) == RED).all(axis=-1).any()

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from dira_monai.handlers.label_panel import LabelPanel
-from dira_monai.visualize.labels import COLORS, OPACITY, center_of, class_map, draw_bars, paint
+from dira_monai.visualize.labels import COLORS, OPACITY, center_of, draw_bars, paint
 from dira_monai.visualize.tiles import GAP, TITLE, middle_slices
 
 
@@ -43,7 +43,6 @@ def test_the_center_is_the_mean_place_of_what_is_labeled():
     classes[4, 6, 3] = 2
     assert center_of(classes) == [3, 5, 2]
     assert center_of(torch.zeros(3, 3)) is None
-    assert torch.equal(class_map(one_hot(classes.long(), 3)), classes.long())
 
 
 def test_bars_are_as_long_as_the_probabilities():
@@ -75,12 +74,13 @@ def test_samples_spread_over_the_validation_list_are_drawn_with_truth_and_predic
     panel = LabelPanel(str(tmp_path), ["background", "organ"], samples=4)
     run(panel, samples)
     assert (tmp_path / "panels" / "epoch_0001.png").read_bytes() == (tmp_path / "panel.png").read_bytes()
-    assert [note.split(".png")[0] for note in panel.notes] == ["0", "2", "4", "6"]
-    assert all(note.endswith("0.000") for note in panel.notes)
+    notes = [row.lines[0][0] for row in panel.rows]
+    assert [note.split(".png")[0] for note in notes] == ["0", "2", "4", "6"]
+    assert all(note.endswith("0.000") for note in notes)
     drawn = np.asarray(Image.open(tmp_path / "panel.png"))
     zoom = round(224 / middle_slices(images[0][0]).shape[1])
     width = zoom * middle_slices(images[0][0]).shape[1]
-    top = 2 * TITLE
+    top = 3 * TITLE
     for column, classes in enumerate((None, truths[0], 1 - truths[0])):
         expected = paint(images[0][0], classes, center_of(truths[0]))
         left = GAP + column * (width + GAP)
@@ -97,5 +97,6 @@ def test_a_classifier_is_shown_by_bars(tmp_path):
     run(panel, samples)
     assert len(panel.rows) == 3
     np.testing.assert_array_equal(
-        np.asarray(panel.rows[0][1]), np.asarray(draw_bars(["no", "yes"], samples[0]["label"], samples[0]["pred"]))
+        np.asarray(panel.rows[0].tiles[1]),
+        np.asarray(draw_bars(["no", "yes"], samples[0]["label"], samples[0]["pred"])),
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 from monai.transforms import LoadImage
 from numpy import ndarray
-from PIL import Image as Picture
 from tqdm import tqdm
 
 from ...bundle.config import find_cause
@@ -17,6 +16,7 @@ from ...datalists.leakage import find_leaks
 from ...images.find import Image, first_file
 from ...images.reader import ScanReader
 from ...utils.errors import InputError
+from ...visualize.tiles import Row
 from .boxes import GroundTruth, read_boxes, read_masks
 from .classifier import Classifier, check_settings, find_datalist, is_newer, read_classifier
 from .grad_cam import check_cam, find_layer, heat_map, make_cam
@@ -160,13 +160,13 @@ def _run(
     layer: str,
     rule: tuple[float, str],
     pictures: int,
-) -> tuple[list[Case], list[Picture.Image]]:
+) -> tuple[list[Case], list[Row]]:
     """Every case judged, and the first ones drawn."""
     cam = make_cam(classifier.network, layer)
     groups: dict[str, list[GroundTruth]] = {}
     for truth in truths:
         groups.setdefault(first_file(truth.image), []).append(truth)
-    cases, rows = list[Case](), list[Picture.Image]()
+    cases, rows = list[Case](), list[Row]()
     for name, group in tqdm(groups.items(), "localizing", disable=None):
         with _naming(name):
             sample = classifier.preprocessing({"image": _paths(group[0].image, directory)})
@@ -201,7 +201,7 @@ def _paths(image: Image, directory: str | Path) -> str | list[str]:
     return str(Path(directory, image)) if isinstance(image, str) else [str(Path(directory, file)) for file in image]
 
 
-def _draw(truth: GroundTruth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Picture.Image:
+def _draw(truth: GroundTruth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Row:
     image = LoadImage(reader=ScanReader(), ensure_channel_first=True)(_paths(truth.image, directory))
     predicted = predict_boxes(heat, threshold, component)
     overlaps = ", ".join(f"{value:.2f}" for value in best_overlaps(truth.boxes, predicted))

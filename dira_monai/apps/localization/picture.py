@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
-from ...visualize.tiles import GAP, TITLE
+from ...visualize.tiles import Row
 
 GREEN, RED = (0, 255, 0), (255, 40, 40)  # true, predicted
 
@@ -67,7 +67,7 @@ def turn_boxes(boxes: ndarray, shape: Sequence[int], orientation: ndarray) -> nd
 
 def draw_boxes(
     image: ndarray, heat: ndarray, truth: ndarray, predicted: ndarray, affine: ndarray, caption: str = ""
-) -> Image.Image:
+) -> Row:
     """One row: the image with true (green) and predicted (red) boxes, beside it the same with the heat map.
 
     Of a volume, the axial slice through the center of the first true box.
@@ -91,14 +91,13 @@ def draw_boxes(
     spacing[orientation[:, 0]] = np.linalg.norm(np.asarray(affine)[:-1, : image.ndim], axis=0)
     zoom = WIDTH / (gray.shape[1] * spacing[0]) * spacing  # pixels a voxel
     size = (WIDTH, max(1, round(gray.shape[0] * zoom[1])))
-    row = Image.new("RGB", (2 * (WIDTH + GAP) + GAP, TITLE + size[1] + GAP), (40, 40, 40))
-    ImageDraw.Draw(row).text((GAP, 4), caption, fill=(255, 255, 255))
-    for column, picture in enumerate((overlay(gray, np.zeros_like(turned)), overlay(gray, turned))):
+    tiles = []
+    for picture in (overlay(gray, np.zeros_like(turned)), overlay(gray, turned)):
         tile = Image.fromarray((picture * 255).round().astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         for kind, color in zip(boxes, (GREEN, RED), strict=True):
             _outline(tile, kind, depth, zoom, color)
-        row.paste(tile, (GAP + column * (WIDTH + GAP), TITLE))
-    return row
+        tiles.append(tile)
+    return Row(tiles, [[caption]])
 
 
 def _outline(tile: Image.Image, boxes: ndarray, depth: int, zoom: ndarray, color: tuple[int, int, int]) -> None:
@@ -107,13 +106,3 @@ def _outline(tile: Image.Image, boxes: ndarray, depth: int, zoom: ndarray, color
         if (low[2:] <= depth + 0.5).all() and (depth + 0.5 < high[2:]).all():
             (left, top), (right, bottom) = low[:2] * zoom[:2], high[:2] * zoom[:2]
             draw.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=color, width=2)
-
-
-def stack_rows(rows: Sequence[Image.Image]) -> Image.Image:
-    """One picture of several rows, one below the other."""
-    panel = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), (40, 40, 40))
-    top = 0
-    for row in rows:
-        panel.paste(row, (0, top))
-        top += row.height
-    return panel

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ...utils.files import atomic_write
+from ...visualize.tiles import Row, draw_grid
 from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
-from .picture import stack_rows
 
 UNKNOWN = {  # rules that make each image its own patient
     "file": " (patients unknown: only the same images are found)",
@@ -67,7 +65,7 @@ def _describe_case(case: Case, threshold: float, component: str) -> dict[str, An
     }
 
 
-def write_report(report: Mapping[str, Any], rows: Sequence[Image.Image], output_dir: str | Path) -> None:
+def write_report(report: Mapping[str, Any], rows: Sequence[Row], output_dir: str | Path) -> None:
     """Write ``localization.json``, ``localization.csv`` and, where there are rows, ``localization.png``.
 
     Args:
@@ -90,7 +88,7 @@ def write_report(report: Mapping[str, Any], rows: Sequence[Image.Image], output_
             file.write(content.encode())
     if rows:
         with atomic_write(Path(output_dir, "localization.png")) as file:
-            stack_rows(rows).save(file, format="PNG")
+            draw_grid(rows).save(file, format="PNG")
 
 
 def describe_report(report: Mapping[str, Any]) -> list[str]:
