@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..utils.errors import InputError
+from ..utils.tables import format_table
 
 
 def scores(*runs: str) -> Iterator[str]:
@@ -46,12 +47,9 @@ def compare_scores(runs: Sequence[str | Path]) -> str:
         raise InputError("scores needs at least one output folder of a fine-tuning run")
     scores = [read_scores(run) for run in runs]
     names = list(dict.fromkeys(name for score in scores for name in score))
-    heads = [str(run) for run in runs]
-    width = max(len(name) for name in ["", *names])
-    columns = [max(len(head), 8) for head in heads]
-    lines = ["  ".join([" " * width, *(head.rjust(n) for head, n in zip(heads, columns, strict=True))])]
-    for name in names:
-        values = (f"{score[name]:.4f}" if name in score else "-" for score in scores)
-        lines.append("  ".join([name.ljust(width), *(v.rjust(n) for v, n in zip(values, columns, strict=True))]))
+    rows = [["", *map(str, runs)]]
+    rows += [[name, *(f"{score[name]:.4f}" if name in score else "-" for score in scores)] for name in names]
     pictures = [Path(run) / "panel.png" for run in runs]
-    return "\n".join([*lines, *(f"picture: {picture}" for picture in pictures if picture.is_file())])
+    return "\n".join(
+        [format_table(rows, numbers=True), *(f"picture: {picture}" for picture in pictures if picture.is_file())]
+    )

@@ -1,9 +1,16 @@
-"""Tables as text."""
+"""Text tables."""
 
 from collections.abc import Sequence
 
 
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lines of columns, each as wide as its longest cell."""
+def format_table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
+    """Lines of columns, each as wide as its longest cell.
+
+    Args:
+        rows: of cells, the first one being the head.
+        numbers: align all columns but the first one to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    align = [str.ljust, *[str.rjust if numbers else str.ljust] * (len(widths) - 1)]
+    lines = (map(lambda put, cell, width: put(cell, width), align, row, widths) for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)

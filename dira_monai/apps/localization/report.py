@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.files import atomic_write
+from ...utils.tables import format_table
 from ...visualize.tiles import Row, draw_grid
 from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
 
@@ -93,12 +94,14 @@ def write_report(report: Mapping[str, Any], rows: Sequence[Row], output_dir: str
 
 def describe_report(report: Mapping[str, Any]) -> list[str]:
     """The lines of a short table, and of what a reader must know to trust it."""
-    lines = [f"finding{'':13} {'boxes':>5} {'pointing':>8} {'random':>6}" + "".join(f" IoU>={x}" for x in OVERLAPS)]
+    rows = [["finding", "boxes", "pointing", "random", *(f"IoU>={least}" for least in OVERLAPS)]]
     for name, found in report["findings"].items():
-        start = f"{name:20} {found['boxes']:5} {found['pointing_game']:8.2f} {found['pointing_at_random']:6.2f}"
-        lines.append(start + "".join(f" {value:8.2f}" for value in found["accuracy"].values()))
-        chance = found["accuracy_of_centered_box"].values()
-        lines.append(f"{'  centered box':42}" + "".join(f" {value:8.2f}" for value in chance))
+        accuracy, chance = (
+            [f"{value:.2f}" for value in found[key].values()] for key in ("accuracy", "accuracy_of_centered_box")
+        )
+        pointing = [f"{found[key]:.2f}" for key in ("pointing_game", "pointing_at_random")]
+        rows += [[name, str(found["boxes"]), *pointing, *accuracy], ["  centered box", "", "", "", *chance]]
+    lines = format_table(rows, numbers=True).splitlines()
     total = report["findings"][report["total"]]
     lines.append(
         f"{total['images']} images; component {report['component']} of the map of {report['target_layer']} at "
