@@ -12,5 +12,5 @@ def format_table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = [str.ljust, *[str.rjust if numbers else str.ljust] * (len(widths) - 1)]
-    lines = (map(lambda put, cell, width: put(cell, width), align, row, widths) for row in rows)
+    lines = ([put(cell, width) for put, cell, width in zip(align, row, widths, strict=True)] for row in rows)
     return "\n".join("  ".join(line).rstrip() for line in lines)
