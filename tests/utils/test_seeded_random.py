@@ -97,15 +97,24 @@ def test_uniform_fills_all_bins_alike(power):
     assert abs(chi_square - 63) < 4 * math.sqrt(2 * 63)
 
 
-@pytest.mark.parametrize("seeds", [sample_seeds(0, 0, 40), torch.arange(40)])  # RandDistortiond has small seeds
-def test_samples_are_independent(seeds):
-    assert largest_correlation(SampleRandom(seeds).uniform(4096)) < 5 / math.sqrt(4096)
+def new_streams():
+    draws, everyone = streams(1), torch.arange(1)
+    own = [draws.rows(everyone).uniform(4096) for _ in range(10)]
+    return torch.cat(own + [draws.uniform(4096) for _ in range(10)])
 
 
-def test_calls_are_independent():
-    draws = streams(1)
-    rows = torch.cat([draws.uniform(4096) for _ in range(40)])
-    assert largest_correlation(rows) < 5 / math.sqrt(4096)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda: streams(40).uniform(4096),
+        lambda: SampleRandom(torch.arange(40)).uniform(4096),  # RandDistortiond has small seeds
+        lambda: torch.cat([draws.uniform(4096) for draws in [streams(1)] for _ in range(40)]),
+        new_streams,
+    ],
+    ids=["samples", "samples of small seeds", "calls", "streams of rows"],
+)
+def test_streams_are_independent(rows):
+    assert largest_correlation(rows()) < 5 / math.sqrt(4096)
 
 
 def test_neighboring_numbers_are_independent():
@@ -144,7 +153,7 @@ def test_a_given_device_changes_no_number(draw):
     assert torch.equal(numbers, getattr(streams(3), draw)(4))
 
 
-def test_normal_has_the_moments_of_its_distribution():
+def test_normal_has_the_moments_and_the_shares_of_its_distribution():
     numbers = streams(16).normal(2**14).double()
     n = numbers.numel()
     z = (numbers - numbers.mean()) / numbers.std()
@@ -152,13 +161,9 @@ def test_normal_has_the_moments_of_its_distribution():
     assert abs(numbers.std() - 1) < 4 / math.sqrt(2 * n)
     assert abs((z**3).mean()) < 4 * math.sqrt(6 / n)
     assert abs((z**4).mean() - 3) < 4 * math.sqrt(24 / n)
-
-
-def test_normal_has_the_shares_of_its_distribution():
-    numbers = streams(16).normal(2**14).double()
     for limit in (0.5, 1.0, 2.0, 3.0):
         share = math.erfc(limit / math.sqrt(2))
-        bound = 4 * math.sqrt(share * (1 - share) / numbers.numel())
+        bound = 4 * math.sqrt(share * (1 - share) / n)
         assert abs((numbers.abs() > limit).double().mean() - share) < bound
 
 
@@ -176,10 +181,3 @@ def test_rows_follow_the_sample_and_not_its_place():
     assert torch.equal(SampleRandom(seeds).rows(torch.tensor([3, 1])).uniform(8), everyone[[3, 1]])
     assert torch.equal(SampleRandom(seeds[[4, 3]]).rows(torch.tensor([1])).uniform(8), everyone[[3]])
     assert SampleRandom(seeds).rows(torch.tensor([], dtype=torch.long)).uniform(8).shape == (0, 8)
-
-
-def test_rows_begin_new_streams():
-    draws, everyone = streams(1), torch.arange(1)
-    own = [draws.rows(everyone).uniform(4096) for _ in range(10)]
-    parent = [draws.uniform(4096) for _ in range(10)]
-    assert largest_correlation(torch.cat(own + parent)) < 5 / math.sqrt(4096)
