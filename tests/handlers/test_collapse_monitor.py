@@ -4,13 +4,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import gravis_runs
-import pcrlv2_runs
 import pytest
-import siamese_runs
 import torch
-import voco_runs
 from logged_runs import logged_run, rows_of
+from objective_runs import ALONE, make_run
 
 from dira_monai.handlers.collapse_monitor import CERTAIN, CONSTANT, CollapseMonitor, find_problems
 from dira_monai.handlers.training_log import TrainingLog
@@ -183,25 +180,22 @@ def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplo
     assert [told.partition(":")[0] for told in warnings_of(caplog)] == ["epoch 4, since epoch 3"]
 
 
-ALONE = {"restoration_weight": 0.0, "adversarial_weight": 0.0}
-
-
 def moco_in_second_place():
     """SimSiam's trainer, whose objective has got a MoCo beside it."""
-    trainer = siamese_runs.make_run("simsiam", **ALONE)
+    trainer = make_run("simsiam", **ALONE)
     second = MoCo(trainer.network, 8, queue_size=9)
     trainer.objective = CombinedObjective([trainer.objective, second], [1.0, 1.0])
     return trainer
 
 
 COLLAPSES = {
-    "barlow_twins": (partial(siamese_runs.make_run, "barlow_twins", **ALONE), "Twins' embeddings do not agree between"),
-    "simsiam": (partial(siamese_runs.make_run, "simsiam", **ALONE), "SimSiam gives every image nearly the same"),
-    "byol": (partial(siamese_runs.make_run, "byol", **ALONE), "BYOL gives every image nearly the same"),
-    "simclr": (partial(siamese_runs.make_run, "simclr", **ALONE), "SimCLR's views find their partner no more often"),
-    "gravis": (gravis_runs.make_trainer, "the embeddings of all views have collapsed"),
-    "pcrl": (pcrlv2_runs.make_trainer, "the decoder's coarsest level is the same for every image"),
-    "voco": (voco_runs.make_trainer, "VoCo's crops look like none of the base crops"),
+    "barlow_twins": (partial(make_run, "barlow_twins", **ALONE), "Twins' embeddings do not agree between"),
+    "simsiam": (partial(make_run, "simsiam", **ALONE), "SimSiam gives every image nearly the same"),
+    "byol": (partial(make_run, "byol", **ALONE), "BYOL gives every image nearly the same"),
+    "simclr": (partial(make_run, "simclr", **ALONE), "SimCLR's views find their partner no more often"),
+    "gravis": (partial(make_run, "gravis", **ALONE), "the embeddings of all views have collapsed"),
+    "pcrl": (partial(make_run, "pcrl"), "the decoder's coarsest level is the same for every image"),
+    "voco": (partial(make_run, "voco", **ALONE), "VoCo's crops look like none of the base crops"),
     "combined": (
         moco_in_second_place,
         "SimSiam gives .*; the query embeddings of MoCo have collapsed to one direction",

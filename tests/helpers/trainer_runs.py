@@ -55,8 +55,8 @@ def make_dataset(patch_size, count=8):
     return PretrainDataset([{"image": image} for image in images], Compose([]), patch_size, cache="none")
 
 
-def make_loader(patch_size, batch_size=4, num_workers=0, **options):
-    dataset = make_dataset(patch_size)
+def make_loader(patch_size, batch_size=4, num_workers=0, dataset=None, **options):
+    dataset = dataset or make_dataset(patch_size)
     sampler = SeededSampler(dataset, batch_size, **options)
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=num_workers)
 
@@ -104,14 +104,14 @@ def make_trainer(
     )
 
 
-def make_evaluator(trainer, metrics=None, **options):
-    patch_size = trainer.data_loader.dataset.region_size
+def make_evaluator(trainer, metrics=None, dataset=None, **options):
+    dataset = dataset or trainer.data_loader.dataset
     squared_error = MeanSquaredError(output_transform=lambda o: (o["pred"].flatten(), o["label"].flatten()))
     embeddings = from_engine(["query", "key"])
     contrastive = EpochMetric(retrieval_info_nce, output_transform=embeddings, check_compute_fn=False)
     return DiRAEvaluator(
         device=torch.device("cpu"),
-        val_data_loader=make_loader(patch_size, batch_size=3, seed=1, shuffle=False),
+        val_data_loader=make_loader(None, batch_size=3, dataset=dataset, seed=1, shuffle=False),
         network=trainer.network,
         objective=trainer.objective,
         views=trainer.views,

@@ -1,27 +1,20 @@
 import math
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from gravis_runs import make_trainer
-from ignite.engine import Events
-from monai.handlers import ValidationHandler
+from objective_runs import ALONE, make_run
 from objective_views import forward
 from reference import GOLDEN, normal
 from torch.utils._python_dispatch import TorchDispatchMode
-from trainer_runs import assert_same, basic_unet, make_evaluator, record, run_epochs, states
+from trainer_runs import assert_same, basic_unet, record
 
-from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.losses.smooth_ap import ranking_accuracy, smooth_ap
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.objectives.gravis import GraVIS
 from dira_monai.transforms.intensity import IntensityJitter
 from dira_monai.transforms.spatial import RandomResizedCrop
 from dira_monai.transforms.views import Views
-from dira_monai.utils.distributed import rank, world_size
-from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import sample_seeds
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -246,35 +239,10 @@ def test_gravis_ranks_the_papers_twenty_views_as_the_loop_over_all_triplets():
     torch.testing.assert_close(told["accuracy"], ranking_accuracy(rows, 20))
 
 
-def test_gravis_of_one_view_is_refused():
-    network = basic_unet()
-    views, _ = make_views(1, 2)
-    with pytest.raises(InputError, match="views_per_image must be at least 2, got 1"):
-        forward(GraVIS(network, 4), network, views)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"temperature": -1}, "temperature must be positive, got -1"),
-        ({"attention": "hard"}, "attention must be one of smooth_ap, uniform, got 'hard'"),
-        ({"chunk_size": -2}, "chunk_size must be at least 1, got -2"),
-    ],
-)
-def test_gravis_refuses(options, message):
-    with pytest.raises(InputError, match=message):
-        GraVIS(basic_unet(), 4, **options)
-
-
-def test_gravis_names_its_collapse():
-    gravis = GraVIS(basic_unet(), 4)
-    assert gravis.diagnose({"deviation": 0.8, "accuracy": 0.1}) is None
-    assert "collapsed to one direction (deviation 0.010" in gravis.diagnose({"deviation": 0.01})
-
-
 @every_rank
 def test_gravis_learns_to_group_views(spatial_dims):
-    trainer = make_trainer(spatial_dims, batch_size=8, epochs=1, epoch_length=25, adam=True)
+    options = {"batch_size": 8, "epochs": 1, "epoch_length": 25, "optimizer": "Adam", "lr": 0.001}
+    trainer = make_run("gravis", spatial_dims, **options, **ALONE)
     outputs = record(trainer)
     trainer.run()
     losses = [output["contrastive"].item() for output in outputs]
@@ -282,61 +250,3 @@ def test_gravis_learns_to_group_views(spatial_dims):
     assert {"contrastive_accuracy", "contrastive_deviation", "query", "key"} <= set(outputs[0])
     assert outputs[-1]["contrastive_accuracy"] > outputs[0]["contrastive_accuracy"]
     assert outputs[-1]["contrastive_deviation"] > 0.3
-
-
-@every_rank
-def test_a_resumed_run_of_gravis_equals_an_unbroken_one(tmp_path, spatial_dims):
-    def run(folder, epochs, **options):
-        trainer = make_trainer(spatial_dims)
-        evaluator = make_evaluator(trainer)
-        for handler in (ValidationHandler(1, evaluator), Checkpoint(folder, evaluator, [], **options)):
-            handler.attach(trainer)
-        run_epochs(trainer, epochs)
-        return states(trainer), dict(evaluator.state.metrics)
-
-    whole = run(tmp_path / "whole", 4)
-    run(tmp_path / "broken", 2)
-    assert_same(run(tmp_path / "broken", 4, resume=True), whole)
-
-
-def train():
-    trainer = make_trainer(batch_size=4 // world_size(), epochs=1, epoch_length=3, chunk_size=4)
-    outputs, gradients = record(trainer), []
-
-    def keep(engine):
-        gradients.extend(p.grad.clone() for p in engine.network.parameters() if p.grad is not None)
-
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=1), keep)
-    trainer.run()
-    names = ("loss", "contrastive", "contrastive_accuracy", "contrastive_deviation")
-    return {
-        "metrics": torch.tensor([[output[name] for name in names] for output in outputs]),
-        "gradients": gradients,
-        "states": states(trainer),
-        "queries": torch.stack([output["query"] for output in outputs]),
-    }
-
-
-def work(process, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=60)
-    )
-    torch.save(train(), f"{folder}/{rank()}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_processes_rank_the_views_of_the_whole_batch(tmp_path):
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{process}.pt", weights_only=True) for process in (0, 1))
-    one = train()
-    assert_same(first["states"]["network"], second["states"]["network"])
-    torch.testing.assert_close(first["metrics"], one["metrics"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(first["gradients"], one["gradients"], rtol=1e-3, atol=1e-4)
-    for name in ("metrics", "gradients"):
-        assert_same(first[name], second[name])
-    assert max(gradient.abs().max() for gradient in one["gradients"]) > 1e-2
-    for part in ("network", "objective"):
-        torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
-    both = torch.stack([first["queries"], second["queries"]], dim=2).flatten(1, 2)
-    torch.testing.assert_close(both, one["queries"], rtol=0, atol=1e-3)

@@ -300,19 +300,6 @@ def test_hidden_size_is_the_deepest_number_of_channels_unless_given():
     assert [moco.projector[0].out_features, moco.key_projector[2].in_features] == [5, 5]
 
 
-@pytest.mark.parametrize("temperature", [0, -0.1])
-def test_a_temperature_that_is_not_positive_is_refused(temperature):
-    with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
-        make_moco(temperature=temperature)
-
-
-@pytest.mark.parametrize("name", ["momentum", "final_momentum"])
-@pytest.mark.parametrize("value", [-0.1, 1.5])
-def test_a_momentum_outside_of_0_and_1_is_refused(name, value):
-    with pytest.raises(ValueError, match=rf"^{name} must lie in \[0, 1\], got {value}"):
-        make_moco(**{name: value})
-
-
 def test_an_objective_without_a_following_branch_has_momentum_0():
     objective = Objective()
     objective.update(basic_unet(), torch.empty(0, 8))

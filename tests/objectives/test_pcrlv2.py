@@ -5,9 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import BasicUNet
-from objective_runs import train, train_and_validate
+from objective_runs import make_run, train
 from objective_views import forward
-from pcrlv2_runs import make_trainer
 from trainer_runs import assert_same, basic_unet, flexible_unet, genesis_unet, record_views, states
 
 from dira_monai.networks.encoder_decoder import decoder_channels, decoder_maps, encode, without_skips
@@ -237,7 +236,7 @@ def test_collapse_is_named_in_the_methods_own_terms():
 
 @every_rank
 def test_pcrl_trains_restores_and_compares(spatial_dims):
-    trainer = make_trainer(spatial_dims, seed=3, epochs=2, epoch_length=10)
+    trainer = make_run("pcrl", spatial_dims, seed=3, epochs=2, epoch_length=10)
     made = record_views(trainer)
     before = states(trainer)
     found = train(trainer)["metrics"]
@@ -267,17 +266,8 @@ def test_the_similarities_of_a_batch_are_learned(spatial_dims):
 
 
 @every_rank
-def test_a_resumed_run_of_pcrl_equals_an_unbroken_one(tmp_path, spatial_dims):
-    whole = train_and_validate(make_trainer(spatial_dims, epochs=3), tmp_path / "whole", 3)
-    train_and_validate(make_trainer(spatial_dims, epochs=3), tmp_path / "broken", 2)
-    resumed = make_trainer(spatial_dims, epochs=3)
-    assert_same(train_and_validate(resumed, tmp_path / "broken", 1, resume=True), whole)
-    assert resumed.objective.step == 6
-
-
-@every_rank
 def test_a_segmentation_network_with_skip_connections_starts_from_it(tmp_path, capsys, spatial_dims):
-    trainer = make_trainer(spatial_dims, basic_unet, side=32, lr=0.01)
+    trainer = make_run("pcrl", spatial_dims, basic_unet, side=32, lr=0.01)
     trainer.run()
     torch.save(trainer.export_states()["model.pt"], tmp_path / "model.pt")
     norm = ("group", {"num_groups": 2})

@@ -2,30 +2,20 @@
 
 import copy
 import math
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from norms import interleaved, synchronized
+from objective_runs import METHODS
 from objective_views import forward, make_views
 from reference import GOLDEN, normal
-from siamese_runs import KINDS, make_run
 from torch import nn
 from trainer_runs import (
     assert_same,
     basic_unet,
-    differs,
     genesis_unet,
-    make_evaluator,
-    make_loader,
-    record,
-    run_epochs,
-    states,
 )
 
-from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.losses.barlow_twins import barlow_twins, cross_correlation
 from dira_monai.losses.contrastive import negative_cosine
 from dira_monai.metrics import embedding_std
@@ -33,11 +23,8 @@ from dira_monai.networks.encoder_decoder import encode
 from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
-from dira_monai.utils.distributed import gather_with_gradient, rank, world_size
-from dira_monai.utils.errors import InputError
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +146,7 @@ def test_heads_are_those_of_the_papers_in_proportion_to_the_network():
 @every_rank
 def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
     network = basic_unet(spatial_dims)
-    twins = KINDS["barlow_twins"](network)
+    twins = METHODS["barlow_twins"].objective(network)
     views = make_views(5, spatial_dims)
     told = forward(twins, network, views)
     z1, z2 = (twins.projector(encode(network, views[name])[-1]) for name in ("query", "key"))
@@ -177,7 +164,7 @@ def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
 @every_rank
 def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
     network = basic_unet(spatial_dims)
-    simsiam = KINDS["simsiam"](network)
+    simsiam = METHODS["simsiam"].objective(network)
     views = make_views(4, spatial_dims)
     told = forward(simsiam, network, views)
     told["loss"].backward()
@@ -199,7 +186,7 @@ def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
 @every_rank
 def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
     network = genesis_unet(spatial_dims)
-    byol = KINDS["byol"](network)
+    byol = METHODS["byol"].objective(network)
     with torch.no_grad():
         for parameter in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()]:
             parameter += 0.1 * torch.randn_like(parameter)  # no longer the network's
@@ -246,35 +233,6 @@ def test_the_momentum_of_byol_rises_to_1_along_a_cosine():
     assert SimSiam(basic_unet()).momentum_at(0.5) == 0
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "sentence"),
-    [
-        (BYOL, {"momentum": 1.5}, r"momentum must lie in \[0, 1\], got 1.5"),
-        (BYOL, {"final_momentum": -0.1}, r"final_momentum must lie in \[0, 1\], got -0.1"),
-        (BarlowTwins, {"redundancy_weight": -1.0}, "redundancy_weight must not be negative, got -1.0"),
-        (BarlowTwins, {"scale": 0.0}, "scale must be positive, got 0.0"),
-    ],
-)
-def test_values_out_of_range_are_refused(kind, options, sentence):
-    with pytest.raises(InputError, match=sentence):
-        kind(basic_unet(), **options)
-
-
-@pytest.mark.parametrize(
-    ("kind", "metrics", "sentence"),
-    [
-        (SimSiam, {"deviation": 0.01}, "SimSiam gives every image nearly the same embedding"),
-        (BYOL, {"deviation": 0.0}, "BYOL gives every image nearly the same embedding"),
-        (BarlowTwins, {"diagonal": 0.9, "off_diagonal": 0.9}, "repeat each other"),
-        (BarlowTwins, {"diagonal": 0.01, "off_diagonal": 0.1}, "do not agree between the views"),
-    ],
-)
-def test_collapse_is_named(kind, metrics, sentence):
-    objective = kind(basic_unet())
-    assert sentence in objective.diagnose(metrics)
-    assert objective.diagnose({"deviation": 0.9, "diagonal": 0.5, "off_diagonal": 0.3}) is None
-
-
 @pytest.mark.parametrize("images", [4, 8, 16, 64])
 @pytest.mark.parametrize(("rank", "ill"), [(1, True), (2, True), (64, False)])
 def test_barlow_twins_tells_few_dimensions_from_independent_components(rank, ill, images):
@@ -295,125 +253,3 @@ def test_a_collapsed_simsiam_is_found_by_its_metric():
     views = make_views(4)
     told = forward(simsiam, network, views)
     assert simsiam.diagnose({"deviation": float(told["deviation"])}) is not None
-
-
-@every_kind
-def test_a_missing_second_view_is_refused(kind):
-    network = basic_unet()
-    views = make_views(4)
-    del views["key"]
-    with pytest.raises(InputError, match="compares the views of an image: views_per_image must be at least 2, got 1"):
-        forward(KINDS[kind](network), network, views)
-
-
-@every_rank
-@every_kind
-def test_trains_with_restoration_and_adversary(kind, spatial_dims):
-    trainer = make_run(kind, spatial_dims)
-    before = states(trainer)
-    outputs = record(trainer)
-    run_epochs(trainer, 2)
-    after = states(trainer)
-    assert all(differs(before[part], after[part]) for part in ("network", "objective", "discriminator"))
-    metrics = {f"contrastive_{name}" for name in trainer.objective.metrics}
-    assert metrics | {"contrastive", "restoration", "adversarial", "query", "key"} <= set(outputs[-1])
-    assert all(value.isfinite().all() for value in outputs[-1].values())
-    torch.testing.assert_close(outputs[-1]["query"].norm(dim=1), torch.ones(4))
-    assert 0 <= trainer.epoch_metrics()["collapse"] <= 1
-
-
-@every_kind
-def test_validation_changes_no_weight_and_no_buffer(kind):
-    trainer = make_run(kind, build=genesis_unet)
-    evaluator = make_evaluator(trainer)
-    run_epochs(trainer, 1)
-    before = states(trainer)
-    evaluator.run(1)
-    assert_same(states(trainer), before)
-    assert math.isfinite(evaluator.state.metrics["val_contrastive"])
-
-
-@every_kind
-def test_a_resumed_run_equals_an_unbroken_one(kind, tmp_path):
-    found = []
-    for parts in ((2,), (1, 2)):
-        folder = tmp_path / str(len(parts))
-        for epochs in parts:
-            trainer = make_run(kind, optimizer="LARS", seed=epochs)  # weights that loading must replace
-            if epochs == parts[0]:
-                trainer = make_run(kind, optimizer="LARS")
-            Checkpoint(str(folder), resume=True).attach(trainer)
-            run_epochs(trainer, epochs)
-        found.append(states(trainer))
-    assert_same(*found)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@every_kind
-def test_half_precision_is_near_fp32(kind, precision):
-    losses = []
-    for name in ("fp32", precision):
-        trainer = make_run(kind, precision=name)
-        outputs = record(trainer)
-        run_epochs(trainer, 1)
-        assert all(tensor.isfinite().all() for tensor in states(trainer)["network"].values())
-        losses.append(float(outputs[0]["contrastive"]))
-    assert losses[0] == pytest.approx(losses[1], rel=0.1, abs=0.1)
-
-
-def train(kind, batch_size):
-    """Two iterations; what they came to."""
-    loader = make_loader((16, 16), batch_size, epoch_length=2)
-    prepare = synchronized if world_size() > 1 else (lambda module: module)
-    trainer = make_run(kind, prepare=prepare, loader=loader, max_epochs=1, adversarial_weight=0.0)
-    outputs = record(trainer)
-    trainer.run()
-    names = ["loss", "contrastive", *(f"contrastive_{name}" for name in trainer.objective.metrics)]
-    found = {"states": {name: states(trainer)[name] for name in ("network", "objective")}}
-    return found | {"metrics": torch.tensor([[output[name] for name in names] for output in outputs])}
-
-
-def gathered():
-    """Rows of all processes and the gradient of a sum of squares that every process computes of all of them."""
-    rows = torch.tensor([[float(rank()), 1.0], [rank() + 2.0, 1.0]], requires_grad=True)
-    everyone = gather_with_gradient(rows)
-    everyone.square().sum().backward()
-    return {"rows": everyone.detach(), "own": rows.detach(), "gradient": rows.grad}
-
-
-def work(process, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=120)
-    )
-    found = {"gathered": gathered()} | {kind: train(kind, batch_size=2) for kind in KINDS}
-    torch.save(found, f"{folder}/{process}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two_processes")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{process}.pt", weights_only=True) for process in (0, 1)]
-
-
-def test_gather_with_gradient_has_the_order_of_one_process_and_sums_gradients(both):
-    first, second = (found["gathered"] for found in both)
-    assert_same(first["rows"], interleaved(first["own"], second["own"]))
-    assert_same(first["rows"][:, 0], torch.arange(4.0))
-    for found in (first, second):
-        assert_same(found["rows"], first["rows"])
-        assert_same(found["gradient"], 2 * 2 * found["own"])  # of two processes that each have the sum
-    rows = torch.ones(2, requires_grad=True)
-    assert gather_with_gradient(rows) is rows  # one process alone
-
-
-@every_kind
-def test_two_processes_train_as_one_with_the_whole_batch(both, kind):
-    one = train(kind, batch_size=4)
-    assert one["metrics"].isfinite().all()
-    for found in both:
-        torch.testing.assert_close(found[kind]["metrics"], one["metrics"], rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(found[kind]["states"], one["states"], rtol=0, atol=2e-4)
-    assert_same(both[0][kind]["states"]["network"], both[1][kind]["states"]["network"])

@@ -1,17 +1,14 @@
 import itertools
 import math
-from functools import partial
 
-import pcrlv2_runs
 import pytest
 import torch
 import torch.nn.functional as F
 from monai.transforms import Compose
-from objective_runs import in_two_processes, train, train_and_validate
+from objective_runs import ALONE, make_run, region_of, train
 from objective_views import forward
 from torch.utils.data import DataLoader
-from trainer_runs import assert_same, basic_unet, flexible_unet, states
-from voco_runs import make_trainer, region_of
+from trainer_runs import assert_same, basic_unet, flexible_unet
 
 from dira_monai.data.datasets import PretrainDataset
 from dira_monai.data.sampler import SeededSampler
@@ -198,20 +195,11 @@ def test_nothing_is_worse_than_equal_embeddings():
     assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.diagnose(metrics)
 
 
-def test_ailments_are_named_in_the_methods_own_terms():
-    voco = VoCo(basic_unet(), 8)
-    assert voco.diagnose({"base_similarity": 0.1, "overlap_similarity": 0.4}) is None
-    told = voco.diagnose({"base_similarity": 0.1, "overlap_similarity": 0.001})
-    assert "look like none of the base crops that they overlap (mean likeness 0.001)" in told
-
-
-def test_voco_needs_bases_and_a_weight():
+def test_voco_needs_bases():
     network = basic_unet()
     query = torch.rand(2, 1, 16, 16)
     with pytest.raises(InputError, match=r"the views must be dira_monai\.GridViews"):
         forward(VoCo(network), network, {"query": query})
-    with pytest.raises(InputError, match="regularization_weight must be at least 0, got -1"):
-        VoCo(network, regularization_weight=-1)
 
 
 def anatomy(spatial_dims):
@@ -227,59 +215,9 @@ def anatomy(spatial_dims):
 
 @every_rank
 def test_voco_learns_where_crops_were_taken(spatial_dims):
-    trainer = make_trainer(spatial_dims, basic_unet, seed=1, loader=anatomy(spatial_dims), epochs=1, lr=0.05)
+    trainer = make_run("voco", spatial_dims, basic_unet, seed=1, loader=anatomy(spatial_dims), epochs=1, **ALONE)
     found = train(trainer)["metrics"]
     for name, share in (("contrastive", 0.8), ("contrastive_prediction", 0.9), ("contrastive_base_similarity", 0.9)):
         assert found[name][-10:].mean() < share * found[name][:5].mean()
     assert found["contrastive_accuracy"][-10:].mean() > 0.6  # a guess: 0.25
     assert found["contrastive_overlap_similarity"][-10:].mean() > 0.2
-
-
-@every_rank
-def test_a_resumed_run_of_voco_equals_an_unbroken_one(tmp_path, spatial_dims):
-    def run(folder, epochs, **options):
-        trainer = make_trainer(spatial_dims, epochs=3, restoration_weight=1.0)
-        return train_and_validate(trainer, tmp_path / folder, epochs, **options)
-
-    whole = run("whole", 3)
-    run("broken", 2)
-    assert_same(run("broken", 1, resume=True), whole)
-
-
-RUNS = {
-    "voco": partial(make_trainer, epochs=1, epoch_length=2, lr=0.01),
-    "pcrl": partial(pcrlv2_runs.make_trainer, side=32, epochs=1, epoch_length=2, lr=0.01),
-}
-
-
-@every_rank
-@pytest.mark.parametrize("make", [make_trainer, pcrlv2_runs.make_trainer], ids=["voco", "pcrl"])
-def test_a_step_in_bf16_is_near_fp32(make, spatial_dims):
-    options = {"epochs": 1, "epoch_length": 1, "lr": 0.01, "restoration_weight": 1.0}
-    exact, half = (train(make(spatial_dims, precision=precision, **options)) for precision in ("fp32", "bf16"))
-    assert all(tensor.isfinite().all() for tensor in half["states"]["network"].values())
-    assert not torch.equal(half["metrics"]["loss"], exact["metrics"]["loss"])  # it was half precision
-    for name in exact["metrics"].keys() - {"contrastive_accuracy"}:  # of four images
-        torch.testing.assert_close(half["metrics"][name], exact["metrics"][name], rtol=0.05, atol=0.04, msg=name)
-
-
-@pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    return in_two_processes(tmp_path_factory.mktemp("two"), RUNS)
-
-
-@pytest.mark.parametrize("method", RUNS)
-def test_two_processes_train_as_one_with_the_whole_batch(both, method):
-    trainer = RUNS[method]()
-    before = states(trainer)["network"]
-    one = train(trainer)
-    first, second = (found[method] for found in both)
-    assert len(one["metrics"]) >= 6
-    for name, values in one["metrics"].items():
-        assert_same(first["metrics"][name], second["metrics"][name])
-        torch.testing.assert_close(first["metrics"][name], values, rtol=1e-3, atol=1e-4, msg=name)
-    for part in ("network", "objective"):
-        assert_same(first["states"][part], second["states"][part])
-        torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
-    moved = [(tensor - before[name]).abs().max() for name, tensor in one["states"]["network"].items()]
-    assert max(moved) > 0.01
