@@ -15,7 +15,7 @@ from ..bundle.config import read_config
 from ..bundle.values import PREPARED_VALUES
 from ..datalists.checks import LISTS
 from ..datalists.io import load_datalist, write_datalist
-from ..images.find import Image, first_file
+from ..images.find import Image, files_of, first_file
 from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
 from ..utils.parallel import parallel_map
@@ -104,8 +104,7 @@ def _claim(folder: Path, settings: dict) -> None:
 
 def file_name(image: Image) -> str:
     """Name of the stored file: that of the source, and a digest of its path, size and time of change."""
-    files = [image] if isinstance(image, str) else image
-    known = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
+    known = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files_of(image)]
     digest = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
     return f"{Path(first_file(image)).name.split('.')[0]}_{digest}.npy"
 

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..images.find import Image, first_file
+from ..images.find import Image, files_of, first_file
 from ..utils.errors import InputError
 
 LISTS = ("training", "validation", "test")
@@ -98,8 +98,7 @@ def locate_images(images: Sequence[Image], root: str | Path) -> list[Places]:
             folders[folder] = os.path.realpath(folder)  # once, since a folder holds many files
         return os.path.join(folders[folder], name)
 
-    lists = [[image] if isinstance(image, str) else image for image in images]
-    paths = [{real(file) for file in files} for files in lists]
+    paths = [{real(file) for file in files_of(image)} for image in images]
     return [
         Places(found, set() if isinstance(image, str) else {os.path.dirname(path) for path in found})
         for image, found in zip(images, paths, strict=True)

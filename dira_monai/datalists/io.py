@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..images.find import files_of, map_files
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 from .checks import LISTS, check_datalist, find_root
@@ -73,9 +74,7 @@ def make_absolute(
     datalist["dataset_dir"] = str(root)
     for entry in (entry for name in lists for entry in datalist[name]):
         for key in keys:
-            files = [entry[key]] if isinstance(entry[key], str) else entry[key]
-            found = [str(root / file) for file in files]
-            entry[key] = found[0] if isinstance(entry[key], str) else found
-            for file in found:
+            entry[key] = map_files(entry[key], lambda file: str(root / file))
+            for file in files_of(entry[key]):
                 if not os.path.exists(file):  # a folder is a DICOM series
                     raise InputError(f"{file}, {'an' if key == 'image' else 'a'} {key} of {path}, does not exist.")

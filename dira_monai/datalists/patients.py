@@ -1,8 +1,9 @@
-"""Which patient an image belongs to, and which patients are kept for validation."""
+"""Which patient an image belongs to."""
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..dicom.headers import read_header
 from ..images.find import Image, first_file
@@ -77,6 +78,11 @@ def _folders(images: Sequence[Image]) -> list[str | None]:
     shared = posixpath.commonpath(parents) if parents else ""
     below = [parent.relative_to(shared).parts for parent in parents]
     return [parts[0] if parts else None for parts in below]
+
+
+def patient_of(entry: Mapping[str, Any]) -> str:
+    """The patient of an entry of a datalist; without one, the image is a patient of its own."""
+    return str(entry.get("patient", first_file(entry["image"])))
 
 
 def read_patient_table(

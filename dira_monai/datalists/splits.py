@@ -12,6 +12,7 @@ from ..images.find import IMAGE_FOLDERS, Image, first_file
 from ..images.reader import PIL_SUFFIXES
 from ..utils.errors import InputError
 from .checks import LISTS, SPLITS, check_datalist, first_names
+from .patients import patient_of
 
 LABELED_SPLITS = SPLITS | dict.fromkeys(("test", "testing"), "test")
 
@@ -188,7 +189,7 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
         return datalist, []
     classes: dict[str, set[int]] = {}
     for entry in datalist["training"]:
-        classes.setdefault(_patient(entry), set()).update(present_classes(entry) or [])
+        classes.setdefault(patient_of(entry), set()).update(present_classes(entry) or [])
     names = sorted(classes)
     order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     first = order[: math.ceil(round(fraction * len(order), 9))]  # 0.07 * 100 is 7.000000000000001
@@ -196,17 +197,13 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
     absent = sorted(set().union(*classes.values()) - present) if datalist["task"] == "classification" else []
     added = {number: next(name for name in order if number in classes[name]) for number in absent}
     kept = {*first, *added.values()}
-    entries = [entry for entry in datalist["training"] if _patient(entry) in kept]
+    entries = [entry for entry in datalist["training"] if patient_of(entry) in kept]
     lines = [
         f"label_fraction {fraction:g}: {len(kept)} of {len(order)} training patients, "
         f"{len(entries)} of {len(datalist['training'])} training images (label_seed {seed})"
     ]
     lines += [f"added {name}, the first patient of {datalist['class_names'][n]}" for n, name in added.items()]
     return datalist | {"training": entries}, lines
-
-
-def _patient(entry: dict) -> str:
-    return str(entry.get("patient", first_file(entry["image"])))
 
 
 def choose_validation(patients: Sequence[str], fraction: float, seed: int) -> set[str]:

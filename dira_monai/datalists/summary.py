@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from ..images.find import Image, first_file
 from ..utils.tables import format_table
 from .checks import LISTS
+from .patients import patient_of
 from .splits import count_classes
 
 MAX_ROWS = 20  # of the table, and of what the commands list
@@ -14,7 +15,7 @@ MAX_ROWS = 20  # of the table, and of what the commands list
 def summarize_datalist(datalist: dict) -> str:
     """One line: how many images for training and validation, of how many patients, how many skipped and left out."""
     training, validation = datalist["training"], datalist["validation"]
-    patients = {str(entry.get("patient", entry["image"])) for entry in [*training, *validation]}
+    patients = {patient_of(entry) for entry in [*training, *validation]}
     rule = f" (by {datalist['patient_rule']})" if "patient_rule" in datalist else ""
     counts = [
         f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
@@ -81,7 +82,7 @@ MAX_REASONS = 3  # that are shown of what was skipped
 def describe_labeled(datalist: dict) -> str:
     """A text table of images, patients and images with each class in each list, and what was drawn and left out."""
     lists = {key: datalist[key] for key in LISTS}
-    patients = {key: {str(entry.get("patient", first_file(entry["image"]))) for entry in lists[key]} for key in LISTS}
+    patients = {key: {patient_of(entry) for entry in lists[key]} for key in LISTS}
     counts = count_classes(datalist)
     rows = [
         ["", *LISTS],

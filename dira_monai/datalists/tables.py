@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, first_file
+from ..images.find import Image, first_file, map_files
 from ..utils.errors import InputError
 
 FILE_COLUMNS = ("file", "image", "path")
@@ -64,6 +64,5 @@ def image_names(image: Image) -> list[str]:
 def path_from(image: Image, directory: str | Path, start: str | Path) -> Image:
     """The path of an image from another folder; from / it begins with it."""
     home = os.path.abspath(start)
-    files = [os.path.abspath(Path(directory, file)) for file in ([image] if isinstance(image, str) else image)]
-    called = files if start == "/" else [os.path.relpath(file, home) for file in files]
-    return called[0] if isinstance(image, str) else called
+    called = map_files(image, lambda file: os.path.abspath(Path(directory, file)))
+    return called if start == "/" else map_files(called, lambda file: os.path.relpath(file, home))

@@ -7,12 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..images.facts import FORMATS, check_facts, measure_each, measure_image
 from ..images.find import Image, find_images, first_file, without_label_maps
 from ..utils.errors import InputError
-from .checks import SPLITS, check_datalist
+from .checks import LISTS, SPLITS, check_datalist
 from .options import VALIDATION_FRACTION, check_arguments
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import choose_validation
@@ -80,7 +79,7 @@ def make_datalist(
         "seed": seed,
         "validation_fraction": validation_fraction,
         "patient_rule": patient,
-        **_split_usable(rows, skipped, validation_fraction, seed),
+        **_split(rows, skipped, validation_fraction, seed),
         "skipped": skipped,
         "label_maps": len(found) - len(images),
         "excluded": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
@@ -130,26 +129,20 @@ def sort_out(
     return rows, skipped
 
 
-def _split_usable(rows: Sequence[tuple[dict, str]], skipped: Sequence[dict], *rest: Any) -> dict[str, list[dict]]:
-    """As ``_split``; an error tells what was skipped too, which may be why patients are missing."""
-    try:
-        return _split(rows, *rest)
-    except InputError as error:
-        if not skipped:
-            raise
-        first = skipped[0]["reason"]
-        raise InputError(f"{str(error).rstrip('.')}; {len(skipped)} images were skipped, the first: {first}") from error
-
-
-def _split(rows: Sequence[tuple[dict, str]], fraction: float | None, seed: int) -> dict[str, list[dict]]:
-    given = {SPLITS[split.lower()] for _, split in rows}
-    if fraction is None and given == {"training", "validation"}:
-        chosen = [SPLITS[split.lower()] for _, split in rows]
-    else:
+def _split(
+    rows: Sequence[tuple[dict, str]], skipped: Sequence[dict], fraction: float | None, seed: int
+) -> dict[str, list[dict]]:
+    """By the splits of a table, or drawn; an error says what was skipped, which may be why patients are missing."""
+    splits = [SPLITS[split.lower()] for _, split in rows]
+    if fraction is not None or set(splits) != {"training", "validation"}:
         patients = [entry["patient"] for entry, _ in rows]
-        kept = choose_validation(patients, VALIDATION_FRACTION if fraction is None else fraction, seed)
-        chosen = ["validation" if patient in kept else "training" for patient in patients]
-    return {
-        name: [entry for (entry, _), choice in zip(rows, chosen, strict=True) if choice == name]
-        for name in ("training", "validation")
-    }
+        try:
+            drawn = choose_validation(patients, VALIDATION_FRACTION if fraction is None else fraction, seed)
+        except InputError as error:
+            if not skipped:
+                raise
+            causes = f"{len(skipped)} images were skipped, the first: {skipped[0]['reason']}"
+            raise InputError(f"{str(error).rstrip('.')}; {causes}") from error
+        splits = ["validation" if patient in drawn else "training" for patient in patients]
+    entries = [entry for entry, _ in rows]
+    return {key: [e for e, split in zip(entries, splits, strict=True) if split == key] for key in LISTS[:2]}

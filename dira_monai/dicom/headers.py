@@ -132,6 +132,11 @@ def find_reason(file: str | Path) -> str:
     return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
 
 
+def unreadable(file: str | Path, otherwise: str = "it is cut off or no DICOM image") -> InputError:
+    """The error of a file that SimpleITK does not read, with the reason that is found, or else another one."""
+    return InputError(f"{file} cannot be read: {find_reason(file) or otherwise}.")
+
+
 def _find_pixels(file: str | Path) -> list[Any]:
     """Photometric interpretation, signedness and bits; empty where the file is damaged."""
     names = ["PhotometricInterpretation", "PixelRepresentation", "BitsStored"]
@@ -219,7 +224,7 @@ def list_series(folder: Path) -> list[list[Path]]:
     volumes = group_series(files, images_only=True)
     for file in sorted({*files}.difference(*volumes)):
         if is_dicom(file) and read_header(file) is None and not _is_other_object(_find_kind(file)[0]):
-            raise InputError(f"{file} cannot be read: {find_reason(file) or 'it is cut off or no DICOM image'}.")
+            raise unreadable(file)
     return volumes
 
 

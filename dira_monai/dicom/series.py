@@ -15,7 +15,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .frames import read_frames
 from .geometry import Slices, check_slices, describe, straighten
-from .headers import NO_IMAGES, DicomHeader, are_parallel, find_reason, read_header, read_tags
+from .headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
 
 
 def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarray, dict]:
@@ -110,7 +110,7 @@ def _unused_table(header: DicomHeader) -> str:
 def _need_header(file: Path) -> DicomHeader:
     header = read_header(file)
     if header is None:
-        raise InputError(f"{file} cannot be read: {find_reason(file) or 'it is cut off or no DICOM image'}.")
+        raise unreadable(file)
     if header.modality in NO_IMAGES:
         raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image.")
     return header
@@ -140,8 +140,7 @@ def _find_broken(sitk: ModuleType, names: Sequence[str]) -> None:
         try:
             sitk.ReadImage(name, imageIO="GDCMImageIO")
         except RuntimeError as error:
-            reason = find_reason(name) or "it is cut off or its pixels cannot be decoded"
-            raise InputError(f"{name} cannot be read: {reason}.") from error
+            raise unreadable(name, "it is cut off or its pixels cannot be decoded") from error
 
 
 def _to_array(sitk: ModuleType, image: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which images a folder holds, and whether one of them can be trained on."""
+"""Facts of images, and whether one can be trained on."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -107,14 +107,3 @@ def check_facts(name: str, facts: dict, spatial_dims: int, in_channels: int) -> 
         return
     count = f"{channels} differing channels" if channels > 1 else "1 channel"
     raise InputError(f"{name} has {count} where in_channels is {in_channels}; pass --in_channels {channels}.")
-
-
-def check_image(image: Image, spatial_dims: int, in_channels: int = 1, directory: str | Path = ".") -> dict:
-    """The facts of one image (see ``measure_image``), where it can be trained on.
-
-    Raises:
-        InputError: if it cannot: one sentence that names the file and the reason.
-    """
-    facts = measure_image(image, directory)
-    check_facts(first_file(image), facts, spatial_dims, in_channels)
-    return facts

@@ -1,7 +1,7 @@
-"""Which images a folder holds, and whether one of them can be trained on."""
+"""Which images a folder holds, and the array of one."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,16 @@ def first_file(image: Image) -> str:
     return image if isinstance(image, str) else image[0]
 
 
+def files_of(image: Image) -> list[str]:
+    """Its file, or those of its slices."""
+    return [image] if isinstance(image, str) else list(image)
+
+
+def map_files(image: Image, change: Callable[[str], str]) -> Image:
+    """The image with each of its files replaced by what ``change`` makes of it."""
+    return change(image) if isinstance(image, str) else [change(file) for file in image]
+
+
 def read_image(image: Image, directory: str | Path = ".", resample: bool = True) -> tuple[np.ndarray, dict]:
     """The array, spatial axes first and channels last, and the meta data of ``ScanReader``, which see.
 
@@ -85,8 +95,7 @@ def read_image(image: Image, directory: str | Path = ".", resample: bool = True)
         InputError: if the image is missing or unreadable.
     """
     reader = ScanReader(resample)
-    files = [image] if isinstance(image, str) else image
-    return reader.get_data(reader.read([Path(directory, file) for file in files]))
+    return reader.get_data(reader.read([Path(directory, file) for file in files_of(image)]))
 
 
 def inference_items(
@@ -103,8 +112,7 @@ def inference_items(
         InputError: if neither is given, or nothing is found.
     """
     if image is not None:
-        files = [image] if isinstance(image, str) else list(image)
-        for file in files:
+        for file in [image] if isinstance(image, str) else image:
             if not Path(file).exists():
                 raise InputError(f"{file}: no such file")
         return [{"image": image}]
@@ -117,4 +125,4 @@ def inference_items(
     found = without_label_maps(images)
     if not found:
         raise InputError(f"{dataset_dir}: holds no image that can be read")
-    return [{"image": str(root / f) if isinstance(f, str) else [str(root / part) for part in f]} for f in found]
+    return [{"image": map_files(image, lambda file: str(root / file))} for image in found]

@@ -2,9 +2,15 @@ import numpy as np
 import pytest
 from scan_files import AXIAL, SAGITTAL, noise, relative, write_image, write_nifti, write_series, write_slice
 
-from dira_monai.images.facts import check_image
+from dira_monai.images.facts import check_facts, measure_image
 from dira_monai.images.find import find_images
 from dira_monai.utils.errors import InputError
+
+
+def check_image(image, spatial_dims, in_channels=1, directory="."):
+    facts = measure_image(image, directory)
+    check_facts(image, facts, spatial_dims, in_channels)
+    return facts
 
 
 def test_find_images_by_suffix(tmp_path):

@@ -186,11 +186,11 @@ WITHOUT_PACKAGES = """
 import sys
 for name in ("SimpleITK", "itk", "pydicom"):
     sys.modules[name] = None
-from dira_monai.images.facts import check_image
+from dira_monai.images.facts import measure_image
 from dira_monai.images.find import find_images
 folder = sys.argv[1]
 assert find_images(folder) == ["a/one.nii.gz", "b/two.png"]
-print(check_image("a/one.nii.gz", 3, 1, folder)["shape"], check_image("b/two.png", 2, 1, folder)["shape"])
+print(*(measure_image(name, folder)["shape"] for name in ("a/one.nii.gz", "b/two.png")))
 """
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from ...bundle.config import BundleConfig, read_config
 from ...data.image_setup import ImageSetup
 from ...datalists.io import load_datalist
-from ...images.find import Image, first_file
+from ...datalists.patients import patient_of
+from ...images.find import Image
 from ...utils.errors import InputError
 from .dataset import SPLITS
 from .places import WordSettings
@@ -86,6 +87,6 @@ def first_images(entries: Iterable[Mapping[str, Any]]) -> list[Patient]:
     """Each patient once, in the order of the entries."""
     found = dict[str, Patient]()
     for entry in entries:
-        name = str(entry.get("patient", first_file(entry["image"])))
+        name = patient_of(entry)
         found.setdefault(name, Patient(name, entry["image"]))
     return list(found.values())
