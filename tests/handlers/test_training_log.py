@@ -16,7 +16,7 @@ from trainer_runs import make_evaluator, make_trainer, record, run_epochs, state
 from dira_monai.handlers.evaluation_report import EvaluationReport
 from dira_monai.handlers.restoration_panel import Panel
 from dira_monai.handlers.training_log import read_rows, write_rows
-from dira_monai.metrics import psnr, rank_collapse, retrieval_accuracy, retrieval_info_nce
+from dira_monai.metrics import rank_collapse
 from dira_monai.utils.errors import InputError
 from dira_monai.visualize.tiles import GAP, TITLE, draw_panel, middle_slices
 from dira_monai.weights.files import load_weights
@@ -25,66 +25,6 @@ from dira_monai.weights.files import load_weights
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
-def test_set_contrastive_of_orthogonal_embeddings(temperature):
-    basis = torch.eye(8)[:5]
-    expected = math.log(1 + 4 * math.exp(-1 / temperature))
-    assert retrieval_info_nce(basis, basis, temperature) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-
-
-def test_set_contrastive_of_collapsed_embeddings_is_chance():
-    same = torch.eye(8)[[2] * 6].bfloat16()
-    assert retrieval_info_nce(same, same) == pytest.approx(math.log(6))
-
-
-def test_set_contrastive_of_wrong_keys():
-    basis = torch.eye(4)
-    expected = 5 + math.log(math.exp(5) + 3) - 5  # the own key is one of the three at cosine 0
-    assert retrieval_info_nce(basis, basis.roll(1, 0)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_set_accuracy_counts_the_queries_nearest_to_their_own_key():
-    basis = torch.eye(8)[:4]
-    assert retrieval_accuracy(basis, basis) == 1
-    assert retrieval_accuracy(basis, basis[[0, 2, 1, 3]]) == 0.5
-    assert retrieval_accuracy(basis, basis.roll(1, 0)) == 0
-    assert retrieval_accuracy(basis[[0] * 4], basis[[0] * 4]) == 0.25  # chance
-
-
-@pytest.mark.parametrize("count", [4, 8, 16])
-def test_collapse_of_embeddings_that_use_all_directions_is_zero(count):
-    basis = torch.eye(8).repeat(2, 1)[:count]
-    assert rank_collapse(basis) == pytest.approx(0, abs=1e-6)
-    isotropic = F.normalize(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert rank_collapse(isotropic) == pytest.approx(0, abs=0.01)
-
-
-@pytest.mark.parametrize("noise", [0.0, 1e-4, 1e-2])
-@pytest.mark.parametrize("signs", [[1.0] * 16, [1.0, -1.0] * 8])
-def test_collapse_of_embeddings_along_one_direction_is_one(noise, signs):
-    generator = torch.Generator().manual_seed(0)
-    direction = F.normalize(torch.randn(32, generator=generator), dim=0)
-    noises = noise * torch.randn(16, 32, generator=generator) / math.sqrt(32)
-    embeddings = F.normalize(torch.tensor(signs)[:, None] * direction + noises, dim=1)
-    assert rank_collapse(embeddings) == pytest.approx(1, abs=0.03)
-
-
-@pytest.mark.parametrize("used", [2, 4])
-def test_collapse_of_embeddings_that_use_some_directions(used):
-    basis = torch.eye(8)[:used].repeat(8, 1)
-    assert rank_collapse(basis) == pytest.approx(1 - (used - 1) / 7, abs=1e-5)
-
-
-def test_collapse_of_one_sample_is_unknown():
-    assert math.isnan(rank_collapse(torch.eye(8)[:1]))
-
-
-@pytest.mark.parametrize(("error", "decibel"), [(1.0, 0.0), (0.01, 20.0), (1e-4, 40.0), (0.0, 120.0)])
-def test_psnr(error, decibel):
-    assert psnr(error) == pytest.approx(decibel)
-    assert psnr(torch.tensor(error)) == pytest.approx(decibel)
 
 
 def test_a_picture_is_shown_upright():
