@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils.errors import InputError
+from .packed_code import name_running_code
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
 
@@ -36,13 +37,16 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
 
     Args:
         words: the command line; None: that of this process, if it is ``python -m monai.bundle``: words of other
-            programs, such as the client of a federation, are not for MONAI.
+            programs, such as the client of a federation, are not for MONAI. Where the bundle brings other code of this
+            package than runs, one line says so first.
 
     Raises:
         InputError: names the option and what to write instead.
     """
     if words is None:
         words = sys.argv if Path(sys.argv[0]).parts[-3:] == BUNDLE_COMMAND else []
+        if words:
+            name_running_code(bundle_root())
     given = _options(words)
     for option, value in given:
         if value in MEANT:

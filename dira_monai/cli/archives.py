@@ -1,16 +1,27 @@
-"""The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``."""
+"""The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``; the last two need neither torch nor MONAI."""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..sharing.checks import _check_values, _check_weights, _judge
+from ..sharing.archive import (
+    LARGE,
+    MANIFEST,
+    NAME,
+    PACKAGE,
+    bundle_files,
+    check_manifest,
+    extracted,
+    list_files,
+    write_archive,
+)
+from ..sharing.audit import check_files
 from ..utils.errors import InputError
 from ..utils.files import sha256
 
-WIDTH = 500  # characters that are shown of a line
+NOT_SHOWN = "plain values at the top of a config are not shown, and may name any file to read or write"
 
 
 def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
@@ -24,14 +35,7 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
         output: zip file to write; the same bundle gives the same bytes.
         include: further files of it, such as models/objective.pt, with commas between them.
     """
-    from ..sharing.archive import (
-        LARGE,
-        NAME,
-        PACKAGE,
-        bundle_files,
-        write_archive,  # here, as others need none of it
-    )
-    from ..sharing.audit import check_files
+    from ..sharing.checks import check_values, check_weights  # here, since it imports MONAI
 
     name = Path(bundle).resolve().name
     if Path(output).suffix != ".zip" or not re.fullmatch(NAME, name):
@@ -40,10 +44,10 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
         )
     files, left_out = bundle_files(bundle, [word.strip() for word in include.split(",") if word.strip()])
     facts, code = check_files(name, files)
-    _check_weights(files)
-    _check_values(files, Path(bundle, "output/run.json"))
+    check_weights(files)
+    check_values(files, Path(bundle, "output/run.json"))
     sums = write_archive(files, name, output)
-    yield from (*facts, *_shown(code), *(f"left out: {path}" for path in left_out))
+    yield from (*facts, *_show(code), *(f"left out: {path}" for path in left_out))
     if "models/model.pt" not in files:
         yield "without weights: there is no models/model.pt"
     for key in (key for key, path in files.items() if path.stat().st_size > LARGE):
@@ -53,22 +57,20 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
 
 
 def verify(archive: str, *, max_gb: float = 10) -> Iterator[str]:
-    """Check an archive, or the folder of a bundle, and tell what code it would run; nothing of it is run.
+    """Check an archive, or the folder of a bundle, and show its code that no bundle of this package has; run nothing.
 
     Args:
         archive: zip file or folder.
         max_gb: refuse an archive that unpacks to more, 10^9 bytes.
     """
-    from ..sharing.archive import extracted
-
     if Path(archive).is_dir():
-        facts, code = _judge(Path(archive).resolve(), complete=False)
+        facts, code = _audit(Path(archive).resolve(), complete=False)
     else:
         with extracted(archive, None, max_gb) as root:
-            facts, code = _judge(root, complete=True)
+            facts, code = _audit(root, complete=True)
         facts.append(f"{archive}: sha256 {sha256(archive)}")
-    yield from (*facts, *_shown(code))
-    yield f"{archive}: {_count(code)} to look at before it is run" if code else f"{archive}: the configs are plain"
+    yield from (*facts, *_show(code))
+    yield f"{archive}: {_count(code)} of code to read before it is run; {NOT_SHOWN}"
 
 
 def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10) -> Iterator[str]:
@@ -77,21 +79,28 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
     Args:
         archive: zip file.
         folder: the bundle's folder is made in there, and must not be there yet.
-        trust: unpack also where verify tells of code that is not plain.
+        trust: unpack also where verify shows code.
         max_gb: refuse an archive that unpacks to more, 10^9 bytes.
     """
-    from ..sharing.archive import extracted
-
     with _folder(folder), extracted(archive, folder, max_gb) as root:
-        facts, code = _judge(root, complete=True)
+        facts, code = _audit(root, complete=True)
         place = Path(folder, root.name)
         if os.path.lexists(place):
             raise InputError(f"{place}: is there already; delete it or name another folder")
         if code and trust is not True:
-            print(*facts, *_shown(code), sep="\n")  # an error ends the command before it prints what it yields
-            raise InputError(f"{archive}: {_count(code)} above may run code; if you trust it, say --trust True")
+            print(*facts, *_show(code), sep="\n")  # an error ends the command before it prints what it yields
+            raise InputError(f"{archive}: {_count(code)} of code above; if you trust what they run, say --trust True")
         root.rename(place)
-    yield from (*facts, *_shown(code), f"{place}: unpacked")
+    yield from (*facts, *_show(code), f"{place}: unpacked")
+
+
+def _audit(root: Path, complete: bool) -> tuple[list[str], dict[str, list[str]]]:
+    """What to say of a bundle's folder, and by file the code in it that is not known."""
+    files = list_files(root)
+    listed = check_manifest(root.name, files, complete)
+    agree = f"{listed} files agree with {MANIFEST}" if listed else f"no {MANIFEST}: damage to the files would not show"
+    facts, code = check_files(root.name, files)
+    return [f"{root.name}: {agree}", *facts], code
 
 
 @contextmanager
@@ -110,11 +119,12 @@ def _folder(folder: str) -> Iterator[None]:
                 path.rmdir()
 
 
-def _shown(code: list[str]) -> list[str]:
-    """Lines for the screen, which nothing in them can move or overwrite."""
-    lines = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in code]
-    return [f"look at {line[:WIDTH]}{'' if len(line) <= WIDTH else f' ... ({len(line)} characters)'}" for line in lines]
+def _show(code: Mapping[str, list[str]]) -> list[str]:
+    """Lines for the screen, in full, which nothing in them can move or overwrite."""
+    lines = [line for name, rows in code.items() for line in (f"{name}:", *(f"    {row}" for row in rows))]
+    return ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines]
 
 
-def _count(code: list[str]) -> str:
-    return f"{len(code)} {'thing' if len(code) == 1 else 'things'}"
+def _count(code: Mapping[str, list[str]]) -> str:
+    count = sum(map(len, code.values()))
+    return f"{count} row{'' if count == 1 else 's'}"

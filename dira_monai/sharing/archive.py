@@ -17,32 +17,16 @@ from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
 
 PACKAGE = Path(__file__).parents[1]
-
-
 MANIFEST = "SHA256SUMS"
-
-
 METADATA = "configs/metadata.json"
-
-
 LARGE = 25_000_000  # bytes; the Model Zoo lists larger files apart
-
-
 KEPT = (  # nothing else of a bundle's folder goes into its archive: runs leave names of patients there
     r"LICENSE|README\.md|large_files\.(json|ya?ml)|configs/[^/]+\.(json|ya?ml|conf)|docs/.+|scripts/.+\.py"
     r"|models/(model\.pt|encoder\.pt|model\.ts|model\.onnx)"
 )
-
-
 NAME = r"\w[\w.-]*"  # of a bundle
-
-
 MAX_FILES = 10_000
-
-
 DAMAGE = (OSError, EOFError, ValueError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
-
-
 _HIDDEN = re.compile(r"(^|/)(\.|__pycache__/)")
 
 

@@ -1,22 +1,23 @@
-"""The commands ``python -m dira_monai pack``, ``verify`` and ``unpack``."""
+"""Whether the weights of a bundle are those of its configs, before it is packed."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..bundle.config import read_config
+from ..bundle.run_json import read_starts
 from ..bundle.values import CLASS_VALUES, PREPARED_VALUES
 from ..utils.errors import InputError
+from ..weights.files import read_weights, unwrap
 
 CONFIGS = ("configs/train.json", "configs/inference.json")
 # by which images are prepared for the weights, and what they give is understood
 VALUES = (*CLASS_VALUES, *(name for name in PREPARED_VALUES if name != "spatial_dims"))
+ADVICE = "write the values of the training into that file"
 
 
-def _check_weights(files: Mapping[str, Path]) -> None:
+def check_weights(files: Mapping[str, Path]) -> None:
     """Refuse weights of another network than the configs name: ``monai.bundle.load`` skips what does not fit."""
-    from ..bundle.config import read_config
-    from ..weights.files import read_weights, unwrap
-
     if "models/model.pt" not in files:
         return
     path = files["models/model.pt"]
@@ -31,14 +32,17 @@ def _check_weights(files: Mapping[str, Path]) -> None:
         if wrong:
             raise InputError(
                 f"{path}: is not of the network_def in {config}: {len(wrong)} of {len(network)} "
-                f"tensors do not fit, first {wrong[0]}; write the values of the training into that file"
+                f"tensors do not fit, first {wrong[0]}; {ADVICE}"
             )
 
 
-def _check_values(files: Mapping[str, Path], record: Path) -> None:
-    """Refuse configs that prepare images or name classes otherwise than the training of the weights did."""
-    from ..bundle.run_json import read_starts
+def check_values(files: Mapping[str, Path], record: Path) -> None:
+    """Refuse configs that prepare images or name classes otherwise than the training of the weights did.
 
+    Args:
+        files: of the bundle, by their names in it.
+        record: output/run.json of the training; where it is missing, nothing is compared.
+    """
     starts = read_starts(record)
     if "models/model.pt" not in files or not starts:
         return
@@ -47,21 +51,8 @@ def _check_values(files: Mapping[str, Path], record: Path) -> None:
         values = json.loads(path.read_text(encoding="utf-8"))
         for name in VALUES:
             both = [None if v == "$None" else v for v in (values.get(name, "$"), trained.get(name, "$"))]
-            given = [v for v in both if not str(v).startswith("$")]
-            if len(given) == 2 and given[0] != given[1]:  # an expression has the value of its config
+            given = [v for v in both if not str(v).startswith("$")]  # an expression has the value of its config
+            if len(given) == 2 and given[0] != given[1]:
                 raise InputError(
-                    f"{path}: {name} is {given[0]!r} where it was {given[1]!r} in the training, by {record}; "
-                    "write the values of the training into that file"
+                    f"{path}: {name} is {given[0]!r} where it was {given[1]!r} in the training, by {record}; {ADVICE}"
                 )
-
-
-def _judge(root: Path, complete: bool) -> tuple[list[str], list[str]]:
-    """What to say of a bundle's folder, and what of it runs that is not plain."""
-    from .archive import MANIFEST, check_manifest, list_files
-    from .audit import check_files
-
-    files = list_files(root)
-    listed = check_manifest(root.name, files, complete)
-    agree = f"{listed} files agree with {MANIFEST}" if listed else f"no {MANIFEST}: damage to the files would not show"
-    facts, code = check_files(root.name, files)
-    return [f"{root.name}: {agree}", *facts], code

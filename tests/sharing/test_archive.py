@@ -2,24 +2,18 @@
 
 import hashlib
 import json
-import logging.config
 import os
 import pickle
-import re
 import shutil
 import stat
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from zip_files import names_in, refusal, write_zip
 
-from dira_monai.sharing import archive as archive
-from dira_monai.sharing.archive import _problem
-
-ROOT = Path(__file__).parents[2]
+from dira_monai.sharing import archive
 
 
 @pytest.fixture
@@ -29,9 +23,7 @@ def bundle(tmp_path):
     texts = {
         "LICENSE": "Apache License, Version 2.0",
         "configs/metadata.json": json.dumps({"version": "0.1.0", "monai_version": "1.6.1"}),
-        "configs/inference.json": json.dumps(
-            {"network_def": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1, "bias": False}}
-        ),
+        "configs/inference.json": json.dumps({"in_channels": 1}),
         "docs/README.md": "# Tiny\n",
         "output/datalist.json": "[]",
         "events.log": "a patient's name",
@@ -71,7 +63,7 @@ def test_what_belongs_goes_in_and_the_rest_is_named(command, bundle):
 
 
 def test_large_files_are_named_as_the_model_zoo_lists_them(command, bundle, monkeypatch):
-    monkeypatch.setattr("dira_monai.sharing.archive.LARGE", 1000)
+    monkeypatch.setattr("dira_monai.cli.archives.LARGE", 1000)
     digest = hashlib.sha256((bundle / "models/model.pt").read_bytes()).hexdigest()
     large = [line for line in command("pack", "tiny", "tiny.zip")[1].splitlines() if "large_files" in line]
     wanted = f"path: models/model.pt, hash_type: sha256, hash_val: {digest}"
@@ -92,11 +84,13 @@ def test_what_cannot_be_packed(command, bundle, words, reason):
 
 
 def test_weights_of_another_network_than_the_configs_name_are_not_packed(command, bundle):
-    shutil.copyfile(bundle / "configs/inference.json", bundle / "configs/train.json")
+    network = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1, "bias": False}
+    (bundle / "configs/train.json").write_text(json.dumps({"network_def": network}))
+    assert command("pack", "tiny", "fits.zip")[0] == 0
     torch.save({"weight": torch.ones(1, 3)}, bundle / "models/model.pt")
     reason = "train.json: 1 of 1 tensors do not fit, first weight; write the values of the training into that file"
     assert reason in refusal(command, "pack", "tiny", "tiny.zip")
-    assert os.listdir() == ["tiny"]
+    assert not Path("tiny.zip").exists()
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])
@@ -181,8 +175,8 @@ def test_a_refused_archive_leaves_no_folder(command, bundle, words):
     [
         (lambda b: (b / "configs/metadata.json").unlink(), "is no bundle"),
         (lambda b: (b / "docs/more.md").symlink_to(b / "events.log"), "docs/more.md is a link"),
-        (lambda b: torch.save(torch.nn.Linear(1, 1), b / "models/model.pt"), "models/model.pt: holds a Python object"),
-        (lambda b: (b / "models/model.pt").write_bytes(b"no weights"), "models/model.pt: cannot be read"),
+        (lambda b: torch.save(torch.nn.Linear(1, 1), b / "models/model.pt"), "models/model.pt holds a Python object"),
+        (lambda b: (b / "models/model.pt").write_bytes(b"no weights"), "models/model.pt cannot be read"),
         (lambda b: (b / "docs/cases.pkl").write_bytes(b""), "docs/cases.pkl is a pickle"),
     ],
 )
@@ -264,7 +258,7 @@ def test_entry_with_two_names_is_refused(command, tmp_path):
     assert "a path that may leave its folder" in refusal(command, "verify", "a.zip")
     entry = zipfile.ZipInfo("a/x")
     entry.orig_filename = "a/y"  # as Python 3.13 has it where an entry brings a second name in Unicode
-    assert _problem(entry) == "is a name that not every system reads alike"
+    assert archive._problem(entry) == "is a name that not every system reads alike"
 
 
 class Touch:
@@ -281,13 +275,16 @@ def test_nothing_is_run_by_looking(command, tmp_path):
     write_zip(tmp_path / "a.zip", *entries)
     status, output, _ = command("verify", "a.zip")
     assert status == 0
-    assert [line for line in output.splitlines() if line.startswith("look at")] == [
-        "look at configs/train.json: imports#1: uses os.mkdir: $os.mkdir('was_run')",
-        "look at configs/train.json: initialize#0: uses os.mkdir: $os.mkdir('was_run')",
-        "look at torch.py: code of its own",
+    assert output.splitlines()[3:-1] == [
+        "configs/train.json:",
+        "    imports#1: $os.mkdir('was_run')",
+        "    initialize#0: $os.mkdir('was_run')",
+        "torch.py:",
+        "    other file",
     ]
+    assert "a.zip: 3 rows of code to read before it is run; plain values" in output.splitlines()[-1]
     write_zip(tmp_path / "b.zip", *entries, ("a/models/model.pt", (tmp_path / "model.pt").read_bytes()))
-    assert "a: models/model.pt: holds a Python object (posix.mkdir)" in refusal(command, "verify", "b.zip")
+    assert "a: models/model.pt holds a Python object (posix.mkdir)" in refusal(command, "verify", "b.zip")
     assert not Path("was_run").exists()
 
 
@@ -296,100 +293,15 @@ def test_code_is_unpacked_only_where_it_is_trusted(command, bundle):
     (bundle / "scripts/own.py").write_text("print('hello')\n")
     command("pack", "tiny", "tiny.zip")
     status, output, _ = command("unpack", "tiny.zip", "out")
-    assert "look at scripts/own.py: code of its own" in output
-    assert status == "error: tiny.zip: 1 thing above may run code; if you trust it, say --trust True"
+    assert "scripts/own.py:\n    other file" in output
+    assert status == "error: tiny.zip: 1 row of code above; if you trust what they run, say --trust True"
     assert not Path("out").exists()
     assert command("unpack", "tiny.zip", "out", "--trust", "True")[0] == 0
     assert Path("out/tiny/scripts/own.py").is_file()
 
 
-LOGGING = """[loggers]
-keys=root
-[logger_root]
-handlers=console
-[handlers]
-keys=console
-[formatters]
-keys=
-[handler_console]
-"""
-CALLS = {  # what makes a file was_run when Python reads it as a logging configuration
-    "class=eval\nargs=(\"open('was_run', 'w')\",)": ["class", "args"],
-    "class=StreamHandler\nargs=(open('was_run', 'w'),)": ["args"],
-    "class=StreamHandler\nargs=()\nkwargs={'stream': open('was_run', 'w')}": ["kwargs"],
-    "class=StreamHandler\nx=', open('was_run', 'w'))[1:] + ('\nargs=('%(x)s',)": ["args"],
-    "class=FileHandler\nargs=('was_run',)": ["class", "args"],  # whose lines may be a program
-}
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.parametrize("text", CALLS)
-def test_code_in_a_logging_configuration_is_told(command, bundle, tmp_path, text):
-    (bundle / "configs/logging.conf").write_text(LOGGING + text)
-    values = [line.partition("=")[2] for line in text.splitlines() if line.partition("=")[0] in CALLS[text]]
-    told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
-    place = "look at configs/logging.conf: handler_console: is evaluated"
-    assert told == [f"{place}: {value}" for value in values]
-    assert not Path("was_run").exists()
-    root = logging.getLogger()
-    before = root.handlers[:]
-    with suppress(AttributeError, TypeError, ValueError):
-        logging.config.fileConfig(bundle / "configs/logging.conf", disable_existing_loggers=False)
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-    root.handlers[:] = before
-    assert Path("was_run").exists()
-
-
-def test_plain_logging_configuration_is_not_told(command, bundle):
-    shutil.copyfile(ROOT / "bundles/dira_pretrain_2d/configs/logging.conf", bundle / "configs/logging.conf")
-    assert "look at" not in command("verify", "tiny")[1]
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        *((name, "code of its own") for name in ("conftest.py", "scripts/a.PY", "models/model.ts", "docs/a.ipynb")),
-        *(
-            (name, "of a kind that is not known to be plain")
-            for name in (".pdbrc", ".git/config", "Makefile", "docs/a.html", "models/model.mar", "a.txt.zip", ".md")
-        ),
-        ("configs/.json", "cannot be read as a config"),
-        ("docs/more/b.YML", "cannot be read as a config"),
-        ("configs/other.INI", "cannot be read"),
-        *((name, None) for name in ("docs/a.md", "docs/a.nii.gz", "NOTICE", ".gitattributes", "models/model.onnx")),
-    ],
-)
-def test_files_that_something_may_run_are_told(command, bundle, name, reason):
-    (bundle / name).parent.mkdir(parents=True, exist_ok=True)
-    (bundle / name).write_text("a: b: c")
-    told = [line for line in command("verify", "tiny")[1].splitlines() if line.startswith("look at")]
-    assert len(told) == bool(reason)
-    assert all(line.startswith(f"look at {name}: {reason}") for line in told)
-
-
-def test_config_too_large_to_judge_is_told(command, bundle, monkeypatch):
-    monkeypatch.setattr("dira_monai.sharing.audit.MAX_CONFIG", 1000)
-    (bundle / "configs/large.json").write_text(" " * 999 + "{}")
-    assert "look at configs/large.json: too large to be read" in command("verify", "tiny")[1]
-
-
-def test_weights_that_would_fill_the_memory_are_refused(command, bundle):
-    plain = Path("plain.pt")
-    torch.save({"weight": torch.zeros(1000)}, plain)
-    with zipfile.ZipFile(plain) as source:
-        write_zip(bundle / "models/model.pt", *[(entry.filename, source.read(entry)) for entry in source.infolist()])
-    torch.load(bundle / "models/model.pt", weights_only=True)  # torch takes it
-    assert "models/model.pt is damaged, or compressed to fill the memory" in refusal(command, "verify", "tiny")
-    (bundle / "models/model.pt").unlink()
-    content = plain.read_bytes()
-    (bundle / "docs/a.md").write_bytes(content.replace(b"PK\1\2", b"PK\1\3"))
-    assert "docs/a.md is a pickle or may hold one" in refusal(command, "verify", "tiny")
-
-
-def test_what_is_told_cannot_hide_itself_on_the_screen(command, bundle):
+def test_what_is_shown_cannot_hide_itself_on_the_screen(command, bundle):
     text = "$os.system('''ls\r\x1b[2K\u202e" + 1000 * "\n" + "''')"
     (bundle / "configs/inference.json").write_text(json.dumps({"a": text}))
-    (told,) = [line for line in command("verify", "tiny")[1].split("\n") if "os.system" in line]
-    assert told.startswith(r"look at configs/inference.json: a: uses os.system: $os.system('''ls\r\x1b[2K\u202e\n\n")
-    assert re.fullmatch(r".{500} \.\.\. \(2\d\d\d characters\)", told.removeprefix("look at "))
+    shown = command("verify", "tiny")[1]
+    assert r"    a: $os.system('''ls\r\x1b[2K\u202e" + 1000 * r"\n" + "''')" in shown.splitlines()  # in full

@@ -1,6 +1,8 @@
 """Archives where the package is not installed: they download, load, run, and hold what the hub is sent."""
 
+import itertools
 import json
+import lzma
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,7 +11,7 @@ import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from running import load
+from running import command_of, execute, load
 from scan_files import noise, write_nifti
 from zip_files import names_in, refusal, write_zip
 
@@ -61,22 +63,46 @@ def download(stranger, archives, name, folder):
 def test_package_comes_along_where_a_config_names_it(archives):
     for name in NAMES:
         inside = {entry.removeprefix(f"{name}/") for entry in names_in(archives / f"{name}.zip")}
-        own = {f"dira_monai/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("*.py")} | {
-            "dira_monai/py.typed"
-        }
+        own = {f"dira_monai/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("*.py")}
+        own |= {"dira_monai/py.typed", "dira_monai/sharing/known.json"}
         assert {entry for entry in inside if entry.startswith("dira_monai/")} == own
 
 
+def test_unchanged_bundle_has_no_row_of_code(command):
+    assert command("pack", str(ROOT / "bundles/dira_pretrain_2d"), "dira_pretrain_2d.zip")[0] == 0
+    status, output, errors = command("verify", "dira_pretrain_2d.zip")
+    assert (status, errors) == (0, "")
+    facts = [line for line in output.splitlines() if not line.startswith("dira_")]
+    assert facts == []
+    assert "dira_pretrain_2d.zip: 0 rows of code to read" in output.splitlines()[-1]
+    assert command("unpack", "dira_pretrain_2d.zip", "out")[0] == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_own_archives_are_plain(command, archives, name):
+def test_changed_names_in_configs_are_shown_and_numbers_are_not(command, archives, name):
     status, output, errors = command("verify", str(archives / f"{name}.zip"))
     assert (status, errors) == (0, "")
-    assert "look at" not in output
-    assert output.splitlines()[-1].endswith(f"{name}.zip: the configs are plain")
-    assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
+    shown = {line.strip() for line in output.splitlines() if line.startswith("    ")}
+    assert shown == {f"{key}: {value}" for key, value in TINY[name].items() if isinstance(value, str)}
+    status = command("unpack", str(archives / f"{name}.zip"), "out")[0]
+    assert status == 0 or "rows of code above; if you trust what they run, say --trust True" in status
+    assert (status == 0) == (not shown)
 
 
-def test_other_code_under_the_name_of_this_package_is_told(command, archives, tmp_path):
+def test_archive_of_version_0_1_is_shown_and_unpacks(command, tmp_path):
+    content = (ROOT / "tests/contract/archive_0.1.0.zip.xz").read_bytes()
+    (tmp_path / "old.zip").write_bytes(lzma.decompress(content))
+    status, output, _ = command("verify", "old.zip")
+    assert status == 0
+    assert "configs/train.json:\n" in output
+    assert "    initialize#0: $dira_monai.plain_errors()" in output.splitlines()
+    assert "dira_monai/anatomy.py:\n    differs from the dira_monai" in output
+    assert "say --trust True" in command("unpack", "old.zip", "out")[0]
+    assert command("unpack", "old.zip", "out", "--trust", "True")[0] == 0
+    assert Path("out/dira_pretrain_3d/dira_monai/anatomy.py").is_file()
+
+
+def test_other_code_under_the_name_of_this_package_is_shown(command, archives, tmp_path):
     name = "dira_pretrain_3d"
     assert "dira_monai: the same code as the" in command("verify", str(archives / f"{name}.zip"))[1]
     assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
@@ -84,16 +110,38 @@ def test_other_code_under_the_name_of_this_package_is_told(command, archives, tm
     (tmp_path / "out" / name / "dira_monai/more.py").write_text("import os\n")
     (tmp_path / "out" / name / "dira_monai/transforms/views.py").unlink()
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
-    write_zip(
-        tmp_path / "bad.zip", *[(path.relative_to(tmp_path / "out").as_posix(), path.read_bytes()) for path in files]
-    )
-    _, output, _ = command("verify", "bad.zip")
-    told = [line.split(":")[0] for line in output.splitlines() if "differs from the dira_monai" in line]
-    assert told == ["look at dira_monai/losses/adversarial.py", "look at dira_monai/more.py"]
+    entries = [(path.relative_to(tmp_path / "out").as_posix(), path.read_bytes()) for path in files]
+    write_zip(tmp_path / "bad.zip", *entries)
+    lines = command("verify", "bad.zip")[1].splitlines()
+    row = f"    differs from the dira_monai {__version__} that is installed here"
+    shown = [line for line, following in itertools.pairwise(lines) if following == row]
+    assert sorted(shown) == ["dira_monai/losses/adversarial.py:", "dira_monai/more.py:"]
     without = f"dira_monai: without 1 files of the {__version__} installed here, as dira_monai/transforms/views.py"
-    assert without in output
-    assert "no SHA256SUMS" in output
+    assert without in lines
+    assert "no SHA256SUMS" in lines[0]
     assert "is other code than the one that packs" in refusal(command, "pack", f"out/{name}", "again.zip")
+
+
+def test_a_run_from_elsewhere_says_which_code_runs(command, archives, tmp_path):
+    assert command("unpack", str(archives / "dira_pretrain_3d.zip"), "out")[0] == 0
+    bundle = tmp_path / "out/dira_pretrain_3d"
+    options = {"device": "$print('version', dira_monai.__version__)"}
+    words = [*command_of(bundle, ["inference"], options), "--run_id", "device"]
+    same = execute(words)
+    assert same.returncode == 0, same.stderr
+    assert "that the bundle brings" not in same.stderr
+    version = bundle / "dira_monai/utils/version.py"
+    version.write_text(version.read_text().replace(f'"{__version__}"', '"99.0"'))
+    installed = execute(words)
+    assert f"version {__version__}" in installed.stdout
+    (line,) = [line for line in installed.stderr.splitlines() if "that the bundle brings" in line]
+    assert line == (
+        f"dira_monai {__version__} in {PACKAGE.parent} runs, not the other code (99.0) that the bundle brings; "
+        f"to run that: PYTHONPATH={bundle}"
+    )
+    packed = execute(words, PYTHONPATH=str(bundle))
+    assert "version 99.0" in packed.stdout, packed.stderr
+    assert "that the bundle brings" not in packed.stderr
 
 
 def test_archive_trains_and_restores_where_the_package_is_not_installed(archives, stranger, tmp_path):
