@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from running import ENVIRONMENT
 
 from dira_monai.__main__ import main
 
-torch.set_num_threads(1)  # the tensors are tiny: threads would only wait for each other
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # more threads wait: the tensors are tiny
 
 
 @pytest.fixture

@@ -20,12 +20,13 @@ class _NormalizeOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        own_mean, own_variance = torch.batch_norm_update_stats(x.float(), None, None, 0.0)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        own_mean, own_variance = torch.batch_norm_update_stats(x.to(precise), None, None, 0.0)
         moments = torch.stack([own_mean.double(), own_variance.double() + own_mean.double().square()])
         dist.all_reduce(moments)
         mean, square = moments / world_size()
-        variance = (square - mean.square()).clamp(min=0).float()
-        mean = mean.float()
+        variance = (square - mean.square()).clamp(min=0).to(precise)
+        mean = mean.to(precise)
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
         ctx.mark_non_differentiable(mean, variance)
         return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance
@@ -64,7 +65,8 @@ class SynchronizedBatchNorm(_BatchNorm):
             return super().forward(input)
         weight, bias = self.weight, self.bias
         if weight is None or bias is None:
-            weight, bias = torch.ones(input.shape[1]), torch.zeros(input.shape[1])
+            dtype = torch.promote_types(input.dtype, torch.float32)
+            weight, bias = torch.ones(input.shape[1], dtype=dtype), torch.zeros(input.shape[1], dtype=dtype)
         normalized, mean, variance = _NormalizeOverProcesses.apply(input, weight, bias, self.eps)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked += 1

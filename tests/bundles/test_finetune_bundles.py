@@ -25,7 +25,7 @@ from finetune_bundle import (
 )
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from running import TORCHRUN, assert_equal_states, command_of, execute, load
+from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, command_of, execute, load
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
@@ -310,16 +310,17 @@ def test_resumed_run_equals_unbroken_run(kind, finetune_scans, tmp_path):
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
 def test_two_processes_train_like_one(kind, finetune_scans, tmp_path):
     two = overrides(kind, finetune_scans, tmp_path / "two", max_epochs=1)
-    result = execute(command_of(bundle(*kind), ["train", "multi_gpu_train"], two, TORCHRUN))
+    files = ["train", FLOAT64]  # in float32 norms of few values amplify the rounding of each order of sums
+    result = execute(command_of(bundle(*kind), [*files, "multi_gpu_train"], two, TORCHRUN), PYTHONPATH=HELPERS)
     assert result.returncode == 0, result.stderr
-    train(kind, overrides(kind, finetune_scans, tmp_path / "one", max_epochs=1, batch_size=4))
+    train(kind, overrides(kind, finetune_scans, tmp_path / "one", max_epochs=1, batch_size=4), files)
     rows = [next(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("two", "one")]
     names = [name for name in rows[0] if name == "loss" or name.startswith("val_mean")]
     assert len(names) >= 2
     first, second = ([float(row[name]) for name in names] for row in rows)
-    assert first == pytest.approx(second, abs=1e-4)
+    assert first == pytest.approx(second, rel=1e-5, abs=1e-5)
     for a, b in zip(*(load(tmp_path / run / "models/model.pt").values() for run in ("two", "one")), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(a, b, atol=1e-8, rtol=0)
 
 
 def pretrained_weights(kind, options, folder):

@@ -17,7 +17,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
-from running import ENVIRONMENT, TORCHRUN, assert_equal_states, execute, load
+from running import ENVIRONMENT, FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
 from dira_monai.bundle.command_line import bundle_root, check_command_line
 from dira_monai.utils.errors import InputError, find_input_error, install_error_hook
@@ -243,18 +243,20 @@ def figures_of(folder):
     ids=["moco", "barlow_twins", "pcrlv2"],
 )
 def test_two_processes_train_like_one(spatial_dims, methods, more, pretrain_scans, tmp_path):
+    # In float32 the instance norms of a few voxels and the batch norms of a few samples amplify the rounding of every
+    # processor's own order of sums up to a thousandth of val_collapse; in float64 only the written digits are left.
     more = {"max_epochs": 1, "epoch_length": 1, "stage_epochs": "$None", "warmup_epochs": 0} | more
-    files = ["train", *methods]
+    files = ["train", *methods, FLOAT64]
     two = overrides(spatial_dims, pretrain_scans, tmp_path / "two", **more, batch_size=2)
-    result = execute(command(spatial_dims, [*files, "multi_gpu_train"], two, TORCHRUN))
+    result = execute(command(spatial_dims, [*files, "multi_gpu_train"], two, TORCHRUN), PYTHONPATH=HELPERS)
     assert result.returncode == 0, result.stderr
     run(spatial_dims, files, overrides(spatial_dims, pretrain_scans, tmp_path / "one", **more, batch_size=4))
     first, second = (figures_of(tmp_path / kind) for kind in ("two", "one"))
     assert {"contrastive", "restoration", "val_contrastive", "val_mse"} < set(first)
-    assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
+    assert first == pytest.approx(second, rel=1e-5, abs=1e-5)
     for part in ("model", "objective"):
         states = [load(tmp_path / kind / f"models/{part}.pt") for kind in ("two", "one")]
-        torch.testing.assert_close(*states, atol=2e-4, rtol=0)
+        torch.testing.assert_close(*states, atol=1e-8, rtol=0)
 
 
 def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, capsys):

@@ -95,8 +95,8 @@ def overrides(kind, scans, folder, **more):
     return SMALL | OWN[kind] | paths | more
 
 
-def train(kind, options):
-    monai.bundle.run(config_file=str(bundle(*kind) / "configs/train.json"), **options)
+def train(kind, options, files=("train",)):
+    monai.bundle.run(config_file=[str(bundle(*kind) / "configs" / f"{f}.json") for f in files], **options)
 
 
 def later(kind, options):

@@ -4,9 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
+HELPERS = str(Path(__file__).parent)
+FLOAT64 = f"{HELPERS}/float64"  # a config as run and command take them: without .json
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
