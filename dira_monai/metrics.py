@@ -1,4 +1,4 @@
-"""Figures of health: does the network tell images apart, does it restore them, are its embeddings collapsed?"""
+"""Metrics of a pre-training: retrieval of views, restoration, collapse of the embeddings."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Losses of the discriminative and the adversarial part: pure functions that compute in float32 whatever they get."""
+"""Adversarial losses: pure functions that compute in float32 whatever they get."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Losses of the discriminative and the adversarial part: pure functions that compute in float32 whatever they get."""
+"""The restoration loss of masked images."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,10 @@
-"""Losses of ranking: an image's own views are to stand before all others."""
+"""The ranking loss of GraVIS: an image's own views are to stand before all others."""
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from ..utils.errors import InputError
 
 ATTENTIONS = ("smooth_ap", "uniform")
 
@@ -44,12 +46,7 @@ def smooth_ap(
     Raises:
         ValueError: if an argument is out of its range, or the rows are no multiple of ``views``.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}.")
-    if attention not in ATTENTIONS:
-        raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}; got {attention}.")
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    check_smooth_ap(temperature, attention, chunk_size)
     _check_groups(embeddings, views)
     rows = torch.arange(len(embeddings), device=embeddings.device)
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -61,6 +58,20 @@ def smooth_ap(
             for part in rows.split(chunk_size)
         ]
         return torch.stack(parts).sum() / (len(rows) * views)
+
+
+def check_smooth_ap(temperature: float, attention: str, chunk_size: int | None) -> None:
+    """Refuse options of ``smooth_ap`` that are out of range.
+
+    Raises:
+        InputError: names the first.
+    """
+    if temperature <= 0:
+        raise InputError(f"temperature must be positive, got {temperature}")
+    if attention not in ATTENTIONS:
+        raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
+    if chunk_size is not None and chunk_size < 1:
+        raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
 def _misplaced(anchors: Tensor, embeddings: Tensor, views: int, temperature: float, attention: str) -> Tensor:

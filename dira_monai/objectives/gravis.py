@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses.smooth_ap import ATTENTIONS, ranking_accuracy, smooth_ap
+from ..losses.smooth_ap import check_smooth_ap, ranking_accuracy, smooth_ap
 from ..metrics import embedding_std
 from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
-from ..utils.errors import InputError
 from .objective import Objective, ObjectiveInputs
 
 COLLAPSED = 0.05  # deviation below which embeddings have collapsed to one direction; independent directions have 1
@@ -51,12 +50,7 @@ class GraVIS(Objective):
         pooled_norm: bool = False,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"temperature must be positive, got {temperature}")
-        if attention not in ATTENTIONS:
-            raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
-        if chunk_size is not None and chunk_size < 1:
-            raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
+        check_smooth_ap(temperature, attention, chunk_size)
         channels = feature_channels(network)
         self.temperature = temperature
         self.attention = attention

@@ -1,4 +1,4 @@
-"""Fine-tuning with few labels: one supervised step, which layers learn how fast and when, when to stop, seeded data."""
+"""Parameter groups of optimizers."""
 
 from collections.abc import Sequence
 from typing import Any

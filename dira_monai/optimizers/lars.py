@@ -1,4 +1,4 @@
-"""What the siamese methods ask of an optimizer: layer-wise rates, groups of parameters, a schedule with a floor."""
+"""An optimizer whose steps are scaled to the norm of each tensor."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the siamese methods ask of an optimizer: layer-wise rates, groups of parameters, a schedule with a floor."""
+"""Schedules of learning rates."""
 
 from monai.optimizers import WarmupCosineSchedule
 from torch.optim import Optimizer

@@ -1,7 +1,7 @@
-"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
+"""Transforms made of others: a choice, and a sequence.
 
-Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
-batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+A transform takes images in [0, 1], (B, C, *spatial), and ``SampleRandom``. It draws all its parameters first, from each
+sample's own stream, and then changes the whole batch at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,13 +45,13 @@ class OneOf:
 
 
 class Compose:
-    """Several changes one after the other, as one: such as a crop and a rotation as the spatial step of ``Views``.
+    """Several transforms in order, such as a crop and a rotation as the spatial step of ``Views``.
 
     Attributes:
-        steps: each takes images and ``SampleRandom``.
+        steps: applied in order.
     """
 
-    def __init__(self, steps: Sequence[Callable[[Tensor, SampleRandom], Tensor]]) -> None:
+    def __init__(self, steps: Sequence[Distortion]) -> None:
         self.steps = steps
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:

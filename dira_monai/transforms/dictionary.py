@@ -1,6 +1,6 @@
-"""Two views of each image with the clean target kept, and the same distortions as MONAI dictionary transforms."""
+"""This package's transforms as MONAI dictionary transforms."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from ..utils.seeded_random import SampleRandom
+from .compose import Distortion
 
 
 class RandDistortiond(MapTransform, RandomizableTransform):
@@ -25,7 +26,7 @@ class RandDistortiond(MapTransform, RandomizableTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        distortion: Callable[[Tensor, SampleRandom], Tensor],
+        distortion: Distortion,
         prob: float = 1.0,
         allow_missing_keys: bool = False,
     ) -> None:

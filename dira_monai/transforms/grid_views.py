@@ -87,8 +87,7 @@ class GridViews:
         overlap = overlap_shares(start, self.corners, self.patch_size).to(images.device, non_blocking=True)
         views = {"query": query, "target": target, "bases": torch.stack(bases, dim=1), "overlap": overlap}
         if self.masking is not None and distort:
-            views["whole"] = query
-            views["query"], views["mask"] = self.masking(query, draws.rows(everyone))
+            views = self.masking.hide(views, draws.rows(everyone))
         return views
 
 

@@ -1,4 +1,4 @@
-"""A part of each image hidden, to be restored from the rest."""
+"""Blocks of each image hidden, to be restored from the rest."""
 
 import math
 from collections.abc import Sequence
@@ -49,3 +49,8 @@ class Masking:
         for axis, (block, n) in enumerate(zip(self.block_size, shape, strict=True), start=2):
             mask = mask.repeat_interleave(block, dim=axis).narrow(axis, 0, n)
         return images.masked_fill(mask, self.fill), mask
+
+    def hide(self, views: dict[str, Tensor], draws: SampleRandom) -> dict[str, Tensor]:
+        """Views whose ``query`` is masked, with the ``mask``, and the query before it as ``whole``."""
+        masked, mask = self(views["query"], draws)
+        return views | {"query": masked, "mask": mask, "whole": views["query"]}

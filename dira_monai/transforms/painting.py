@@ -1,7 +1,6 @@
-"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
+"""In-painting and out-painting: boxes of the image that are replaced, or all that is kept.
 
-Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
-batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
+Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
 """
 
 from collections.abc import Sequence
@@ -21,6 +20,10 @@ class Boxes(NamedTuple):
     start: Tensor
     length: Tensor
     used: Tensor
+
+    def one(self, n: int) -> "Boxes":
+        """Box ``n`` of each sample alone."""
+        return Boxes(*(part[:, n : n + 1] for part in self))
 
 
 def draw_boxes(
@@ -44,17 +47,6 @@ def draw_boxes(
     going_on = draws.uniform(count) >= stop
     going_on[:, 0] = True
     return Boxes(start.long(), length.long(), going_on.cumprod(1).bool())
-
-
-def box_mask(boxes: Boxes, n: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    """True inside box ``n`` of each sample, shape (B, 1, *shape)."""
-    start, length, used = (part[:, n].to(device, non_blocking=True) for part in boxes)
-    mask = used.reshape(-1, *[1] * (len(shape) + 1))
-    for axis, extent in enumerate(shape):
-        position = torch.arange(extent, device=device)
-        inside = (position >= start[:, axis, None]) & (position < (start + length)[:, axis, None])
-        mask = mask & inside.reshape(-1, *[1] * (axis + 1), extent, *[1] * (len(shape) - axis - 1))
-    return mask
 
 
 def union_mask(boxes: Boxes, shape: Sequence[int], device: torch.device) -> Tensor:
@@ -112,7 +104,7 @@ class InPainting(_Painting):
             filling = self._filling(images, draws, 1)[0]
             return torch.where(union_mask(boxes, images.shape[2:], images.device), filling, images)
         for n, filling in enumerate(self._filling(images, draws, self.count)):
-            images = torch.where(box_mask(boxes, n, images.shape[2:], images.device), filling, images)
+            images = torch.where(union_mask(boxes.one(n), images.shape[2:], images.device), filling, images)
         return images
 
 

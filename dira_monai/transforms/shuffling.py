@@ -1,8 +1,4 @@
-"""What the network must undo: in-painting, out-painting, block and pixel shuffling, for images in [0, 1].
-
-Every distortion draws all its parameters first, from each sample's own stream, and then moves voxels for the whole
-batch. Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
-"""
+"""Blocks swapped and voxels shuffled inside blocks; sizes are shares of the image's extent along each axis."""
 
 from collections.abc import Sequence
 from functools import lru_cache

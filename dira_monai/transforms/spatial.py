@@ -63,17 +63,6 @@ def resample_along(images: Tensor, positions: Tensor, axis: int) -> Tensor:
     return read.reshape(*images.shape[:axis], -1, *images.shape[axis + 1 :])
 
 
-def _mesh(coordinates: Sequence[Tensor]) -> Tensor:
-    """One (B, n) row of positions for each axis, spread to (B, d, *n)."""
-    shape = [c.shape[1] for c in coordinates]
-    spread = []
-    for axis, c in enumerate(coordinates):
-        view = [1] * len(shape)
-        view[axis] = shape[axis]
-        spread.append(c.reshape(len(c), *view).expand(-1, *shape))
-    return torch.stack(spread, dim=1)
-
-
 def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
     """Images mirrored along the axes that ``flipped``, bool, shape (B, d), on the CPU, marks for each sample."""
     images = images.clone()
@@ -155,14 +144,14 @@ class RandomRotation:
         if max(map(max, self.planes), default=0) >= len(shape):
             planes = [list(plane) for plane in self.planes]
             raise InputError(f"planes {planes} must name axes below {len(shape)}, the number of the images' axes")
-        index = [torch.arange(n, device=images.device)[None] - (n - 1) / 2 for n in shape]
-        places = list(_mesh([row.expand(len(images), -1) for row in index]).unbind(1))  # from the middle
+        middle = [(n - 1) / 2 for n in shape]
+        index = [torch.arange(n, device=images.device) - half for n, half in zip(shape, middle, strict=True)]
+        places = [axis.expand(len(images), *shape) for axis in torch.meshgrid(*index, indexing="ij")]  # from the middle
         angles = draws.uniform(len(self.planes), low=-1, high=1) * math.radians(self.degrees)
         for (a, b), angle in zip(self.planes, angles.unbind(1), strict=True):
             angle = angle.to(images.device).reshape(-1, *[1] * len(shape))
             cosine, sine = angle.cos(), angle.sin()
             places[a], places[b] = cosine * places[a] - sine * places[b], sine * places[a] + cosine * places[b]
-        middle = [(n - 1) / 2 for n in shape]
         positions = torch.stack([place + half for place, half in zip(places, middle, strict=True)], dim=1)
         return resample(images, positions, self.padding_mode)
 

@@ -1,4 +1,4 @@
-"""Two views of each image with the clean target kept, and the same distortions as MONAI dictionary transforms."""
+"""Two or more views of each image, and the clean target of the first."""
 
 from collections.abc import Sequence
 
@@ -104,8 +104,7 @@ class Views:
             small, _ = self._views(images, draws, self.local_count, self.local_crop, self.photometric, distort=False)
             views["local"] = torch.stack(small, dim=1)
         if self.masking is not None and distort:
-            views["whole"] = views["query"]
-            views["query"], views["mask"] = self.masking(views["query"], draws.rows(torch.arange(len(seeds))))
+            views = self.masking.hide(views, draws.rows(torch.arange(len(seeds))))
         return views
 
     def _views(

@@ -163,7 +163,7 @@ def test_smooth_ap_of_huge_embeddings_is_finite(chunk_size):
     ("rows", "options", "message"),
     [
         (4, {"temperature": 0}, "temperature must be positive, got 0"),
-        (4, {"attention": "hard"}, "attention must be one of smooth_ap, uniform; got hard"),
+        (4, {"attention": "hard"}, "attention must be one of smooth_ap, uniform, got 'hard'"),
         (4, {"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
         (5, {}, "at least 2 of each image, got 5 rows and 2 views"),
         (4, {"views": 1}, "got 4 rows and 1 views"),

@@ -5,7 +5,7 @@ import torch
 
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.masking import Masking
-from dira_monai.transforms.painting import InPainting, OutPainting, box_mask, draw_boxes, union_mask
+from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, union_mask
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
 from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
@@ -98,7 +98,7 @@ def test_the_stop_rule_at_its_ends(stop, expected):
 def test_box_mask_is_the_inside_of_the_box(shape):
     boxes = draw_boxes(streams(30), shape, 3, (0.1, 0.6), stop=0.5)
     for n in range(3):
-        masks = box_mask(boxes, n, shape, torch.device("cpu"))
+        masks = union_mask(boxes.one(n), shape, torch.device("cpu"))
         for mask, start, length, used in zip(masks, *(part[:, n] for part in boxes), strict=True):
             expected = torch.zeros(1, *shape, dtype=torch.bool)
             inside = [slice(a, a + b) for a, b in zip(start.tolist(), length.tolist(), strict=True)]
@@ -109,7 +109,7 @@ def test_box_mask_is_the_inside_of_the_box(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_union_of_boxes_is_all_of_them(shape):
     boxes, device = draw_boxes(streams(30), shape, 4, (0.1, 0.4), stop=0.3), torch.device("cpu")
-    masks = torch.stack([box_mask(boxes, n, shape, device) for n in range(4)])
+    masks = torch.stack([union_mask(boxes.one(n), shape, device) for n in range(4)])
     assert torch.equal(union_mask(boxes, shape, device), masks.any(0))
 
 

@@ -28,7 +28,9 @@ CHANGES = {
     "out-painting": lambda shape: OutPainting(2, (0.5, 0.8)),
     "blocks": lambda shape: BlockShuffling(5, (0.1, 0.3)),
     "blocks reference": lambda shape: BlockShuffling(5, (0.1, 0.3), behavior="reference"),
-    "pixels": lambda shape: LocalPixelShuffling(20, 0.4),
+    "pixels": lambda shape: LocalPixelShuffling(
+        20, 0.4 if max(shape) < 10 else 0.08
+    ),  # of large blocks tables are huge
     "one of": lambda shape: OneOf([GaussianBlur((1, 2), 1.0), InPainting(10, (0.1, 0.3))], [0.5, 0.5]),
 }
 NOISES = {  # one number a voxel, not the same in each channel
