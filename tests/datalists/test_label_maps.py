@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from labeled_files import LISTS, SHAPES, classify, entries, labels, reasons, segment, write_maps
 from monai.transforms import LoadImage
-from scan_files import cut, noise, write_image, write_nifti, write_series, write_slice
+from scan_files import cut, noise, read, write_image, write_nifti, write_series, write_slice
 
 from dira_monai.datalists.label_maps import find_classes
 from dira_monai.datalists.options import LabelOptions
@@ -61,7 +61,7 @@ def test_a_dicom_series_pairs_by_its_folder(tmp_path):
     volume, label = (LoadImage(image_only=True)(tmp_path / entry[key]) for key in ("image", "label"))
     assert volume.shape == label.shape == size
     np.testing.assert_allclose(volume.affine, affine)
-    ours, _ = ScanReader().get_data(ScanReader().read(tmp_path / entry["image"]))
+    ours, _ = read(tmp_path / entry["image"])
     np.testing.assert_array_equal(ours, volume.numpy())
 
 
@@ -110,7 +110,7 @@ def test_what_monai_leaves_out_beside_a_series_changes_nothing(tmp_path, beside)
             write_slice(file, noise(4, 5), position=(0, 0, 99))
         else:
             file.write_bytes(b"what a system adds")
-    _, meta = ScanReader().get_data(ScanReader().read(tmp_path / "images" / "p0"))
+    _, meta = read(tmp_path / "images" / "p0")
     for index in range(3):
         file = tmp_path / "labels" / f"p{index}.nii.gz"
         nib.save(nib.Nifti1Image(nib.load(file).get_fdata(), meta["affine"]), file)
@@ -163,13 +163,13 @@ def flawed(request, tmp_path):
 
 def test_pairs_that_cannot_be_used(flawed):
     made = segment(flawed)
-    told = reasons(made)
+    found = reasons(made)
     assert len(entries(made)) == 18
     axes = "5 x 8 x 5", "6 x 8 x 5"
     if made["spatial_dims"] == 2:
         axes = "5 x 8", "6 x 8"
-    assert told.pop("images/broken.nii.gz").startswith("labels/broken.nii.gz cannot be read: it is cut off")
-    assert told == {
+    assert found.pop("images/broken.nii.gz").startswith("labels/broken.nii.gz cannot be read: it is cut off")
+    assert found == {
         "images/alone.nii.gz": "images/alone.nii.gz has no label map.",
         "labels/lonely.nii.gz": "the label map labels/lonely.nii.gz has no image.",
         "images/small.nii.gz": f"the label map labels/small.nii.gz has {axes[0]} voxels where its image has {axes[1]}.",
@@ -200,9 +200,9 @@ def test_two_images_with_one_name_and_label_maps_in_color(tmp_path):
     write_image(tmp_path / "images" / "case_0.png", noise(8, 6))
     write_image(tmp_path / "images" / "color.png", noise(8, 6))
     write_image(tmp_path / "labels" / "color.png", noise(8, 6, 3, high=2))
-    told = reasons(segment(tmp_path))
-    assert told["images/case_0.png"].endswith("has the same label map as images/case_0.nii.gz, labels/case_0.nii.gz.")
-    assert told["images/color.png"] == "the label map labels/color.png has 3 channels where 1 is needed."
+    found = reasons(segment(tmp_path))
+    assert found["images/case_0.png"].endswith("has the same label map as images/case_0.nii.gz, labels/case_0.nii.gz.")
+    assert found["images/color.png"] == "the label map labels/color.png has 3 channels where 1 is needed."
 
 
 def write_masks(root, values, spatial_dims=2, count=5):
@@ -250,8 +250,8 @@ def test_in_2d_only_what_the_bundles_read(tmp_path):
     made = classify(tmp_path, spatial_dims=2, patient="file")
     assert [entry["image"][7:9] for entry in entries(made)] == [f"x{index}" for index in range(6)]
     reason = "has another format: 2D fine-tuning reads PNG and JPEG; convert it."
-    told = sorted(skip["reason"] for skip in made["skipped"])
-    assert told == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
+    skipped = sorted(skip["reason"] for skip in made["skipped"])
+    assert skipped == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
     assert len(entries(classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False))) == 8
 
 

@@ -1,17 +1,10 @@
 import pytest
-from scan_files import noise, write_image, write_nifti, write_pictures, write_series
+from labeled_files import images_of
+from planted_scans import write_table
+from scan_files import noise, write_image, write_nifti, write_series
 
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.utils.errors import InputError
-
-
-def names(entries):
-    return [entry["image"] for entry in entries]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return write_pictures(tmp_path / "scans")
 
 
 def test_dicom_patients_stay_together(tmp_path):
@@ -53,14 +46,9 @@ def test_dicom_and_other_files_together(tmp_path):
     assert {entry["patient"] for entry in made["training"] + made["validation"]} == {"someone", "other"}
 
 
-def write_table(path, header, rows):
-    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-    return str(path)
-
-
 def test_patients_of_a_table(pictures, tmp_path):
     rows = [f"p{i:02d}.png,{i // 4}" for i in range(19)]
-    made = make_datalist(pictures, patient=write_table(tmp_path / "t.csv", "file,patient_group", rows))
+    made = make_datalist(pictures, patient=str(write_table(tmp_path / "t.csv", "file,patient_group", *rows)))
     assert made["skipped"] == [{"image": "p19.png", "reason": "p19.png has no patient in the patient table."}]
     assert {entry["patient"] for entry in made["validation"]} < {"0", "1", "2", "3", "4"}
     assert len(made["validation"]) in (3, 4)
@@ -68,7 +56,7 @@ def test_patients_of_a_table(pictures, tmp_path):
 
 def test_columns_of_a_table(pictures, tmp_path):
     rows = [f"x,p{i:02d},{i // 4}" for i in range(20)]  # names without suffixes
-    table = write_table(tmp_path / "t.csv", "file,scan,who", rows)
+    table = str(write_table(tmp_path / "t.csv", "file,scan,who", *rows))
     made = make_datalist(pictures, patient=table, patient_column="who", file_column="scan")
     assert len(made["training"]) == 16
     with pytest.raises(
@@ -82,10 +70,10 @@ def test_columns_of_a_table(pictures, tmp_path):
 def test_split_of_a_table(pictures, tmp_path):
     splits = ["train"] * 12 + ["val"] * 5 + ["test"] * 3
     rows = [f"p{i:02d}.png,{i},{split}" for i, split in enumerate(splits)]
-    table = write_table(tmp_path / "t.csv", "image,patient_id,split", rows)
+    table = str(write_table(tmp_path / "t.csv", "image,patient_id,split", *rows))
     made = make_datalist(pictures, patient=table)
-    assert names(made["training"]) == [f"p{i:02d}.png" for i in range(12)]
-    assert names(made["validation"]) == [f"p{i:02d}.png" for i in range(12, 17)]
+    assert images_of(made["training"]) == [f"p{i:02d}.png" for i in range(12)]
+    assert images_of(made["validation"]) == [f"p{i:02d}.png" for i in range(12, 17)]
     assert made["excluded"] == {"test": 3}
     drawn = make_datalist(pictures, patient=table, validation_fraction=0.5)
     assert (len(drawn["training"]), len(drawn["validation"]), drawn["excluded"]) == (9, 8, {"test": 3})
@@ -93,12 +81,12 @@ def test_split_of_a_table(pictures, tmp_path):
 
 def test_table_that_splits_a_patient(pictures, tmp_path):
     rows = [f"p{i:02d}.png,{i // 2},{'val' if i % 2 else 'train'}" for i in range(20)]
-    table = write_table(tmp_path / "t.csv", "file,patient,split", rows)
+    table = str(write_table(tmp_path / "t.csv", "file,patient,split", *rows))
     with pytest.raises(InputError, match=r"has 10 patients in both training and validation: 0, 1, 2, \.\.\.\.$"):
         make_datalist(pictures, patient=table)
 
 
 def test_table_that_contradicts_itself(pictures, tmp_path):
-    table = write_table(tmp_path / "t.csv", "file,patient", ["p00.png,1", "p00.png,2"])
+    table = str(write_table(tmp_path / "t.csv", "file,patient", "p00.png,1", "p00.png,2"))
     with pytest.raises(InputError, match=r"t\.csv gives p00\.png two patients"):
         make_datalist(pictures, patient=table)

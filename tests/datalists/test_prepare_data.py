@@ -2,8 +2,7 @@ import os
 
 import numpy as np
 import pytest
-import torch.distributed as dist
-from scan_files import noise, write_flawed, write_image, write_nifti, write_pictures, write_series
+from scan_files import noise, write_image, write_nifti, write_series
 
 from dira_monai.datalists import unlabeled as listing
 from dira_monai.datalists.io import load_datalist, write_datalist
@@ -12,16 +11,6 @@ from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.phantoms import chest as phantom
 from dira_monai.utils.distributed import on_first_process
 from dira_monai.utils.errors import InputError
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return write_pictures(tmp_path / "scans")
-
-
-@pytest.fixture
-def flawed(tmp_path):
-    return write_flawed(tmp_path / "scans")
 
 
 def prepare(source, output, **options):
@@ -50,12 +39,9 @@ def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """Counts how often images are read."""
-    calls = []
-    original = listing.measure_each
-    monkeypatch.setattr(listing, "measure_each", lambda *a, **k: calls.append(1) or original(*a, **k))
-    return calls
+def made(count_calls):
+    """Grows when images are read."""
+    return count_calls(listing, "measure_each")
 
 
 def test_prepare_data_reuses_its_list(flawed, tmp_path, made):
@@ -116,10 +102,10 @@ def test_prepare_data_of_a_missing_folder(tmp_path):
 @pytest.mark.parametrize(("spatial_dims", "kind"), [(2, "xray"), (3, "ct")])
 @pytest.mark.parametrize("source", [None, ""])
 def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial_dims, kind, source):
-    asked = []
+    drawn = []
 
     def write_phantoms(directory, kind, count, seed):
-        asked.append((kind, seed))
+        drawn.append((kind, seed))
         for index in range(4):
             write_nifti(directory / "images" / f"{index}.nii.gz", noise(*(4, 5, 6)[:spatial_dims]))
             write_nifti(directory / "labels" / f"{index}.nii.gz", noise(4, 5, 6, high=2))
@@ -131,12 +117,12 @@ def test_prepare_data_makes_phantoms_once(tmp_path, monkeypatch, capsys, spatial
     assert capsys.readouterr().out.startswith(f"No dataset_dir is given: making {PHANTOMS[spatial_dims][1]} synthetic")
     prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5)
     assert "No dataset_dir" not in capsys.readouterr().out
-    assert asked == [(kind, 5)]
+    assert drawn == [(kind, 5)]
     other = prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=6)
-    assert asked == [(kind, 5), (kind, 6)]
+    assert drawn == [(kind, 5), (kind, 6)]
     assert other["dataset_dir"] != data["dataset_dir"]
     assert prepare(source, tmp_path / "out", spatial_dims=spatial_dims, seed=5) == data
-    assert len(asked) == 2
+    assert len(drawn) == 2
 
 
 def test_killed_phantoms_are_completed(tmp_path, monkeypatch):
@@ -156,18 +142,9 @@ def test_killed_phantoms_are_completed(tmp_path, monkeypatch):
     assert sorted(data["training"][0]["image"][-8:] + data["validation"][0]["image"][-8:]) == sorted("1.nii.gz2.nii.gz")
 
 
-def distribute(monkeypatch, rank, broadcast):
-    for name, value in {
-        "is_initialized": lambda: True,
-        "get_rank": lambda: rank,
-        "broadcast_object_list": broadcast,
-    }.items():
-        monkeypatch.setattr(dist, name, value)
-
-
-def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, monkeypatch):
+def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, distribute):
     sent = []
-    distribute(monkeypatch, 0, lambda box: sent.append(box[0]))
+    distribute(0, lambda box: sent.append(box[0]))
     assert prepare(pictures, tmp_path / "out") == sent[0]
     with pytest.raises(InputError, match="none does not exist"):
         prepare(tmp_path / "none", tmp_path / "out")
@@ -178,11 +155,11 @@ def test_first_of_several_processes_prepares_and_tells(pictures, tmp_path, monke
     assert str(sent[2]) == "KeyError: 'image'"
 
 
-def test_other_processes_wait_for_the_first(tmp_path, monkeypatch, capsys):
+def test_other_processes_wait_for_the_first(tmp_path, distribute, capsys):
     answer = {"training": []}
-    distribute(monkeypatch, 1, lambda box: box.__setitem__(0, answer))
+    distribute(1, lambda box: box.__setitem__(0, answer))
     assert prepare(tmp_path / "none", tmp_path / "out") is answer
-    distribute(monkeypatch, 1, lambda box: box.__setitem__(0, InputError("the first failed.")))
+    distribute(1, lambda box: box.__setitem__(0, InputError("the first failed.")))
     with pytest.raises(InputError, match="the first failed"):
         prepare(tmp_path / "none", tmp_path / "out")
     assert capsys.readouterr().out == ""

@@ -3,7 +3,8 @@ import os
 
 import numpy as np
 import pytest
-from scan_files import noise, relative, write_flawed, write_image, write_nifti, write_pictures, write_series
+from labeled_files import images_of
+from scan_files import noise, relative, write_image, write_nifti, write_series
 
 from dira_monai.datalists.checks import check_datalist
 from dira_monai.datalists.io import load_datalist, write_datalist
@@ -13,26 +14,12 @@ from dira_monai.images.find import inference_items
 from dira_monai.utils.errors import InputError
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    return write_pictures(tmp_path / "scans")
-
-
-@pytest.fixture
-def flawed(tmp_path):
-    return write_flawed(tmp_path / "scans")
-
-
-def names(entries):
-    return [entry["image"] for entry in entries]
-
-
 def test_make_datalist(pictures):
     made = make_datalist(pictures)
     assert made["dataset_dir"] == str(pictures)
     assert (made["spatial_dims"], made["in_channels"], made["seed"]) == (2, 1, 0)
     assert (len(made["training"]), len(made["validation"]), made["skipped"]) == (18, 2, [])
-    assert sorted(names(made["training"]) + names(made["validation"])) == [f"p{i:02d}.png" for i in range(20)]
+    assert sorted(images_of(made["training"]) + images_of(made["validation"])) == [f"p{i:02d}.png" for i in range(20)]
     entry = made["training"][0]
     assert entry["patient"] == entry["image"].removesuffix(".png")
     assert entry["shape"] == [8, 6]
@@ -176,7 +163,7 @@ def test_load_datalist(pictures, tmp_path):
     made = make_datalist(pictures)
     write_datalist(made, tmp_path / "new" / "list.json")
     loaded = load_datalist(tmp_path / "new" / "list.json")
-    assert names(loaded["training"]) == [str(pictures / name) for name in names(made["training"])]
+    assert images_of(loaded["training"]) == [str(pictures / name) for name in images_of(made["training"])]
     assert loaded["training"][0]["shape"] == made["training"][0]["shape"]
     assert os.listdir(tmp_path / "new") == ["list.json"]
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 import pytest
+from scan_files import read
 
 from dira_monai.images.find import find_images, read_image
-from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 
 DATA = Path(os.environ.get("DIRA_DATA", Path(__file__).parents[3] / "shared/data")) / "dicom"
@@ -75,11 +75,6 @@ REFUSED = {
 }
 
 
-def read(folder):
-    reader = ScanReader()
-    return reader.get_data(reader.read(DATA / folder))
-
-
 def test_every_folder_has_a_row():
     folders = {file.parent.relative_to(DATA).as_posix() for file in DATA.rglob("*") if file.is_file()}
     assert folders | {"mr_brain_study3"} == VOLUMES.keys() | REFUSED.keys()
@@ -88,7 +83,7 @@ def test_every_folder_has_a_row():
 @pytest.mark.parametrize("folder", VOLUMES)
 def test_grid(folder):
     case = VOLUMES[folder]
-    array, meta = read(folder)
+    array, meta = read(DATA / folder)
     affine = meta["affine"]
     assert array.shape == case.shape
     np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), case.spacing, rtol=2e-3)
@@ -106,7 +101,7 @@ def rescaled(file):
 @pytest.mark.parametrize("folder", [folder for folder, case in VOLUMES.items() if case.first])
 def test_first_and_last_slice(folder):
     case = VOLUMES[folder]
-    array, meta = read(folder)
+    array, meta = read(DATA / folder)
     for index, name in ((0, case.first), (-1, case.last)):
         file = DATA / folder / name
         position = np.array(pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient, dtype=float)
@@ -120,7 +115,7 @@ def test_first_and_last_slice(folder):
 
 
 def test_hounsfield_units():
-    array, _ = read("ct_chest_jpeg_lossless")
+    array, _ = read(DATA / "ct_chest_jpeg_lossless")
     assert array.min() == -1024  # stored 0, intercept -1024
     histogram, edges = np.histogram(array[(array > 0) & (array < 150)], 30)
     assert 20 < edges[histogram.argmax()] < 80  # muscle, heart and blood
@@ -130,13 +125,13 @@ def test_hounsfield_units():
 def test_multi_frame_pixels():
     folder = DATA / EDGE / "siemens_multiframe_anatomical_001"
     frames = pydicom.dcmread(next(folder.iterdir())).pixel_array  # in the file, positions rise along the normal
-    np.testing.assert_array_equal(read(folder)[0], frames.T)
+    np.testing.assert_array_equal(read(DATA / folder)[0], frames.T)
 
 
 @pytest.mark.parametrize("folder", REFUSED)
 def test_refused(folder):
     with pytest.raises(InputError, match=REFUSED[folder]):
-        read(folder)
+        read(DATA / folder)
 
 
 def test_series_of_a_study_and_orientations_of_a_series_are_volumes_of_their_own():

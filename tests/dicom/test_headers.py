@@ -5,20 +5,14 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImage
 from pydicom.uid import RTStructureSetStorage
-from scan_files import bare, cut, mend, noise, write_frames, write_series, write_slice
+from scan_files import bare, cut, mend, noise, read, write_frames, write_series, write_slice
 
 from dira_monai.dicom.headers import read_header
 from dira_monai.images.facts import measure_each, measure_image
 from dira_monai.images.find import find_images, read_image
-from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 
 load = LoadImage(reader="dira_monai.ScanReader", dtype=None)
-
-
-def read(*files):
-    reader = ScanReader()
-    return reader.get_data(reader.read(files if len(files) > 1 else files[0]))
 
 
 def write_phases(folder, starts, acquired=True, **tags):

@@ -19,19 +19,13 @@ from pydicom.uid import (
     XRayAngiographicImageStorage,
     XRayRadiofluoroscopicImageStorage,
 )
-from scan_files import AXIAL, SAGITTAL, affine_of, cut, mend, noise, write_frames, write_series, write_slice
+from scan_files import AXIAL, SAGITTAL, affine_of, cut, mend, noise, read, write_frames, write_series, write_slice
 
 from dira_monai.dicom.headers import group_series
 from dira_monai.images.find import find_images, read_image
-from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 
 load = LoadImage(reader="dira_monai.ScanReader", dtype=None)
-
-
-def read(*files):
-    reader = ScanReader()
-    return reader.get_data(reader.read(files if len(files) > 1 else files[0]))
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, SAGITTAL, (0.8, 0.6, 0, -0.6, 0.8, 0)])
@@ -108,7 +102,7 @@ def test_tilted_slices_are_straightened_in_place(tmp_path):
 
 def test_tilt_kept_for_stock_monai(tmp_path):
     files = write_ramp(tmp_path, [0, 2, 4, 6], shift=(0, -0.25, 0))
-    array, meta = ScanReader(resample=False).get_data(files)
+    array, meta = read(*files, resample=False)
     assert meta["note"] == "slices sheared by 14 degrees (gantry tilt)"
     np.testing.assert_allclose(array, LoadImage(reader=ITKReader, dtype=None)(tmp_path).numpy())
     check_ramp(array, meta, [(0, 0)] * 3)
@@ -132,7 +126,7 @@ def test_two_thicknesses_are_no_missing_slices(tmp_path):
 def test_uneven_slices_are_refused_where_stock_monai_trains(tmp_path):
     files = write_series(tmp_path, noise(4, 4, 5), depths=[0, 2, 4, 7])
     with pytest.raises(InputError, match=r"uneven slice gaps of 2 to 3 mm, which stock MONAI would read as even ones"):
-        ScanReader(resample=False).get_data(files)
+        read(*files, resample=False)
 
 
 def test_uneven_gaps_print_no_warning(tmp_path, capfd):
@@ -178,8 +172,7 @@ def test_xray_spacing_is_that_of_the_calibration(tmp_path, modality, detector):
 
     np.testing.assert_allclose(read(mend(path, of_kind))[1]["affine"], np.diag([0.1, 0.3, 1, 1]))  # columns, rows
     stock = LoadImage(reader=ITKReader)(path).affine
-    ours = ScanReader(resample=False)
-    np.testing.assert_allclose(np.abs(ours.get_data(ours.read(path))[1]["affine"]), np.abs(stock))  # what trains
+    np.testing.assert_allclose(abs(read(path, resample=False)[1]["affine"]), np.abs(stock))  # what trains
 
 
 def test_slices_with_and_without_rescaling_are_no_volume(tmp_path):
@@ -251,12 +244,11 @@ def test_frames_are_sorted_by_position(tmp_path, depths, orientation):
 @pytest.mark.parametrize("depths", [[0, 2, 4, 6], [6, 4, 2, 0], [4, 0, 6, 2]])
 def test_frames_for_stock_monai_are_those_it_reads(tmp_path, depths):
     path = write_frames(tmp_path / "a.dcm", noise(4, 4, 5), depths, (0, 0.6, 0.8, 1, 0, 0))
-    reader = ScanReader(resample=False)
     if depths[0] == 4:
         with pytest.raises(InputError, match=r"a\.dcm holds frames in another order than they lie in space"):
-            reader.get_data(reader.read(path))
+            read(path, resample=False)
         return
-    array, meta = reader.get_data(reader.read(path))
+    array, meta = read(path, resample=False)
     stock = LoadImage(reader=ITKReader)(path)
     np.testing.assert_array_equal(array, stock.numpy())
     np.testing.assert_allclose(meta["affine"], stock.affine, atol=1e-6)

@@ -51,6 +51,10 @@ def entries(made):
     return sorted((entry for key in LISTS for entry in made[key]), key=lambda entry: entry["image"])
 
 
+def images_of(listed):
+    return [entry["image"] for entry in listed]
+
+
 def labels(made):
     return [entry["label"] for entry in entries(made)]
 

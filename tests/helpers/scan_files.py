@@ -8,6 +8,8 @@ import pydicom
 from PIL import Image
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from dira_monai.images.reader import ScanReader
+
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
 
@@ -157,3 +159,9 @@ def affine_of(image):
     affine[:rank, :rank] = np.reshape(image.GetDirection(), (rank, rank)) * image.GetSpacing()
     affine[:rank, 3] = image.GetOrigin()
     return np.diag([-1, -1, 1, 1]) @ affine  # LPS to RAS
+
+
+def read(*files, resample=True):
+    """Array and meta data of a file, a folder or the slices of a series, by ``ScanReader``."""
+    reader = ScanReader(resample)
+    return reader.get_data(reader.read(files if len(files) > 1 else files[0]))

@@ -7,17 +7,12 @@ import pytest
 import SimpleITK
 from monai.transforms import EnsureChannelFirst, LoadImage
 from PIL import Image
-from scan_files import affine_of, cut, noise, write_image, write_nifti, write_slice
+from scan_files import affine_of, cut, noise, read, write_image, write_nifti, write_slice
 
 from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError, find_input_error
 
 load = LoadImage(reader="dira_monai.ScanReader", dtype=None)
-
-
-def read(*files):
-    reader = ScanReader()
-    return reader.get_data(reader.read(files if len(files) > 1 else files[0]))
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd"])
