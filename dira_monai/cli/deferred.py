@@ -4,6 +4,9 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import get_args
 
 from fire import decorators
 
@@ -24,7 +27,7 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     """The command for fire, which runs it before it complains of words that are left over.
 
     So nothing is done before all words are understood: a mistyped option ends the program at once. Arguments of the
-    type ``str`` are taken as they are written, where fire would make a number of 2024_01.
+    type ``str``, perhaps or a path, are taken as they are written, where fire would make a number of 2024_01.
 
     Args:
         command: generator of the lines that it prints.
@@ -35,10 +38,15 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
         return _Lines(command(*args, **kwargs))
 
     parameters = inspect.signature(command).parameters.values()
-    texts = [p.name for p in parameters if p.annotation in (str, str | None)]
+    texts = [p.name for p in parameters if _is_text(p.annotation)]
     wrapper = decorators.SetParseFns(**dict.fromkeys(texts, str))(wrapper)
     takes_words = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     return decorators.SetParseFn(str)(wrapper) if takes_words else wrapper
+
+
+def _is_text(kind: object) -> bool:
+    """Whether an argument of this type is ``str``, perhaps or a path or None."""
+    return kind is str or (isinstance(kind, UnionType) and set(get_args(kind)) - {Path, NoneType} == {str})
 
 
 def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:

@@ -35,7 +35,8 @@ def write_segmentation(
         label_map: NIfTI or another format of ``ScanReader``; its values are the numbers of the classes.
         output: file to write.
         class_names: background first.
-        codes: JSON file: for each class ``type`` and ``category`` as [value, scheme, meaning], ``color`` as [R, G, B].
+        codes: JSON file, such as {"liver": {"type": ["10200004", "SCT", "Liver"], "color": [200, 80, 80]}}, and
+            where a class needs it ``category``.
         series_uid: of the series, where the folder holds several.
         algorithm: name that is written as that of the algorithm.
 

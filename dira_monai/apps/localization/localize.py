@@ -54,21 +54,21 @@ def localize(
     Args:
         bundle: folder or inference.json, see ``read_classifier``.
         dataset_dir: folder of the images.
-        output_dir: folder of the files.
-        boxes: CSV file, see ``read_boxes``.
-        masks: folder, see ``read_masks``; either this or ``boxes``.
-        finding: class of all labels of the masks.
-        datalist: that the classifier was trained with; None: see ``find_datalist``.
-        overrides: of the configuration, see ``read_classifier``.
-        weights: see ``read_classifier``.
-        target_layer: see ``find_layer``.
+        output_dir: folder for localization.json, localization.csv and localization.png.
+        boxes: CSV file with the columns file, finding, x, y, w, h (or left, top, right, bottom).
+        masks: folder of label maps named like the images, instead of boxes.
+        finding: class that all labels of the masks stand for; by default the label's number is mapped by label_map.
+        datalist: JSON file that the classifier was trained with; by default the one of the run of the weights.
+        overrides: values of inference.json to replace, such as "{'image_size': [96, 96]}".
+        weights: plain state dict; by default models/model.pt in the bundle.
+        target_layer: whose features make the map; by default layer4, or the last one before the pooling.
         threshold: of the map, over 0 and at most 1.
-        component: "largest" or "each", see ``predict_boxes``.
-        patient: rule or table that gives each image's patient, see ``find_leaks``; None: "auto".
-        label_map: from words of the table or labels of the masks to classes, see ``class_of``.
+        component: largest (one box, around the largest component) or each (one box a component).
+        patient: dicom, folder, file, or a CSV file with the columns file and patient; by default that of the datalist.
+        label_map: from words of the table to classes, or None to leave rows out: "{'Infiltrate': 'Infiltration'}".
         strict: stop at boxes or masks of images that are not there, instead of reporting them.
-        allow_leak: report images and patients of the training instead of refusing them.
-        device: see ``read_classifier``.
+        allow_leak: report images whose patients were trained on instead of refusing them.
+        device: such as cpu or cuda:0; by default that of inference.json.
         pictures: how many cases are drawn, at least 0.
 
     Raises:

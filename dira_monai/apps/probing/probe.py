@@ -58,12 +58,12 @@ def probe(
         weights: see ``load_pretrained``; they must cover the whole encoder.
         config_file: ``train.json`` of a pre-training bundle, perhaps with overlays, which has ``network_def``,
             ``train#preprocessing``, ``patch_size``, ``spatial_dims`` and ``device``.
-        overrides: values of the configuration to replace, by their ids.
+        overrides: values of the configuration to replace, such as "{'network_def#backbone': 'resnet10'}".
         output: JSON file to write.
-        random: number of encoders of random weights, with the seeds 0, 1, ...
-        neighbors: see ``knn_scores``.
-        temperature: see ``knn_scores``.
-        label_fraction: share of the training patients whose labels are used; see ``take_fraction``.
+        random: number of encoders of random weights beside it, with the seeds 0, 1, ...
+        neighbors: of the k-NN.
+        temperature: of the votes of the k-NN.
+        label_fraction: share of the training patients whose labels are used.
         label_subsets: number of such parts, with the seeds 0, 1, ..., over which the AUC are averaged.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.

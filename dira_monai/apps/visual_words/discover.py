@@ -44,6 +44,9 @@ def visual_words(
     output: str | Path,
     weights: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    classes: int | None = None,
+    neighbors: int | None = None,
+    validation_neighbors: int | None = None,
     seed: int = 0,
     steps: int = 500,
     batch_size: int = 8,
@@ -59,15 +62,18 @@ def visual_words(
 
     Args:
         config: see ``read_setup``.
-        datalist: JSON file with training and validation images, without a common patient.
-        output: folder of the files.
-        weights: of the configuration's network, whose encoder then compares patients; None: an auto-encoder is trained.
-        overrides: see ``read_setup``.
+        datalist: JSON file of the command datalist, whose lists have no common patient.
+        output: folder for words.json, training.npy, validation.npy and words.png.
+        weights: model.pt of the bundle's network, whose encoder then compares patients; by default an auto-encoder.
+        overrides: values of the configuration to replace, such as "{'patch_size': [32, 32, 16], 'words#margin': 0.1}".
+        classes: number of words; by default that of the configuration.
+        neighbors: training patients of each word; likewise.
+        validation_neighbors: validation patients of each word; likewise.
         seed: of all draws.
         steps: of the auto-encoder's training.
         batch_size: whole images that a network sees at a time.
-        device: such as cpu or cuda:0; None: the GPU where there is one.
-        workers: threads that read images, each of which holds one; None: one a processor, at most 4.
+        device: such as cpu or cuda:0; by default the GPU where there is one.
+        workers: threads that read images, each of which holds one; by default one a processor, at most 4.
 
     Raises:
         InputError: if an argument is out of range, an image or the weights cannot be used, or a word finds no place.
@@ -75,12 +81,13 @@ def visual_words(
     for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
         if type(value) is not int or value < least:
             raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-    setup = read_setup(config, overrides)
+    counts = {"classes": classes, "neighbors": neighbors, "validation_neighbors": validation_neighbors}
+    setup = read_setup(config, overrides, {name: count for name, count in counts.items() if count is not None})
     search = Search(setup, read_patients(datalist, setup), seed, workers)
     network, origin = _network(setup, weights, seed, device)
     words = _choose(search)
     features, told = _features(network, search, steps if weights is None else 0, batch_size)
-    neighbors = _neighbors(words, features, search)
+    nearest_patients = _neighbors(words, features, search)
     names = [patient.name for patient in search.patients["training"]]
     found = {
         "kind": KIND,
@@ -96,12 +103,12 @@ def visual_words(
                 "reused": number >= len(names),
                 "center": word.center,
                 "trials": word.trials,
-                **{split: neighbors[split][number] for split in SPLITS},
+                **{split: nearest_patients[split][number] for split in SPLITS},
             }
             for number, word in enumerate(words)
         ],
     }
-    return _write(Path(output), search, words, neighbors, found)
+    return _write(Path(output), search, words, nearest_patients, found)
 
 
 def _network(
@@ -224,3 +231,27 @@ def _cubes(
     for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", search.workers), strict=True):
         rows += [[number, *row] for row in instances.rows]
         yield instances.cubes
+
+
+def describe_words(found: Mapping[str, Any], output: str | Path) -> Iterator[str]:
+    """What a person should know of a search, a line each.
+
+    Args:
+        found: what ``visual_words`` gives.
+        output: folder of its files.
+    """
+    settings, words, features = found["settings"], found["words"], found["features"]
+    if "last_mse" in features:
+        yield (
+            f"auto-encoder: mean squared error {features['first_mse']:.4f} in the first step, "
+            f"{features['last_mse']:.4f} in the last; the mean image has {features['mse_of_mean_image']:.4f}"
+        )
+    for split, name in zip(SPLITS, ("neighbors", "validation_neighbors"), strict=True):
+        if (count := len(found[split]["patients"])) < settings[name]:
+            yield f"note: {name} is {settings[name]}, but there are {count} {split} patients: each word has all of them"
+    if reused := sum(word["reused"] for word in words):
+        yield f"note: {len(words)} words of {len(found['training']['patients'])} patients: {reused} reuse a reference"
+    counts = [len(found[split]["rows"]) for split in SPLITS]
+    size = " x ".join(map(str, found["patch_size"]))
+    yield f"{output}: {len(words)} words, {counts[0]} training and {counts[1]} validation cubes of {size}"
+    yield f"look at {Path(output) / 'words.png'}: a row is one word in several patients"

@@ -1,6 +1,7 @@
 """What the search for visual words starts from: a bundle's configuration, and one image of each patient."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,12 +52,17 @@ class Setup(ImageSetup):
         return self.config.build("network_def")
 
 
-def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] | None = None) -> Setup:
+def read_setup(
+    config: str | Path | Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    counts: Mapping[str, Any] | None = None,
+) -> Setup:
     """What is needed of the configuration that the words will be trained with, so that images are prepared alike.
 
     Args:
         config: folder of a bundle with train.json and transvw.json, or configuration files, the later overriding.
         overrides: values to replace, by their ids.
+        counts: of words and patients, that replace those of the configuration, by the names of ``WordSettings``.
 
     Raises:
         InputError: if there is no such file, an id is missing or something cannot be built.
@@ -65,7 +71,7 @@ def read_setup(config: str | Path | Sequence[str], overrides: Mapping[str, Any] 
     settings = bundle.build("words")
     if not isinstance(settings, WordSettings):
         raise InputError(f"words of {bundle.name} must be a WordSettings, got {settings!r}.")
-    return Setup(bundle, settings)
+    return Setup(bundle, replace(settings, **(counts or {})))
 
 
 def read_patients(datalist: str | Path, setup: Setup) -> dict[str, list[Patient]]:
