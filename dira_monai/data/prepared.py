@@ -137,8 +137,8 @@ def measure_stored(path: str | Path) -> dict[str, Any]:
     image = read_stored(path)
     unit = stored_unit(image)
     deviation, mean = torch.std_mean(image.double(), correction=0)
-    figures = {"stored_mean": float(mean) / unit, "stored_deviation": float(deviation) / unit}
-    return {"shape": list(image.shape[1:]), "sha256": sha256(path)} | {k: float(f"{v:.6g}") for k, v in figures.items()}
+    moments = {"stored_mean": float(mean) / unit, "stored_deviation": float(deviation) / unit}
+    return {"shape": list(image.shape[1:]), "sha256": sha256(path)} | {k: float(f"{v:.6g}") for k, v in moments.items()}
 
 
 def verify(folder: str | Path) -> Iterator[str]:

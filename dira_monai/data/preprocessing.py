@@ -43,7 +43,7 @@ def check_intensity_range(items: Sequence[Mapping[str, Any]], intensity_range: S
     """Refuse a range that would leave most images nearly constant: CT values read from MR, 8 bits read from 16.
 
     Args:
-        items: entries of a datalist; those without ``range`` (lowest and highest value) are not judged.
+        items: entries of a datalist; those without ``range`` (lowest and highest value) are not checked.
         intensity_range: as in ``intensity_transform``.
 
     Raises:

@@ -9,8 +9,8 @@ from ..utils.errors import InputError
 class EarlyStop:
     """Handler that ends the training when the key metric has not improved for so many epochs.
 
-    It judges after each validation and counts from the evaluator's best epoch, which the checkpoint keeps, so a resumed
-    run stops where an unbroken one does; MONAI's ``EarlyStopHandler`` counts in itself and starts anew.
+    It counts epochs from the evaluator's best one, which the checkpoint keeps, so a resumed run stops where an unbroken
+    one does. MONAI's ``EarlyStopHandler`` counts validations, and compares scores in another way than the evaluator.
 
     Attributes:
         evaluator: whose best epoch counts; the handler must stand behind its ``ValidationHandler``.
@@ -28,13 +28,13 @@ class EarlyStop:
 
     def attach(self, engine: Engine) -> None:
         """Register for the ends of epochs."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.judge)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check)
 
-    def judge(self, engine: Engine) -> None:
+    def check(self, engine: Engine) -> None:
         """End the run, if it is time."""
         best = self.evaluator.state.best_metric_epoch
         if self.patience is None or best < 1 or self.evaluator.state.epoch != engine.state.epoch:
-            return  # nothing to judge by in this epoch
+            return  # no validation in this epoch
         if engine.state.epoch - best >= self.patience:
             engine.logger.info(f"no improvement since epoch {best}: stopped after epoch {engine.state.epoch}")
             engine.terminate()

@@ -130,7 +130,7 @@ class TrainingLog:
         means = self._look(engine) | engine.epoch_metrics()
         means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
-        engine.state.epoch_metrics = means  # for handlers that judge the epoch
+        engine.state.epoch_metrics = means  # for CollapseMonitor
         engine.state.metrics.update(means)  # where MONAI's own trackers look
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
@@ -154,9 +154,9 @@ class TrainingLog:
         """Say where everything is."""
         self._close()
         best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
-        judged = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
+        validated = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
         print(
-            f"done: weights {self.ckpt_dir / 'model.pt'}{judged}, "
+            f"done: weights {self.ckpt_dir / 'model.pt'}{validated}, "
             f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
         )
 

@@ -25,7 +25,7 @@ Made by dira_monai.phantom.write_phantoms, generator version {version}, kind {ki
 Nothing measured on these images says anything about a method's value in the clinic.
 """
 
-XRAY_FIELD, XRAY_SIZE = 310.0, 256  # side of the square X-ray in mm, and in pixels unless told
+XRAY_FIELD, XRAY_SIZE = 310.0, 256  # side of the square X-ray in mm, and in pixels by default
 
 
 class ChestCT(NamedTuple):

@@ -1,6 +1,6 @@
 """Published layouts of state dicts: recognized by their keys, and turned into stock networks' names and back.
 
-Pure functions; ``published`` reads and writes the files.
+Pure functions; ``weights.convert`` reads and writes the files.
 """
 
 import re
@@ -21,7 +21,7 @@ _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a layout is told from the others, and which of its keys have a place in a stock network.
+    """How a layout is recognized, and which of its keys have a place in a stock network.
 
     Attributes:
         layout: its name.
@@ -142,16 +142,10 @@ def needs_import(state: Mapping[str, Tensor]) -> bool:
 
 
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in 2D or 3D, in names that others read.
-
-    Args:
-        state: the network's state dict.
-        layout: torchvision (the encoder as a torchvision ResNet without fc) or smp (``FlexibleUNet`` as ``Unet`` of
-            segmentation_models_pytorch).
-        file: named in errors.
+    """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in names that others read, see ``export_weights``.
 
     Raises:
-        InputError: if the layout is unknown, or lacks a place for a tensor of the network.
+        InputError: if the layout is unknown, or lacks a place for a tensor of the network; names ``file``.
     """
     if layout not in EXPORTS:
         raise InputError(f"layout must be {' or '.join(EXPORTS)}, got {layout}")

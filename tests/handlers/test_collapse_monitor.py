@@ -59,7 +59,7 @@ def test_each_metric_beyond_its_bound_is_named(metric, bound, words):
         raise InputError(told)
 
 
-def test_all_that_is_wrong_is_told_and_what_did_not_run_is_not_judged():
+def test_all_problems_are_named_and_what_did_not_run_is_not_checked():
     ill = {"contrastive": 5.0, "collapse": 1.0, "restored_deviation": 0.0, "discriminator_accuracy": 1.0}
     assert len(find_problems(ill, Words())) == 3
     assert find_problems({"loss": 1.0}, Words("never asked")) == []
@@ -70,11 +70,11 @@ def test_the_objective_is_asked_first_and_by_its_own_names():
     assert find_problems(WELL | {"collapse": 1.0, "contrastive_spread": 0.25}, objective) == ["it is asleep"]
     assert objective.asked == [{"accuracy": 0.5, "spread": 0.25, "collapse": 1.0}]
     assert find_problems({"restoration": 1.0}, objective) == []
-    assert len(objective.asked) == 1  # no contrastive loss, nothing to judge
+    assert len(objective.asked) == 1  # no contrastive loss, nothing to diagnose
 
 
 def moco(queue_size):
-    """The judgement alone needs no more than the length of the queue."""
+    """``diagnose`` alone needs no more than the length of the queue."""
     return SimpleNamespace(queue=torch.zeros(queue_size, 1))
 
 

@@ -19,7 +19,7 @@ TINY = {"epoch_length": 1, "max_epochs": 2}
 LOSSES = {"loss", "contrastive", "restoration", "adversarial", "discriminator"}
 
 
-def figures(folder):
+def numbers_of(folder):
     """The numbers of each epoch in metrics.csv, without its other columns."""
     others = ("epoch", "iteration", "stage")
     rows = csv.DictReader((folder / "out/metrics.csv").open())
@@ -60,7 +60,7 @@ def test_the_switch_logs_every_loss_of_pre_training(pretrain_scans, tmp_path, ur
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
     assert LOSSES | {"val_loss", "val_mse"} <= metrics.keys()
-    check_history(metrics, figures(tmp_path))
+    check_history(metrics, numbers_of(tmp_path))
     assert len(metrics["train_loss"]) == 2  # one an iteration
     [saved] = (tmp_path / "out").glob("config_*.json")
     assert json.loads(saved.read_text())["max_epochs"] == 2
@@ -74,7 +74,7 @@ def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(pretrai
     (name, status, metrics), (_, ended, evaluated) = tracked(uri)
     assert (name, status, ended) == (str(tmp_path / "out"), "FINISHED", "FINISHED")
     assert metrics.keys() >= LOSSES
-    check_history(metrics, figures(tmp_path))
+    check_history(metrics, numbers_of(tmp_path))
     told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
     assert {key: values[-1] for key, values in evaluated.items()} == pytest.approx(told)
 
@@ -88,7 +88,7 @@ def test_fine_tuning_is_logged(way, tmp_path, uri):
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
     assert {"loss", "val_mean_auc", "learning_rate"} <= metrics.keys()
-    check_history(metrics, figures(tmp_path))
+    check_history(metrics, numbers_of(tmp_path))
 
 
 def write_untrained(kind, options):
@@ -154,7 +154,7 @@ def scalars(folder):
 def test_tensorboard_has_the_numbers_of_the_table_and_of_the_evaluation(pretrain_scans, tmp_path):
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
     run(2, ["train"], options)
-    check_history(scalars(tmp_path / "out/tensorboard"), figures(tmp_path))
+    check_history(scalars(tmp_path / "out/tensorboard"), numbers_of(tmp_path))
     run(2, ["train", "evaluate"], options)
     told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
     evaluated = scalars(tmp_path / "out/evaluation/tensorboard")
@@ -165,5 +165,5 @@ def test_tensorboard_can_be_left_out(pretrain_scans, tmp_path):
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[2, 0, 0], tensorboard=False)
     run(2, ["train"], options)
     run(2, ["train", "evaluate"], options)
-    assert len(figures(tmp_path)) == 2
+    assert len(numbers_of(tmp_path)) == 2
     assert not list(tmp_path.rglob("tensorboard"))
