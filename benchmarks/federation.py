@@ -20,7 +20,8 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor, manual_seed
 
-from dira_monai.apps.probing.probe import PROBES, probe
+from dira_monai.apps.probing.evaluate import PROBES
+from dira_monai.apps.probing.probe import probe
 from dira_monai.datalists.checks import LISTS
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.labeled import make_labeled_datalist

@@ -89,7 +89,7 @@ def test_inside_boxes(spatial_dims):
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_judge(spatial_dims):
+def test_evaluate_case(spatial_dims):
     heat = fill(np.zeros((4,) * spatial_dims), cube(1, 2, spatial_dims))
     truth = np.array([cube(1, 3, spatial_dims)])
     case = evaluate_case("a", "mass", heat, truth, [0.5])

@@ -226,7 +226,7 @@ def test_a_list_that_is_newer_than_the_weights(study):
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("change", "message"),
     [
         (
             {"class_names": CLASSES[::-1]},
@@ -237,7 +237,7 @@ def test_a_list_that_is_newer_than_the_weights(study):
         ({"spatial_dims": 1}, "spatial_dims is [23] in the configuration"),
     ],
 )
-def test_a_list_of_another_classifier(study, told, message):
+def test_a_list_of_another_classifier(study, change, message):
     config, datalist = study["bundle"] / "configs/inference.json", study["bundle"] / "output/datalist.json"
     own = {"in_channels": 1, "spatial_dims": dims_of(study), "patch_size": 4, "axcodes": None}
     config.write_text(json.dumps(json.loads(config.read_text()) | own))
@@ -247,7 +247,7 @@ def test_a_list_of_another_classifier(study, told, message):
     size = [12, 8] if dims_of(study) == 2 else [10, 12, 8]
     used = own | {"class_names": CLASSES, "multi_label": False, "image_size": size}
     assert localize(**study)["settings"] == used
-    datalist.write_text(json.dumps(content | told))
+    datalist.write_text(json.dumps(content | change))
     for allow in (False, True):
         with pytest.raises(InputError, match=message):
             localize(**study, datalist=datalist, allow_leak=allow)
@@ -256,8 +256,8 @@ def test_a_list_of_another_classifier(study, told, message):
 def test_patients_of_the_report(study):
     lines = describe_report(localize(**study))
     datalist = study["bundle"] / "output/datalist.json"
-    told = f"training: {datalist}, patients by file (patients unknown: only the same images are found)"
-    assert told in lines
+    line = f"training: {datalist}, patients by file (patients unknown: only the same images are found)"
+    assert line in lines
     table = write_table(study["boxes"].with_name("p.csv"), "file,patient", "a,a", "b,b", "c,c", "d,d")
     assert f"training: {datalist}, patients by {table}" in describe_report(localize(**study, patient=str(table)))
     assert localize(**study, patient=None)["patient_rule"] == "file"

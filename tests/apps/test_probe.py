@@ -20,8 +20,9 @@ from dira_monai.apps.probing.classifiers import (
     linear_scores,
     logistic_loss,
 )
+from dira_monai.apps.probing.evaluate import describe_probe, evaluate_probes, evaluate_subsets
 from dira_monai.apps.probing.features import image_features, standardize
-from dira_monai.apps.probing.probe import describe_probe, judge, judge_subsets, label_matrix, label_rows, probe
+from dira_monai.apps.probing.probe import label_matrix, label_rows, probe
 from dira_monai.bundle.config import read_config
 from dira_monai.datalists.splits import take_fraction
 from dira_monai.networks.encoder_decoder import encode
@@ -256,9 +257,9 @@ def test_areas_are_averaged_over_parts_of_the_labels():
     labels = {"training": some_labels(60), "validation": some_labels(20), "test": some_labels(30)}
     features = {name: torch.randn(len(rows), 4, dtype=torch.float64) for name, rows in labels.items()}
     subsets = [list(range(40)), list(range(20, 60))]
-    found = judge_subsets(features, labels, subsets, ["a", "b", "c"], neighbors=5)
+    found = evaluate_subsets(features, labels, subsets, ["a", "b", "c"], neighbors=5)
     parts = [
-        judge(*({**of, "training": of["training"][rows]} for of in (features, labels)), ["a", "b", "c"], 5)
+        evaluate_probes(*({**of, "training": of["training"][rows]} for of in (features, labels)), ["a", "b", "c"], 5)
         for rows in subsets
     ]
     assert parts[0] != parts[1]

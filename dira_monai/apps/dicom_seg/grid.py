@@ -96,9 +96,11 @@ def labels_on_source(file: Path, source: Source, class_count: int) -> tuple[np.n
         InputError: if its values are no classes, or if it lies elsewhere.
     """
     values, meta = read_image(str(file))
-    odd = np.setdiff1d(values, np.arange(class_count))
-    if len(odd):
-        raise InputError(f"{file} holds the value {odd[0]:g} where {class_count} classes allow 0 to {class_count - 1}.")
+    unknown = np.setdiff1d(values, np.arange(class_count))
+    if len(unknown):
+        raise InputError(
+            f"{file} holds the value {unknown[0]:g} where {class_count} classes allow 0 to {class_count - 1}."
+        )
     values = values.astype(np.uint8 if class_count <= 256 else np.uint16)
     if source.slices is None:
         if values.shape != source.shape:

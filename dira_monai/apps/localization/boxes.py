@@ -47,7 +47,7 @@ class GroundTruth(NamedTuple):
 
 
 def class_of(word: str, class_names: Sequence[str], label_map: Mapping[str, str | None], where: str) -> str | None:
-    """The class that a word of a table stands for, or None where ``label_map`` says that it is left out.
+    """The class that a word of a table stands for, or None where ``label_map`` says that it is excluded.
 
     Args:
         word: as it stands in the table.
@@ -79,7 +79,7 @@ def read_boxes(
     The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
     height, or right and bottom; for volumes also z and d or depth. The unit is a voxel of the file's array, x along its
     first axis: of a PNG x runs to the right and y down. An image is named as in a table of labels
-    (``read_label_table``), with any suffix or none. Rows of images that are not there are left out.
+    (``read_label_table``), with any suffix or none. Rows of images that are not there are excluded.
 
     Args:
         table: the file.
@@ -102,7 +102,9 @@ def read_boxes(
         row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
         image = _find(row[file], index, where)
         if image is None:
-            missing.append(_tell(f"{where}: the image {row[file]!r} does not exist in {directory}.", strict))
+            missing.append(
+                _refuse_if_strict(f"{where}: the image {row[file]!r} does not exist in {directory}.", strict)
+            )
         elif (finding := class_of(row[word], class_names, label_map, where)) is not None:
             images[first_file(image)] = image
             found[first_file(image), finding].append((_read_box(row, columns, where), where))
@@ -118,19 +120,14 @@ def _pick(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in columns), None)
 
 
-def _cell(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> str:
+def _number(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> float:
     name = _pick(columns, wanted)
     if name is None:
         raise InputError(f"{where}: there is no column {' or '.join(wanted)}; the columns are {', '.join(columns)}.")
-    return row[name]
-
-
-def _number(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> float:
-    text = _cell(row, columns, wanted, where)
     try:
-        return float(text)
+        return float(row[name])
     except ValueError:
-        raise InputError(f"{where}: {_pick(columns, wanted)} must be a number, got {text!r}.") from None
+        raise InputError(f"{where}: {name} must be a number, got {row[name]!r}.") from None
 
 
 def _read_box(row: Mapping[str, str], columns: Sequence[str], where: str) -> ndarray:
@@ -186,7 +183,7 @@ def read_masks(
         name, where = _bare(first_file(mask)), str(Path(folder, first_file(mask)))
         image = _find(name, index, where)
         if image is None:
-            missing.append(_tell(f"{where}: the image {name!r} does not exist in {directory}.", strict))
+            missing.append(_refuse_if_strict(f"{where}: the image {name!r} does not exist in {directory}.", strict))
         else:
             pairs.append((mask, image))
     images = {first_file(image): image for _, image in pairs}
@@ -238,7 +235,7 @@ def _find(name: str, index: Sequence[Mapping[str, list[Image]]], where: str) -> 
     return find_image(name, index, where) or find_image(_bare(name), index, where)
 
 
-def _tell(reason: str, strict: bool) -> str:
+def _refuse_if_strict(reason: str, strict: bool) -> str:
     if strict:
         raise InputError(reason)
     return reason

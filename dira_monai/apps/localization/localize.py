@@ -161,7 +161,7 @@ def _run(
     rule: tuple[float, str],
     pictures: int,
 ) -> tuple[list[Case], list[Row]]:
-    """Every case judged, and the first ones drawn."""
+    """Every case evaluated, and the first ones drawn."""
     cam = make_cam(classifier.network, layer)
     groups: dict[str, list[GroundTruth]] = {}
     for truth in truths:

@@ -128,7 +128,7 @@ def summarize(cases: Sequence[Case], threshold: float, component: str) -> dict[s
 
     Args:
         cases: at least one.
-        threshold: one that they were judged with.
+        threshold: one that they were evaluated with.
         component: "largest" or "each".
     """
     truth = np.concatenate([case.truth for case in cases])

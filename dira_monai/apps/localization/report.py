@@ -26,7 +26,7 @@ def make_report(cases: Sequence[Case], threshold: float, component: str) -> dict
     "largest": compare "each" with "each" alone.
 
     Args:
-        cases: at least one, judged with the threshold and ``THRESHOLDS``.
+        cases: at least one, evaluated with the threshold and ``THRESHOLDS``.
         threshold: of the map.
         component: "largest" or "each".
     """

@@ -21,7 +21,7 @@ def knn_scores(
     weights, so that images can be ranked by it.
 
     Args:
-        features: of the images to judge, shape (N, D).
+        features: of the images to rank, shape (N, D).
         known: of the labeled images, shape (M, D).
         labels: 0, 1 or NaN where not known, shape (M, classes); each class is known of some image.
         neighbors: number of the nearest images; all, where there are fewer.

@@ -1,7 +1,7 @@
 """Cubes of visual words for training, read from the disk one by one."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -117,3 +117,27 @@ class WordDataset(Dataset):
         """``image``, (C, *patch_size), of the stored type, ``word`` and ``seed``; a plain index has seed 0."""
         index, seed = item if isinstance(item, tuple) else (item, 0)
         return {"image": torch.from_numpy(self.array[index].copy()), "word": int(self.rows[index, 1]), "seed": seed}
+
+
+def describe_words(found: Mapping[str, Any], output: str | Path) -> Iterator[str]:
+    """What a person should know of a search, a line each.
+
+    Args:
+        found: what ``visual_words`` gives.
+        output: folder of its files.
+    """
+    settings, words, features = found["settings"], found["words"], found["features"]
+    if "last_mse" in features:
+        yield (
+            f"auto-encoder: mean squared error {features['first_mse']:.4f} in the first step, "
+            f"{features['last_mse']:.4f} in the last; the mean image has {features['mse_of_mean_image']:.4f}"
+        )
+    for split, name in zip(SPLITS, ("neighbors", "validation_neighbors"), strict=True):
+        if (count := len(found[split]["patients"])) < settings[name]:
+            yield f"note: {name} is {settings[name]}, but there are {count} {split} patients: each word has all of them"
+    if reused := sum(word["reused"] for word in words):
+        yield f"note: {len(words)} words of {len(found['training']['patients'])} patients: {reused} reuse a reference"
+    counts = [len(found[split]["rows"]) for split in SPLITS]
+    size = " x ".join(map(str, found["patch_size"]))
+    yield f"{output}: {len(words)} words, {counts[0]} training and {counts[1]} validation cubes of {size}"
+    yield f"look at {Path(output) / 'words.png'}: a row is one word in several patients"

@@ -86,13 +86,13 @@ def visual_words(
     search = Search(setup, read_patients(datalist, setup), seed, workers)
     network, origin = _network(setup, weights, seed, device)
     words = _choose(search)
-    features, told = _features(network, search, steps if weights is None else 0, batch_size)
+    features, details = _features(network, search, steps if weights is None else 0, batch_size)
     nearest_patients = _neighbors(words, features, search)
     names = [patient.name for patient in search.patients["training"]]
     found = {
         "kind": KIND,
         "datalist": os.path.abspath(datalist),
-        "features": origin | told,
+        "features": origin | details,
         "seed": seed,
         **asdict(setup.images),
         "cache_dtype": setup.dtype,
@@ -154,13 +154,13 @@ def _features(
         split: torch.stack(list(parallel_map(shrink, patients, f"reading {split} images", search.workers)))
         for split, patients in search.patients.items()
     }
-    told: dict[str, Any] = {"feature_size": size}
+    details: dict[str, Any] = {"feature_size": size}
     if steps:
         own = images["training"]
         errors = train_autoencoder(network, own, steps=steps, batch_size=batch_size, seed=search.seed)
         constant = to_unit(own).var(dim=0, correction=0).mean().item()
-        told |= {"steps": steps, "first_mse": errors[0], "last_mse": errors[-1], "mse_of_mean_image": constant}
-    return {split: patient_features(network, images[split], batch_size) for split in SPLITS}, told
+        details |= {"steps": steps, "first_mse": errors[0], "last_mse": errors[-1], "mse_of_mean_image": constant}
+    return {split: patient_features(network, images[split], batch_size) for split in SPLITS}, details
 
 
 def _neighbors(words: Sequence[Word], features: Mapping[str, Tensor], search: Search) -> dict[str, list[list[int]]]:
@@ -231,27 +231,3 @@ def _cubes(
     for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", search.workers), strict=True):
         rows += [[number, *row] for row in instances.rows]
         yield instances.cubes
-
-
-def describe_words(found: Mapping[str, Any], output: str | Path) -> Iterator[str]:
-    """What a person should know of a search, a line each.
-
-    Args:
-        found: what ``visual_words`` gives.
-        output: folder of its files.
-    """
-    settings, words, features = found["settings"], found["words"], found["features"]
-    if "last_mse" in features:
-        yield (
-            f"auto-encoder: mean squared error {features['first_mse']:.4f} in the first step, "
-            f"{features['last_mse']:.4f} in the last; the mean image has {features['mse_of_mean_image']:.4f}"
-        )
-    for split, name in zip(SPLITS, ("neighbors", "validation_neighbors"), strict=True):
-        if (count := len(found[split]["patients"])) < settings[name]:
-            yield f"note: {name} is {settings[name]}, but there are {count} {split} patients: each word has all of them"
-    if reused := sum(word["reused"] for word in words):
-        yield f"note: {len(words)} words of {len(found['training']['patients'])} patients: {reused} reuse a reference"
-    counts = [len(found[split]["rows"]) for split in SPLITS]
-    size = " x ".join(map(str, found["patch_size"]))
-    yield f"{output}: {len(words)} words, {counts[0]} training and {counts[1]} validation cubes of {size}"
-    yield f"look at {Path(output) / 'words.png'}: a row is one word in several patients"

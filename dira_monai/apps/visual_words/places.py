@@ -101,7 +101,7 @@ def choose_words(
     """Reference patients and places of all words.
 
     Patients are drawn without repetition; when all were used, each may be used again. TransVW's generator never forgets
-    that a place was too near to an earlier one and wastes the patient's other trials; here each trial is judged by
+    that a place was too near to an earlier one and wastes the patient's other trials; here each trial is checked by
     itself.
 
     Args:
