@@ -26,7 +26,7 @@ def objective_outputs(objective: Objective, inputs: ObjectiveInputs) -> dict[str
     """What the objective makes of a batch.
 
     A query of which blocks are hidden is shown to it whole, encoded once more: from what is left, images were hardly
-    discriminated at all, and an encoder that has only seen holes knows less of whole images.
+    discriminated at all, and an encoder that has only seen holes is worse on whole images.
     """
     if "whole" in inputs.views:
         views = {name: view for name, view in inputs.views.items() if name != "mask"}

@@ -29,8 +29,8 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 class DiRATrainer(ResumableTrainer):
     """Trainer of w_dis L_dis + w_res L_res + w_adv L_adv of DiRA (https://arxiv.org/abs/2204.10437).
 
-    A step: encode the query view once; the objective tells images apart; the decoder restores the target; the
-    discriminator, frozen, judges the restoration; the generator steps; then the discriminator steps on targets as
+    A step: encode the query view once; the objective discriminates images; the decoder restores the target; the
+    discriminator, frozen, classifies the restoration; the generator steps; then the discriminator steps on targets as
     real and restorations as false. A part with weight 0 costs nothing. Where the query is masked, the restoration
     loss is that of the masked voxels, the discriminator sees the target's own voxels everywhere else, and the objective
     sees the query before it was masked, which costs a second pass of the encoder.
@@ -191,8 +191,8 @@ class DiRATrainer(ResumableTrainer):
             total = total + weights.restoration * output["restoration"]
         if weights.adversarial > 0:
             self.discriminator.requires_grad_(False)
-            judged = self.discriminator(self._shown(output["restored"], views))[-1]
-            output["adversarial"] = generator_loss(judged, self.gan)
+            logits = self.discriminator(self._shown(output["restored"], views))[-1]
+            output["adversarial"] = generator_loss(logits, self.gan)
             self.discriminator.requires_grad_(True)
             total = total + weights.adversarial * output["adversarial"]
         return output | {"loss": total}
@@ -200,7 +200,7 @@ class DiRATrainer(ResumableTrainer):
     def _shown(self, images: Tensor, views: dict[str, Tensor]) -> Tensor:
         """What the discriminator sees of images: themselves, and if it is conditional, what was to be restored.
 
-        The restoration loss says nothing of voxels that no mask hides, so the discriminator must not judge them either.
+        The restoration loss says nothing of voxels that no mask hides, so the discriminator must not see them either.
         """
         images = completed(images, views)
         return torch.cat([images, views["query"]], dim=1) if self.conditional else images
@@ -215,7 +215,7 @@ class DiRATrainer(ResumableTrainer):
         with self.context:
             real, false = self.discriminator(target)[-1], self.discriminator(restored)[-1]
         loss = discriminator_loss(real, false, self.gan)
-        metrics = self._verdict(real.detach(), false.detach())
+        metrics = self._discriminator_metrics(real.detach(), false.detach())
         if self.gradient_penalty > 0:
             share = SampleRandom(~views["seed"].cpu()).uniform()  # the seed's own numbers place the crop
             penalty = gradient_penalty(self.discriminator, target, restored, share)
@@ -226,8 +226,8 @@ class DiRATrainer(ResumableTrainer):
             optimizer_step(self.discriminator_optimizer, self.discriminator_scaler, None)
         return {"discriminator": loss.detach()} | metrics
 
-    def _verdict(self, real: Tensor, false: Tensor) -> dict[str, Tensor]:
-        """How well the discriminator tells targets from restorations."""
+    def _discriminator_metrics(self, real: Tensor, false: Tensor) -> dict[str, Tensor]:
+        """How well the discriminator separates targets from restorations."""
         if GANS[self.gan].threshold is None:
             return {"discriminator_distance": real.float().mean() - false.float().mean()}
         return {"discriminator_accuracy": discriminator_accuracy(real, false, self.gan)}

@@ -40,7 +40,7 @@ def generator_loss(fake_logits: Tensor, gan: str = "lsgan") -> Tensor:
     https://arxiv.org/abs/1701.07875), which needs ``gradient_penalty``. DiRA uses ``lsgan``.
 
     MONAI's ``PatchAdversarialLoss`` is not used: its ``hinge`` gives the generator the discriminator's clipped loss,
-    and its ``least_squares`` puts a LeakyReLU behind the logits unless told otherwise.
+    and its ``least_squares`` puts a LeakyReLU behind the logits by default.
 
     Args:
         fake_logits: the discriminator's output for restored images, no activation, any shape.
@@ -73,7 +73,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, gan: str = "lsg
 
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor, gan: str = "lsgan") -> Tensor:
-    """Share of the patches that the discriminator judges rightly, in [0, 1]; real and restored ones count equally.
+    """Share of the patches that the discriminator classifies correctly, in [0, 1]; real and restored ones count equally.
 
     A patch is taken for real where its logit is greater than 0.5 for ``lsgan`` (whose targets are 0 and 1), else 0.
     A discriminator that gives every patch the same logit scores 0.5. The critic of ``wgan`` has no threshold: its loss

@@ -45,7 +45,7 @@ def class_weights(
 
 
 def check_classes(items: Sequence[Mapping[str, Any]], name: str) -> None:
-    """Refuse a list by which no classifier can be judged: without one class that some images have and others lack.
+    """Refuse a list that cannot evaluate a classifier: no class is present in some images and absent in others.
 
     Args:
         items: entries of a datalist, whose ``label`` is a class number or a list of 0, 1 and None.

@@ -1,1 +1,1 @@
-"""Discriminative objectives: heads, state and loss of learning by telling images apart."""
+"""Discriminative objectives: heads, state and loss of self-supervised methods."""

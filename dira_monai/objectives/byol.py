@@ -1,11 +1,9 @@
-"""BYOL: the network predicts what a slowly following copy of it makes of the other view."""
+"""BYOL: the network predicts how a moving average of itself embeds the other view."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..losses.contrastive import negative_cosine
-from ..metrics import embedding_std
 from ..networks.encoder_decoder import encode, feature_channels
 from ..networks.heads import mlp, pooled_mlp
 from ..networks.momentum import check_momentum
@@ -16,8 +14,8 @@ from .siamese import Siamese
 class BYOL(MomentumBranch, Siamese):
     """Bootstrap your own latent (Grill et al., 2020, https://arxiv.org/abs/2006.07733).
 
-    The following branch, called key branch here as in MoCo, is encoder and projector. Its batch-norm statistics are of
-    its own passes unless told otherwise.
+    The target network, called key branch here as in MoCo, is encoder and projector. Its batch-norm statistics are of
+    its own passes unless ``average_buffers`` is True.
 
     Attributes:
         network: stock MONAI U-Net, which encodes both views and whose encoder is copied; it stays outside.
@@ -68,5 +66,4 @@ class BYOL(MomentumBranch, Siamese):
             views = inputs.views["query"], inputs.views["key"]
             key1, key2 = (self.key_projector(encode(self.key_encoder, view)[-1]) for view in views)
         loss = 4 + 2 * (negative_cosine(p1, key2) + negative_cosine(p2, key1))
-        unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(key2.float(), dim=1)}
-        return {"loss": loss, "deviation": embedding_std(z1)} | unit
+        return self.outputs(loss, z1, p1, key2)

@@ -17,7 +17,7 @@ class CombinedObjective(Objective):
 
     A metric of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
     the weight. Of a class that occurs again, the second is ``moco2``. Each objective encodes further views by itself.
-    The decoder sees the finer maps only if all objectives want that. Each is judged by the collapse of its own queries.
+    The decoder sees the finer maps only if all objectives want that. Each is diagnosed by the collapse of its own queries.
 
     Attributes:
         objectives: at least one; the first one's embeddings are the ones that validation compares.
@@ -97,8 +97,8 @@ class CombinedObjective(Objective):
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """The sentences of all objectives in one.
 
-        Each gets the collapse of its own queries of the last batch (``monitors.collapse``). Where they are collapsed
-        and it finds nothing, that is said in its place.
+        Each gets the ``rank_collapse`` of its own queries of the last batch. Where they have collapsed and it finds
+        nothing, a general sentence stands in its place.
 
         Args:
             metrics: means over an epoch; its ``collapse``, which is of the first one's queries, is not needed.

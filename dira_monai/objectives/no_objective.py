@@ -1,4 +1,4 @@
-"""The objective of a run that has none: it restores alone."""
+"""The objective of a run that only restores."""
 
 from torch import Tensor
 
@@ -6,9 +6,9 @@ from .objective import Objective, ObjectiveInputs
 
 
 class NoObjective(Objective):
-    """Nothing to tell apart: no head, no state, no second view; for auto-encoders and masked or distorted restoration.
+    """No head, no state, no second view: for auto-encoders and for masked or distorted restoration alone.
 
-    The trainer refuses it with a positive ``contrastive_weight`` and never asks it otherwise.
+    The trainer refuses it with a positive ``contrastive_weight`` and does not call it otherwise.
 
     Attributes:
         skip_connections: whether the decoder sees the finer maps of the encoder. Without, all that the restoration

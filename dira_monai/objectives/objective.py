@@ -1,4 +1,4 @@
-"""What every discriminative objective has: a common call, state that is not learned by gradient, a verdict."""
+"""The base classes of objectives, and their inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,10 +74,10 @@ class Objective(nn.Module):
         """Change the state that is not learned by gradient; ``key`` holds this process's keys since the last step."""
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """What an epoch's metrics say is wrong, one sentence in the objective's own terms; None where nothing is.
+        """The problem that an epoch's metrics show, one sentence in the method's own terms; None where there is none.
 
         Args:
-            metrics: means over the epoch: ``metrics`` of this objective, and ``collapse`` (``monitors.collapse``).
+            metrics: means over the epoch: ``metrics`` of this objective, and ``collapse`` (``rank_collapse``).
         """
         return None
 

@@ -180,7 +180,7 @@ class PCRLv2(Objective):
         self.step += 1
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether the coarsest level of the decoder no longer tells images apart.
+        """Whether the embeddings of the decoder's coarsest level have collapsed.
 
         Args:
             metrics: ``deviation`` and ``collapse``, means over an epoch. Batch norm makes embeddings of two images

@@ -40,6 +40,11 @@ class Siamese(Objective):
         """Embeddings of query and key view by the network itself, (B, D) each."""
         return self.projector(inputs.deepest), self.projector(inputs.encode(self.second_view(inputs)))
 
+    def outputs(self, loss: Tensor, embedding: Tensor, prediction: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """What ``forward`` returns, of the first view's embedding and prediction and the second's key, (B, D) each."""
+        query, key = (F.normalize(part.float(), dim=1) for part in (prediction, key))
+        return {"loss": loss, "deviation": embedding_std(embedding), "query": query, "key": key}
+
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether all images have nearly the same embedding.
 
@@ -175,5 +180,4 @@ class SimSiam(Siamese):
         z1, z2 = self.both(inputs)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
-        unit = {"query": F.normalize(p1.float(), dim=1), "key": F.normalize(z2.detach().float(), dim=1)}
-        return {"loss": loss, "deviation": embedding_std(z1)} | unit
+        return self.outputs(loss, z1, p1, z2.detach())
