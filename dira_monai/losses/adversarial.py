@@ -73,7 +73,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, gan: str = "lsg
 
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor, gan: str = "lsgan") -> Tensor:
-    """Share of the patches that the discriminator classifies correctly, in [0, 1]; real and restored ones count equally.
+    """Share of patches that the discriminator classifies correctly, in [0, 1]; real and restored ones count equally.
 
     A patch is taken for real where its logit is greater than 0.5 for ``lsgan`` (whose targets are 0 and 1), else 0.
     A discriminator that gives every patch the same logit scores 0.5. The critic of ``wgan`` has no threshold: its loss

@@ -17,7 +17,7 @@ class CombinedObjective(Objective):
 
     A metric of an objective carries the name of its class, as in ``moco_accuracy``; ``moco_loss`` is its loss before
     the weight. Of a class that occurs again, the second is ``moco2``. Each objective encodes further views by itself.
-    The decoder sees the finer maps only if all objectives want that. Each is diagnosed by the collapse of its own queries.
+    The decoder sees the finer maps only if all objectives want that. Each is diagnosed by its own queries.
 
     Attributes:
         objectives: at least one; the first one's embeddings are the ones that validation compares.

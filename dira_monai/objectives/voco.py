@@ -101,7 +101,7 @@ class VoCo(Objective):
         if metrics["base_similarity"] > ALIKE:
             return (
                 f"the embeddings of VoCo's base crops are all alike or opposite (mean |cosine| "
-                f"{metrics['base_similarity']:.3f}), so places cannot be distinguished; try pooled_norm True or a lower "
+                f"{metrics['base_similarity']:.3f}), so places are not distinguished; try pooled_norm True or a lower "
                 "learning_rate"
             )
         if metrics["overlap_similarity"] < UNRELATED:
