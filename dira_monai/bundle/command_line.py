@@ -16,14 +16,8 @@ from ..utils.errors import InputError
 from .packed_code import name_running_code
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
-
-
 MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
-
-
 MONAI_OPTIONS |= {*DEFAULT_MLFLOW_SETTINGS["configs"]}
-
-
 BUNDLE_COMMAND = ("monai", "bundle", "__main__.py")  # as the path of the running script ends
 
 

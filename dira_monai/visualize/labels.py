@@ -9,8 +9,6 @@ from torch import Tensor
 from .tiles import BACKGROUND, TITLE, WIDTH, middle_slices
 
 COLORS = ((0, 0, 0), (230, 60, 60), (60, 170, 240), (250, 200, 40), (90, 200, 90), (190, 90, 220), (250, 140, 40))
-
-
 OPACITY = 0.45
 
 

@@ -11,17 +11,9 @@ from torch import Tensor
 from ..utils.files import atomic_write
 
 COLUMNS = ("target", "distorted", "restored", "error")
-
-
 BACKGROUND = "#282828"
-
-
 WIDTH = 224  # of a tile, pixels
-
-
 TITLE = 22  # height of a line of text above the tiles, pixels
-
-
 GAP = 6  # between tiles, pixels
 
 

@@ -15,8 +15,6 @@ from ...images.find import read_image
 from ...utils.errors import InputError
 
 SAME_GRID = 0.1  # of a voxel that corners of one grid may lie beside those of the other
-
-
 EMPTY = (  # tags of type 2, which may be empty but not missing, and which anonymized series lack
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),

@@ -19,21 +19,11 @@ from ...utils.errors import InputError
 from .metrics import component_boxes
 
 IMAGE_COLUMNS = (*FILE_COLUMNS, "image index")
-
-
 FINDING_COLUMNS = ("finding", "label", "finding label")
-
-
 # of the axes x, y and z; the names with brackets are those of ChestX-ray14's BBox_List_2017.csv
 LOW_COLUMNS = (("x", "left", "bbox [x"), ("y", "top"), ("z",))
-
-
 HIGH_COLUMNS = (("right",), ("bottom",), ())
-
-
 SIZE_COLUMNS = (("w", "width"), ("h", "height", "h]"), ("d", "depth"))
-
-
 TOLERANCE = 1e-3  # voxels that a box may stand out of its image: rounding of decimals
 
 
@@ -97,15 +87,11 @@ def read_boxes(
     file = pick_column(table, columns, None, None, IMAGE_COLUMNS)
     word = pick_column(table, columns, None, None, FINDING_COLUMNS)
     found: dict[tuple[str, str], list[tuple[ndarray, str]]] = defaultdict(list)
-    index, images, missing = _index(directory, table), dict[str, Image](), []
+    index, images = _Index(directory, table, strict), dict[str, Image]()
     for number, cell in enumerate(cells, start=2):
         row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
-        image = _find(row[file], index, where)
-        if image is None:
-            missing.append(
-                _refuse_if_strict(f"{where}: the image {row[file]!r} does not exist in {directory}.", strict)
-            )
-        elif (finding := class_of(row[word], class_names, label_map, where)) is not None:
+        image = index.find(row[file], where)
+        if image and (finding := class_of(row[word], class_names, label_map, where)) is not None:
             images[first_file(image)] = image
             found[first_file(image), finding].append((_read_box(row, columns, where), where))
     facts, truths = _measure(images, directory), []
@@ -113,7 +99,7 @@ def read_boxes(
         for box, where in boxes:
             _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
         truths.append(GroundTruth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
-    return truths, missing
+    return truths, index.missing
 
 
 def _pick(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -178,13 +164,9 @@ def read_masks(
             class.
     """
     found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
-    index, pairs, missing = _index(directory, folder), list[tuple[Image, Image]](), []
+    index, pairs = _Index(directory, folder, strict), list[tuple[Image, Image]]()
     for mask in find_images(folder):
-        name, where = _bare(first_file(mask)), str(Path(folder, first_file(mask)))
-        image = _find(name, index, where)
-        if image is None:
-            missing.append(_refuse_if_strict(f"{where}: the image {name!r} does not exist in {directory}.", strict))
-        else:
+        if image := index.find(_bare(first_file(mask)), str(Path(folder, first_file(mask)))):
             pairs.append((mask, image))
     images = {first_file(image): image for _, image in pairs}
     facts = _measure(images, directory)
@@ -199,7 +181,7 @@ def read_masks(
     return [
         GroundTruth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
         for (name, kind), boxes in found.items()
-    ], missing
+    ], index.missing
 
 
 def _read_mask(mask: Image, folder: str | Path, facts: Mapping[str, Any]) -> ndarray:
@@ -219,26 +201,31 @@ def _bare(file: str) -> str:
     return str(PurePosixPath(file).with_name(stem(file))) if known else file
 
 
-def _index(directory: str | Path, source: str | Path) -> list[dict[str, list[Image]]]:
-    """The images as a table of labels names them, and by their paths without suffix; none of the folder of masks."""
-    root, apart = Path(os.path.abspath(directory)), os.path.realpath(source)
-    found = [(image, Path(os.path.realpath(root / first_file(image)))) for image in find_images(directory)]
-    images = in_image_folders([image for image, file in found if not file.is_relative_to(apart)])
-    bare: dict[str, list[Image]] = defaultdict(list)
-    for image in images:
-        bare[_bare(first_file(image))].append(image)
-    tiers = index_images(images, root, Path(source))
-    return [*tiers[:3], bare, *tiers[3:]]
+class _Index:
+    """The images of a folder by their names, as in a table of labels, and by their paths without suffix.
 
+    None lies in the folder of the masks. ``missing`` has a sentence for each name that was not found.
+    """
 
-def _find(name: str, index: Sequence[Mapping[str, list[Image]]], where: str) -> Image | None:
-    return find_image(name, index, where) or find_image(_bare(name), index, where)
+    def __init__(self, directory: str | Path, source: str | Path, strict: bool) -> None:
+        root, apart = Path(os.path.abspath(directory)), os.path.realpath(source)
+        found = [(image, Path(os.path.realpath(root / first_file(image)))) for image in find_images(directory)]
+        images = in_image_folders([image for image, file in found if not file.is_relative_to(apart)])
+        bare: dict[str, list[Image]] = defaultdict(list)
+        for image in images:
+            bare[_bare(first_file(image))].append(image)
+        tiers = index_images(images, root, Path(source))
+        self.tiers = [*tiers[:3], bare, *tiers[3:]]
+        self.directory, self.strict = directory, strict
+        self.missing: list[str] = []
 
-
-def _refuse_if_strict(reason: str, strict: bool) -> str:
-    if strict:
-        raise InputError(reason)
-    return reason
+    def find(self, name: str, where: str) -> Image | None:
+        image = find_image(name, self.tiers, where) or find_image(_bare(name), self.tiers, where)
+        if image is None:
+            self.missing.append(f"{where}: the image {name!r} does not exist in {self.directory}.")
+            if self.strict:
+                raise InputError(self.missing[-1])
+        return image
 
 
 def _measure(images: Mapping[str, Image], directory: str | Path) -> dict[str, dict]:

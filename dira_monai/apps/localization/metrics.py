@@ -13,14 +13,8 @@ from numpy import ndarray
 from scipy import ndimage
 
 COMPONENTS = ("largest", "each")
-
-
 OVERLAPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # least IoU of a box that counts as found
-
-
 TIE = 1e-6  # of the map: what interpolation makes of equal values
-
-
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 

@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw
 from ...visualize.tiles import Row
 
 GREEN, RED = (0, 255, 0), (255, 40, 40)  # true, predicted
-
-
 WIDTH = 320  # of a tile, pixels
 
 

@@ -6,8 +6,6 @@ from monai.metrics import compute_roc_auc
 from torch import Tensor
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of the linear classifier, strongest first
-
-
 ROWS = 256  # test images whose similarities are held at once
 
 

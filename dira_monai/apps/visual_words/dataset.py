@@ -16,11 +16,7 @@ from ...utils.errors import InputError
 from ...utils.files import atomic_write
 
 SPLITS = ("training", "validation")
-
-
 KIND = "visual words of dira_monai"
-
-
 MAKE = "make them with python -m dira_monai visual-words"
 
 

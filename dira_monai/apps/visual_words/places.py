@@ -13,8 +13,6 @@ from ...utils.errors import InputError
 from ...utils.seeded_random import SampleRandom, sample_seeds
 
 COUNTS = {"classes": 2, "neighbors": 1, "validation_neighbors": 1, "trials": 1, "scales": 0}  # the least of each
-
-
 ROUNDING = 1e-6  # voxels, that a distance of centers in shares of the extent may be wrong by
 
 
