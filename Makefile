@@ -76,7 +76,7 @@ methods: .venv/installed
 	$(BIN)/python benchmarks/methods.py --output $(DEMO)/methods
 
 test: lint types
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 docs-test: .venv/installed
 	rm -rf $(DEMO)/docs-test
