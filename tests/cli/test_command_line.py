@@ -1,6 +1,8 @@
 import json
+import lzma
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from scan_files import noise, write_image, write_nifti
 
 from dira_monai.__main__ import COMMANDS, FORMER
 from dira_monai.phantoms import chest as phantom
+
+ARCHIVE = Path(__file__).parents[1] / "contract/archive_0.1.0.zip.xz"
 
 
 @pytest.fixture
@@ -85,13 +89,19 @@ def test_phantom(command, monkeypatch):
     assert asked == [(("p",), {"kind": "xray", "count": 3, "seed": 0})]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["scores", "nowhere"]], ids=" ".join)
-def test_light_commands_start_without_torch(words):
+LIGHT = [["--help"], ["scores", "."], ["verify", "packed.zip"], ["unpack", "packed.zip", ".", "--trust", "True"]]
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
+def test_light_commands_start_without_torch(words, tmp_path):
+    (tmp_path / "packed.zip").write_bytes(lzma.decompress(ARCHIVE.read_bytes()))
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/metrics.csv").write_text("val_mean_dice,0.5\n")
     code = (
         "import sys, runpy, atexit\n"
         "atexit.register(lambda: print([name for name in ('torch', 'monai') if name in sys.modules]))\n"
         f"sys.argv[1:] = {words}\n"
         "runpy.run_module('dira_monai', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr

@@ -12,6 +12,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 from pages import PAGES, ROOT, SITE, blocks, commands
 from run_docs import ELSEWHERE, script
 
+import dira_monai
 from dira_monai.__main__ import COMMANDS, load_command
 
 BUNDLES = sorted((ROOT / "bundles").iterdir())
@@ -187,3 +188,28 @@ def test_the_index_names_every_page():
     index = (ROOT / "docs/README.md").read_text()
     missing = [page.name for page in SITE[1:] if page.name != "README.md" and f"]({page.name}" not in index]
     assert missing == [], "give each a line in docs/README.md"
+
+
+# code
+
+
+def defined():
+    """Names as the pages write them, ``module.function`` and ``Class.method``, with those of base classes."""
+    yield from (f"dira_monai.{name}" for name in dira_monai.__all__)
+    for path in (ROOT / "dira_monai").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                yield f"{path.stem}.{node.name}"
+            if isinstance(node, ast.ClassDef):
+                kind = getattr(dira_monai, node.name, None)
+                methods = dir(kind) if kind else [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+                yield from (f"{node.name}.{method}" for method in methods)
+
+
+@pytest.mark.parametrize("name", ["method", "objectives"])
+def test_formulas_stand_where_the_page_says(name):
+    text = (ROOT / f"docs/{name}.md").read_text()
+    asked = set(re.findall(r"`([A-Za-z]\w+\.\w+)`", text))
+    others = {word for word in asked if word.endswith((".json", ".py", ".pt", ".csv")) or word.startswith("torch.")}
+    assert len(asked - others) > 5
+    assert sorted(asked - others - {*defined()}) == []

@@ -116,7 +116,7 @@ def test_lars_refuses_what_is_out_of_range(options, sentence):
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_lars_groups_exempt_biases_and_norms(spatial_dims):
+def test_param_groups_lars_exempt_biases_and_norms(spatial_dims):
     network = basic_unet(spatial_dims)
     byol = BYOL(network, 4)
     exempt, weights = param_groups_lars(network, byol, bias_learning_rate=0.02)
@@ -130,7 +130,7 @@ def test_lars_groups_exempt_biases_and_norms(spatial_dims):
     assert (rates, decays, adapted) == ([0.02, 0.5], [0.0, 0.1], [False, True])
 
 
-def test_lars_groups_leave_out_an_empty_group():
+def test_param_groups_lars_leave_out_an_empty_group():
     (only,) = param_groups_lars(nn.Linear(2, 2, bias=False), nn.ReLU(), 0.1)
     assert [p.ndim for p in only["params"]] == [2]
 
