@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..sharing.archive import (
@@ -82,7 +81,8 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
         trust: unpack also where verify shows code.
         max_gb: refuse an archive that unpacks to more, 10^9 bytes.
     """
-    with _folder(folder), extracted(archive, folder, max_gb) as root:
+    there = next(path for path in (Path(folder), *Path(folder).parents) if os.path.lexists(path))
+    with extracted(archive, there, max_gb) as root:
         facts, code = _audit(root, complete=True)
         place = Path(folder, root.name)
         if os.path.lexists(place):
@@ -90,6 +90,7 @@ def unpack(archive: str, folder: str, *, trust: bool = False, max_gb: float = 10
         if code and trust is not True:
             print(*facts, *_show(code), sep="\n")  # an error ends the command before it prints what it yields
             raise InputError(f"{archive}: {_count(code)} of code above; if you trust what they run, say --trust True")
+        place.parent.mkdir(parents=True, exist_ok=True)
         root.rename(place)
     yield from (*facts, *_show(code), f"{place}: unpacked")
 
@@ -101,22 +102,6 @@ def _audit(root: Path, complete: bool) -> tuple[list[str], dict[str, list[str]]]
     agree = f"{listed} files agree with {MANIFEST}" if listed else f"no {MANIFEST}: damage to the files would not show"
     facts, code = check_files(root.name, files)
     return [f"{root.name}: {agree}", *facts], code
-
-
-@contextmanager
-def _folder(folder: str) -> Iterator[None]:
-    """A folder, made where it is not there; what was made of it and stays empty goes again."""
-    new = [path for path in (Path(folder), *Path(folder).parents) if not os.path.lexists(path)]
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error})") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it is not empty
-            for path in new:
-                path.rmdir()
 
 
 def _show(code: Mapping[str, list[str]]) -> list[str]:

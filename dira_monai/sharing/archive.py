@@ -128,18 +128,22 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
         max_gb: refuse to unpack more than this, 10^9 bytes.
 
     Raises:
-        InputError: if it is no zip file or damaged, has other than one top folder, or holds a path that leaves it, a
-            link, a name twice, an encrypted file, or more than ``max_gb`` or ``MAX_FILES`` allow; or if ``max_gb`` is
-            no number above 0.
+        InputError: if ``max_gb`` is no number above 0, if the folder cannot be written to, or if the archive is no zip
+            file or damaged, has other than one top folder, or holds a path that leaves it, a link, a name twice, an
+            encrypted file, or more than ``max_gb`` or ``MAX_FILES`` allow.
     """
     if not isinstance(max_gb, int | float) or max_gb <= 0:
         raise InputError(f"max_gb must be a number above 0, got {max_gb!r}")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-") as temporary:
+    try:
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".unpack-")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error})") from error
+    with temporary as place:
         try:
             with zipfile.ZipFile(archive) as opened:
                 top = _check_entries(opened.infolist(), archive, max_gb)
                 for entry in opened.infolist():
-                    path = Path(temporary, entry.filename)
+                    path = Path(place, entry.filename)
                     if not entry.is_dir():
                         path.parent.mkdir(parents=True, exist_ok=True)
                         with opened.open(entry) as source, path.open("wb") as target:
@@ -148,7 +152,7 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
             raise
         except DAMAGE as error:
             raise InputError(f"{archive}: cannot be unpacked ({error})") from error
-        yield Path(temporary, top)
+        yield Path(place, top)
 
 
 def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: str | Path, max_gb: float) -> str:

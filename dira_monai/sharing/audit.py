@@ -78,9 +78,10 @@ def _rows(name: str, path: Path, differs: bool) -> Iterator[str]:
     elif name.lower().endswith(CONFIGS):
         yield from unknown_values(name, path.read_bytes())
     elif name.lower().endswith(SETTINGS):
-        if digest(name, path.read_text("utf-8", errors="replace")) not in known_digests():
-            yield "other file"
-    elif path.stat().st_size and not name.lower().endswith(WEIGHTS) and not re.fullmatch(SHIPPED, name):
+        text = path.read_text("utf-8", errors="replace")
+        if digest(name, text) not in known_digests():
+            yield from ("other file", *filter(str.strip, text.splitlines()))
+    elif not name.lower().endswith(WEIGHTS) and not re.fullmatch(SHIPPED, name):
         yield "other file"
 
 
