@@ -71,7 +71,7 @@ def read_label_table(
         place = f"{table}, row {number}"
         image = find_image(cell[file], index, place)
         if image is None:
-            reason = f"{cell[file]} does not exist, although it stands in {place}."
+            reason = f"{cell[file]} does not exist but is listed in {place}."
             skipped.append({"image": cell[file], "reason": reason})
             continue
         words = cell[single] if single else [cell[name] for name in options.class_names]
@@ -86,7 +86,7 @@ def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -
     """The column of labels; "" where every class has a column of its own."""
     if options.label_column is None and options.multi_label and set(options.class_names) <= set(columns):
         if options.label_map:
-            raise InputError(f"{table} has one column a class, where label_map, {options.label_map}, has no use.")
+            raise InputError(f"{table} has one column a class, so label_map is invalid, got {options.label_map}.")
         return ""
     return pick_column(table, columns, "label_column", options.label_column, LABEL_COLUMNS)
 
@@ -136,7 +136,7 @@ def read_class_folders(root: Path, images: Sequence[Image], splits: Sequence[str
     Args:
         root: folder of one folder a class, or of one folder a split with these in it.
         images: relative to ``root``.
-        splits: of each image; where they are told by folders, the class folder lies below.
+        splits: of each image; where folders name them, the class folder lies below.
     """
     rows, skipped = [], []
     for image, split in zip(images, splits, strict=True):

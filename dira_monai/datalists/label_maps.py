@@ -84,7 +84,7 @@ def _group(maps: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
-    """Images and label maps with their names: the path without the folder that tells what they are and the suffix."""
+    """Images and label maps with their names: the path without suffix and without the folder of images or labels."""
     everything = find_images(root)
     crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
     located = [(*_locate(image, crowds), image) for image in everything]
@@ -125,7 +125,9 @@ def label_folder(root: Path, labels: str) -> Path:
     for folder in (root / labels, Path(os.path.abspath(Path(labels).expanduser()))):
         if folder.is_dir():
             return folder
-    raise InputError(f"labels must be a folder of label maps, got {labels!r}, which is none, also not in {root}.")
+    raise InputError(
+        f"labels must be a folder of label maps, got {labels!r}, which does not exist, also not in {root}."
+    )
 
 
 def _folder(image: Image) -> PurePosixPath:
@@ -133,7 +135,7 @@ def _folder(image: Image) -> PurePosixPath:
 
 
 def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
-    """The first folder that tells images or labels, "" where none does, and the path without it and the suffix.
+    """The first folder named as one of images or labels, "" where none does, and the path without it and the suffix.
 
     A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
     """
@@ -225,7 +227,7 @@ def refuse_wrong_classes(facts: Sequence[dict | InputError], options: LabelOptio
     """Nothing, unless the values of most label maps fit no class: then the classes are wrong, not the files.
 
     Raises:
-        InputError: the first misfit, with the options that mend it.
+        InputError: the first misfit, with the options to give.
     """
     misfits = [fact for fact in facts if isinstance(fact, MisfitError)]
     if 2 * len(misfits) <= sum(isinstance(fact, dict) for fact in facts) + len(misfits):

@@ -78,7 +78,7 @@ def find_leaks(
 
     Raises:
         InputError: if the datalist is missing or broken, an image has no patient, or the rule gives the datalist's own
-            images other patients than it names, so that nobody would be recognized.
+            images other patients than it names.
     """
     training = read_training(datalist)
     for name in LISTS[:2]:

@@ -73,7 +73,7 @@ class LabelOptions:
             raise InputError(f"test_fraction must be at least 0 and below 1, got {self.test_fraction!r}.")
         for option in ONLY_FOR[TASKS[1 - TASKS.index(self.task)]]:
             if value := getattr(self, option):
-                raise InputError(f"{option} has no meaning where the task is {self.task}, got {value!r}.")
+                raise InputError(f"{option} is invalid for the task {self.task}, got {value!r}.")
         self._check_label_values()
         self._check_label_map()
 

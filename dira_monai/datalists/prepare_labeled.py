@@ -34,7 +34,7 @@ UNCHECKED = (
 
 
 class LabeledLists:
-    """The lists of ``prepare_labeled`` by their names, prepared when the first of them is asked for.
+    """The lists of ``prepare_labeled`` by their names, prepared when the first of them is used.
 
     MONAI Label gives a training lists of its own, and its viewers have MONAI build every part of the config, also what
     nothing refers to: that must neither look for a data set nor make phantoms.
@@ -43,7 +43,7 @@ class LabeledLists:
         options: the arguments of ``prepare_labeled``.
 
     Raises:
-        InputError: when a list is asked for, as ``prepare_labeled`` does.
+        InputError: when a list is used, as ``prepare_labeled`` does.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -60,7 +60,7 @@ class LabeledLists:
 def load_labeled(path: str | Path, options: LabelOptions) -> dict:
     """A labeled datalist from JSON, checked by ``check_labeled``; paths and other entries stay as they are.
 
-    A missing list ``test`` is taken as empty, and what the file does not say of its task as what is asked for.
+    A missing list ``test`` is taken as empty, and what the file does not say of its task as in ``options``.
 
     Args:
         path: JSON file.
@@ -74,7 +74,7 @@ def load_labeled(path: str | Path, options: LabelOptions) -> dict:
     fixed = {key: getattr(options, key) for key in FIXED}
     for key, value in fixed.items():
         if datalist.get(key, value) != value:
-            raise InputError(f"{path} was made for {key} {datalist[key]} where {value} is asked for.")
+            raise InputError(f"{path} was made for {key} {datalist[key]}, expected {value}.")
     datalist = {"test": [], **datalist, **fixed}
     check_labeled(datalist, path)
     if options.spatial_dims == 2 and options.pictures_only:
@@ -155,7 +155,7 @@ def _load_or_make(dataset_dir: str | None, output: Path, options: LabelOptions) 
         if excluded is not None and datalist.get("exclude_patients_of") != excluded:
             raise InputError(
                 f"{given} is used as it is and was made for exclude_patients_of "
-                f"{datalist.get('exclude_patients_of')!r} where {excluded!r} is asked for; make the list anew with it."
+                f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
             )
         print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
         datalist["dataset_dir"] = str(find_root(datalist, given))

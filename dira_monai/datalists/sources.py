@@ -27,10 +27,6 @@ Found = tuple[list[Row], list[dict], dict[str, int], str]  # rows, skipped, excl
 def find_label_maps(root: Path, options: LabelOptions) -> Found:
     """Images with label maps for words.
 
-    Args:
-        root: the folder of the data set.
-        options: of the list.
-
     Raises:
         InputError: as ``find_pairs`` and ``find_patients`` do.
     """
@@ -43,10 +39,6 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
 
 def find_labels(root: Path, options: LabelOptions) -> Found:
     """Images with the words of a table, or with the names of their folders.
-
-    Args:
-        root: the folder of the data set.
-        options: of the list.
 
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
@@ -92,7 +84,7 @@ def _fill_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[list[Row
 
 
 def _table_rule(table: Path, root: Path) -> str:
-    """The path of a table that tells patients: from ``root`` where it lies there, else from /."""
+    """The path of a table of patients: from ``root`` where it lies there, else from /."""
     path, home = (Path(os.path.abspath(place)) for place in (table, root))
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 

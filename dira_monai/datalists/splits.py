@@ -24,8 +24,8 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     """
     above = [PurePosixPath(first_file(image)).parent.parts for image in images]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
-    told = all(folder and folder.lower() in LABELED_SPLITS for folder in folders)
-    return folders if told else [""] * len(folders)
+    complete = all(folder and folder.lower() in LABELED_SPLITS for folder in folders)
+    return folders if complete else [""] * len(folders)
 
 
 def split_entries(
@@ -215,8 +215,8 @@ def choose_validation(patients: Sequence[str], fraction: float, seed: int) -> se
     names = sorted(set(patients))
     if len(names) < 2:
         raise InputError(
-            f"the images ({len(patients)}) all belong to one patient, {names[0]}, who cannot be in training and "
-            "validation; give another patient rule: file, folder or a CSV file."
+            f"the images ({len(patients)}) all belong to one patient, {names[0]}, but "
+            "training and validation need one each; give another patient rule: file, folder or a CSV file."
         )
     count = min(max(1, round(fraction * len(names))), len(names) - 1)
     return {names[index] for index in np.random.default_rng(seed).permutation(len(names))[:count]}

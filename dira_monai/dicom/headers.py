@@ -14,7 +14,7 @@ from ..utils.optional_import import import_package
 NO_IMAGES = {"SEG": "segmentation", "RTDOSE": "dose distribution"}  # by modality
 
 
-# what may tell images at one position apart: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
+# what may distinguish images at one position: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
 # TriggerTime, ImageType (magnitude and phase), AcquisitionTime
 MARKS = ("0020|0012", "0020|0100", "0018|0081", "0018|9087", "0018|1060", "0008|0008", "0008|0032")
 
@@ -143,7 +143,7 @@ def _find_pixels(file: str | Path) -> list[Any]:
     try:
         tags = read_tags(file, names)
         return [tags.get(name) for name in names]
-    except Exception:  # whatever pydicom raises: whoever asked has a better sentence
+    except Exception:  # whatever pydicom raises: the caller has a better sentence
         return []
 
 
@@ -153,7 +153,7 @@ def _find_kind(file: str | Path) -> tuple[str, str]:
     try:
         meta = pydicom.filereader.read_file_meta_info(file)
         return meta.MediaStorageSOPClassUID.name, meta.TransferSyntaxUID.name
-    except Exception:  # whatever pydicom raises: whoever asked has a better sentence
+    except Exception:  # whatever pydicom raises: the caller has a better sentence
         return "", ""
 
 
@@ -182,7 +182,7 @@ def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[
 
     One volume is what shares folder, series, patient, slice size, pixel spacing and orientation. Files at the same
     position (time points, echoes, diffusion directions) become volumes of their own: by the first tag of MARKS that
-    tells them apart, else in the order of their instance numbers; where nothing does, they stay one volume, which
+    distinguishes them, else in the order of their instance numbers; where nothing does, they stay one volume, which
     cannot be read.
     A multi-frame file, a file without a position (an X-ray), a copy of an instance and a file whose header cannot be
     read stand alone.
@@ -241,7 +241,7 @@ def _split_copies(stack: Sequence[DicomHeader]) -> tuple[list[DicomHeader], list
 
 
 def _split_repeats(stack: Sequence[DicomHeader]) -> list[list[Path]]:
-    """Volumes, in slice order, that hold each position once, where anything tells the images at a position apart."""
+    """Volumes, in slice order, that hold each position once, where anything distinguishes the images at a position."""
     stack = sorted(stack, key=lambda header: (header.depth, header.number, header.file))
     repeats = _count_repeats(stack)
     for marks in zip(*(header.marks for header in stack), strict=True):

@@ -39,7 +39,7 @@ def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
     (tmp_path / "labels.csv").write_text((tmp_path / "labels.csv").read_text().replace("x5.png,healthy", "x5.png,"))
     cut(tmp_path / "images" / "x1.png")
     told = reasons(classify(tmp_path))
-    assert told["gone.png"] == f"gone.png does not exist, although it stands in {tmp_path / 'labels.csv'}, row 12."
+    assert told["gone.png"] == f"gone.png does not exist but is listed in {tmp_path / 'labels.csv'}, row 12."
     assert told["images/extra.png"] == f"images/extra.png has no row in {tmp_path / 'labels.csv'}."
     assert told["images/x5.png"] == f"{tmp_path / 'labels.csv'}, row 7 has no label that is known."
     assert told["images/x1.png"].startswith("images/x1.png cannot be read")
@@ -69,12 +69,12 @@ def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
         ("file,label\na.png,x\n", {"label_map": {"x": "Ill"}}, "label_map makes 'Ill' of 'x', which is none"),
         ("file,ill\na.png,maybe\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got 'maybe'"),
         ("file,ill\na.png,0.5\n", {"class_names": ["ill"]}, "row 2: column ill must be 1, 0, .* got '0.5'"),
-        ("file,ill\na.png,1\n", {"class_names": ["ill"], "label_map": {"a": "ill"}}, "label_map, .*, has no use"),
+        ("file,ill\na.png,1\n", {"class_names": ["ill"], "label_map": {"a": "ill"}}, "so label_map is invalid, got"),
         ("file,label\nc.png,ill\n", {}, r"holds no usable image with a label; the first: c\.png does not exist"),
         ("file,label,split\na.png,ill,odd\n", {}, "no usable image .*: all are left out by their split or label"),
         ("file,label\n", {"labels": "images"}, "labels must be a CSV file where the task is classification"),
         ("file,label\n", {"labels": "none.csv"}, r"the table of labels none\.csv does not exist"),
-        ("file,label\na.png,ill\n", {"label_values": [0, 1]}, "label_values has no meaning where the task is classif"),
+        ("file,label\na.png,ill\n", {"label_values": [0, 1]}, "label_values is invalid for the task classification"),
     ],
 )
 def test_tables_that_are_refused(tmp_path, text, options, message):

@@ -6,7 +6,7 @@ from monai.data import load_decathlon_datalist
 
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.options import LabelOptions
-from dira_monai.datalists.summary import describe_labeled
+from dira_monai.datalists.summary import describe_labeled, summarize_datalist
 from dira_monai.utils.errors import InputError
 
 
@@ -20,7 +20,7 @@ from dira_monai.utils.errors import InputError
         ({"class_names": ["a"]}, r"class_names must be a list of at least 2 different names, got \['a'\]"),
         ({"class_names": ["a", "a"]}, r"at least 2 different names, got \['a', 'a'\]"),
         ({"class_names": "ab"}, "at least 2 different names, got 'ab'"),
-        ({"multi_label": True}, "multi_label has no meaning where the task is segmentation, got True"),
+        ({"multi_label": True}, "multi_label is invalid for the task segmentation, got True"),
         ({"test_fraction": 1}, "test_fraction must be at least 0 and below 1, got 1"),
         ({"validation_fraction": 0}, "validation_fraction must lie between 0 and 1, got 0"),
         ({"exclude_patients_of": "boxes"}, r"exclude_patients_of must be a split of the data \(\), got 'boxes'"),
@@ -76,3 +76,10 @@ def test_describe_labeled(tmp_path):
     assert notes[0] == "5 skipped, patients by labels.csv"
     assert notes[1].startswith("skipped: gone0 does not exist")
     assert notes[4] == "skipped: ... and 2 more"
+
+
+def test_describe_lists_of_version_0_1():
+    entries = {key: [{"image": f"{key}.png", "label": 0, "patient": key}] for key in LISTS}
+    old = {"class_names": ["healthy"], "left_out": {"labeled unclear": 2}, **entries}
+    assert describe_labeled(old).endswith("left out: 2 labeled unclear")
+    assert summarize_datalist(old | {"left_out": {"test": 3}}).endswith("0 skipped, 3 of split test left out")

@@ -120,7 +120,7 @@ def test_a_given_list_keeps_its_splits_and_says_so(cases, tmp_path, capsys, name
     assert [len(data[key]) for key in LISTS] == [len(made[key]) for key in LISTS]
     line = f"{tmp_path / name}: its own splits and labels are used, on which labels, label_column, label_map, patient, "
     assert capsys.readouterr().out.startswith(line + "test_fraction, validation_fraction and seed have no effect\n")
-    with pytest.raises(InputError, match="was made for exclude_patients_of None where 'boxes' is asked for; make the"):
+    with pytest.raises(InputError, match="was made for exclude_patients_of None, expected 'boxes'; make the"):
         prepare(source, tmp_path / "out", "classification", exclude_patients_of="boxes")
     write_datalist(made | {"exclude_patients_of": "boxes"}, tmp_path / name)
     assert prepare(source, tmp_path / "out", "classification", exclude_patients_of="boxes") == data | {
@@ -166,9 +166,9 @@ def listed(cases, **changes):
         ({}, {"multi_label": True}, "label 0 in entry 0 of 'training' where a list of 0, 1 and null, one a class is"),
         ({"test": [{"image": "a", "label": [0, 2]}]}, {}, r"label \[0, 2\] in entry 0 of 'test'"),
         ({}, {"class_names": ["a", "b", "c"]}, r"no image of the class 'c' in training \(0 in validation, 0 in test\)"),
-        ({"class_names": ["b", "a"]}, {}, r"was made for class_names \['b', 'a'\] where \['a', 'b'\] is asked for"),
-        ({"task": "segmentation"}, {}, "was made for task segmentation where classification is asked for"),
-        ({"in_channels": 3}, {}, "was made for in_channels 3 where 1 is asked for"),
+        ({"class_names": ["b", "a"]}, {}, r"was made for class_names \['b', 'a'\], expected \['a', 'b'\]"),
+        ({"task": "segmentation"}, {}, "was made for task segmentation, expected classification"),
+        ({"in_channels": 3}, {}, "was made for in_channels 3, expected 1"),
     ],
 )
 def test_given_lists_that_are_refused(cases, tmp_path, changes, options, message):

@@ -92,7 +92,7 @@ def test_nothing_usable(tmp_path):
 
 def test_one_patient_cannot_be_split(tmp_path):
     write_image(tmp_path / "a.png", noise(4, 4))
-    with pytest.raises(InputError, match="belong to one patient, a, who cannot be in training and validation"):
+    with pytest.raises(InputError, match="belong to one patient, a, but training and validation need one each"):
         make_datalist(tmp_path)
 
 
