@@ -12,6 +12,13 @@ from dira_monai.apps.localization.boxes import class_of, read_boxes, read_masks
 from dira_monai.datalists.classes import read_label_table
 from dira_monai.datalists.options import LabelOptions
 
+HEADER = "file,finding,x,y,w,h"
+
+
+def read_rows(folder, *rows, header=HEADER, **label_map):
+    """Truths and missing images of a table of boxes in the folder of the images."""
+    return read_boxes(write_table(folder / "boxes.csv", header, *rows), folder, CLASSES, label_map)
+
 
 @pytest.mark.parametrize(
     "rows",
@@ -25,8 +32,7 @@ from dira_monai.datalists.options import LabelOptions
 def test_columns_of_boxes(tmp_path, rows):
     write_scan(tmp_path / "sub", "a", 2)
     write_scan(tmp_path / "sub", "other", 2)
-    table = write_table(tmp_path / "boxes.csv", *rows)
-    (truth,), missing = read_boxes(table, tmp_path, CLASSES, {"shiny": "bright"})
+    (truth,), missing = read_rows(tmp_path, *rows[1:], header=rows[0], shiny="bright")
     assert not missing
     assert (truth.image, truth.finding, truth.shape) == ("sub/a.png", "bright", (24, 16))
     np.testing.assert_array_equal(truth.boxes, [[1, 2, 4, 6.5]])
@@ -35,8 +41,7 @@ def test_columns_of_boxes(tmp_path, rows):
 def test_boxes_of_one_finding_come_together(tmp_path):
     write_scan(tmp_path, "a", 2)
     rows = ("a,bright,0,0,1,1", "a,dark,0,0,1,1", "a,nothing,9,9,99,99", "a,bright,22,14,2,2.0005")
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", *rows)
-    (bright, dark), _ = read_boxes(table, tmp_path, CLASSES, {"nothing": None})
+    (bright, dark), _ = read_rows(tmp_path, *rows, nothing=None)
     np.testing.assert_array_equal(bright.boxes, [[0, 0, 1, 1], [22, 14, 24, 16.0005]])
     assert (bright.finding, dark.finding) == ("bright", "dark")
 
@@ -67,39 +72,33 @@ def test_more_boxes_refused(tmp_path):
         read_boxes(tmp_path / "boxes.csv", tmp_path, CLASSES, {})
     for folder in ("one", "two"):
         write_scan(tmp_path / folder, "a", 2)
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "a,bright,1,1,2,2")
     with pytest.raises(InputError, match=r"row 2 names a, which may be one/a\.png and two/a\.png; write the path"):
-        read_boxes(table, tmp_path, CLASSES, {})
-    table = write_table(tmp_path / "boxes.csv", "name,finding,x,y,w,h", "a,bright,1,1,2,2")
+        read_rows(tmp_path, "a,bright,1,1,2,2")
     with pytest.raises(InputError, match=r"no column file, image, path, image index; its columns are name, finding"):
-        read_boxes(table, tmp_path, CLASSES, {})
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w", "one/a,bright,1,1,2")
+        read_rows(tmp_path, "a,bright,1,1,2,2", header="name,finding,x,y,w,h")
     with pytest.raises(
         InputError, match="there is no column h or height or h] or bottom; the columns are file, finding"
     ):
-        read_boxes(table, tmp_path, CLASSES, {})
+        read_rows(tmp_path, "one/a,bright,1,1,2", header="file,finding,x,y,w")
     write_scan(tmp_path, "v", 3)
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "v,bright,1,1,2,2")
     with pytest.raises(InputError, match=r"box of v\.nii\.gz has 2 axes, 1, 1, 3, 3, where the image has 3"):
-        read_boxes(table, tmp_path, CLASSES, {})
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "v,bright,1,1,2,2", "one/a,bright,1,1,2,2")
+        read_rows(tmp_path, "v,bright,1,1,2,2")
     with pytest.raises(
         InputError, match=r"all have 2 or all 3 spatial axes, but there are one/a\.png \(2\) and v\.nii\.gz \(3\)"
     ):
-        read_boxes(table, tmp_path, CLASSES, {})
+        read_rows(tmp_path, "v,bright,1,1,2,2", "one/a,bright,1,1,2,2")
 
 
 def test_the_exact_path_is_preferred(tmp_path):
     for folder in (tmp_path, tmp_path / "sub"):
         write_scan(folder, "a", 2)
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "a,bright,1,1,2,2", "sub/a.png,dark,1,1,2,2")
-    assert [truth.image for truth in read_boxes(table, tmp_path, CLASSES, {})[0]] == ["a.png", "sub/a.png"]
+    truths, _ = read_rows(tmp_path, "a,bright,1,1,2,2", "sub/a.png,dark,1,1,2,2")
+    assert [truth.image for truth in truths] == ["a.png", "sub/a.png"]
 
 
 def test_series_by_its_folder(tmp_path):
     write_slice(tmp_path / "p1" / "1.dcm", np.arange(12, dtype="<u2").reshape(3, 4))
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "p1,bright,1,1,2,2")
-    assert [truth.image for truth in read_boxes(table, tmp_path, CLASSES, {})[0]] == [["p1/1.dcm"]]
+    assert [truth.image for truth in read_rows(tmp_path, "p1,bright,1,1,2,2")[0]] == [["p1/1.dcm"]]
 
 
 @pytest.mark.parametrize(
@@ -154,8 +153,7 @@ def test_masks_in_the_folder_of_the_images(tmp_path, folder):
 
 def test_a_point_in_a_name_begins_no_suffix(tmp_path):
     write_scan(tmp_path, "1.2", 2)
-    table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "1.2.840,dark,1,1,2,2", "1.2.dcm,dark,1,1,2,2")
-    (truth,), missing = read_boxes(table, tmp_path, CLASSES, {})
+    (truth,), missing = read_rows(tmp_path, "1.2.840,dark,1,1,2,2", "1.2.dcm,dark,1,1,2,2")
     assert (truth.image, len(truth.boxes), len(missing)) == ("1.2.png", 1, 1)
 
 

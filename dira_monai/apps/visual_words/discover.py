@@ -119,7 +119,7 @@ def _network(
         network: nn.Module = make_autoencoder(setup.images.spatial_dims, setup.images.in_channels, seed)
         origin: dict[str, Any] = {"network": "auto-encoder"}
     else:
-        network = load_pretrained(setup.network, weights)
+        network = load_pretrained(setup.config.build("network_def"), weights)
         digest = sha256(weights) if Path(weights).is_file() else None
         origin = {"network": type(network).__name__, "weights": os.path.abspath(weights), "sha256": digest}
     try:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from ...bundle.config import BundleConfig, read_config
 from ...data.image_setup import ImageSetup
 from ...datalists.io import load_datalist
@@ -41,15 +39,6 @@ class Setup(ImageSetup):
     def feature_size(self) -> list[int]:
         """Size at which whole images are compared."""
         return list(self.settings.feature_size or [2 * n for n in self.patch_size])
-
-    @property
-    def network(self) -> nn.Module:
-        """The network that is going to be trained, with random weights.
-
-        Raises:
-            InputError: if it cannot be built.
-        """
-        return self.config.build("network_def")
 
 
 def read_setup(
