@@ -20,7 +20,7 @@ from ..sharing.audit import check_files
 from ..utils.errors import InputError
 from ..utils.files import sha256
 
-NOT_SHOWN = "plain values at the top of a config are not shown, and may name any file to read or write"
+NOT_SHOWN = "other plain values at the top of a config are not shown, and may name any file to read or write"
 
 
 def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:

@@ -17,7 +17,7 @@ from ..utils.errors import InputError
 from .archive import METADATA
 
 FILE = Path(__file__).with_name("known.json")
-CALLED = {"_target_", "_mode_", "optimizer_name"}  # the last names an attribute of torch.optim, wherever it stands
+CALLED = {"_target_", "_mode_", "optimizer_name", "reader", "label_reader"}  # whose text names what is called
 MAX_PLACE = 1000  # characters; so long is no honest place, and each value below it would be as much to read
 MAX_VALUES = 1_000_000  # of a config: a few lines of YAML can stand for more than any memory holds
 
@@ -38,9 +38,9 @@ def known_digests() -> frozenset[str]:
 def list_values(name: str, config: Any) -> Iterator[tuple[str, str, Any]]:
     """Each value of a config that is or may become code: where it is shown, its place among known ones, the value.
 
-    These are ``_target_`` and ``_mode_``; text that begins with ``$``, ``@`` or ``%``, which MONAI evaluates or
-    replaces wherever it stands; and all that stands below the top, which may be an argument of what is called. Plain
-    values at the top, where those stand that users change, and descriptions are left out.
+    These are the values of ``CALLED``; text that begins with ``$``, ``@`` or ``%``, which MONAI evaluates or replaces
+    wherever it stands; addresses of servers; and all that stands below the top, which may be an argument of what is
+    called. Other plain values at the top, where those stand that users change, and descriptions are left out.
 
     A place among known ones has no positions in lists and one kind of separator: ``handlers#_target_``. Each value is
     visited once.
@@ -67,7 +67,7 @@ def list_values(name: str, config: Any) -> Iterator[tuple[str, str, Any]]:
             ]
         elif isinstance(value, list):
             stack += [(f"{shown}#{i}", inner, below) for i, inner in reversed([*enumerate(value)])]
-        elif _may_be_code(shown, value, below):
+        elif _may_be_code(shown, value, below) or (name != METADATA and _names_server(shown, value)):
             yield shown, "#".join(part for part in _parts(shown) if not part.isdecimal()), value
 
 
@@ -80,6 +80,10 @@ def _may_be_code(place: str, value: Any, below: bool) -> bool:
         return True
     parts = _parts(place)
     return not CALLED.isdisjoint(parts) or (below and parts[-1] != "_desc_")
+
+
+def _names_server(place: str, value: Any) -> bool:
+    return isinstance(value, str) and "://" in value and _parts(place)[-1] != "_desc_"
 
 
 def collect_digests(bundles: Iterable[Path]) -> list[str]:

@@ -282,7 +282,7 @@ def test_nothing_is_run_by_looking(command, tmp_path):
         "torch.py:",
         "    other file",
     ]
-    assert "a.zip: 3 rows of code to read before it is run; plain values" in output.splitlines()[-1]
+    assert "a.zip: 3 rows of code to read before it is run; other plain values" in output.splitlines()[-1]
     write_zip(tmp_path / "b.zip", *entries, ("a/models/model.pt", (tmp_path / "model.pt").read_bytes()))
     assert "a: models/model.pt holds a Python object (posix.mkdir)" in refusal(command, "verify", "b.zip")
     assert not Path("was_run").exists()

@@ -49,7 +49,8 @@ def test_shipped_bundles_have_no_row(bundle):
         ({"_target_": "print", "a#_target_": "print"}, ["_target_: print", "a#_target_: print"]),
         ({"a": {"_target_": ["print"]}, "b::_target_": "@c"}, ["a#_target_#0: print", "b::_target_: @c"]),
         ({"network_def": {"_mode_": "debug"}}, ["network_def#_mode_: debug"]),  # pdb runs what .pdbrc says
-        ({"optimizer_name": "sys"}, ["optimizer_name: sys"]),
+        ({"optimizer_name": "sys", "reader": "print"}, ["optimizer_name: sys", "reader: print"]),
+        ({"mlflow": "https://host", "_desc_": "as in https://arxiv.org"}, ["mlflow: https://host"]),
         # references and macros, which reach other files too
         ({"a": "@imports#0", "b": "%docs/a.json::c"}, ["a: @imports#0", "b: %docs/a.json::c"]),
         ({"+imports": ["$import os", "$import scripts"]}, ["+imports#1: $import scripts"]),
@@ -83,10 +84,13 @@ def test_metadata_is_text_but_for_what_monai_evaluates():
     assert rows(metadata, "configs/metadata.json") == ["authors: $1", "a#_target_: print"]
 
 
-def test_names_by_which_shipped_expressions_take_attributes_are_compared():
-    texts = [path.read_text() for bundle in BUNDLES for path in bundle.glob("configs/*.json")]
-    names = {name for text in texts for name in re.findall(r"getattr\([^)]*?@(\w+)|optimizer_class\(@(\w+)", text)}
-    assert {name for pair in names for name in pair if name} <= CALLED
+@pytest.mark.parametrize(
+    "use", [r"getattr\([^)]*?@(\w+)", r"optimizer_class\(@(\w+)", r'"(?:reader|writer)": "@(\w+)"']
+)
+def test_names_by_which_shipped_configs_find_code_are_compared(use):
+    text = "".join(path.read_text() for bundle in BUNDLES for path in bundle.glob("configs/*.json"))
+    names = set(re.findall(use, text))
+    assert names <= CALLED
 
 
 def test_each_value_is_visited_once():
