@@ -30,6 +30,7 @@ _NAMES = {  # the module of each public name
     "handlers.early_stop": "EarlyStop",
     "handlers.evaluation_report": "EvaluationReport",
     "handlers.label_panel": "LabelPanel",
+    "handlers.pretrain_metrics": "pretrain_metrics",
     "handlers.restoration_panel": "Panel",
     "handlers.run_record": "RunRecord",
     "handlers.training_log": "TrainingLog",

@@ -1,0 +1,89 @@
+"""Metrics of the validation of a pre-training run: are images told apart, are they restored?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ignite.metrics import EpochMetric, Loss, MeanSquaredError, Metric, MetricsLambda
+from ignite.metrics import MeanAbsoluteError as FlatAbsoluteError
+from monai.handlers import IgniteMetricHandler, MeanAbsoluteError, from_engine
+from monai.metrics import SSIMMetric
+
+from ..metrics import psnr, rank_collapse, retrieval_accuracy, retrieval_info_nce
+from ..utils.errors import InputError
+
+ERRORS = {"squared": MeanSquaredError, "absolute": FlatAbsoluteError}
+
+
+CONTRASTIVE = ("retrieval", "objective")
+
+
+def pretrain_metrics(
+    spatial_dims: int,
+    contrastive_weight: float,
+    restoration_weight: float,
+    *,
+    embeddings: Sequence[str] | None = ("query", "key"),
+    contrastive: str = "retrieval",
+    restoration_error: str = "squared",
+) -> dict[str, dict[str, Metric]]:
+    """Metrics of ``DiRAEvaluator`` by name: ``key_metric`` (``val_loss``, lower is better) and ``additional_metrics``.
+
+    Args:
+        spatial_dims: number of axes of the images.
+        contrastive_weight: weight of ``val_contrastive`` in ``val_loss``.
+        restoration_weight: weight of the restoration error in ``val_loss``.
+        embeddings: the two entries of the evaluator's output that are compared; None: the objective has none, and
+            ``val_loss`` is the weighted restoration error alone.
+        contrastive: ``val_contrastive`` and its accuracy are those of a "retrieval" of each image among all of the
+            validation set, or the means of the "objective"'s own.
+        restoration_error: error in ``val_loss``, "squared" or "absolute".
+
+    Raises:
+        InputError: if ``contrastive`` or ``restoration_error`` is invalid.
+    """
+    if contrastive not in CONTRASTIVE:
+        raise InputError(f"contrastive must be one of {', '.join(CONTRASTIVE)}, got {contrastive!r}")
+    if restoration_error not in ERRORS:
+        raise InputError(f"restoration_error must be one of {', '.join(ERRORS)}, got {restoration_error!r}")
+    squared_error = MeanSquaredError(output_transform=_flat("pred"))
+    loss = restoration_weight * ERRORS[restoration_error](output_transform=_flat("pred"))
+    told: dict[str, Metric] = {}
+    if embeddings is not None:
+        told = _embedding_metrics(embeddings, contrastive)
+        loss = contrastive_weight * told["val_contrastive"] + loss
+    distorted_error = MeanSquaredError(output_transform=_flat("image"))
+    pair = from_engine(["pred", "label"])
+    ssim = SSIMMetric(spatial_dims, win_size=7, kernel_sigma=1.0)
+    restored = {
+        "val_mse": squared_error,
+        "val_psnr": MetricsLambda(psnr, squared_error),
+        "val_distorted_psnr": MetricsLambda(psnr, distorted_error),
+        "val_ssim": IgniteMetricHandler(metric_fn=ssim, output_transform=pair),
+        "val_mae": MeanAbsoluteError(output_transform=pair),
+    }
+    return {"key_metric": {"val_loss": loss}, "additional_metrics": told | restored}
+
+
+def _embedding_metrics(embeddings: Sequence[str], contrastive: str) -> dict[str, Metric]:
+    """How well embeddings tell images apart, and how collapsed they are."""
+    collapse = _of_the_set(rank_collapse, embeddings)
+    if contrastive == "objective":
+        loss, accuracy = _mean_of("contrastive"), _mean_of("contrastive_accuracy")
+    else:
+        loss, accuracy = _of_the_set(retrieval_info_nce, embeddings), _of_the_set(retrieval_accuracy, embeddings)
+    return {"val_contrastive": loss, "val_contrastive_accuracy": accuracy, "val_collapse": collapse}
+
+
+def _of_the_set(function: Callable, embeddings: Sequence[str]) -> Metric:
+    """A number of the embeddings of the whole validation set."""
+    return EpochMetric(function, output_transform=from_engine(list(embeddings)), check_compute_fn=False)
+
+
+def _mean_of(name: str) -> Metric:
+    """Mean over all images of an entry of the evaluator's output that is a mean over its batch."""
+    return Loss(lambda value, images: value, output_transform=lambda output: (output[name], output["label"]))
+
+
+def _flat(name: str) -> Callable[[dict[str, Any]], tuple]:
+    """An entry of the evaluator's output beside its target, as rows of numbers."""
+    return lambda output: (output[name].flatten(), output["label"].flatten())
