@@ -20,6 +20,7 @@ COMMANDS = {  # the module of each, below cli
     "labeled": "data",
     "phantom": "data",
     "prepare": "data",
+    "infer": "infer",
     "localize": "apps",
     "probe": "apps",
     "visual-words": "apps",

@@ -63,3 +63,12 @@ def stranger(tmp_path_factory):
 
     assert "No module named 'dira_monai'" in run("-c", "import dira_monai").stderr
     return run
+
+
+@pytest.fixture(scope="session", params=finetune_bundle.KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
+def finetuned(request, finetune_scans, tmp_path_factory):
+    """A finished small fine-tuning: its kind, folder and options."""
+    folder = tmp_path_factory.mktemp("tuned")
+    options = finetune_bundle.overrides(request.param, finetune_scans, folder)
+    finetune_bundle.train(request.param, options)
+    return request.param, folder, options

@@ -14,7 +14,7 @@ import monai
 import torch
 from ignite.engine import Engine, Events
 
-from ..bundle.run_json import read_starts
+from ..bundle.run_json import check_preparation, read_starts
 from ..bundle.running_config import running_config
 from ..data.digest import data_sha256
 from ..datalists.checks import LISTS
@@ -35,15 +35,21 @@ class RunRecord:
         datalist: with absolute paths, as the bundle trains on it.
         config: the configuration that makes this handler.
 
+    Args:
+        trained: ``run.json`` of the training whose weights are evaluated; with it, values that prepare images or name
+            classes otherwise are refused.
+
     Raises:
         InputError: in ``record``, if ``run.json`` is there and no record, cannot be written, or a file of the data
             cannot be read.
     """
 
-    def __init__(self, output_dir: str, datalist: Mapping[str, Any]) -> None:
+    def __init__(self, output_dir: str, datalist: Mapping[str, Any], trained: str | None = None) -> None:
         self.path = Path(output_dir) / "run.json"
         self.datalist = datalist
         self.config = running_config()
+        if trained is not None:
+            check_preparation(self.config or {}, "the configuration", trained, "give the values of the training")
         self.recorded = False
 
     def attach(self, engine: Engine) -> None:

@@ -73,6 +73,14 @@ def without_label_maps(images: Sequence[Image]) -> list[Image]:
     return kept or list(images)
 
 
+def without_results(images: Sequence[Image], directory: str | Path, output_dir: str | Path) -> list[Image]:
+    """Those images of a folder that do not lie in ``output_dir`` where that is below the folder."""
+    root, results = Path(directory), Path(output_dir).resolve()
+    if root.resolve() not in results.parents:
+        return list(images)
+    return [image for image in images if results not in (root / first_file(image)).resolve().parents]
+
+
 def first_file(image: Image) -> str:
     """The path that names an image: its own, or that of the first slice."""
     return image if isinstance(image, str) else image[0]
@@ -118,11 +126,8 @@ def inference_items(
         return [{"image": image}]
     if dataset_dir is None:
         raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
-    root, results = Path(dataset_dir), Path(output_dir).resolve()
-    images = find_images(root)
-    if root.resolve() in results.parents:
-        images = [image for image in images if results not in (root / first_file(image)).resolve().parents]
-    found = without_label_maps(images)
+    root = Path(dataset_dir)
+    found = without_label_maps(without_results(find_images(root), root, output_dir))
     if not found:
         raise InputError(f"{dataset_dir}: holds no image that can be read")
     return [{"image": map_files(image, lambda file: str(root / file))} for image in found]

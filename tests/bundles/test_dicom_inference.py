@@ -8,9 +8,12 @@ import pytest
 import SimpleITK
 import torch
 from monai.bundle import run
+from running import causes
 from scan_files import AXIAL, SAGITTAL, mend, write_series
 
 from dira_monai.apps.dicom_seg.write import write_segmentation
+from dira_monai.apps.infer import infer as package_infer
+from dira_monai.utils.errors import InputError
 
 hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
 CONFIG = Path(__file__).parents[2] / "bundles" / "dira_finetune_segmentation_3d" / "configs" / "inference.json"
@@ -41,7 +44,7 @@ def write_network(folder):
 
 def options_of(folder):
     return {
-        "image": str(folder / "series"),
+        "datalist": [str(folder / "series")],
         "class_names": CLASSES,
         "ckpt_dir": str(folder),
         "output_dir": str(folder),
@@ -101,6 +104,17 @@ def test_simple_itk_puts_a_single_segment_on_the_voxels_of_the_series(tmp_path, 
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_grid) > 0, volume > 1024)
 
 
+def check_refused(folder):
+    """Stock MONAI stops, and the package's command says what to do."""
+    with pytest.raises(RuntimeError) as caught:
+        infer(folder, None)
+    assert "series contains more than one DICOM series" in causes(caught.value)
+    options = options_of(folder)
+    with pytest.raises(InputError, match="series: holds several DICOM series; give the folder of one"):
+        package_infer(CONFIG, options.pop("datalist"), options)
+    assert not (folder / "series_seg.nii.gz").exists()
+
+
 @pytest.fixture
 def two_series(tmp_path):
     for index in range(2):
@@ -113,11 +127,8 @@ def two_series(tmp_path):
 def test_stock_inference_refuses_a_scan_over_midnight(tmp_path):
     for index, file in enumerate(write_series(tmp_path / "series", body(EVEN), EVEN)):
         mend(file, lambda data, index=index: setattr(data, "SeriesDate", f"2020010{1 + index // 2}"))
-    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
-        infer(tmp_path, None)
+    check_refused(tmp_path)
 
 
 def test_stock_inference_refuses_a_folder_of_several_series(two_series):
-    with pytest.raises(SystemExit, match="series: holds several DICOM series; give the folder of one"):
-        infer(two_series, None)
-    assert not (two_series / "series_seg.nii.gz").exists()
+    check_refused(two_series)

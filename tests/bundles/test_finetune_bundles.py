@@ -1,15 +1,13 @@
-"""The fine-tuning bundles as a user runs them: training, transfer, evaluation and inference without the package."""
+"""The fine-tuning bundles as a user runs them: configs, training and transfer."""
 
 import csv
 import json
 import multiprocessing
 import re
 import sys
-from pathlib import Path
 
 import jsonschema
 import monai.bundle
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -26,27 +24,8 @@ from finetune_bundle import (
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, command_of, execute, load
-from scipy.ndimage import binary_erosion
-from scipy.spatial.distance import cdist
 
 from dira_monai.utils.errors import InputError, find_input_error
-
-
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
-def trained(request, finetune_scans, tmp_path_factory):
-    """A finished small run: its kind, folder and options."""
-    folder = tmp_path_factory.mktemp("tuned")
-    options = overrides(request.param, finetune_scans, folder)
-    train(request.param, options)
-    return request.param, folder, options
-
-
-@pytest.fixture(scope="module")
-def blocked(tmp_path_factory):
-    """A folder that, first on the path, makes Python find no such package."""
-    folder = tmp_path_factory.mktemp("blocked")
-    (folder / "sitecustomize.py").write_text("import sys\n\nsys.modules['dira_monai'] = None\n")
-    return str(folder)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -67,41 +46,6 @@ def test_every_header_value_is_documented(kind):
     assert [name for name in names[: names.index("imports")] if f"`{name}" not in text] == []
 
 
-def targets(content):
-    if isinstance(content, dict):
-        yield from [content["_target_"]] if "_target_" in content else []
-        for value in content.values():
-            yield from targets(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from targets(value)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["inference", "evaluate"])
-def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
-    content = config(kind, name)
-    if name == "evaluate":  # all but what is done where the package is there: the record and errors in a sentence
-        assert content["initialize"].pop(0).startswith("$importlib.util.find_spec('dira_monai') and ")
-        assert content["imports"].pop() == "$import dira_monai"
-        assert content["validate#handlers"].pop(0)["_target_"] == "dira_monai.RunRecord"
-    assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
-    content.pop("_desc_", None)
-    assert "dira_monai" not in json.dumps(content)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_train_and_inference_agree(kind):
-    train, inference = config(kind, "train"), config(kind, "inference")
-    shared = set(list(train)[: list(train).index("imports")]) & set(inference)
-    assert shared >= {"class_names", "image_size", "intensity_range", "spacing", "axcodes", "network_def"}
-    for key in shared - {"output_dir", "dataset_dir"}:
-        assert train[key] == inference[key], key
-    pred = config(kind, "metadata")["network_data_format"]["outputs"]["pred"]
-    assert list(pred["channel_def"].values()) == train["class_names"]
-    assert pred["num_channels"] == len(train["class_names"])
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_metadata_satisfies_the_schema(kind):
     text = (bundle(*kind) / "configs/metadata.json").read_text()
@@ -115,8 +59,8 @@ def test_metadata_satisfies_the_schema(kind):
     assert {name: constraints.get(name, version) for name, version in pins.items()} == pins
 
 
-def test_a_run_leaves_weights_pictures_and_figures(trained):
-    (task, _), folder, options = trained
+def test_a_run_leaves_weights_pictures_and_figures(finetuned):
+    (task, _), folder, options = finetuned
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"models/model.pt", "models/checkpoint.pt", "models/model_last.pt"} <= files
     assert {"out/panel.png", "out/panels/epoch_0002.png", "out/metrics.csv", "out/datalist.json"} <= files
@@ -132,8 +76,8 @@ def test_a_run_leaves_weights_pictures_and_figures(trained):
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])
-def test_no_property_is_missing(trained, name):
-    kind, _, options = trained
+def test_no_property_is_missing(finetuned, name):
+    kind, _, options = finetuned
     own = options if name == "train" else later(kind, options) | {"dataset_dir": options["dataset_dir"] + "/images"}
     workflow = ConfigWorkflow(
         config_file=str(bundle(*kind) / f"configs/{name}.json"),
@@ -144,8 +88,8 @@ def test_no_property_is_missing(trained, name):
     assert workflow.check_properties() == []
 
 
-def test_network_passes_monais_checks(trained, tmp_path):
-    kind, folder, options = trained
+def test_network_passes_monais_checks(finetuned, tmp_path):
+    kind, folder, options = finetuned
     configs = bundle(*kind) / "configs"
     own = {key: value for key, value in later(kind, options).items() if key != "ckpt_dir"}
     arguments = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")}
@@ -162,98 +106,6 @@ def test_network_passes_monais_checks(trained, tmp_path):
     torch.testing.assert_close(torch.jit.load(str(script)).eval()(image), plain(image))
 
 
-def read(path):
-    """Array with the first axis to the right, as MONAI has it."""
-    return np.asarray(Image.open(path)).T if path.suffix == ".png" else np.asarray(nib.load(path).dataobj)
-
-
-def dice(truth, pred):
-    return 2 * (truth & pred).sum() / (truth.sum() + pred.sum())
-
-
-def edge(mask):
-    return mask & ~binary_erosion(mask)
-
-
-def hd95(truth, pred, spacing):
-    """The larger of the 95th percentiles of the distances from either surface to the other, by all pairs of voxels."""
-    if not pred.any():
-        return float(np.linalg.norm(np.multiply(truth.shape, spacing)))
-    first, second = (np.argwhere(edge(mask)) * spacing for mask in (truth, pred))
-    distances = cdist(first, second)
-    return max(np.percentile(distances.min(axis=axis), 95) for axis in (0, 1))
-
-
-def check_figures(metrics, told, listed, names):
-    """AUC by all pairs, average precision by ranks and the calibration error by bins, from the told probabilities."""
-    for c, name in enumerate(names):
-        p = np.array([told[Path(entry["image"]).name][c] for entry in listed])
-        y = np.array([entry["label"] == c for entry in listed])
-        pairs = p[y][:, None] - p[~y]
-        auc = np.mean((pairs > 0) + 0.5 * (pairs == 0))
-        assert float(metrics[f"val_auc_{name}"]) == pytest.approx(auc, abs=1e-4)
-        order = y[np.argsort(-p)]
-        ap = np.mean([order[: i + 1].mean() for i in np.flatnonzero(order)])
-        assert float(metrics[f"val_ap_{name}"]) == pytest.approx(ap, abs=1e-4)
-        bins = np.minimum((p * 15).astype(int), 14)
-        ece = sum(abs(p[bins == b].mean() - y[bins == b].mean()) * np.mean(bins == b) for b in set(bins))
-        assert float(metrics[f"val_ece_{name}"]) == pytest.approx(ece, abs=1e-3)
-    aucs = [float(metrics[f"val_auc_{name}"]) for name in names]
-    assert float(metrics["val_mean_auc"]) == pytest.approx(np.mean(aucs), abs=1e-5)
-
-
-def test_evaluation_and_inference_run_without_the_package_and_agree(trained, blocked, tmp_path):
-    kind, folder, options = trained
-    task, dims = kind
-    own = later(kind, options)
-    result = execute(
-        command_of(bundle(*kind), ["train", "evaluate"], own | {"output_dir": options["output_dir"]}),
-        PYTHONPATH=blocked,
-    )
-    assert result.returncode == 0, result.stderr
-    assert not (folder / "out/evaluation/run.json").exists()
-    metrics = dict(line.split(",") for line in (folder / "out/evaluation/metrics.csv").read_text().split())
-    dataset = Path(options["dataset_dir"])
-    predicted = execute(
-        command_of(
-            bundle(*kind), ["inference"], own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}
-        ),
-        PYTHONPATH=blocked,
-    )
-    assert predicted.returncode == 0, predicted.stderr
-    listed = json.loads((folder / "out/datalist.json").read_text())["test"]
-    if task == "classification":
-        rows = list(csv.DictReader((tmp_path / "probabilities.csv").open()))
-        assert list(rows[0]) == ["file", "dark", "bright"]
-        told = {Path(row["file"]).name: [float(row["dark"]), float(row["bright"])] for row in rows}
-        assert len(told) == 16
-        assert all(sum(p) == pytest.approx(1, abs=1e-4) for p in told.values())
-        check_figures(metrics, told, listed, options["class_names"])
-        again = (folder / "out/evaluation/predictions.csv").read_text().split()
-        for name, *values in (line.split(",") for line in again):
-            assert told[Path(name).name] == pytest.approx([float(v) for v in values], abs=1e-4)
-        assert len(again) == len(listed)
-        return
-    scores, distances = [], []
-    for entry in listed:
-        source, label = dataset / entry["image"], read(dataset / entry["label"])
-        saved = tmp_path / (source.name.split(".")[0] + "_seg" + "".join(source.suffixes))
-        pred = read(saved)
-        assert pred.shape == label.shape
-        if dims == 3:
-            np.testing.assert_allclose(nib.load(saved).affine, nib.load(source).affine)
-        label = label > 127 if dims == 2 else label
-        classes = range(1, len(options["class_names"]))
-        scores.append([dice(label == c, pred == c) for c in classes])
-        distances += [hd95(label == c, pred == c, (2, 1, 1.5) if dims == 3 else (1, 1)) for c in classes]
-    scores = np.array(scores)
-    assert float(metrics["val_mean_dice"]) == pytest.approx(scores.mean(), abs=1e-5)
-    for column, name in enumerate(options["class_names"][1:]):
-        assert float(metrics[f"val_dice_{name}"]) == pytest.approx(scores[:, column].mean(), abs=1e-5)
-    assert float(metrics["val_hd95_mm"]) == pytest.approx(np.mean(distances), rel=1e-4)
-    assert 0 <= float(metrics["val_surface_dice"]) <= 1
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="which has no fork")
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_load_where_new_processes_would_be_spawned(kind, finetune_scans, tmp_path, monkeypatch):
@@ -263,33 +115,6 @@ def test_workers_load_where_new_processes_would_be_spawned(kind, finetune_scans,
     workflow = ConfigWorkflow(str(bundle(*kind) / "configs/train.json"), workflow_type="train", **options)
     batch = next(iter(workflow.parser.get_parsed_content("validate#dataloader")))
     assert len(batch["image"]) == len(batch["label"]) > 0
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("dataset_dir", "output_dir", "found"),
-    [
-        ("data", "data/out", ["data/a", "data/outliers/b"]),
-        ("./data/", "data/out", ["./data/a", "./data/outliers/b"]),
-        ("scans_new", "scans", ["scans_new/d"]),
-        ("br[1]", "out", ["br[1]/c"]),
-        ("scans_new", ".", ["scans_new/d"]),
-    ],
-)
-def test_inference_finds_all_but_label_maps_and_its_results(
-    tmp_path, monkeypatch, kind, dataset_dir, output_dir, found
-):
-    suffix = {2: ".png", 3: ".nii.gz"}[kind[1]]
-    for name in ("data/a", "data/outliers/b", "data/out/a_seg", "data/Labels/a", "br[1]/c", "scans_new/d"):
-        file = tmp_path / f"{name}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    monkeypatch.chdir(tmp_path)
-    parser = ConfigParser(config(kind, "inference") | {"dataset_dir": dataset_dir, "output_dir": output_dir})
-    assert parser.get_parsed_content("files") == [f"{name}{suffix}" for name in found]
-    parser = ConfigParser(config(kind, "inference") | {"dataset_dir": dataset_dir, "image": f"data/a{suffix}"})
-    assert parser.get_parsed_content("files") == [f"data/a{suffix}"]
-    assert parser.get_parsed_content("everything") == []  # a whole home directory perhaps
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
@@ -418,82 +243,11 @@ def test_gray_and_color_pictures_fit_the_channels(tmp_path, kind, in_channels):
             assert sample["label"].shape == (1, 5, 4)
 
 
-@pytest.mark.parametrize(
-    ("files", "change", "sentence"),
-    [
-        (["train", "evaluate"], {"intensity_range": "None"}, "MONAI ignores --intensity_range=None: write '$None'"),
-        (["train", "evaluate"], {}, "datalist.json: no such file; run train.json first"),
-        (["inference"], {"image": "/nowhere.nii.gz"}, "model.pt: no such file"),
-    ],
-)
-def test_evaluation_and_inference_say_what_is_missing(tmp_path, blocked, files, change, sentence):
-    kind = ("segmentation", 3)
-    options = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)} | change
-    words = command_of(bundle(*kind), files, options)
-    words = [f"{a}={b}" for a, b in zip(words[4::2], words[5::2], strict=True)]
-    result = execute([*command_of(bundle(*kind), files, {})[:4], *words], PYTHONPATH=blocked)
-    assert result.returncode == 1
-    assert sentence in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize("files", [["train"], ["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
-def test_a_word_that_monai_ignores_is_named_with_its_option(tmp_path, files):
-    words = command_of(bundle("classification", 2), files, {"output_dir": str(tmp_path), "intensity_range": "null"})
-    result = execute(words)
-    assert result.returncode == 1
-    assert "--intensity_range null: write '$None'" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
 def test_the_learning_rate_falls_over_the_epochs_of_the_trainer(kind):
     parser = ConfigParser(config(kind, "train"))
     parser.update({"train#trainer#max_epochs": 7, "run_name": "evening"})  # as MONAI Label sets them
     assert parser.get_parsed_content("schedule_epochs") == 7
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")
-@pytest.mark.parametrize("files", [["train"], ["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
-def test_words_of_other_programs_are_not_judged(kind, files, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["launch", "--config_file", "cluster.yaml", "--gpus", "None", "--quiet=false"])
-    workflow = ConfigWorkflow([str(bundle(*kind) / f"configs/{name}.json") for name in files], workflow_type="train")
-    workflow.initialize()
-
-
-def test_evaluation_refuses_an_empty_list_and_other_classes(trained, blocked):
-    kind, _, options = trained
-    own = later(kind, options) | {"output_dir": options["output_dir"]}
-    empty = execute(command_of(bundle(*kind), ["train", "evaluate"], own | {"split": "left"}), PYTHONPATH=blocked)
-    assert empty.stderr.strip().splitlines()[-1].endswith("has no image in the list left")
-    others = own | {"class_names": options["class_names"][::-1]}
-    result = execute(command_of(bundle(*kind), ["train", "evaluate"], others), PYTHONPATH=blocked)
-    assert f"class_names of the training: {options['class_names']}" in result.stderr
-
-
-def test_with_the_package_an_evaluation_ends_with_its_sentence(trained, tmp_path):
-    kind, _, options = trained
-    (tmp_path / "run.json").write_text("[]")
-    own = later(kind, options) | {"output_dir": options["output_dir"], "evaluation_dir": str(tmp_path)}
-    result = execute(command_of(bundle(*kind), ["train", "evaluate"], own))
-    assert result.returncode != 0
-    assert re.search(r"error: \S+run\.json is no record of runs \(.*\); move it away\.$", result.stderr.strip())
-
-
-@pytest.mark.parametrize("files", [["train", "evaluate"], ["inference"]], ids=lambda files: files[-1])
-def test_weights_of_another_network_are_one_sentence(trained, finetune_scans, blocked, files):
-    kind, _, options = trained
-    folder = Path(options["output_dir"]).parent / "other"
-    folder.mkdir(exist_ok=True)
-    state = load(Path(options["ckpt_dir"]) / "model.pt")
-    torch.save({f"other.{key}": value for key, value in state.items()}, folder / "model.pt")
-    own = later(kind, options) | {"output_dir": options["output_dir"], "ckpt_dir": str(folder)}
-    if files == ["inference"]:
-        own["dataset_dir"] = f"{finetune_scans[kind[1]]}/images"
-    result = execute(command_of(bundle(*kind), files, own), PYTHONPATH=blocked)
-    assert result.returncode == 1
-    assert f"error: {folder}/model.pt: is of another network, first " in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def fails(kind, options):

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 
@@ -40,7 +41,10 @@ def check_package(words, whole, known):
     assert name in known, f"no command {name}"
     signature = inspect.signature(known[name])
     options = option_names(rest)
-    assert [option for option in options if option not in [*signature.parameters, "help"]] == []
+    names = [*signature.parameters, "help"]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+        names += [key for bundle in BUNDLES for key in json.loads((bundle / "configs/inference.json").read_text())]
+    assert [option for option in options if option.split("#")[0] not in names] == []
     if whole and "help" not in options:
         behind = ["", *rest]  # the word before each
         plain = [w for w, before in zip(rest, behind, strict=False) if not (w + " " + before).count("--")]

@@ -128,12 +128,12 @@ def test_the_switch_records_an_inference(kind, tmp_path, uri):
     options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
     write_untrained(kind, options)
     image = str(min((tmp_path / "data/images").iterdir()))
-    own = later(kind, options) | {"image": image, "output_dir": str(tmp_path / "out")}
+    own = later(kind, options) | {"datalist": [image], "output_dir": str(tmp_path / "out")}
     monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), tracking="mlflow", **own)
     [(_, status, metrics)] = tracked(uri)
     assert (status, metrics) == ("FINISHED", {})
     [saved] = (tmp_path / "out").glob("config_*.json")
-    assert json.loads(saved.read_text())["image"] == image
+    assert json.loads(saved.read_text())["datalist"] == [image]
 
 
 def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(pretrain_scans, tmp_path, uri):

@@ -56,6 +56,19 @@ def config(kind, name):
     return json.loads((bundle(*kind) / "configs" / f"{name}.json").read_text())
 
 
+def configs(kind, names):
+    """The files of these configs, as MONAI takes them."""
+    return [str(bundle(*kind) / f"configs/{name}.json") for name in names]
+
+
+def values_in(content):
+    """Every value in a config, the config first."""
+    yield content
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    for value in inner:
+        yield from values_in(value)
+
+
 def write_image(folder, name, array):
     """8-bit PNG of an array whose first axis goes to the right, or NIfTI with voxels of 2 x 1 x 1.5 mm."""
     folder.mkdir(parents=True, exist_ok=True)

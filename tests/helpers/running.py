@@ -37,6 +37,15 @@ def execute(words, cwd="/", **environment):
     )
 
 
+def causes(error):
+    """The messages of an exception and of all that it came from: MONAI wraps what its parts raise."""
+    messages = []
+    while error is not None:
+        messages.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(messages)
+
+
 def load(path):
     return torch.load(path, weights_only=True)
 

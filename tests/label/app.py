@@ -102,7 +102,7 @@ def write_picture(path, seed=0):
 
 def infer(bundle, image, folder):
     """What the bundle's own inference writes for an image: the one file in ``folder``."""
-    own = {"bundle_root": str(bundle), "image": str(image), "output_dir": str(folder)}
+    own = {"bundle_root": str(bundle), "datalist": [str(image)], "output_dir": str(folder)}
     monai.bundle.run(config_file=str(bundle / "configs/inference.json"), **own)
     (file,) = [path for path in Path(folder).iterdir() if path.is_file()]
     return file
