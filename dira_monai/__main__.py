@@ -67,8 +67,10 @@ def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     known = word in COMMANDS or word in FORMER
+    # a command with **values would take --help for one of them
+    words = [word, "--", "--help"] if "--help" in sys.argv[2:] else sys.argv[1:]
     try:
-        fire.Fire({word: load_command(word)} if known else list_commands(), name="dira_monai")
+        fire.Fire({word: load_command(word)} if known else list_commands(), words, name="dira_monai")
     except InputError as error:
         sys.exit(f"error: {error}")
 
