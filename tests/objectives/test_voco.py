@@ -210,7 +210,7 @@ def anatomy(spatial_dims):
     noise = torch.Generator().manual_seed(0)
     images = [(common + 0.05 * torch.rand(region, generator=noise))[None] for _ in range(16)]
     dataset = PretrainDataset([{"image": image} for image in images], Compose([]), region, cache="none")
-    return DataLoader(dataset, 12, sampler=SeededSampler(dataset, 12, epoch_length=80))
+    return DataLoader(dataset, 12, sampler=SeededSampler(dataset, 12, epoch_length=40))
 
 
 @every_rank
