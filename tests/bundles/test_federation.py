@@ -258,7 +258,7 @@ def test_global_weights_are_the_mean_by_images(comparison):
 
 def test_sites_share_no_patient(comparison, sites, tmp_path):
     data = tmp_path / "data"
-    write_phantoms(data, "xray", count=20, seed=3)
+    write_phantoms(data, "xray", count=6, seed=3)
     counts = comparison.write_lists(data, ["0", "1"], 1.0, 0, tmp_path)
     lists = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in counts}
     patients = {name: {e["patient"] for e in found["training"]} for name, found in lists.items()}
