@@ -5,10 +5,23 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, ScaleIntensityRanged, ScaleIntensityRangePercentilesd, Transform
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    LoadImaged,
+    MapTransform,
+    Orientationd,
+    Resized,
+    ScaleIntensityRanged,
+    ScaleIntensityRangePercentilesd,
+    Spacingd,
+    SpatialPadd,
+    Transform,
+)
 from torch import Tensor
 
 from ..images.find import first_file
+from ..images.reader import ScanReader
 from ..utils.errors import InputError
 
 STORED = {  # type that images are kept in, and what 1.0 becomes in it
@@ -114,3 +127,43 @@ class ToStoraged(MapTransform):
             scaled = image * self.factor if self.factor == 1 else (image * self.factor).round()
             stored[key] = scaled.to(self.dtype).contiguous()
         return stored
+
+
+def pretrain_preprocessing(
+    region_size: Sequence[int] | None = None,
+    dtype: str | None = None,
+    *,
+    in_channels: int,
+    axcodes: str | None,
+    spacing: Sequence[float] | None,
+    intensity_range: Sequence[float] | None,
+    image_size: int | Sequence[int] | None,
+) -> Compose:
+    """The transforms of the key image, from a file to the image that is cached, of the pre-training bundles.
+
+    Args:
+        region_size: voxels that images have at least, zeros are added; None: no padding.
+        dtype: as in ``ToStoraged``; None: the images stay tensors in [0, 1] with their affine.
+        in_channels: channels of the network.
+        axcodes: orientation, such as RAS; None keeps that of the file.
+        spacing: mm that images are resampled to; None keeps theirs.
+        intensity_range: as in ``intensity_transform``.
+        image_size: voxels of the longest side, larger and smaller images are resized; None keeps their size.
+    """
+    steps: list[Transform] = [
+        LoadImaged("image", reader=ScanReader),
+        EnsureChannelFirstd("image"),
+        ToChannelsd("image", in_channels),
+    ]
+    if axcodes is not None:
+        steps.append(Orientationd("image", axcodes=axcodes, labels=None))
+    if spacing is not None:
+        steps.append(Spacingd("image", pixdim=spacing, mode="bilinear"))
+    steps.append(intensity_transform("image", intensity_range))
+    if image_size is not None:
+        steps.append(Resized("image", spatial_size=image_size, size_mode="longest", anti_aliasing=True))
+    if region_size is not None:
+        steps.append(SpatialPadd("image", spatial_size=region_size))
+    if dtype is not None:
+        steps.append(ToStoraged("image", dtype))
+    return Compose(steps)

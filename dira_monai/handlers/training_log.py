@@ -11,6 +11,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
+from monai.handlers import MLFlowHandler
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -34,6 +35,7 @@ class TrainingLog:
         evaluator: whose metrics are recorded as well.
         next_step: what to do with the weights, for the last line.
         tensorboard: write the folder ``tensorboard``.
+        mlflow: where MLflow logs the run, such as ``sqlite:///runs.db``; None: nowhere.
         interval: iterations between two looks at the losses.
     """
 
@@ -45,12 +47,14 @@ class TrainingLog:
         next_step: str = "",
         tensorboard: bool = True,
         interval: int = 10,
+        mlflow: str | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.ckpt_dir = Path(ckpt_dir)
         self.evaluator = evaluator
         self.next_step = next_step
         self.tensorboard = tensorboard
+        self.mlflow = mlflow
         self.interval = interval
         self.opened = False
         self.rows: list[dict[str, Any]] = []
@@ -70,6 +74,15 @@ class TrainingLog:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self.validated)
+        if self.mlflow is not None:
+            self._attach_mlflow(engine, self.mlflow)
+
+    def _attach_mlflow(self, engine: ResumableTrainer, uri: str) -> None:
+        """Let MLflow log engine and evaluator in one run, which ends with the training."""
+        name = str(self.output_dir)
+        MLFlowHandler(uri, iteration_log=False, run_name=name, close_on_complete=True).attach(engine)
+        if self.evaluator is not None:
+            MLFlowHandler(uri, iteration_log=False, run_name=name).attach(self.evaluator)
 
     def _open(self, engine: ResumableTrainer) -> None:
         """Open files and bar; a resumed run goes on in them behind its last whole epoch."""
@@ -191,3 +204,9 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
+
+
+def name_finetuning(spatial_dims: int, ckpt_dir: str) -> str:
+    """What to do with the weights of a pre-training, for the last line of its log."""
+    tasks = " or ".join(f"dira_finetune_{task}_{spatial_dims}d" for task in ("segmentation", "classification"))
+    return f"fine-tune: {tasks} with the same network and --pretrained {ckpt_dir}/model.pt"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def test_2d_and_3d_share_their_body():
     assert list(configs[0]) == list(configs[1])  # the same header keys in the same order
     for name in ("evaluate.json", "multi_gpu_train.json", "logging.conf"):
         assert len({(bundle / "configs" / name).read_text() for bundle in BUNDLES.values()}) == 1
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_train_is_values_and_no_program(spatial_dims):
+    text = (BUNDLES[spatial_dims] / "configs/train.json").read_text()
+    assert len(text.splitlines()) <= 300
+    expressions = re.findall(r'"(\$[^"]*)"', text)
+    assert [word for word in expressions if len(word) > 100 or re.search(r"\b(sys|re)\.", word)] == []
 
 
 def test_header_has_the_documented_keys():
