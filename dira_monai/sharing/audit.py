@@ -47,7 +47,7 @@ def check_files(bundle: str, files: Mapping[str, Path]) -> tuple[list[str], dict
 
 
 def _check_data(bundle: str, name: str, path: Path) -> str | None:
-    suffix = path.suffix.lower()
+    suffix = path.suffix.lower() or path.name.lower()  # a file may be named .pt
     if suffix in COMPILED:
         raise InputError(f"{bundle}: {name} is compiled code, which nobody can read")
     if suffix in WEIGHTS:

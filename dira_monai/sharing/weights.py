@@ -2,12 +2,13 @@
 
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from ..utils.errors import InputError
 from .archive import DAMAGE
@@ -29,6 +30,10 @@ class _StandIn:
         pass
 
 
+def _refuse_opcode(reader: pickle.Unpickler) -> None:
+    raise ValueError("pickled with a protocol above 2, which torch.save does not use")
+
+
 class _TensorReader(pickle._Unpickler):  # that in C makes a table as long as a number in the file says
     """Reads a pickle of ``torch.save`` with stand-ins for all that it names, so that nothing in it can run.
 
@@ -37,6 +42,11 @@ class _TensorReader(pickle._Unpickler):  # that in C makes a table as long as a 
         name: what errors call it.
         sizes: bytes of each storage by its key; None: not known.
     """
+
+    dispatch: ClassVar = {  # a later protocol, as a bytearray of any length, could fill the memory; torch reads none
+        ord(op.code): pickle._Unpickler.dispatch[ord(op.code)] if op.proto <= 2 else _refuse_opcode
+        for op in pickletools.opcodes
+    }
 
     def __init__(self, file: IO[bytes], name: str, sizes: Mapping[str, int] | None = None) -> None:
         super().__init__(file)

@@ -100,3 +100,18 @@ def test_storage_shorter_than_it_says_is_refused(tmp_path):
             target.writestr(name, content[:999] if name.endswith("/data/0") else content)
     with pytest.raises(InputError, match="storage 0 is shorter than it says"):
         check_weight_file(tmp_path / "b.pt", "b.pt")
+
+
+def test_pickles_of_later_protocols_are_refused_as_by_torch(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "a.pt", pickle_protocol=4)
+    (tmp_path / "b.pt").write_bytes(b"\x80\x05\x96" + (2**40).to_bytes(8, "little"))  # a bytearray of 1 TB
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(InputError, match=f"{name} cannot be read as a checkpoint .pickled with a protocol above 2"):
+            check_weight_file(tmp_path / name, name)
+
+
+@pytest.mark.parametrize(("name", "reason"), [(".pt", "cannot be read as a checkpoint"), (".pkl", "is a pickle")])
+def test_files_that_are_named_as_a_suffix_are_checked(tmp_path, name, reason):
+    (tmp_path / name).write_bytes(pickle.dumps([1], protocol=0))
+    with pytest.raises(InputError, match=rf"a: models/{name} {reason}"):
+        check_files("a", {f"models/{name}": tmp_path / name})
