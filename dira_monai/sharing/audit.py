@@ -19,7 +19,10 @@ COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib", ".exe")
 CONFIGS = (".json", ".yaml", ".yml")
 SETTINGS = (".conf", ".ini", ".cfg")  # as logging is set up by: known by their content
 MAX_CONFIG = 100_000_000  # bytes
-SHIPPED = r"LICENSE|README\.md|SHA256SUMS|docs/README\.md|docs/data_license\.txt"
+SHIPPED = (  # and what git and exports leave: none of it is read as code
+    r"LICENSE|README\.md|SHA256SUMS|docs/README\.md|docs/data_license\.txt"
+    r"|models/model\.onnx|(.+/)?\.git(attributes|ignore|keep)"
+)
 
 
 def check_files(bundle: str, files: Mapping[str, Path]) -> tuple[list[str], dict[str, list[str]]]:

@@ -110,6 +110,7 @@ def test_each_value_is_visited_once():
         ("configs/.json", "cannot be read as a config"),
         ("docs/more/b.YML", "cannot be read as a config"),
         *((name, None) for name in ("LICENSE", "README.md", "docs/README.md", "docs/data_license.txt")),
+        *((name, None) for name in ("models/model.onnx", "models/.gitkeep", ".gitattributes")),
     ],
 )
 def test_files_that_no_shipped_bundle_has_are_shown(tmp_path, name, shown):
