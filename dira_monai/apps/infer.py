@@ -35,6 +35,10 @@ def infer(bundle: str | Path, images: Sequence[str | Path], values: Mapping[str,
             training, or two images would have the same result.
     """
     values = dict(values or {})
+    if values.get("image") is not None:
+        raise InputError(
+            f"image {values['image']}: give images without the name of a value, as in: infer . scan.nii.gz"
+        )
     _check_words(values)
     config = read_config(bundle, values, ("inference.json",), "inference")
     _check_weights(config)

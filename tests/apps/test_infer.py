@@ -119,6 +119,7 @@ def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, 
     refused(r"nowhere/model\.pt: no such file; run train\.json first", ckpt_dir="/nowhere")
     refused("has no value 'colour' to replace by 3", colour=3)
     refused("--spacing null: write None instead", spacing="null")
+    refused("image a.png: give images without the name of a value", image="a.png")
     refused("device cuda:99 cannot be used", device="cuda:99")
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("models", "output")] == []
 

@@ -193,6 +193,8 @@ def test_inference_takes_the_images_of_one_folder_or_those_that_are_listed(tmp_p
         assert found == [f"{prefix}/B{suffix.upper()}", f"{prefix}/c{suffix}"]
     parser = ConfigParser(config(kind, "inference") | {"datalist": ["a.x", "b/c.x"]})
     assert [item["image"] for item in parser.get_parsed_content("dataset#data")] == ["a.x", "b/c.x"]
+    parser = ConfigParser(config(kind, "inference") | {"dataset_dir": "br[1]", "image": "a.x"})
+    assert parser.get_parsed_content("dataset#data") == [{"image": "a.x"}]
 
 
 @pytest.mark.parametrize(
