@@ -124,6 +124,8 @@ def _check_zip(file: IO[bytes], name: str) -> None:
         entries = inner.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise InputError(f"{name} is compressed to fill the memory, as torch.save never does")
+        if inner.comment or min((entry.header_offset for entry in entries), default=0):
+            raise ValueError("its zip file has further content, in which torch may find other entries")
         pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
         if len(pickles) != 1:
             raise ValueError(f"expected one data.pkl, got {len(pickles)}")

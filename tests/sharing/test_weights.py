@@ -115,3 +115,22 @@ def test_files_that_are_named_as_a_suffix_are_checked(tmp_path, name, reason):
     (tmp_path / name).write_bytes(pickle.dumps([1], protocol=0))
     with pytest.raises(InputError, match=rf"a: models/{name} {reason}"):
         check_files("a", {f"models/{name}": tmp_path / name})
+
+
+@pytest.mark.parametrize("shift", [64, -64])
+def test_weights_with_a_second_directory_are_refused(tmp_path, shift):
+    """Python finds the directory by its end and length, torch by the offset, where another one may stand."""
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as target:
+        target.writestr("a/data.pkl", pickle.dumps({}, protocol=2))
+        target.writestr("a/data/0", bytes(100))
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    offset = int.from_bytes(content[-6:-2], "little")
+    if shift > 0:
+        content[offset:offset] = bytes(shift)
+    else:
+        content[-6:-2] = (offset - shift).to_bytes(4, "little")
+        content[-2:] = (-shift).to_bytes(2, "little")
+        content += bytes(-shift)
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(InputError, match="its zip file has further content"):
+        check_weight_file(tmp_path / "a.pt", "a.pt")
