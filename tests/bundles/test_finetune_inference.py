@@ -41,6 +41,7 @@ def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
         assert all(word.startswith("$@package and dira_monai.") for word in own)
         content["initialize"] = []
         assert content.pop("package") == "$importlib.util.find_spec('dira_monai')"
+        assert content.pop("bundle_root") == "$dira_monai.bundle_root() if @package else '.'"
         record = content["validate#handlers"].pop(0)
         assert (record["_target_"], record["_disabled_"]) == ("dira_monai.RunRecord", "$@package is None")
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
@@ -49,10 +50,11 @@ def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["inference", "evaluate"])
-def test_configs_are_values_and_no_programs(kind, name):
+@pytest.mark.parametrize(("name", "lines"), [("train", 300), ("inference", 130), ("evaluate", 130)])
+def test_configs_are_values_and_no_programs(kind, name, lines):
     text = (bundle(*kind) / f"configs/{name}.json").read_text()
-    assert len(text.splitlines()) <= 130
+    assert len(text.splitlines()) <= lines
+    assert name != "train" or max(map(len, text.splitlines())) <= 120
     content = json.loads(text)
     places = [key for value in values_in(content) if isinstance(value, dict) for key in value]
     expressions = [value for value in values_in(content) if isinstance(value, str) and value[:1] == "$"]
