@@ -31,7 +31,7 @@ class _StandIn:
 
 
 def _refuse_opcode(reader: pickle.Unpickler) -> None:
-    raise ValueError("pickled with a protocol above 2, which torch.save does not use")
+    raise ValueError("pickled with a protocol above 2; torch.save writes 2 by default")
 
 
 class _TensorReader(pickle._Unpickler):  # that in C makes a table as long as a number in the file says
@@ -43,7 +43,7 @@ class _TensorReader(pickle._Unpickler):  # that in C makes a table as long as a 
         sizes: bytes of each storage by its key; None: not known.
     """
 
-    dispatch: ClassVar = {  # a later protocol, as a bytearray of any length, could fill the memory; torch reads none
+    dispatch: ClassVar = {  # what torch.save writes; later protocols have more to check
         ord(op.code): pickle._Unpickler.dispatch[ord(op.code)] if op.proto <= 2 else _refuse_opcode
         for op in pickletools.opcodes
     }
@@ -125,7 +125,7 @@ def _check_zip(file: IO[bytes], name: str) -> None:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise InputError(f"{name} is compressed to fill the memory, as torch.save never does")
         if inner.comment or min((entry.header_offset for entry in entries), default=0):
-            raise ValueError("its zip file has further content, in which torch may find other entries")
+            raise ValueError("its zip file has further content than its entries, as torch.save never writes")
         pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
         if len(pickles) != 1:
             raise ValueError(f"expected one data.pkl, got {len(pickles)}")
