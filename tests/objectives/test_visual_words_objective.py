@@ -89,7 +89,7 @@ def test_a_problem_is_an_accuracy_of_guesses():
 
 @every_rank
 def test_a_training_learns_the_words(spatial_dims):
-    options = {"batch_size": 6, "epochs": 8, "epoch_length": 4, "optimizer": "Adam", "lr": 0.02}
+    options = {"batch_size": 6, "epochs": 12, "epoch_length": 4, "optimizer": "Adam", "lr": 0.02}
     trainer = make_run("words", spatial_dims, **options, **ALONE)
     outputs = record(trainer)
     trainer.run()

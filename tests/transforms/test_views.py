@@ -82,9 +82,9 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def assert_equal_but_for_rounding(found, expected):
+def assert_equal_but_for_rounding(found, expected, atol=1e-6):
     """Images in [0, 1] agree to 1e-6: the last bits of a matrix product depend on the batch on some CPUs."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 def assert_same_on_any_split(change, images, seeds):
@@ -117,7 +117,8 @@ def test_a_large_sample_is_changed_the_same_in_any_batch(name, shape):
     together = change(images, SampleRandom(seeds))
     for sample in range(2):
         alone = change(images[sample : sample + 1], SampleRandom(seeds[sample : sample + 1]))
-        assert_equal_but_for_rounding(alone[0], together[sample])
+        # float32 holds a position of 183 pixels to 1.5e-5 of a pixel, in which the image changes by less than 1
+        assert_equal_but_for_rounding(alone[0], together[sample], atol=1.5e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
