@@ -3,13 +3,16 @@
 import difflib
 import inspect
 import itertools
+import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser, ConfigWorkflow, run
+from monai.bundle import ConfigParser, ConfigWorkflow, ReferenceResolver, run
+from monai.bundle.properties import TrainProperties
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils.errors import InputError
@@ -18,6 +21,8 @@ from .packed_code import name_running_code
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
 MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
 MONAI_OPTIONS |= {*DEFAULT_MLFLOW_SETTINGS["configs"]}
+READ_BY_MONAI = {"initialize", "run", "finalize", "imports", "_meta_", *(p["id"] for p in TrainProperties.values())}
+FORMER_VALUES = {"label_subset": "label_seed"}  # names of version 0.1
 BUNDLE_COMMAND = ("monai", "bundle", "__main__.py")  # as the path of the running script ends
 
 
@@ -26,8 +31,8 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
 
     Fire makes (true) strings of ``null`` and ``false`` and ``True`` of an option without a value, and MONAI leaves out
     an option whose value is ``None`` (as the expression ``$None`` it arrives) and one that the configuration does not
-    know. Where the configuration trains nothing, options that it does not know are let pass: it may be given all values
-    of a training.
+    know. Of an option or a further file it takes over ids that nothing reads. Where the configuration trains nothing,
+    options that it does not know are let pass: it may be given all values of a training.
 
     Args:
         words: the command line; None: that of this process, if it is ``python -m monai.bundle``: words of other
@@ -45,10 +50,39 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     for option, value in given:
         if value in MEANT:
             raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
-    if files := config_files(words):
+    files = config_files(words)
+    contents = [ConfigParser.load_config_file(file) for file in files]
+    if any("train" in content for content in contents):
+        text = json.dumps(contents, default=str)
+        for file, content in zip(files[1:], contents[1:], strict=True):
+            _refuse_unread(content, file, ConfigParser(contents[0]), text)
         values = ConfigParser.load_config_files(files)
-        if "train" in values:
-            _refuse_unknown(given, values)
+        _refuse_unknown(given, values)
+        names = [_name(option) for option, _ in given]
+        _refuse_unread([name for name in names if "#" in name], "the command line", ConfigParser(values), text)
+        _warn_of_former(names)
+
+
+def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text: str) -> None:
+    """Refuse ids that the configuration lacks and nothing in its text reads: misspelt, or of another version."""
+    for name in names:
+        key = ReferenceResolver.normalize_id(name.lstrip("+"))
+        read = key in parser or f"@{key}" in text or key in READ_BY_MONAI or key.endswith(("_desc_", "_disabled_"))
+        if not read and not is_argument(parser, key):
+            raise InputError(f"{source}: {name} is no value of the configuration, and nothing reads it; correct it")
+
+
+def _warn_of_former(names: Iterable[str]) -> None:
+    """Say of values that have another name today what it is."""
+    for name in FORMER_VALUES.keys() & {*names}:
+        warnings.warn(f"{name} is now {FORMER_VALUES[name]}.", FutureWarning, stacklevel=2)
+
+
+def is_argument(parser: ConfigParser, key: str) -> bool:
+    """Whether the id belongs to something that is instantiated, which checks its arguments itself."""
+    parent, _ = ReferenceResolver.split_id(key, last=True)
+    found = parser.get(parent) if parent else None
+    return isinstance(found, dict) and "_target_" in found
 
 
 def config_files(words: Sequence[str]) -> list[str]:

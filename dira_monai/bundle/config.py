@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle import ConfigParser
 from torch import nn
 
 from ..utils.errors import InputError, find_input_error
+from .command_line import is_argument
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_config(
     folder = Path(paths[0]).resolve().parent
     parser["bundle_root"] = str(folder.parent if folder.name == "configs" else folder)
     for key, value in (dict(overrides or {}) | ({} if device is None else {"device": device})).items():
-        if key not in parser and key != "device" and not _is_argument(parser, key):
+        if key not in parser and key != "device" and not is_argument(parser, key):
             raise InputError(f"{name} has no value {key!r} to replace by {value!r}.")
         parser[key] = value
     return BundleConfig(parser, name, purpose)
@@ -89,13 +90,6 @@ def _find_files(config: str | Path | Sequence[str | Path], files: Sequence[str])
         if not Path(file).is_file():
             raise InputError(f"{file} does not exist; name the folder of a bundle or its {' and '.join(files)}.")
     return [str(file) for file in config]
-
-
-def _is_argument(parser: ConfigParser, key: str) -> bool:
-    """Whether the id belongs to something that is instantiated."""
-    parent, _ = ReferenceResolver.split_id(key, last=True)
-    found = parser.get(parent) if parent else None
-    return isinstance(found, dict) and "_target_" in found
 
 
 def find_cause(error: BaseException) -> str:

@@ -323,6 +323,7 @@ def test_values_that_would_not_arrive_are_refused(words, instead):
         (["--zzz", "4"], "--zzz is no value .* at the top of train.json"),
         (["--dataset_dir", "--seed", "1"], "--dataset_dir needs a value"),
         (["--seed", "1", "--dataset_dir"], "--dataset_dir needs a value"),
+        (["--validate#embeddings", "key"], "the command line: validate#embeddings is no value of .*nothing reads it"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(words, sentence):
@@ -333,6 +334,18 @@ def test_options_that_would_be_ignored_are_refused(words, sentence):
     known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
     check_command_line([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
     check_command_line(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+
+
+def test_an_overlay_with_a_value_that_nothing_reads_is_refused(tmp_path):
+    overlay = tmp_path / "mine.json"
+    command = ["python", "run", "--config_file", f"['{BUNDLES[3]}/configs/train.json','{overlay}']"]
+    known = {"seed": 1, "width": 8, "train#dataset#seed": "@width", "_desc_": "wider", "+imports": ["$import os"]}
+    overlay.write_text(json.dumps(known))
+    check_command_line(command)
+    for name in ("sead", "train#datset", "validate#key_metric#deep"):
+        overlay.write_text(json.dumps(known | {name: 1}))
+        with pytest.raises(InputError, match=rf"mine\.json: {name} is no value of .*nothing reads it"):
+            check_command_line(command)
 
 
 @pytest.mark.parametrize(

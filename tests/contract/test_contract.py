@@ -13,6 +13,7 @@ from running import load
 
 import dira_monai
 from dira_monai.__main__ import COMMANDS, FORMER
+from dira_monai.bundle.command_line import check_command_line
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -81,3 +82,6 @@ def test_former_config_key_still_sets_the_value(bundle):
     parser.read_config(str(ROOT / "bundles" / bundle / "configs/train.json"))
     parser.update({"label_subset": 3})
     assert parser.get_parsed_content("label_seed") == 3
+    file = str(ROOT / "bundles" / bundle / "configs/train.json")
+    with pytest.warns(FutureWarning, match=r"^label_subset is now label_seed\.$"):
+        check_command_line(["python", "run", "--config_file", file, "--label_subset", "3"])
