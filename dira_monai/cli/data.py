@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..data.prepared import prepare as prepare_images
-from ..data.prepared import verify as verify_images
 from ..datalists.io import write_datalist
 from ..datalists.labeled import make_labeled_datalist
 from ..datalists.leakage import check_overlap
@@ -104,6 +102,10 @@ def prepare(
         workers: threads that read images, each of which holds one.
         verify: prepare nothing; compare the stored files with their checksums.
     """
+    # here, since it imports MONAI, which no --help needs
+    from ..data.prepared import prepare as prepare_images
+    from ..data.prepared import verify as verify_images
+
     if verify:
         broken = list(verify_images(output))
         yield from broken

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..images.find import Image, first_file
-from ..images.reader import SUFFIXES
+from ..images.find import SUFFIXES, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, find_root, first_names, locate_images, match_images
 from .io import read_datalist

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..images.find import IMAGE_FOLDERS, Image, first_file
-from ..images.reader import PIL_SUFFIXES
+from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, SPLITS, check_datalist, first_names
 from .patients import patient_of

@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from ..dicom.headers import group_series, is_dicom
 from ..utils.errors import InputError
-from .reader import SUFFIXES, ScanReader
 
+PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".nrrd", ".mhd", ".mha")
+SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
-
-
 IMAGE_FOLDERS = ("images", "imagestr")
 LABEL_FOLDERS = ("labels", "masks", "labelstr")
 
@@ -102,6 +103,8 @@ def read_image(image: Image, directory: str | Path = ".", resample: bool = True)
     Raises:
         InputError: if the image is missing or unreadable.
     """
+    from .reader import ScanReader  # here, since it imports MONAI, which no --help needs
+
     reader = ScanReader(resample)
     return reader.get_data(reader.read([Path(directory, file) for file in files_of(image)]))
 

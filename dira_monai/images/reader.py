@@ -14,29 +14,12 @@ from ..dicom.headers import list_series
 from ..dicom.series import read_series
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
-
-PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
-
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-
-
-ITK_SUFFIXES = (".nrrd", ".mhd", ".mha")
-
-
-SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
-
+from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
 PIL_MODES = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LA": "L", "1": "L"}
-
-
 NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
-
-
 TOO_SHORT = "its data are missing or shorter than its header says"
-
-
 CAUSES = {  # what decoders say, and what it means
     "cannot identify image file": NOT_OF_THE_FORMAT,
     "Cannot work out file type": NOT_OF_THE_FORMAT,

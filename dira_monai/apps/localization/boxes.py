@@ -13,8 +13,7 @@ from ...datalists.classes import find_image, index_images
 from ...datalists.label_maps import check_geometry, in_image_folders
 from ...datalists.tables import FILE_COLUMNS, pick_column, read_table, stem
 from ...images.facts import measure_array, measure_each
-from ...images.find import Image, find_images, first_file, read_image
-from ...images.reader import SUFFIXES
+from ...images.find import SUFFIXES, Image, find_images, first_file, read_image
 from ...utils.errors import InputError
 from .metrics import component_boxes
 
