@@ -3,7 +3,9 @@
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
+# make site: the documentation with all API pages as a web site in site/
 # make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores, 16 GB)
+# make compat-test: all tests with the lowest versions that setup.cfg allows, and with the newest (10 GB, half an hour)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,7 +32,7 @@ $(RUN) "['$(TUNE)$(1)/configs/train.json','$(TUNE)$(1)/configs/evaluate.json']" 
   --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
 endef
 
-.PHONY: demo demo-3d demo-2d methods test docs-test lint types federation-test clean
+.PHONY: demo demo-3d demo-2d methods test site docs-test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along
 .venv/installed: setup.cfg constraints.txt
@@ -78,6 +80,9 @@ methods: .venv/installed
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+site: .venv/installed
+	$(BIN)/python -m mkdocs build --strict
+
 docs-test: .venv/installed
 	rm -rf $(DEMO)/docs-test
 	$(BIN)/python tests/docs/run_docs.py $(DEMO)/docs-test
@@ -93,6 +98,17 @@ tests/label/.venv/installed: tests/label/constraints.txt
 .PHONY: label-test
 label-test: tests/label/.venv/installed
 	tests/label/.venv/bin/python -m pytest tests/bundles/test_monai_label.py tests/label
+
+.venv-%/installed: setup.cfg tests/compat/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --constraint tests/compat/$*.txt torch
+	.venv-$*/bin/python -m pip install --quiet --constraint tests/compat/$*.txt --editable ".[test]"
+	touch $@
+
+.PHONY: compat-test
+compat-test: .venv-lowest/installed .venv-newest/installed
+	.venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal
+	.venv-newest/bin/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -115,4 +131,4 @@ federation-test: .venv-federation/installed
 	$(FEDERATION) tests/federation/simulate.py $(DEMO)/federation-test
 
 clean:
-	rm -rf .venv .venv-federation tests/label/.venv $(DEMO)
+	rm -rf .venv .venv-federation .venv-lowest .venv-newest site tests/label/.venv $(DEMO)
