@@ -8,8 +8,8 @@ from ..apps.localization.localize import localize as run_localize
 from ..apps.localization.report import describe_report
 from ..apps.probing.evaluate import describe_probe
 from ..apps.probing.probe import probe as run_probe
-from ..apps.visual_words.dataset import describe_words
 from ..apps.visual_words.discover import visual_words as run_visual_words
+from ..apps.visual_words.report import describe_words
 from .deferred import takes_options_of
 
 

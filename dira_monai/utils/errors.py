@@ -8,6 +8,17 @@ class InputError(ValueError):
     """Something that the user gave cannot be used; the message is one plain sentence that says what and why."""
 
 
+def check_integers(least: int, **values: object) -> None:
+    """Nothing, where values are integers of at least ``least``.
+
+    Raises:
+        InputError: for the first one that is not; bools are refused too.
+    """
+    for name, value in values.items():
+        if type(value) is not int or value < least:
+            raise InputError(f"{name} must be a whole number from {least}, got {value!r}.")
+
+
 def find_input_error(error: BaseException | None) -> InputError | None:
     """The ``InputError`` at the root of a chain of exceptions, or None where there is none.
 

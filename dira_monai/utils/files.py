@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and their digests."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,12 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_json(path: str | Path, content: object, indent: int | None = None) -> None:
+    """Write content as JSON, whole or not at all; what JSON does not know becomes its text."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=indent, default=str) + "\n").encode())
 
 
 def sha256(path: str | Path) -> str:

@@ -115,5 +115,10 @@ def draw_panel(
 def save_panel(panel: Image.Image, output_dir: Path, epoch: int) -> None:
     """Write a picture as ``panel.png``, the newest, and as that of its epoch in ``panels``."""
     for path in (output_dir / "panels" / f"epoch_{epoch:04d}.png", output_dir / "panel.png"):
-        with atomic_write(path) as file:
-            panel.save(file, format="PNG")
+        save_picture(panel, path)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")

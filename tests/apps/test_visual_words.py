@@ -7,25 +7,25 @@ import math
 import pickle
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
+from dataclasses import asdict
 
-import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet
 from PIL import Image
+from pretrain_bundle import BUNDLES, OWN, parsed, run
 from running import load
+from scan_files import write_image, write_nifti
 from torch.utils.data import DataLoader
 
 from dira_monai.__main__ import main
 from dira_monai.apps.visual_words import features as word_features
 from dira_monai.apps.visual_words.cubes import Box, cut, instance_boxes, write_array
-from dira_monai.apps.visual_words.dataset import WordDataset, read_words
-from dira_monai.apps.visual_words.discover import visual_words
+from dira_monai.apps.visual_words.dataset import WordDataset
+from dira_monai.apps.visual_words.discover import first_images, visual_words
 from dira_monai.apps.visual_words.features import (
     make_autoencoder,
     nearest,
@@ -33,9 +33,8 @@ from dira_monai.apps.visual_words.features import (
     thumbnail,
     train_autoencoder,
 )
-from dira_monai.apps.visual_words.picture import draw_words, spread
 from dira_monai.apps.visual_words.places import WordSettings, choose_words
-from dira_monai.apps.visual_words.setup import first_images, read_setup
+from dira_monai.apps.visual_words.report import draw_words, spread
 from dira_monai.data.sampler import SeededSampler
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.phantoms.chest import chest_ct, chest_xray
@@ -43,41 +42,40 @@ from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import SampleRandom
 from dira_monai.visualize.tiles import GAP, TITLE
 
-ROOT = Path(__file__).parents[2]
-BUNDLES = {2: ROOT / "bundles/dira_pretrain_2d", 3: ROOT / "bundles/dira_pretrain_3d"}
 EXTENT = {2: (40, 36), 3: (40, 36, 22)}
 PATCH = {2: [16, 16], 3: [16, 16, 8]}
 COUNTS = {"training": 6, "validation": 3}
 CHOSEN = {"training": 4, "validation": 2}  # neighbors of a word
+MODE = {2: "bilinear", 3: "trilinear"}
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
 
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    """By rank a list of images in the units of the bundle, of sizes that differ by patient; the first one has two."""
+    return {d: write_list(tmp_path_factory.mktemp(f"list{d}"), d) for d in BUNDLES}
+
+
 def write_list(folder, spatial_dims):
-    """Images in the units of the bundle, of sizes that differ by patient, and a second image of the first patient."""
     rng = np.random.default_rng(spatial_dims)
     base = torch.tensor(rng.uniform(0.4, 1, (1, 1, *[5] * spatial_dims)))
-    datalist = {}
-    number = 0
-    for split, count in COUNTS.items():
-        datalist[split] = []
-        for _ in range(count):
-            size = [n + number % 3 for n in EXTENT[spatial_dims]]
-            image = F.interpolate(base, size, mode={2: "bilinear", 3: "trilinear"}[spatial_dims])[0, 0].numpy()
-            image = (image + rng.uniform(-0.05, 0.05, size)).clip(0, 1)
-            if spatial_dims == 2:
-                name = f"case{number}.png"
-                Image.fromarray((image.T * 255).astype(np.uint8)).save(folder / name)
-            else:
-                name = f"case{number}.nii.gz"
-                nib.save(nib.Nifti1Image((image * 2000 - 1000).astype(np.int16), np.eye(4)), folder / name)
-            datalist[split].append({"image": name, "patient": f"p{number}"})
-            number += 1
-    datalist["training"].append({"image": datalist["training"][1]["image"], "patient": "p0"})
-    (folder / "list.json").write_text(json.dumps(datalist))
+    images = []
+    for number in range(sum(COUNTS.values())):
+        size = [n + number % 3 for n in EXTENT[spatial_dims]]
+        image = F.interpolate(base, size, mode=MODE[spatial_dims])[0, 0].numpy()
+        image = (image + rng.uniform(-0.05, 0.05, size)).clip(0, 1)
+        if spatial_dims == 2:
+            file = write_image(folder / f"case{number}.png", image.T * 255)
+        else:
+            file = write_nifti(folder / f"case{number}.nii.gz", (image * 2000 - 1000).astype(np.int16), (1, 1, 1))
+        images.append({"image": file.name, "patient": f"p{number}"})
+    first = {"image": images[1]["image"], "patient": "p0"}
+    lists = {"training": [*images[:6], first], "validation": images[6:]}
+    (folder / "list.json").write_text(json.dumps(lists))
     return folder / "list.json"
 
 
-def options_of(spatial_dims, more):
+def search(lists, spatial_dims, output, *, overrides=None, **more):
     values = {
         "patch_size": PATCH[spatial_dims],
         "image_size": None,
@@ -90,19 +88,8 @@ def options_of(spatial_dims, more):
         "words#min_distance": 2,
         "words#feature_size": [16] * spatial_dims,
     }
-    return values | more
-
-
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory):
-    return {d: write_list(tmp_path_factory.mktemp(f"list{d}"), d) for d in BUNDLES}
-
-
-def search(lists, spatial_dims, output, seed=0, **more):
-    config = BUNDLES[spatial_dims]
     options = {"datalist": lists[spatial_dims], "steps": 2, "batch_size": 4, "device": "cpu"} | more
-    overrides = options_of(spatial_dims, options.pop("overrides", {}))
-    return visual_words(config, output=output, overrides=overrides, seed=seed, **options)
+    return visual_words(BUNDLES[spatial_dims], output=output, overrides=values | (overrides or {}), **options)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -114,15 +101,11 @@ def found(request, lists, tmp_path_factory):
 
 def images_of(lists, spatial_dims):
     """Each patient's image in [0, 1], read without this package."""
-    images = {}
-    content = json.loads(lists[spatial_dims].read_text())
-    for entry in [*content["validation"], *content["training"][:-1]]:
-        path = lists[spatial_dims].parent / entry["image"]
-        array = (
-            np.asarray(Image.open(path)).T / 255 if spatial_dims == 2 else (nib.load(path).get_fdata() + 1000) / 2000
-        )
-        images[entry["patient"]] = array
-    return images
+    folder, content = lists[spatial_dims].parent, json.loads(lists[spatial_dims].read_text())
+    paths = {e["patient"]: folder / e["image"] for e in [*content["validation"], *content["training"][:-1]]}
+    if spatial_dims == 2:
+        return {name: np.asarray(Image.open(path)).T / 255 for name, path in paths.items()}
+    return {name: (nib.load(path).get_fdata() + 1000) / 2000 for name, path in paths.items()}
 
 
 def test_every_word_has_its_neighbors_once_and_none_of_the_other_split(found):
@@ -170,7 +153,6 @@ def test_cubes_are_what_the_files_have_at_the_same_relative_place(found, lists):
     spatial_dims, words, folder = found
     images = images_of(lists, spatial_dims)
     patch = np.array(PATCH[spatial_dims])
-    mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
     resized = 0
     for split in COUNTS:
         array = np.load(folder / f"{split}.npy")
@@ -189,7 +171,7 @@ def test_cubes_are_what_the_files_have_at_the_same_relative_place(found, lists):
                 assert 0.78 * 16 - 0.5 <= size[0] <= 1.25 * 16 + 0.5
                 resized += size[0] != 16
             part = image[tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))]
-            expected = F.interpolate(torch.tensor(part)[None, None], PATCH[spatial_dims], mode=mode)[0]
+            expected = F.interpolate(torch.tensor(part)[None, None], PATCH[spatial_dims], mode=MODE[spatial_dims])[0]
             np.testing.assert_allclose(cube, expected, atol=1e-3)
     assert resized > 20
 
@@ -292,11 +274,7 @@ def test_references_are_used_again_only_when_all_were_used():
     ("change", "image", "sentence"),
     [
         ({"max_air": 0.1}, flat(0), r"none of 200 places can be word 0: in 200 more than 0\.1 of the cube is below"),
-        (
-            {"min_distance": 60, "classes": 2},
-            flat(1),
-            r"can be word 1: .* 200 lie within min_distance 60 of an earlier",
-        ),
+        ({"min_distance": 60, "classes": 2}, flat(1), r"word 1: .* 200 lie within min_distance 60 of an earlier"),
         ({"margin": [0.3, 0.1]}, flat(1), r"margin \[0\.3, 0\.1\] of an image of \[60, 60\] voxels leaves no room"),
         ({"margin": [0.1]}, flat(1), r"margin must be one share or 2, got \[0\.1\]"),
     ],
@@ -309,10 +287,10 @@ def test_a_word_without_a_place_is_one_sentence(change, image, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"classes": 1}, "classes must be a whole number of at least 2, got 1"),
-        ({"neighbors": 2.5}, r"neighbors must be a whole number of at least 1, got 2\.5"),
-        ({"trials": 0}, "trials must be a whole number of at least 1"),
-        ({"scales": -1}, "scales must be a whole number of at least 0"),
+        ({"classes": 1}, "classes must be a whole number from 2, got 1"),
+        ({"neighbors": 2.5}, r"neighbors must be a whole number from 1, got 2\.5"),
+        ({"trials": 0}, "trials must be a whole number from 1"),
+        ({"scales": -1}, "scales must be a whole number from 0"),
         ({"margin": 0.5}, r"margin must be shares in \[0, 0\.5\), got 0\.5"),
         ({"margin": []}, r"margin must be shares in \[0, 0\.5\), got \[\]"),
         ({"max_air": 1.1}, r"max_air must be a share in \[0, 1\], got 1\.1"),
@@ -419,33 +397,27 @@ def test_the_data_set_gives_cubes_with_their_words(found):
     assert torch.equal(pickle.loads(copy)[7]["image"], item["image"])
 
 
+def refuses(sentence, *given, **wanted):
+    with pytest.raises(InputError, match=sentence):
+        WordDataset(*given, **wanted)
+
+
 def test_words_that_do_not_fit_are_one_sentence(found, tmp_path):
     _, words, folder = found
-    for given, sentence in (
-        ((None, "training"), "words_dir must name a folder"),
-        ((tmp_path, "training"), r"words\.json cannot be read \(No such file"),
-        ((folder, "test"), "split must be training or validation, got 'test'"),
-    ):
-        with pytest.raises(InputError, match=sentence):
-            WordDataset(*given)
-    with pytest.raises(InputError, match=r"cubes of patch_size \[16, 16.*\] where the run has \[8, 8\]"):
-        WordDataset(folder, "training", patch_size=[8, 8])
-    with pytest.raises(InputError, match="cubes of in_channels 1 where the run has 3"):
-        WordDataset(folder, "validation", in_channels=3)
+    refuses("words_dir must name a folder", None, "training")
+    refuses(r"words\.json cannot be read \(No such file", tmp_path, "training")
+    refuses("split must be training or validation, got 'test'", folder, "test")
+    refuses(r"cubes of patch_size \[16, 16.*\] where the run has \[8, 8\]", folder, "training", patch_size=[8, 8])
+    refuses("cubes of in_channels 1 where the run has 3", folder, "validation", in_channels=3)
     (tmp_path / "words.json").write_text(json.dumps(words))
-    with pytest.raises(InputError, match=r"training\.npy cannot be read"):
-        WordDataset(tmp_path, "training")
-    whole = (folder / "training.npy").read_bytes()
-    (tmp_path / "training.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"training\.npy cannot be read"):
-        WordDataset(tmp_path, "training")
+    refuses(r"training\.npy cannot be read", tmp_path, "training")
+    (tmp_path / "training.npy").write_bytes((folder / "training.npy").read_bytes()[:1000])
+    refuses(r"training\.npy cannot be read", tmp_path, "training")
     (tmp_path / "training.npy").write_bytes((folder / "validation.npy").read_bytes())
-    with pytest.raises(InputError, match=r"training\.npy has shape \(10, .* not 60 cubes"):
-        WordDataset(tmp_path, "training")
+    refuses(r"training\.npy has shape \(10, .* not 60 cubes", tmp_path, "training")
     for content, sentence in (("{", "is not valid JSON"), ("[]", "holds no visual words")):
         (tmp_path / "words.json").write_text(content)
-        with pytest.raises(InputError, match=sentence):
-            read_words(tmp_path)
+        refuses(sentence, tmp_path, "training")
 
 
 def test_the_picture_has_a_row_a_word_and_a_column_a_patient(found):
@@ -507,17 +479,14 @@ def test_a_search_that_fails_keeps_what_was_there(lists, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number from 1, got 0"),
         ({"datalist": "/nowhere.json"}, "/nowhere.json does not exist"),
         ({"weights": "/nowhere.pt"}, "/nowhere.pt"),
         ({"device": "nothing"}, "device nothing cannot be used"),
         ({"overrides": {"wrods": 1}}, r"has no value 'wrods' to replace by 1"),
         ({"overrides": {"train#width": 1}}, r"has no value 'train#width' to replace by 1"),
         ({"overrides": {"words#clases": 9}}, ": words cannot be built .*unexpected keyword argument 'clases'"),
-        (
-            {"overrides": {"network_def#width": 1}, "weights": "any.pt"},
-            ": network_def cannot be built .*unexpected keyword argument 'width'",
-        ),
+        ({"overrides": {"network_def#width": 1}, "weights": "any.pt"}, ": network_def cannot be built .* 'width'"),
         ({"overrides": {"words": 1}}, "must be a WordSettings, got 1"),
         ({"overrides": {"words#classes": 0}}, "cannot be built .classes must be a whole number"),
         ({"overrides": {"words#feature_size": [8, 8]}}, r"compared at feature_size \[8, 8\]: patch_size"),
@@ -545,50 +514,33 @@ def test_a_file_that_cannot_be_read_is_named(lists, tmp_path):
 
 def test_a_bundle_without_the_files_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="does not exist; name the folder of a bundle or its train"):
-        read_setup(tmp_path)
+        visual_words(tmp_path, datalist="list.json", output=tmp_path)
     with pytest.raises(InputError, match="has no value 'words', which is needed for visual words"):
-        read_setup(str(BUNDLES[2] / "configs/train.json"))
+        visual_words(str(BUNDLES[2] / "configs/train.json"), datalist="list.json", output=tmp_path)
 
 
 @every_rank
 def test_the_preset_has_the_documented_values(spatial_dims):
-    parser = ConfigParser()
-    parser.read_config([str(BUNDLES[spatial_dims] / f"configs/{name}.json") for name in ("train", "transvw")])
-    parser["parameters"] = "$[torch.zeros(1, requires_grad=True)]"
-    value = parser.get_parsed_content
-    weights = tuple(value(f"{name}_weight") for name in ("contrastive", "restoration", "adversarial"))
-    assert weights == (1, 100, 1)
+    parser = parsed(spatial_dims, ["train", "transvw"], parameters="$[torch.zeros(1, requires_grad=True)]")
+    value, plain = parser.get_parsed_content, json.loads((BUNDLES[3] / "configs/train.json").read_text())
     optimizer = value("optimizer")
     assert type(optimizer) is torch.optim.Adam
     assert optimizer.defaults["lr"] == 1e-3
-    assert value("patch_size") == value("region_size") == {2: [128, 128], 3: [64, 64, 32]}[spatial_dims]
-    assert value("image_size") == {2: 448, 3: None}[spatial_dims]
-    assert (value("views_per_image"), value("photometric"), value("flip_axes"), value("val_samples")) == (
-        1,
-        [],
-        [],
-        None,
-    )
-    assert value("stage_epochs") == [value("max_epochs") // 4, value("max_epochs") // 4, value("max_epochs") // 2]
-    assert parser["distortions"] == json.loads((BUNDLES[3] / "configs/train.json").read_text())["distortions"]
+    patch, epochs = {2: [128, 128], 3: [64, 64, 32]}[spatial_dims], value("max_epochs")
+    expected = {"contrastive_weight": 1, "restoration_weight": 100, "adversarial_weight": 1, "views_per_image": 1}
+    expected |= {"patch_size": patch, "region_size": patch, "image_size": {2: 448, 3: None}[spatial_dims]}
+    expected |= {"photometric": [], "flip_axes": [], "val_samples": None}
+    expected |= {"stage_epochs": [epochs // 4, epochs // 4, epochs // 2]}
+    assert {name: value(name) for name in expected} == expected
+    assert parser["distortions"] == plain["distortions"]
     place = {2: {"margin": 0.1, "air_level": 0.03}, 3: {"margin": [0.195, 0.195, 0.12], "air_level": 0.425}}
-    assert value("words").as_dict() == {
-        "classes": 44,
-        "neighbors": 200,
-        "validation_neighbors": 30,
-        "max_air": 0.15,
-        "min_distance": 5,
-        "trials": 200,
-        "scales": 2,
-        "scale_range": [0.78, 1.25],
-        "shift": 0.156,
-        "feature_size": [2 * n for n in value("patch_size")],
-        **place[spatial_dims],
-    }
+    counts = {"classes": 44, "neighbors": 200, "validation_neighbors": 30, "trials": 200, "scales": 2}
+    shares = {"max_air": 0.15, "min_distance": 5, "scale_range": [0.78, 1.25], "shift": 0.156}
+    size = {"feature_size": [2 * n for n in patch]}
+    assert asdict(value("words")) == counts | shares | size | place[spatial_dims]
 
 
 SMALL_PATCH = {2: [32, 32], 3: [32, 32, 16]}
-TINY = {2: {"network_def#backbone": "resnet10"}, 3: {"network_def#features": [4, 4, 8, 8, 8, 4]}}
 
 
 def words_command(spatial_dims, folder):
@@ -604,41 +556,28 @@ def phantoms(request, tmp_path_factory):
     """Words that the command line found in phantoms, no patients: number of axes, folder, and what was said."""
     folder = tmp_path_factory.mktemp(f"phantoms{request.param}")
     images = folder / "images"
-    images.mkdir()
     for number in range(6):
         if request.param == 2:
-            Image.fromarray(chest_xray(number, size=64).image).save(images / f"case{number}.png")
+            write_image(images / f"case{number}.png", chest_xray(number, size=64).image)
         else:
             volume = chest_ct(number, shape=(56, 48, 40), spacing=6)
-            nib.save(nib.Nifti1Image(volume.image, volume.affine), images / f"case{number}.nii.gz")
-    counts = {"classes": 5, "neighbors": 3, "validation_neighbors": 9, "steps": 3, "batch_size": 2}
-    flags = [part for name, value in counts.items() for part in (f"--{name}", str(value))]
+            write_nifti(images / f"case{number}.nii.gz", volume.image, np.diag(volume.affine)[:3])
+    make = ["datalist", str(images), "--output", f"{folder}/list.json", "--validation_fraction", "0.34"]
+    find = words_command(request.param, folder)
+    find += ["--classes", "5", "--neighbors", "3", "--validation_neighbors", "9", "--steps", "3", "--batch_size", "2"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
-        for words in (
-            ["datalist", str(images), "--output", f"{folder}/list.json", "--validation_fraction", "0.34"],
-            [*words_command(request.param, folder), *flags],
-        ):
+        for words in (make, find):
             patch.setattr(sys, "argv", ["dira_monai", *words])
             main()
     return request.param, folder, said.getvalue()
 
 
-def options_on(phantoms, folder):
-    """Options of a run of two steps an epoch on the words of the phantoms."""
+def train(phantoms, folder, names, options):
+    """A run of two steps an epoch on the words of the phantoms: the rows of metrics.csv, with numbers."""
     spatial_dims, words, _ = phantoms
-    options = {"patch_size": SMALL_PATCH[spatial_dims], "words_dir": str(words / "words"), "discriminator_channels": 4}
-    options |= {"output_dir": str(folder / "out"), "ckpt_dir": str(folder / "models")}
-    return options | {"epoch_length": 2, "batch_size": 4}
-
-
-def run_here(spatial_dims, names, options):
-    """What the command of a user calls, without the seconds of another process."""
-    files = [str(BUNDLES[spatial_dims] / f"configs/{name}.json") for name in names]
-    monai.bundle.run(config_file=files, **options)
-
-
-def read_figures(folder):
-    """The rows of metrics.csv, numbers where there are any."""
+    paths = {"words_dir": words / "words", "output_dir": folder / "out", "ckpt_dir": folder / "models"}
+    small = {"discriminator_channels": 4, "epoch_length": 2, "batch_size": 4, "patch_size": SMALL_PATCH[spatial_dims]}
+    run(spatial_dims, ["train", "transvw", *names], options | small | {key: str(path) for key, path in paths.items()})
     with open(folder / "out/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     return [{name: value if name == "stage" else float(value) for name, value in row.items() if value} for row in rows]
@@ -651,9 +590,7 @@ def test_phantoms_become_words_and_a_bundle_trains_on_them(phantoms, command, tm
     assert "validation_neighbors is 9, but there are 2 validation patients" in said
     assert "5 words of 4 patients: 1 reuse a reference" in said
     assert "the mean image has" in said
-    options = TINY[spatial_dims] | options_on(phantoms, tmp_path) | {"max_epochs": 2, "stage_epochs": [0, 1, 1]}
-    run_here(spatial_dims, ["train", "transvw"], options)
-    rows = read_figures(tmp_path)
+    rows = train(phantoms, tmp_path, [], OWN[spatial_dims] | {"max_epochs": 2, "stage_epochs": [0, 1, 1]})
     assert [row["stage"] for row in rows] == ["dir", "dira"]
     for figures in rows:
         for name in ("val_contrastive_accuracy", "contrastive_accuracy", "val_collapse"):
@@ -663,7 +600,7 @@ def test_phantoms_become_words_and_a_bundle_trains_on_them(phantoms, command, tm
     assert (tmp_path / "out/panel.png").exists()
     words = words_command(spatial_dims, folder)
     status = command(*words, "--classes", "0")[0]
-    assert status == "error: classes must be a whole number of at least 2, got 0."
+    assert status == "error: classes must be a whole number from 2, got 0."
     assert command(*words[:-2], "--overrides", "3")[0].startswith("error: overrides must be an object")
 
 
@@ -677,11 +614,10 @@ GENESIS = {
 
 @pytest.mark.parametrize("name", ["stepwise", "masked_dira", "genesis_unet"])
 def test_words_train_with_further_overlays_and_in_the_authors_network(phantoms, name, tmp_path):
-    spatial_dims = phantoms[0]
-    network = {"network_def": GENESIS, "pooled_norm": False} if name == "genesis_unet" else TINY[spatial_dims]
-    options = network | options_on(phantoms, tmp_path) | {"max_epochs": 1, "stage_epochs": "$None"}
-    run_here(spatial_dims, ["train", "transvw", *([] if name == "genesis_unet" else [name])], options)
-    (figures,) = read_figures(tmp_path)
+    spatial_dims, genesis = phantoms[0], name == "genesis_unet"
+    network = {"network_def": GENESIS, "pooled_norm": False} if genesis else OWN[spatial_dims]
+    options = network | {"max_epochs": 1, "stage_epochs": "$None"}
+    (figures,) = train(phantoms, tmp_path, [] if genesis else [name], options)
     assert figures.pop("stage") == "dira"
     assert all(math.isfinite(value) for value in figures.values())
     assert {"contrastive", "contrastive_accuracy", "restoration", "adversarial", "discriminator"} <= set(figures)
@@ -689,10 +625,7 @@ def test_words_train_with_further_overlays_and_in_the_authors_network(phantoms, 
     weight = 10 if (name, spatial_dims) == ("masked_dira", 2) else 100
     error = figures["val_mae" if name == "stepwise" else "val_mse"]
     assert figures["val_loss"] == pytest.approx(figures["val_contrastive"] + weight * error, rel=1e-4)
-    parser = ConfigParser()
-    parser.read_config(str(BUNDLES[spatial_dims] / "configs/train.json"))
-    parser.update(network)
-    plain = parser.get_parsed_content("network_def")
+    plain = parsed(spatial_dims, ["train"], **network).get_parsed_content("network_def")
     plain.load_state_dict(load(tmp_path / "models/model.pt"))
     optimizer = load(tmp_path / "models/checkpoint.pt")["optimizer"]
     steps = [int(state["step"]) for state in optimizer["state"].values()]

@@ -14,12 +14,13 @@ from running import load
 from torch.utils.data import DataLoader
 from trainer_runs import assert_same, genesis_unet, record, states
 
-from dira_monai.apps.visual_words.dataset import KIND, WordDataset, write_words
+from dira_monai.apps.visual_words.dataset import KIND, WordDataset
 from dira_monai.data.sampler import SeededSampler
 from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.objectives.visual_words import VisualWords
 from dira_monai.utils.errors import InputError
+from dira_monai.utils.files import write_json
 
 every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
@@ -105,7 +106,7 @@ def write_stripes(folder, spatial_dims):
         stripes = Stripes([16] * spatial_dims, count)
         np.save(folder / f"{split}.npy", stripes.images.numpy())
         splits[split] = {"rows": [[0, word, 0, *[0] * spatial_dims, *[16] * spatial_dims] for word in stripes.words]}
-    write_words({"kind": KIND, "words": [{}] * WORDS, **splits}, folder)
+    write_json(folder / "words.json", {"kind": KIND, "words": [{}] * WORDS, **splits})
 
 
 @every_rank

@@ -34,17 +34,11 @@ def instance_boxes(
     settings: WordSettings,
     draws: SampleRandom | None,
 ) -> list[Box]:
-    """The boxes of a word in one patient: that of the patch's size, then those of other sizes.
+    """The boxes of a word in one patient: that of the patch's size, then, with ``draws``, those of other sizes.
 
     TransVW takes the same voxel coordinates in every patient. Images differ in size, so here it is the same relative
-    position; in images of equal size both are the same. A box that would reach outside is moved inside.
-
-    Args:
-        center: of the word, as shares of the extent.
-        extent: of the patient's image, voxels.
-        patch_size: voxels.
-        settings: of which ``scales``, ``scale_range`` and ``shift`` are used.
-        draws: one stream, for the other sizes; None: there are none.
+    position (``center``, as shares of the ``extent``); in images of equal size both are the same. A box that would
+    reach outside is moved inside.
     """
     limit, size = torch.tensor(extent), torch.tensor(patch_size)
     middle = torch.tensor(center, dtype=torch.float64) * limit
@@ -92,14 +86,13 @@ def cut_instances(
         words: number and center of each word that the patient is an instance of.
         seeds: of the boxes of other sizes, one a word, (words,); None: there are none.
         patch_size: voxels.
-        settings: see there.
-        dtype: type that cubes are stored in, see ``ToStoraged``.
+        settings: see ``instance_boxes``.
+        dtype: see ``ToStoraged``.
     """
     cubes, rows = list[Tensor](), list[list[int]]()
     for number, (word, center) in enumerate(words):
         draws = None if seeds is None else SampleRandom(seeds[number : number + 1])
-        boxes = instance_boxes(center, image.shape[1:], patch_size, settings, draws)
-        for scale, box in enumerate(boxes):
+        for scale, box in enumerate(instance_boxes(center, image.shape[1:], patch_size, settings, draws)):
             cubes.append(cut(image, box, patch_size))
             rows.append([word, scale, *box.start, *box.size])
     stored = ToStoraged("image", dtype)({"image": torch.stack(cubes)})["image"]
@@ -107,24 +100,18 @@ def cut_instances(
 
 
 def write_array(file: BinaryIO, shape: Sequence[int], parts: Iterable[Tensor]) -> None:
-    """Write tensors one behind the other as one array in NumPy's format, holding one at a time.
-
-    Args:
-        file: open for writing.
-        shape: of the whole array.
-        parts: of equal type, at least one, joined along the first axis.
+    """Write tensors, joined along the first axis, as one array in NumPy's format, holding one at a time.
 
     Raises:
-        ValueError: if the parts are not of that shape together.
+        ValueError: if the parts, at least one, are not of that shape together.
     """
     count = 0
     for part in parts:
-        array = part.numpy()
+        array = np.ascontiguousarray(part.numpy())
         if not count:
-            described = np.lib.format.dtype_to_descr(array.dtype)
-            header = {"descr": described, "fortran_order": False, "shape": tuple(shape)}
+            header = np.lib.format.header_data_from_array_1_0(array) | {"shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(array).data)
+        file.write(array.data)
         count += array.size
     if count != np.prod(shape):
         raise ValueError(f"the parts hold {count} values where the array of shape {tuple(shape)} has {np.prod(shape)}")

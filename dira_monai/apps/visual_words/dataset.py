@@ -1,7 +1,7 @@
 """Cubes of visual words for training, read from the disk one by one."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...utils.errors import InputError
-from ...utils.files import atomic_write
 
 SPLITS = ("training", "validation")
 KIND = "visual words of dira_monai"
@@ -40,12 +39,6 @@ def read_words(words_dir: str | Path | None) -> dict[str, Any]:
     return words
 
 
-def write_words(words: Mapping[str, Any], words_dir: str | Path) -> None:
-    """Write ``words.json``, complete or not at all."""
-    with atomic_write(Path(words_dir) / "words.json") as file:
-        file.write((json.dumps(words) + "\n").encode())
-
-
 class WordDataset(Dataset):
     """Cubes with the number of their visual word; the array is mapped into memory, in each worker by itself.
 
@@ -63,13 +56,7 @@ class WordDataset(Dataset):
         patch_size: Sequence[int] | None = None,
         in_channels: int | None = None,
     ) -> None:
-        """Open a split.
-
-        Args:
-            words_dir: folder of the command ``visual-words``.
-            split: training or validation.
-            patch_size: that the cubes must have; None: any.
-            in_channels: that the cubes must have; None: any.
+        """Open a split (training or validation), of ``patch_size`` and ``in_channels`` where these are given.
 
         Raises:
             InputError: if the folder or the split is none, or cubes are of another size.
@@ -83,10 +70,8 @@ class WordDataset(Dataset):
         found = self.array.shape
         if len(found) < 3 or len(found) != (self.rows.shape[1] + 1) // 2 or found[0] != len(self.rows):
             raise InputError(f"{self.path} has shape {found}, not {len(self.rows)} cubes as words.json says; {MAKE}.")
-        for name, wanted, own in (
-            ("patch_size", None if patch_size is None else list(patch_size), list(found[2:])),
-            ("in_channels", in_channels, found[1]),
-        ):
+        size = None if patch_size is None else list(patch_size)
+        for name, wanted, own in (("patch_size", size, list(found[2:])), ("in_channels", in_channels, found[1])):
             if wanted is not None and wanted != own:
                 raise InputError(f"{self.path} has cubes of {name} {own} where the run has {wanted}; {MAKE}.")
 
@@ -113,27 +98,3 @@ class WordDataset(Dataset):
         """``image``, (C, *patch_size), of the stored type, ``word`` and ``seed``; a plain index has seed 0."""
         index, seed = item if isinstance(item, tuple) else (item, 0)
         return {"image": torch.from_numpy(self.array[index].copy()), "word": int(self.rows[index, 1]), "seed": seed}
-
-
-def describe_words(found: Mapping[str, Any], output: str | Path) -> Iterator[str]:
-    """What a person should know of a search, a line each.
-
-    Args:
-        found: what ``visual_words`` gives.
-        output: folder of its files.
-    """
-    settings, words, features = found["settings"], found["words"], found["features"]
-    if "last_mse" in features:
-        yield (
-            f"auto-encoder: mean squared error {features['first_mse']:.4f} in the first step, "
-            f"{features['last_mse']:.4f} in the last; the mean image has {features['mse_of_mean_image']:.4f}"
-        )
-    for split, name in zip(SPLITS, ("neighbors", "validation_neighbors"), strict=True):
-        if (count := len(found[split]["patients"])) < settings[name]:
-            yield f"note: {name} is {settings[name]}, but there are {count} {split} patients: each word has all of them"
-    if reused := sum(word["reused"] for word in words):
-        yield f"note: {len(words)} words of {len(found['training']['patients'])} patients: {reused} reuse a reference"
-    counts = [len(found[split]["rows"]) for split in SPLITS]
-    size = " x ".join(map(str, found["patch_size"]))
-    yield f"{output}: {len(words)} words, {counts[0]} training and {counts[1]} validation cubes of {size}"
-    yield f"look at {Path(output) / 'words.png'}: a row is one word in several patients"

@@ -1,40 +1,79 @@
 """Self-discovery of visual words (TransVW): places whose cubes look alike in patients that are alike."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...bundle.config import to_device
+from ...bundle.config import BundleConfig, read_config, to_device
+from ...data.image_setup import ImageSetup
+from ...datalists.io import load_datalist
+from ...datalists.patients import patient_of
+from ...images.find import Image
 from ...networks.size_checks import check_patch_size
 from ...transforms.views import to_unit
-from ...utils.errors import InputError
-from ...utils.files import atomic_write, sha256
+from ...utils.errors import InputError, check_integers
+from ...utils.files import atomic_write, sha256, write_json
 from ...utils.parallel import parallel_map
 from ...utils.seeded_random import sample_seeds
+from ...visualize.tiles import save_picture
 from ...weights.pretrained import load_pretrained
 from .cubes import Instances, cut_instances, write_array
-from .dataset import KIND, SPLITS, write_words
+from .dataset import KIND, SPLITS
 from .features import make_autoencoder, nearest, patient_features, thumbnail, train_autoencoder
-from .picture import draw_words
-from .places import Word, choose_words
-from .setup import Patient, Setup, read_patients, read_setup
+from .places import Word, WordSettings, choose_words
+from .report import draw_words
 
+CONFIGS = ("train.json", "transvw.json")
+COUNTS = {"training": "neighbors", "validation": "validation_neighbors"}  # settings: patients of a word
 FIRST_DRAW = 3  # epochs of ``sample_seeds`` below this are those of words and auto-encoder
 
 
-class Search(NamedTuple):
-    """What all parts of a search share."""
+class Patient(NamedTuple):
+    """A patient, who is represented by one image."""
 
-    setup: Setup
-    patients: dict[str, list[Patient]]  # by split
-    seed: int
-    workers: int | None
+    name: str
+    image: Image
+
+
+class Search(ImageSetup):
+    """What all parts of a search share: how the bundle prepares images, the words' settings, and whose images they are.
+
+    Attributes:
+        settings: of the words, with those of ``counts`` that are not None.
+        feature_size: at which whole images are compared.
+        patients: by split, each once, with the first of their images; an entry without a patient is one.
+    """
+
+    def __init__(self, config: BundleConfig, counts: Mapping[str, Any], datalist: str | Path, seed: int) -> None:
+        super().__init__(config)
+        settings = config.build("words")
+        if not isinstance(settings, WordSettings):
+            raise InputError(f"words of {config.name} must be a WordSettings, got {settings!r}.")
+        self.settings = replace(settings, **{name: count for name, count in counts.items() if count is not None})
+        self.feature_size = list(self.settings.feature_size or [2 * n for n in self.patch_size])
+        content = load_datalist(datalist)
+        self.check_datalist(content, datalist)
+        self.patients = {split: first_images(content[split]) for split in SPLITS}
+        self.seed = seed
+
+    def image_of(self, patient: Patient) -> Tensor:
+        """The prepared image in [0, 1], (C, *spatial)."""
+        return to_unit(self.load(patient.image))
+
+
+def first_images(entries: Iterable[Mapping[str, Any]]) -> list[Patient]:
+    """Each patient once, in the order of the entries."""
+    found = dict[str, Patient]()
+    for entry in entries:
+        name = patient_of(entry)
+        found.setdefault(name, Patient(name, entry["image"]))
+    return list(found.values())
 
 
 def visual_words(
@@ -61,7 +100,7 @@ def visual_words(
     (behind them, so a folder that has it is whole) and ``words.png``.
 
     Args:
-        config: see ``read_setup``.
+        config: folder of a bundle with train.json and transvw.json, or configuration files, the later overriding.
         datalist: JSON file of the command datalist, whose lists have no common patient.
         output: folder for words.json, training.npy, validation.npy and words.png.
         weights: model.pt of the bundle's network, whose encoder then compares patients; by default an auto-encoder.
@@ -72,88 +111,61 @@ def visual_words(
         seed: of all draws.
         steps: of the auto-encoder's training.
         batch_size: whole images that a network sees at a time.
-        device: such as cpu or cuda:0; by default the GPU where there is one.
+        device: such as cpu or cuda:0; by default that of the configuration.
         workers: threads that read images, each of which holds one; by default one a processor, at most 4.
 
     Raises:
         InputError: if an argument is out of range, an image or the weights cannot be used, or a word finds no place.
     """
-    for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-        if type(value) is not int or value < least:
-            raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    check_integers(1, steps=steps, batch_size=batch_size)
+    check_integers(0, seed=seed)
     counts = {"classes": classes, "neighbors": neighbors, "validation_neighbors": validation_neighbors}
-    setup = read_setup(config, overrides, {name: count for name, count in counts.items() if count is not None})
-    search = Search(setup, read_patients(datalist, setup), seed, workers)
-    network, origin = _network(setup, weights, seed, device)
-    words = _choose(search)
-    features, details = _features(network, search, steps if weights is None else 0, batch_size)
-    nearest_patients = _neighbors(words, features, search)
-    names = [patient.name for patient in search.patients["training"]]
+    search = Search(read_config(config, overrides, CONFIGS, "visual words", device), counts, datalist, seed)
+    network, origin = _network(search, weights)
+    patients = search.patients["training"]
+    names = [patient.name for patient in patients]
+    load = lambda number: search.image_of(patients[number])  # noqa: E731
+    words = choose_words(load, names, search.settings, search.patch_size, seed)
+    features, details = _features(network, search, steps if weights is None else 0, batch_size, workers)
     found = {
         "kind": KIND,
         "datalist": os.path.abspath(datalist),
         "features": origin | details,
         "seed": seed,
-        **asdict(setup.images),
-        "cache_dtype": setup.dtype,
-        "settings": setup.settings.as_dict(),
-        "words": [
-            {
-                "patient": names[word.reference],
-                "reused": number >= len(names),
-                "center": word.center,
-                "trials": word.trials,
-                **{split: nearest_patients[split][number] for split in SPLITS},
-            }
-            for number, word in enumerate(words)
-        ],
+        **asdict(search.images),
+        "cache_dtype": search.dtype,
+        "settings": asdict(search.settings),
+        "words": _describe(words, features, search),
     }
-    return _write(Path(output), search, words, nearest_patients, found)
+    return _write(Path(output), search, found, workers)
 
 
-def _network(
-    setup: Setup, weights: str | Path | None, seed: int, device: str | None
-) -> tuple[nn.Module, dict[str, Any]]:
+def _network(search: Search, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
     """What compares patients, on its device, and where it comes from."""
     if weights is None:
-        network: nn.Module = make_autoencoder(setup.images.spatial_dims, setup.images.in_channels, seed)
+        network: nn.Module = make_autoencoder(search.images.spatial_dims, search.images.in_channels, search.seed)
         origin: dict[str, Any] = {"network": "auto-encoder"}
     else:
-        network = load_pretrained(setup.config.build("network_def"), weights)
+        network = load_pretrained(search.config.build("network_def"), weights)
         digest = sha256(weights) if Path(weights).is_file() else None
         origin = {"network": type(network).__name__, "weights": os.path.abspath(weights), "sha256": digest}
     try:
-        check_patch_size(network, setup.feature_size)
+        check_patch_size(network, search.feature_size)
     except (TypeError, InputError) as error:
-        raise InputError(f"patients cannot be compared at feature_size {setup.feature_size}: {error}") from error
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return to_device(network, chosen), origin
-
-
-def _choose(search: Search) -> list[Word]:
-    patients = search.patients["training"]
-    return choose_words(
-        lambda number: to_unit(search.setup.load(patients[number].image)),
-        [patient.name for patient in patients],
-        search.setup.settings,
-        search.setup.patch_size,
-        search.seed,
-    )
+        raise InputError(f"patients cannot be compared at feature_size {search.feature_size}: {error}") from error
+    return to_device(network, search.config.build("device")), origin
 
 
 def _features(
-    network: nn.Module, search: Search, steps: int, batch_size: int
+    network: nn.Module, search: Search, steps: int, batch_size: int, workers: int | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Features of the patients of each split; with ``steps``, after training on the training patients alone."""
-    size = search.setup.feature_size
-
-    def shrink(patient: Patient) -> Tensor:
-        return thumbnail(to_unit(search.setup.load(patient.image)), size)
-
-    images = {
-        split: torch.stack(list(parallel_map(shrink, patients, f"reading {split} images", search.workers)))
-        for split, patients in search.patients.items()
-    }
+    size, images = search.feature_size, dict[str, Tensor]()
+    for split, patients in search.patients.items():
+        shrunk = parallel_map(
+            lambda patient: thumbnail(search.image_of(patient), size), patients, f"reading {split} images", workers
+        )
+        images[split] = torch.stack(list(shrunk))
     details: dict[str, Any] = {"feature_size": size}
     if steps:
         own = images["training"]
@@ -163,71 +175,58 @@ def _features(
     return {split: patient_features(network, images[split], batch_size) for split in SPLITS}, details
 
 
-def _neighbors(words: Sequence[Word], features: Mapping[str, Tensor], search: Search) -> dict[str, list[list[int]]]:
-    """For each split and word the numbers of the patients, nearest first; all of them where there are fewer."""
-    settings = search.setup.settings
-    counts = {"training": settings.neighbors, "validation": settings.validation_neighbors}
-    return {
-        split: [
-            nearest(features[split], features["training"][word.reference], min(counts[split], len(features[split])))
-            for word in words
-        ]
-        for split in SPLITS
-    }
+def _describe(words: Sequence[Word], features: Mapping[str, Tensor], search: Search) -> list[dict[str, Any]]:
+    """What is stored of each word: of each split the numbers of its patients, nearest first, all if there are few."""
+    patients = search.patients["training"]
+    return [
+        {
+            "patient": patients[word.reference].name,
+            "reused": number >= len(patients),
+            "center": word.center,
+            "trials": word.trials,
+            **{
+                split: nearest(features[split], features["training"][word.reference], getattr(search.settings, name))
+                for split, name in COUNTS.items()
+            },
+        }
+        for number, word in enumerate(words)
+    ]
 
 
-def _write(
-    output: Path,
-    search: Search,
-    words: Sequence[Word],
-    neighbors: Mapping[str, Sequence[Sequence[int]]],
-    found: Mapping[str, Any],
-) -> dict[str, Any]:
+def _write(output: Path, search: Search, found: dict[str, Any], workers: int | None) -> dict[str, Any]:
     """Write all files; what words.json says."""
-    setup, splits = search.setup, dict[str, Any]()
     with ExitStack() as files:
         for split in SPLITS:
             file = files.enter_context(atomic_write(output / f"{split}.npy"))
-            scales = 1 + (setup.settings.scales if split == "training" else 0)
-            shape = (scales * sum(map(len, neighbors[split])), setup.images.in_channels, *setup.patch_size)
+            scales = 1 + (search.settings.scales if split == "training" else 0)
+            count = scales * sum(len(word[split]) for word in found["words"])
             rows = list[list[int]]()
-            write_array(file, shape, _cubes(split, search, words, neighbors[split], rows))
+            cubes = _cubes(split, search, found["words"], rows, workers)
+            write_array(file, (count, search.images.in_channels, *search.patch_size), cubes)
             patients = search.patients[split]
-            splits[split] = {
-                "patients": [p.name for p in patients],
-                "images": [p.image for p in patients],
-                "rows": rows,
-            }
+            found[split] = {"patients": [p.name for p in patients], "images": [p.image for p in patients], "rows": rows}
         (output / "words.json").unlink(missing_ok=True)  # an old one would describe other arrays
-    write_words({**found, **splits}, output)
-    with atomic_write(output / "words.png") as file:
-        draw_words(output).save(file, format="PNG")
-    return {**found, **splits}
+    write_json(output / "words.json", found)
+    save_picture(draw_words(output), output / "words.png")
+    return found
 
 
 def _cubes(
-    split: str,
-    search: Search,
-    words: Sequence[Word],
-    neighbors: Sequence[Sequence[int]],
-    rows: list[list[int]],
+    split: str, search: Search, words: Sequence[Mapping[str, Any]], rows: list[list[int]], workers: int | None
 ) -> Iterator[Tensor]:
     """The cubes of one patient after the other, so that each image is read once; ``rows`` grows by what they are."""
-    setup, patients = search.setup, search.patients[split]
+    patients = search.patients[split]
     seeds = [sample_seeds(search.seed, FIRST_DRAW + word, len(patients)) for word in range(len(words))]
 
     def work(number: int) -> Instances:
-        own = [word for word, chosen in enumerate(neighbors) if number in chosen]
+        own = [word for word in range(len(words)) if number in words[word][split]]
+        drawn = torch.stack([seeds[word][number] for word in own]) if split == "training" else None
+        centers = [(word, words[word]["center"]) for word in own]
         return cut_instances(
-            to_unit(setup.load(patients[number].image)),
-            [(word, words[word].center) for word in own],
-            torch.stack([seeds[word][number] for word in own]) if split == "training" else None,
-            setup.patch_size,
-            setup.settings,
-            setup.dtype,
+            search.image_of(patients[number]), centers, drawn, search.patch_size, search.settings, search.dtype
         )
 
-    used = sorted({number for chosen in neighbors for number in chosen})
-    for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", search.workers), strict=True):
+    used = sorted({number for word in words for number in word[split]})
+    for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", workers), strict=True):
         rows += [[number, *row] for row in instances.rows]
         yield instances.cubes

@@ -82,12 +82,9 @@ def train_autoencoder(
 
 @torch.no_grad()
 def patient_features(network: nn.Module, images: Tensor, batch_size: int = 8) -> Tensor:
-    """Global average of the deepest map of each image, float32 on the CPU, (N, D).
+    """Global average of the deepest map of each uint8 image (N, C, *size), float32 on the CPU, (N, D).
 
-    Args:
-        network: one of the known networks, on its device; it is left in evaluation mode.
-        images: uint8, (N, C, *size).
-        batch_size: images at a time.
+    The network, on its device, is left in evaluation mode.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -96,12 +93,6 @@ def patient_features(network: nn.Module, images: Tensor, batch_size: int = 8) ->
 
 
 def nearest(features: Tensor, reference: Tensor, count: int) -> list[int]:
-    """Numbers of the ``count`` patients nearest to a reference by Euclidean distance, the nearest first.
-
-    Args:
-        features: (N, D).
-        reference: (D,).
-        count: at most N.
-    """
+    """Numbers of at most ``count`` of N patients (N, D), nearest to a reference (D,) first, by Euclidean distance."""
     distances = torch.linalg.vector_norm(features.double() - reference.double(), dim=1)
     return distances.argsort(stable=True)[:count].tolist()

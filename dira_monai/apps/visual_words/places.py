@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...utils.errors import InputError
+from ...utils.errors import InputError, check_integers
 from ...utils.seeded_random import SampleRandom, sample_seeds
 
 COUNTS = {"classes": 2, "neighbors": 1, "validation_neighbors": 1, "trials": 1, "scales": 0}  # the least of each
@@ -53,8 +53,7 @@ class WordSettings:
 
     def __post_init__(self) -> None:
         for name, least in COUNTS.items():
-            if type(value := getattr(self, name)) is not int or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+            check_integers(least, **{name: getattr(self, name)})
         margins = [self.margin] if isinstance(self.margin, int | float) else list(self.margin)
         if not margins or not all(0 <= value < 0.5 for value in margins):
             raise InputError(f"margin must be shares in [0, 0.5), got {self.margin!r}.")
@@ -79,11 +78,6 @@ class WordSettings:
             raise InputError(f"margin must be one share or {spatial_dims}, got {self.margin!r}.")
         return torch.tensor(self.margin[:spatial_dims], dtype=torch.float64)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The values by name, as JSON holds them."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(value) if isinstance(value, Sequence) else value for name, value in values.items()}
-
 
 class Word(NamedTuple):
     """One visual word."""
@@ -105,7 +99,7 @@ def choose_words(
     Args:
         load: the image of a training patient, in [0, 1], (C, *spatial), at least as large as the patch.
         names: of the training patients, for errors.
-        settings: see there.
+        settings: which words are sought.
         patch_size: voxels of a cube.
         seed: of all draws.
 
@@ -119,7 +113,8 @@ def choose_words(
     references = orders.flatten()[: settings.classes].tolist()
     for number, reference in enumerate(tqdm(references, "choosing words", leave=False, disable=None)):
         draws = SampleRandom(seeds[number : number + 1])
-        words.append(_choose(load(reference), draws, words, settings, patch_size, reference, names[reference]))
+        center, trials = _choose(load(reference), draws, words, settings, patch_size, names[reference])
+        words.append(Word(reference, center, trials))
     return words
 
 
@@ -129,9 +124,9 @@ def _choose(
     earlier: Sequence[Word],
     settings: WordSettings,
     patch_size: Sequence[int],
-    reference: int,
     name: str,
-) -> Word:
+) -> tuple[tuple[float, ...], int]:
+    """Center and number of trials of one word."""
     extent, size = torch.tensor(volume.shape[1:]), torch.tensor(patch_size)
     margin = settings.margins(len(extent)) * extent
     low, high = margin.ceil().long(), (extent - margin).floor().long() - size
@@ -152,7 +147,7 @@ def _choose(
         if (cube < settings.air_level).float().mean() > settings.max_air:
             airy += 1
             continue
-        return Word(reference, tuple(center.tolist()), trial)
+        return tuple(center.tolist()), trial
     raise InputError(
         f"patient {name}: none of {settings.trials} places can be word {len(earlier)}: in {airy} more than "
         f"{settings.max_air:g} of the cube is below air_level {settings.air_level:g}, {near} lie within min_distance "
