@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..apps.dicom_seg.write import write_segmentation
 from ..apps.localization.localize import localize as run_localize
 from ..apps.localization.report import describe_report
 from ..apps.probing.evaluate import describe_probe
 from ..apps.probing.probe import probe as run_probe
 from ..apps.visual_words.discover import visual_words as run_visual_words
 from ..apps.visual_words.report import describe_words
+from ..images.dicom_seg.write import write_segmentation
 from .deferred import takes_options_of
 
 

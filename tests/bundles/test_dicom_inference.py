@@ -11,8 +11,8 @@ from monai.bundle import run
 from running import causes
 from scan_files import AXIAL, SAGITTAL, mend, write_series
 
-from dira_monai.apps.dicom_seg.write import write_segmentation
 from dira_monai.apps.infer import infer as package_infer
+from dira_monai.images.dicom_seg.write import write_segmentation
 from dira_monai.utils.errors import InputError
 
 hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')

@@ -10,7 +10,7 @@ from monai.data import ITKReader
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation, Spacing
 from scan_files import AXIAL, SAGITTAL, bare, mend, noise, write_frames, write_series, write_slice
 
-from dira_monai.apps.dicom_seg.write import write_segmentation
+from dira_monai.images.dicom_seg.write import write_segmentation
 from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 

@@ -11,8 +11,8 @@ from ...dicom.frames import read_frames
 from ...dicom.geometry import Slices
 from ...dicom.headers import group_series, list_series, read_header, read_tags
 from ...dicom.series import slices_of
-from ...images.find import read_image
 from ...utils.errors import InputError
+from ..find import read_image
 
 SAME_GRID = 0.1  # of a voxel that corners of one grid may lie beside those of the other
 EMPTY = (  # tags of type 2, which may be empty but not missing, and which anonymized series lack

@@ -1,0 +1,1 @@
+"""Label maps as DICOM segmentations."""
