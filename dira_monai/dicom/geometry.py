@@ -9,11 +9,7 @@ from scipy import ndimage
 from ..utils.errors import InputError
 
 GAP_TOLERANCE = 0.1  # slice gaps may differ from their median by this part of it
-
-
 MISSING = 1.9  # a gap of so many times both its neighbors is that of a missing slice
-
-
 TILT_TOLERANCE = 1.0  # degrees between the stacking direction and the slice normal
 
 

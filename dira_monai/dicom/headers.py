@@ -1,8 +1,10 @@
 """Headers of DICOM files, and which files make one volume."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import chain, groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,23 +14,13 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 
 NO_IMAGES = {"SEG": "segmentation", "RTDOSE": "dose distribution"}  # by modality
-
-
 # what may distinguish images at one position: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
 # TriggerTime, ImageType (magnitude and phase), AcquisitionTime
 MARKS = ("0020|0012", "0020|0100", "0018|0081", "0018|9087", "0018|1060", "0008|0008", "0008|0032")
-
-
 # how the names of the transfer syntaxes begin whose pixels SimpleITK decodes
 PLAIN = ("Implicit VR", "Explicit VR", "Deflated Explicit VR")
-
-
 COMPRESSED = ("JPEG Baseline", "JPEG Extended", "JPEG Lossless", "JPEG-LS", "JPEG 2000 Image", "High-Throughput", "RLE")
-
-
 GZIP = b"\x1f\x8b"
-
-
 # a file that begins with its first element, of group 2 or 8, instead of 128 bytes and DICM
 NO_PREAMBLE = re.compile(rb"[\x02\x08]\0[\0\x01\x05\x08\x12-\x18]\0")
 
@@ -116,45 +108,34 @@ def is_dicom(file: Path) -> bool:
     return head[128:] == b"DICM" or bool(bare and NO_PREAMBLE.match(head))
 
 
-def find_reason(file: str | Path) -> str:
-    """Why SimpleITK does not read a file, as far as its first bytes tell; else empty."""
+def unreadable(file: str | Path, otherwise: str = "it is cut off or no DICOM image") -> InputError:
+    """The error of a file that SimpleITK does not read, with the reason that its first bytes tell, or else another."""
+    return InputError(f"{file} cannot be read: {_find_reason(file) or otherwise}.")
+
+
+def _find_reason(file: str | Path) -> str:
     with open(file, "rb") as stream:
         if stream.read(2) == GZIP:
             return "it is packed by gzip"
     kind, syntax = _find_kind(file)
     if _is_other_object(kind):
         return f"it is no image but of the kind {kind}"
-    if not syntax:
-        return ""
-    if syntax.startswith(PLAIN + COMPRESSED):
-        known = "its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not turn round"
-        return known if _find_pixels(file) == ["MONOCHROME1", 1, 12] else ""
-    return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
-
-
-def unreadable(file: str | Path, otherwise: str = "it is cut off or no DICOM image") -> InputError:
-    """The error of a file that SimpleITK does not read, with the reason that is found, or else another one."""
-    return InputError(f"{file} cannot be read: {find_reason(file) or otherwise}.")
-
-
-def _find_pixels(file: str | Path) -> list[Any]:
-    """Photometric interpretation, signedness and bits; empty where the file is damaged."""
+    if syntax and not syntax.startswith(PLAIN + COMPRESSED):
+        return f"its pixels are compressed as {syntax}, where SimpleITK decodes JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE"
     names = ["PhotometricInterpretation", "PixelRepresentation", "BitsStored"]
-    try:
-        tags = read_tags(file, names)
-        return [tags.get(name) for name in names]
-    except Exception:  # whatever pydicom raises: the caller has a better sentence
-        return []
+    with suppress(Exception):  # whatever pydicom raises of a damaged file: the caller has a better sentence
+        if syntax and [read_tags(file, names).get(name) for name in names] == ["MONOCHROME1", 1, 12]:
+            return "its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not turn round"
+    return ""
 
 
 def _find_kind(file: str | Path) -> tuple[str, str]:
     """The names of what a file holds and of its transfer syntax; empty where it is no DICOM file or damaged."""
     pydicom = import_package("pydicom", file)
-    try:
+    with suppress(Exception):
         meta = pydicom.filereader.read_file_meta_info(file)
         return meta.MediaStorageSOPClassUID.name, meta.TransferSyntaxUID.name
-    except Exception:  # whatever pydicom raises: the caller has a better sentence
-        return "", ""
+    return "", ""
 
 
 def _is_other_object(kind: str) -> bool:
@@ -183,16 +164,15 @@ def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[
     One volume is what shares folder, series, patient, slice size, pixel spacing and orientation. Files at the same
     position (time points, echoes, diffusion directions) become volumes of their own: by the first tag of MARKS that
     distinguishes them, else in the order of their instance numbers; where nothing does, they stay one volume, which
-    cannot be read.
-    A multi-frame file, a file without a position (an X-ray), a copy of an instance and a file whose header cannot be
-    read stand alone.
+    cannot be read. A multi-frame file, a file without a position (an X-ray), a copy of an instance and a file whose
+    header cannot be read stand alone.
 
     Args:
         files: any files, each of which is opened.
         images_only: leave out segmentations, dose distributions, copies and files whose header cannot be read.
     """
     volumes: list[list[Path]] = []
-    stacks: dict[tuple[Any, ...], list[list[DicomHeader]]] = {}
+    stacks: dict[tuple[Any, ...], list[list[DicomHeader]]] = defaultdict(list)
     for file in files:
         header = read_header(file)
         if images_only and (header is None or header.modality in NO_IMAGES):
@@ -200,14 +180,12 @@ def group_series(files: Iterable[Path], images_only: bool = False) -> list[list[
         if header is None or header.orientation is None or header.position is None or header.size[2:] != (1,):
             volumes.append([file])
             continue
-        parallel = stacks.setdefault((file.parent, header.series, header.patient, header.size), [])
-        for stack in parallel:
-            if are_parallel(stack[0], header):
-                stack.append(header)
-                break
-        else:
-            parallel.append([header])
-    for stack in (stack for parallel in stacks.values() for stack in parallel):
+        parallel = stacks[file.parent, header.series, header.patient, header.size]
+        stack = next((stack for stack in parallel if are_parallel(stack[0], header)), None)
+        if stack is None:
+            parallel.append(stack := [])
+        stack.append(header)
+    for stack in chain.from_iterable(stacks.values()):
         slices, copies = _split_copies(stack)
         volumes += _split_repeats(slices)
         volumes += [] if images_only else [[header.file] for header in copies]
@@ -234,9 +212,8 @@ def _split_copies(stack: Sequence[DicomHeader]) -> tuple[list[DicomHeader], list
     copies = []
     for header in stack:
         key = (header.depth, header.number, header.instance or header.file)  # the UID alone may be an anonymizer's
-        if key in kept:
+        if kept.setdefault(key, header) is not header:
             copies.append(header)
-        kept.setdefault(key, header)
     return [*kept.values()], copies
 
 
@@ -245,19 +222,15 @@ def _split_repeats(stack: Sequence[DicomHeader]) -> list[list[Path]]:
     stack = sorted(stack, key=lambda header: (header.depth, header.number, header.file))
     repeats = _count_repeats(stack)
     for marks in zip(*(header.marks for header in stack), strict=True):
-        groups: dict[Any, list[DicomHeader]] = {}
+        groups: dict[str, list[DicomHeader]] = defaultdict(list)
         for header, mark in zip(stack, marks, strict=True):
-            groups.setdefault(mark, []).append(header)
+            groups[mark].append(header)
         if len(groups) == repeats > 1 and all(_count_repeats(group) == 1 for group in groups.values()):
             return [[header.file for header in group] for group in groups.values()]
     if len({(header.depth, header.number) for header in stack}) < len(stack):
         return [[header.file for header in stack]]
-    volumes: list[list[Path]] = [[] for _ in range(repeats)]
-    seen: Counter[float] = Counter()
-    for header in stack:
-        volumes[seen[header.depth]].append(header.file)
-        seen[header.depth] += 1
-    return volumes
+    positions = [[header.file for header in group] for _, group in groupby(stack, lambda header: header.depth)]
+    return [[file for file in volume if file] for volume in zip_longest(*positions)]
 
 
 def _count_repeats(stack: Sequence[DicomHeader]) -> int:

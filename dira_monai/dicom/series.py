@@ -17,6 +17,9 @@ from .frames import read_frames
 from .geometry import Slices, check_slices, describe, straighten
 from .headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
 
+# what a slice of several must have: fields of its header, and their tags
+PLACE = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient", "spacing": "PixelSpacing"}
+
 
 def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarray, dict]:
     """One volume from its files in any order, axes (x, y, z) and channels last, with MONAI's meta data (affine in RAS).
@@ -45,7 +48,8 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
         order, slices = read_frames(files[0])
     if slices is None:
         if resample and frames == 1 and headers[0].spacing is not None:  # GDCM asks the detector in an X-ray
-            meta |= _with_spacing(meta["affine"], headers[0].spacing)
+            sizes = headers[0].spacing[::-1] / np.linalg.norm(meta["affine"][:3, :2], axis=0)
+            meta |= _affine_meta(meta["affine"] * [*sizes, 1, 1])
         note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
         return array, meta | ({"note": note} if note else {})
     check_slices(slices, str(headers[0].file), resample)
@@ -55,7 +59,7 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     array, affine = array[:, :, order], slices.affine
     if resample and note:
         array, affine, note = straighten(array, slices)
-    meta |= {"affine": affine, "original_affine": affine.copy(), "spatial_shape": np.array(array.shape[:3])}
+    meta |= _affine_meta(affine) | {"spatial_shape": np.array(array.shape[:3])}
     return array, meta | ({"note": note} if note else {})
 
 
@@ -69,12 +73,8 @@ def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
     if len(headers) == 1:
         return None
     for header in headers:
-        for name, value in (
-            ("ImagePositionPatient", header.position),
-            ("ImageOrientationPatient", header.orientation),
-            ("PixelSpacing", header.spacing),
-        ):
-            if value is None:
+        for field, name in PLACE.items():
+            if getattr(header, field) is None:
                 raise InputError(f"{header.file} has no valid {name}, so its place in the series is unknown.")
         if not are_parallel(first, header):
             raise InputError(f"{header.file} has another orientation or pixel spacing than {first.file}.")
@@ -82,10 +82,7 @@ def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
     return Slices(positions, np.array(first.orientation), np.array(first.spacing)[::-1])
 
 
-def _with_spacing(affine: np.ndarray, spacing: np.ndarray) -> dict:
-    """The affine of a single image with other distances in mm between rows and between columns, as meta data."""
-    affine = affine.copy()
-    affine[:3, :2] *= np.array(spacing)[::-1] / np.linalg.norm(affine[:3, :2], axis=0)
+def _affine_meta(affine: np.ndarray) -> dict:
     return {"affine": affine, "original_affine": affine.copy()}
 
 
@@ -144,9 +141,8 @@ def _find_broken(sitk: ModuleType, names: Sequence[str]) -> None:
 
 
 def _to_array(sitk: ModuleType, image: Any) -> np.ndarray:
-    array = sitk.GetArrayFromImage(image)
-    axes = tuple(reversed(range(image.GetDimension())))
-    return array.transpose(axes if image.GetNumberOfComponentsPerPixel() == 1 else (*axes, len(axes)))
+    array = sitk.GetArrayFromImage(image).T
+    return array if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, 0, -1)
 
 
 def _to_meta(image: Any) -> dict:
@@ -154,6 +150,5 @@ def _to_meta(image: Any) -> dict:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (rank, rank))[:3, :3] * np.array(image.GetSpacing()[:3])
     affine[:3, 3] = image.GetOrigin()[:3]
-    affine = orientation_ras_lps(affine)
-    meta = {"affine": affine, "original_affine": affine.copy(), "space": "RAS"}
-    return {**meta, "spatial_shape": np.array(image.GetSize()[:3])}
+    shape = np.array(image.GetSize()[:3])
+    return {**_affine_meta(orientation_ras_lps(affine)), "space": "RAS", "spatial_shape": shape}

@@ -12,25 +12,23 @@ from ..utils.parallel import parallel_map
 from .find import Image, first_file, read_image
 
 Item = TypeVar("Item")
-
-
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
 
 def measure_image(image: Image, directory: str | Path = ".", resample: bool = True) -> dict:
-    """Facts of one image, read in full: ``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note``.
-
-    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
-    an empty text or says what is unusual.
+    """The facts of ``measure_array`` of one image, which is read in full.
 
     Raises:
-        InputError: if the image is missing, unreadable or constant, or if voxels are NaN or infinite.
+        InputError: if the image is missing or unreadable.
     """
     return measure_array(first_file(image), *read_image(image, directory, resample))
 
 
 def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
-    """The facts of ``measure_image`` of what ``read_image`` gives.
+    """``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note`` of what ``read_image`` gives.
+
+    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
+    an empty text or says what is unusual.
 
     Raises:
         InputError: if the image is constant, or if voxels are NaN or infinite.
@@ -41,13 +39,14 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
         raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite voxels.")
     if low == high:
         raise InputError(f"{name} holds the value {low:g} everywhere.")
+    lengths = np.linalg.norm(np.asarray(meta.get("affine", np.eye(4)))[:-1, :rank], axis=0)
     notes = [meta["note"]] if "note" in meta else []
     if array.dtype.kind in "iu" and high - low < 8:
         notes.append(f"whole numbers {low:g} to {high:g} only, perhaps a label map")
     return {
         "shape": [int(length) for length in array.shape[:rank]],
         "channels": array.shape[rank] if array.ndim > rank else 1,
-        "spacing": _spacing(meta["affine"], rank) if "affine" in meta else None,
+        "spacing": [_short(length) for length in lengths] if "affine" in meta else None,
         "range": [_short(low), _short(high)],
         "mean": _short(float(array.mean(dtype=np.float64))),
         "note": "; ".join(notes),
@@ -67,11 +66,8 @@ def measure_each(
         measure: takes an item and the folder.
         items: images, relative to ``directory``, or what holds several of them.
         directory: the folder of the images; errors name files relative to it.
-        strict: raise the first error.
+        strict: raise the first ``InputError``.
         workers: threads (the decoders release Python's lock), by default one a processor, at most 8.
-
-    Raises:
-        InputError: the first one, if ``strict`` is set.
     """
 
     def attempt(item: Item) -> dict | InputError:
@@ -86,20 +82,12 @@ def measure_each(
     return list(parallel_map(attempt, items, "checking images", workers or min(os.cpu_count() or 1, 8)))
 
 
-def _spacing(affine: Sequence, rank: int) -> list[float]:
-    return [_short(length) for length in np.linalg.norm(np.asarray(affine)[:-1, :rank], axis=0)]
-
-
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
 def check_facts(name: str, facts: dict, spatial_dims: int, in_channels: int) -> None:
-    """Nothing, where an image of these facts fits the network; gray fits 3 channels, since loading repeats it.
-
-    Raises:
-        InputError: if the number of spatial dimensions or channels is another.
-    """
+    """Refuse facts of another number of spatial dimensions or channels than the network's; gray fits 3 channels."""
     rank, channels = len(facts["shape"]), facts["channels"]
     if rank != spatial_dims:
         raise InputError(f"{name} has {rank} spatial dimensions where spatial_dims is {spatial_dims}.")

@@ -23,10 +23,7 @@ LABEL_FOLDERS = ("labels", "masks", "labelstr")
 def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
     """The image files and the DICOM files below a folder, sorted, as POSIX paths relative to it.
 
-    Hidden files and folders are left out. Links are followed, each folder once.
-
-    Raises:
-        InputError: if the folder does not exist.
+    Hidden files and folders are left out. Links are followed, each folder once. A folder that is missing is refused.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -58,7 +55,7 @@ def find_images(directory: str | Path) -> list[Image]:
     whatever name. Each DICOM series of a folder is an image of its own.
 
     Raises:
-        InputError: if the folder does not exist, or if there are DICOM files and SimpleITK is missing.
+        InputError: as ``find_files``, or if there are DICOM files and SimpleITK is missing.
     """
     root = Path(directory)
     images, dicom = find_files(root)
@@ -98,11 +95,7 @@ def map_files(image: Image, change: Callable[[str], str]) -> Image:
 
 
 def read_image(image: Image, directory: str | Path = ".", resample: bool = True) -> tuple[np.ndarray, dict]:
-    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``, which see.
-
-    Raises:
-        InputError: if the image is missing or unreadable.
-    """
+    """The array, spatial axes first and channels last, and the meta data of ``ScanReader``, with its errors."""
     from .reader import ScanReader  # here, since it imports MONAI, which no --help needs
 
     reader = ScanReader(resample)

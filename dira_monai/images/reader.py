@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
+from monai.utils import ensure_tuple
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from ..dicom.headers import list_series
@@ -55,11 +56,12 @@ class ScanReader(ImageReader):
 
     def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
         """Whether the names look like images of a known format; a name without a suffix is taken as DICOM."""
-        return all(file.name.lower().endswith((*SUFFIXES, ".dcm")) or not file.suffix for file in _as_paths(filename))
+        files = self.read(filename)
+        return all(file.name.lower().endswith((*SUFFIXES, ".dcm")) or not file.suffix for file in files)
 
     def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> tuple[Path, ...]:
         """The names as paths; nothing is opened yet."""
-        return _as_paths(data)
+        return tuple(map(Path, ensure_tuple(data)))
 
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
         """The array and MONAI's meta data; ``affine`` is in mm and RAS, and missing for PNG and JPEG.
@@ -75,17 +77,16 @@ class ScanReader(ImageReader):
         if len(img) == 1 and img[0].is_dir():
             img = _only_series(img[0])
         for file in img:
-            _check_file(file)
+            if not file.exists():
+                raise InputError(f"{file} does not exist.")
+            if file.stat().st_size == 0:
+                raise InputError(f"{file} is empty (0 bytes).")
         try:
             return _tidy(img[0], *_decode(img, self.resample))
         except InputError:
             raise
         except Exception as error:  # the decoders raise whatever they like
             raise InputError(f"{img[0]} cannot be read: {_cause(error)}.") from error
-
-
-def _as_paths(data: Sequence[str | Path] | str | Path) -> tuple[Path, ...]:
-    return (Path(data),) if isinstance(data, str | Path) else tuple(Path(file) for file in data)
 
 
 def _only_series(folder: Path) -> Sequence[Path]:
@@ -96,18 +97,13 @@ def _only_series(folder: Path) -> Sequence[Path]:
     return series[0]
 
 
-def _check_file(file: Path) -> None:
-    if not file.exists():
-        raise InputError(f"{file} does not exist.")
-    if file.stat().st_size == 0:
-        raise InputError(f"{file} is empty (0 bytes).")
-
-
 def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
     name = files[0].name.lower()
     reader: ImageReader
     if name.endswith(PIL_SUFFIXES):
-        return _decode_pictures(files)
+        reader = PILReader(converter=_to_gray_or_rgb)
+        with ExitStack() as stack:  # opened here, since Pillow leaves a file open that it cannot decode
+            return reader.get_data(reader.read([stack.enter_context(file.open("rb")) for file in files]))
     if name.endswith(NIFTI_SUFFIXES):
         reader = NibabelReader(squeeze_non_spatial_dims=True)
     elif name.endswith(ITK_SUFFIXES):
@@ -117,13 +113,6 @@ def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
         return read_series(files, resample)
     array, meta = reader.get_data(reader.read(files))
     return np.asarray(array), meta
-
-
-def _decode_pictures(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
-    with ExitStack() as stack:  # opened here, since Pillow leaves a file open that it cannot decode
-        streams = [stack.enter_context(file.open("rb")) for file in files]
-        reader = PILReader(converter=_to_gray_or_rgb)
-        return reader.get_data(reader.read(streams))
 
 
 def _to_gray_or_rgb(image: Any) -> Any:
