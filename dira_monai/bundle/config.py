@@ -40,6 +40,18 @@ class BundleConfig:
         except Exception as error:  # whatever the expressions of a configuration raise
             raise InputError(f"{self.name}: {key} cannot be built ({find_cause(error)}).") from error
 
+    def build_network(self, seed: int = 0) -> nn.Module:
+        """A new ``network_def`` with the random weights of a seed, in evaluation mode, on the configuration's device.
+
+        Raises:
+            InputError: as ``build`` and ``to_device`` do.
+        """
+        self.parser.parse(True)  # else the network of before
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.build("network_def")
+        return to_device(network, self.build("device")).eval()
+
 
 def read_config(
     config: str | Path | Sequence[str | Path],

@@ -1,4 +1,7 @@
-"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images."""
+"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images.
+
+Labels are 0, 1 or NaN where not known, shape (images, classes).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,7 @@ def knn_scores(
     Args:
         features: of the images to rank, shape (N, D).
         known: of the labeled images, shape (M, D).
-        labels: 0, 1 or NaN where not known, shape (M, classes); each class is known of some image.
+        labels: of these; each class is known of some image.
         neighbors: number of the nearest images; all, where there are fewer.
         temperature: greater than 0.
 
@@ -48,12 +51,7 @@ def knn_scores(
 
 
 def logistic_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the classes of the mean cross-entropy over the images whose label is known.
-
-    Args:
-        logits: shape (N, classes).
-        labels: 0, 1 or NaN where not known, same shape; a class of which none is known adds 0.
-    """
+    """Sum over the classes of the mean cross-entropy over the images whose label is known; a class of none adds 0."""
     has = ~labels.isnan()
     losses = F.binary_cross_entropy_with_logits(logits, torch.where(has, labels, 0.0), reduction="none")
     return ((losses * has).sum(0) / has.sum(0).clamp(min=1)).sum()
@@ -64,7 +62,7 @@ def fit_logistic(features: Tensor, labels: Tensor, penalty: float, start: Tensor
 
     Args:
         features: shape (N, D), float64, on similar scales.
-        labels: 0, 1 or NaN where not known, shape (N, classes).
+        labels: of the same images.
         penalty: greater than 0, so that the minimum is one point.
         start: weights to begin with; None: 0.
 
@@ -102,14 +100,7 @@ def linear_scores(features: Tensor, weights: Tensor) -> Tensor:
 def choose_logistic(
     features: Tensor, labels: Tensor, validation: Tensor, validation_labels: Tensor
 ) -> tuple[Tensor, float]:
-    """The weights of ``fit_logistic`` under the one of ``PENALTIES`` with the least loss in validation, and that.
-
-    Args:
-        features: of the training images, shape (N, D), float64.
-        labels: of them, shape (N, classes).
-        validation: features of the validation images, shape (M, D).
-        validation_labels: of them.
-    """
+    """The weights of ``fit_logistic`` under the one of ``PENALTIES`` with the least loss in validation, and that."""
     fits: list[Tensor] = []
     for penalty in PENALTIES:
         fits.append(fit_logistic(features, labels, penalty, fits[-1] if fits else None))
@@ -119,12 +110,7 @@ def choose_logistic(
 
 
 def class_auc(scores: Tensor, labels: Tensor) -> list[float]:
-    """Area under the ROC curve of each class over the images whose label is known; NaN where these are all alike.
-
-    Args:
-        scores: shape (N, classes).
-        labels: 0, 1 or NaN where not known, same shape.
-    """
+    """Area under the ROC curve of each class over the images whose label is known; NaN where these are all alike."""
     areas = []
     for score, label in zip(scores.T, labels.T, strict=True):
         has = ~label.isnan()

@@ -23,7 +23,12 @@ def evaluate_probes(
 ) -> dict[str, Any]:
     """AUC of both probes on the test images: by class, where None is undefined, and the mean of those defined.
 
-    Arguments as in ``evaluate_subsets``.
+    Args:
+        features: of the lists training, validation and test, each (N, D).
+        labels: of the same, each (N, classes), see ``label_matrix``.
+        class_names: of the columns.
+        neighbors: see ``knn_scores``.
+        temperature: see ``knn_scores``.
     """
     scaled = {key: standardize(rows, features["training"]) for key, rows in features.items()}
     fit, penalty = choose_logistic(scaled["training"], labels["training"], scaled["validation"], labels["validation"])
@@ -48,26 +53,12 @@ def evaluate_subsets(
 ) -> dict[str, Any]:
     """What ``evaluate_probes`` finds, averaged over parts of the training images.
 
-    The values ``means`` and ``penalties`` are those of each part.
-
-    Args:
-        features: of the lists training, validation and test, each (N, D).
-        labels: of the same, each (N, classes), see ``label_matrix``.
-        subsets: rows of the training images of each part.
-        class_names: of the columns.
-        neighbors: see ``knn_scores``.
-        temperature: see ``knn_scores``.
+    The values ``means`` and ``penalties`` are those of each part. ``subsets`` are the rows of each.
     """
-    parts = [
-        evaluate_probes(
-            {**features, "training": features["training"][list(rows)]},
-            {**labels, "training": labels["training"][list(rows)]},
-            class_names,
-            neighbors,
-            temperature,
-        )
-        for rows in subsets
-    ]
+    parts = []
+    for rows in map(list, subsets):
+        own, known = ({**of, "training": of["training"][rows]} for of in (features, labels))
+        parts.append(evaluate_probes(own, known, class_names, neighbors, temperature))
     found: dict[str, Any] = {}
     for name in PROBES:
         areas = {c: [part[name]["auc"][c] for part in parts] for c in class_names}

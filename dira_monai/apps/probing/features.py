@@ -1,4 +1,4 @@
-"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images."""
+"""Features of whole images by a frozen encoder."""
 
 from collections.abc import Sequence
 
@@ -31,13 +31,9 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
 
 
 def standardize(features: Tensor, reference: Tensor) -> Tensor:
-    """Features less the mean of ``reference``, divided by its standard deviation, channel by channel, float64.
+    """Features (N, D) less the mean of ``reference`` (M, D), divided by its standard deviation, float64.
 
-    A channel that is constant in ``reference``, to six digits, becomes 0.
-
-    Args:
-        features: shape (N, D).
-        reference: features of the training images, shape (M, D).
+    Each channel by itself; one that is constant in ``reference``, to six digits, becomes 0.
     """
     features, reference = features.double(), reference.double()
     mean, deviation = reference.mean(0), reference.std(0, correction=0)

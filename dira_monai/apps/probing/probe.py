@@ -1,6 +1,5 @@
 """What an encoder knows before any fine-tuning, measured on labeled images beside encoders of random weights."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 import torch
 from monai.data import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ...bundle.config import BundleConfig, read_config, to_device
+from ...bundle.config import BundleConfig, read_config
 from ...datalists.checks import LISTS
 from ...datalists.io import make_absolute, read_datalist
 from ...datalists.leakage import check_overlap
@@ -20,8 +19,8 @@ from ...datalists.prepare_labeled import UNCHECKED
 from ...datalists.splits import check_labeled, take_fraction
 from ...networks.size_checks import check_patch_size
 from ...transforms.views import to_unit
-from ...utils.errors import InputError
-from ...utils.files import atomic_write
+from ...utils.errors import InputError, check_integers
+from ...utils.files import write_json
 from ...weights.pretrained import load_pretrained
 from .evaluate import evaluate_subsets
 from .features import image_features
@@ -71,57 +70,40 @@ def probe(
         InputError: if an argument is out of range, a file cannot be used, the list has no test images that differ in a
             class, or pre-training has seen them.
     """
-    counts = {"random": (random, 0), "neighbors": (neighbors, 1), "label_subsets": (label_subsets, 1)}
-    _check_options(temperature, counts)
-    datalist = _read_labels(path)
+    check_integers(0, random=random)
+    check_integers(1, neighbors=neighbors, label_subsets=label_subsets)
+    if not isinstance(temperature, int | float) or temperature <= 0:
+        raise InputError(f"temperature must be a positive number, got {temperature!r}")
+    bundle = read_config(config_file, overrides, purpose="probing", device=device)
+    datalist = _read_labels(path, bundle)
     subsets = label_rows(datalist, label_fraction, label_subsets)
     lines = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else [UNCHECKED]
     print("\n".join(lines))
-    bundle = read_config(config_file, overrides, purpose="probing", device=device)
-    if (axes := bundle.build("spatial_dims")) != datalist["spatial_dims"]:
-        raise InputError(f"{path} lists images of {datalist['spatial_dims']} axes where {bundle.name} takes {axes}")
-    encoders = {"weights": load_pretrained(_build_network(bundle), weights, minimum_coverage=1.0)}
-    encoders |= {f"random {seed}": _build_network(bundle, seed) for seed in range(random)}
-    features = _encode_lists(bundle, encoders, datalist, num_workers)
-    labels = {key: label_matrix(datalist[key], len(datalist["class_names"])) for key in LISTS}
+    features = _encode_lists(bundle, weights, random, datalist, num_workers)
+    votes = {"neighbors": neighbors, "temperature": temperature}
     report = {
         "list": str(path),
         "weights": str(weights),
         "config": [config_file] if isinstance(config_file, str) else list(config_file),
         "overrides": dict(overrides or {}),
-        "neighbors": neighbors,
-        "temperature": temperature,
+        **votes,
         "label_fraction": label_fraction,
-        "classes": datalist["class_names"],
-        "images": {key: len(datalist[key]) for key in LISTS},
-        "labeled_images": [len(rows) for rows in subsets],
-        "channels": next(iter(features.values()))["training"].shape[1],
-        "encoders": {
-            name: evaluate_subsets(found, labels, subsets, datalist["class_names"], neighbors, temperature)
-            for name, found in features.items()
-        },
+        **_evaluate(features, datalist, subsets, votes),
     }
-    with atomic_write(output) as file:
-        file.write((json.dumps(report, indent=1, default=str) + "\n").encode())
+    write_json(output, report, indent=1)
     return report
 
 
-def _check_options(temperature: object, counts: Mapping[str, tuple[object, int]]) -> None:
-    for name, (value, least) in counts.items():
-        if type(value) is not int or value < least:
-            raise InputError(f"{name} must be a whole number from {least}, got {value!r}")
-    if not isinstance(temperature, int | float) or temperature <= 0:
-        raise InputError(f"temperature must be a positive number, got {temperature!r}")
-
-
-def _read_labels(path: str | Path) -> dict:
-    """A checked list for classification with absolute paths."""
+def _read_labels(path: str | Path, bundle: BundleConfig) -> dict:
+    """A checked list for classification with absolute paths, which suits the bundle."""
     datalist = read_datalist(path)
     if not isinstance(datalist, dict) or datalist.get("task") != "classification" or "class_names" not in datalist:
         raise InputError(f"{path} is no list for classification; make one with the command labeled")
     datalist = {"multi_label": False, "test": [], **datalist}
     check_labeled(datalist, path)
     make_absolute(datalist, path, lists=LISTS)
+    if (axes := bundle.build("spatial_dims")) != datalist["spatial_dims"]:
+        raise InputError(f"{path} lists images of {datalist['spatial_dims']} axes where {bundle.name} takes {axes}")
     labels = label_matrix(datalist["test"], len(datalist["class_names"]))
     if not any(column[~column.isnan()].unique().numel() == 2 for column in labels.T):
         raise InputError(
@@ -132,11 +114,7 @@ def _read_labels(path: str | Path) -> dict:
 
 
 def label_rows(datalist: dict, fraction: float, subsets: int) -> list[list[int]]:
-    """Places in the training list of the images whose labels are used, of each of so many parts of the patients.
-
-    Raises:
-        InputError: if the fraction is out of range.
-    """
+    """Places in the training list of the images whose labels are used, of each part; see ``take_fraction``."""
     place = {id(entry): number for number, entry in enumerate(datalist["training"])}
     parts = [take_fraction(datalist, fraction, seed)[0]["training"] for seed in range(subsets)]
     return [[place[id(entry)] for entry in part] for part in parts]
@@ -153,19 +131,12 @@ def label_matrix(entries: Sequence[Mapping[str, Any]], count: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), count)
 
 
-def _build_network(bundle: BundleConfig, seed: int = 0) -> nn.Module:
-    """A new network, with the random weights of a seed, in evaluation mode and on its device."""
-    bundle.parser.parse(True)  # else the network of before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = bundle.build("network_def")
-    return to_device(network, bundle.build("device")).eval()
-
-
 def _encode_lists(
-    bundle: BundleConfig, encoders: Mapping[str, nn.Module], datalist: dict, num_workers: int
+    bundle: BundleConfig, weights: str | Path, random: int, datalist: dict, num_workers: int
 ) -> dict[str, dict[str, Tensor]]:
     """Features of all images, shape (N, D), by encoder and list; each image is read once."""
+    encoders = {"weights": load_pretrained(bundle.build_network(), weights, minimum_coverage=1.0)}
+    encoders |= {f"random {seed}": bundle.build_network(seed) for seed in range(random)}
     window, preprocessing, device = map(bundle.build, ("patch_size", "train#preprocessing", "device"))
     check_patch_size(encoders["weights"], window)
     features: dict[str, dict[str, Tensor]] = {name: {} for name in encoders}
@@ -179,3 +150,20 @@ def _encode_lists(
         for name in encoders:
             features[name][key] = torch.stack(rows[name])
     return features
+
+
+def _evaluate(
+    features: Mapping[str, Mapping[str, Tensor]], datalist: dict, subsets: list[list[int]], votes: dict[str, Any]
+) -> dict[str, Any]:
+    """What the report says of the lists, and how well each encoder's features rank the test images."""
+    classes = datalist["class_names"]
+    labels = {key: label_matrix(datalist[key], len(classes)) for key in LISTS}
+    return {
+        "classes": classes,
+        "images": {key: len(datalist[key]) for key in LISTS},
+        "labeled_images": [len(rows) for rows in subsets],
+        "channels": features["weights"]["training"].shape[1],
+        "encoders": {
+            name: evaluate_subsets(found, labels, subsets, classes, **votes) for name, found in features.items()
+        },
+    }

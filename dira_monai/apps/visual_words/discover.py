@@ -146,7 +146,7 @@ def _network(search: Search, weights: str | Path | None) -> tuple[nn.Module, dic
         network: nn.Module = make_autoencoder(search.images.spatial_dims, search.images.in_channels, search.seed)
         origin: dict[str, Any] = {"network": "auto-encoder"}
     else:
-        network = load_pretrained(search.config.build("network_def"), weights)
+        network = load_pretrained(search.config.build_network(), weights)
         digest = sha256(weights) if Path(weights).is_file() else None
         origin = {"network": type(network).__name__, "weights": os.path.abspath(weights), "sha256": digest}
     try:
