@@ -11,7 +11,7 @@ from planted_maps import cube, fill, planted
 from torch import nn
 
 from dira_monai import InputError
-from dira_monai.apps.localization.grad_cam import check_cam, find_layer, heat_map, make_cam
+from dira_monai.apps.localization.classifier import check_cam, find_layer, heat_map, make_cam
 from dira_monai.apps.localization.metrics import (
     OVERLAPS,
     THRESHOLDS,
@@ -263,18 +263,18 @@ def test_face_viewer_turns_volume_and_boxes_alike(codes):
     affine = nib.Nifti1Image(np.zeros(shape), np.eye(4)).as_reoriented(wanted).affine
     assert nib.aff2axcodes(affine) == tuple(codes)
     image = nib.Nifti1Image(fill(np.zeros(shape), box), affine)
-    turned, orientation = face_viewer(np.asarray(image.dataobj), affine)
+    turned, turn = face_viewer(np.asarray(image.dataobj), affine)
     wanted = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt("LPS"))
     assert nib.aff2axcodes(image.as_reoriented(wanted).affine) == ("L", "P", "S")
     np.testing.assert_array_equal(turned, np.asarray(image.as_reoriented(wanted).dataobj))
-    np.testing.assert_array_equal(component_boxes(turned > 0), turn_boxes(np.array([box]), shape, orientation))
+    np.testing.assert_array_equal(component_boxes(turned > 0), turn_boxes(np.array([box]), turn))
 
 
 def test_face_viewer_keeps_pictures():
     array, boxes = np.arange(6).reshape(2, 3), np.array([[0, 1, 2, 3]])
-    turned, orientation = face_viewer(array, np.eye(4))
+    turned, turn = face_viewer(array, np.eye(4))
     np.testing.assert_array_equal(turned, array)
-    np.testing.assert_array_equal(turn_boxes(boxes, array.shape, orientation), boxes)
+    np.testing.assert_array_equal(turn_boxes(boxes, turn), boxes)
 
 
 def color_box(tile, color):

@@ -21,8 +21,7 @@ from scan_files import write_image, write_slice
 from dira_monai import InputError
 from dira_monai.__main__ import main
 from dira_monai.apps.localization.boxes import read_masks
-from dira_monai.apps.localization.classifier import read_classifier
-from dira_monai.apps.localization.grad_cam import heat_map
+from dira_monai.apps.localization.classifier import heat_map, read_classifier
 from dira_monai.apps.localization.localize import localize
 from dira_monai.apps.localization.metrics import OVERLAPS, THRESHOLDS
 from dira_monai.apps.localization.report import describe_report

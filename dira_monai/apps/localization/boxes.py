@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -13,17 +13,20 @@ from ...datalists.classes import find_image, index_images
 from ...datalists.label_maps import check_geometry, in_image_folders
 from ...datalists.tables import FILE_COLUMNS, pick_column, read_table, stem
 from ...images.facts import measure_array, measure_each
-from ...images.find import SUFFIXES, Image, find_images, first_file, read_image
+from ...images.find import Image, find_images, first_file, read_image
+from ...images.reader import SUFFIXES
 from ...utils.errors import InputError
 from .metrics import component_boxes
 
 IMAGE_COLUMNS = (*FILE_COLUMNS, "image index")
 FINDING_COLUMNS = ("finding", "label", "finding label")
-# of the axes x, y and z; the names with brackets are those of ChestX-ray14's BBox_List_2017.csv
-LOW_COLUMNS = (("x", "left", "bbox [x"), ("y", "top"), ("z",))
-HIGH_COLUMNS = (("right",), ("bottom",), ())
-SIZE_COLUMNS = (("w", "width"), ("h", "height", "h]"), ("d", "depth"))
+AXES = (  # columns of the lower end, the upper end and the size; with brackets: ChestX-ray14's BBox_List_2017.csv
+    (("x", "left", "bbox [x"), ("right",), ("w", "width")),
+    (("y", "top"), ("bottom",), ("h", "height", "h]")),
+    (("z",), (), ("d", "depth")),
+)
 TOLERANCE = 1e-3  # voxels that a box may stand out of its image: rounding of decimals
+Boxes = Mapping[tuple[str, str], Sequence[ndarray]]  # by image and finding
 
 
 class GroundTruth(NamedTuple):
@@ -31,21 +34,15 @@ class GroundTruth(NamedTuple):
 
     image: Image  # relative to the folder
     finding: str  # a class
-    boxes: ndarray  # (N, 2 spatial_dims), see ``localization``
+    boxes: ndarray  # (N, 2 spatial_dims), see ``metrics``
     shape: tuple[int, ...]  # voxels along each spatial axis of the file
 
 
 def class_of(word: str, class_names: Sequence[str], label_map: Mapping[str, str | None], where: str) -> str | None:
-    """The class that a word of a table stands for, or None where ``label_map`` says that it is excluded.
-
-    Args:
-        word: as it stands in the table.
-        class_names: of the classifier.
-        label_map: from words to classes or None.
-        where: what an error begins with.
+    """The class that a word of a table stands for, or None where ``label_map`` (to classes or None) excludes it.
 
     Raises:
-        InputError: if it is no class.
+        InputError: if it is no class; begins with ``where``.
     """
     name = label_map.get(word, word)
     if name is None or name in class_names:
@@ -85,59 +82,59 @@ def read_boxes(
     columns = [name.strip().lower() for name in header]
     file = pick_column(table, columns, None, None, IMAGE_COLUMNS)
     word = pick_column(table, columns, None, None, FINDING_COLUMNS)
-    found: dict[tuple[str, str], list[tuple[ndarray, str]]] = defaultdict(list)
-    index, images = _Index(directory, table, strict), dict[str, Image]()
+    index, rows = _Index(directory, table, strict), list[tuple[Image, str, ndarray, str]]()
     for number, cell in enumerate(cells, start=2):
         row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
         image = index.find(row[file], where)
         if image and (finding := class_of(row[word], class_names, label_map, where)) is not None:
-            images[first_file(image)] = image
-            found[first_file(image), finding].append((_read_box(row, columns, where), where))
-    facts, truths = _measure(images, directory), []
-    for (name, kind), boxes in found.items():
-        for box, where in boxes:
-            _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
-        truths.append(GroundTruth(images[name], kind, np.array([box for box, _ in boxes]), tuple(facts[name]["shape"])))
-    return truths, index.missing
+            rows.append((image, finding, _read_box(row, where), where))
+    facts = _measure((image for image, *_ in rows), directory)
+    found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
+    for image, finding, box, where in rows:
+        name = first_file(image)
+        _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
+        found[name, finding].append(box[None])
+    return _truths(found, facts), index.missing
 
 
-def _pick(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
-    return next((name for name in wanted if name in columns), None)
+def _truths(found: Boxes, facts: Mapping[str, Mapping[str, Any]]) -> list[GroundTruth]:
+    return [
+        GroundTruth(facts[name]["image"], finding, np.concatenate(boxes), tuple(facts[name]["shape"]))
+        for (name, finding), boxes in found.items()
+    ]
 
 
-def _number(row: Mapping[str, str], columns: Sequence[str], wanted: Sequence[str], where: str) -> float:
-    name = _pick(columns, wanted)
+def _number(row: Mapping[str, str], wanted: Sequence[str], where: str) -> float:
+    name = next((name for name in wanted if name in row), None)
     if name is None:
-        raise InputError(f"{where}: there is no column {' or '.join(wanted)}; the columns are {', '.join(columns)}.")
+        raise InputError(f"{where}: there is no column {' or '.join(wanted)}; the columns are {', '.join(row)}.")
     try:
         return float(row[name])
     except ValueError:
         raise InputError(f"{where}: {name} must be a number, got {row[name]!r}.") from None
 
 
-def _read_box(row: Mapping[str, str], columns: Sequence[str], where: str) -> ndarray:
+def _read_box(row: Mapping[str, str], where: str) -> ndarray:
     low, high = [], []
-    dims = 3 if _pick(columns, LOW_COLUMNS[2]) else 2
-    for lows, highs, sizes in list(zip(LOW_COLUMNS, HIGH_COLUMNS, SIZE_COLUMNS, strict=True))[:dims]:
-        low.append(_number(row, columns, lows, where))
-        if _pick(columns, highs):
-            high.append(_number(row, columns, highs, where))
+    for lows, highs, sizes in AXES if "z" in row else AXES[:2]:
+        low.append(_number(row, lows, where))
+        if any(name in row for name in highs):
+            high.append(_number(row, highs, where))
         else:
-            high.append(low[-1] + _number(row, columns, sizes + highs, where))
+            high.append(low[-1] + _number(row, sizes + highs, where))
     return np.array(low + high)
 
 
 def _check_box(box: ndarray, shape: Sequence[int], where: str) -> None:
     low, high = np.split(box, 2)
-    text, size = ", ".join(f"{value:g}" for value in box), " x ".join(map(str, shape))
     if len(low) != len(shape):
+        text = ", ".join(f"{value:g}" for value in box)
         raise InputError(f"{where} has {len(low)} axes, {text}, where the image has {len(shape)}.")
+    reach = f"it reaches from {low.tolist()} to {high.tolist()}"
     if not (high > low).all():
-        raise InputError(f"{where} is empty: it reaches from {low.tolist()} to {high.tolist()}.")
+        raise InputError(f"{where} is empty: {reach}.")
     if (low < -TOLERANCE).any() or (high > np.array(shape) + TOLERANCE).any():
-        raise InputError(
-            f"{where} lies outside of the image of {size}: it reaches from {low.tolist()} to {high.tolist()}."
-        )
+        raise InputError(f"{where} lies outside of the image of {' x '.join(map(str, shape))}: {reach}.")
 
 
 def read_masks(
@@ -162,25 +159,21 @@ def read_masks(
         InputError: if a mask has another shape or place in space than its image, broken numbers, or a label that is no
             class.
     """
-    found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
     index, pairs = _Index(directory, folder, strict), list[tuple[Image, Image]]()
     for mask in find_images(folder):
         if image := index.find(_bare(first_file(mask)), str(Path(folder, first_file(mask)))):
             pairs.append((mask, image))
-    images = {first_file(image): image for _, image in pairs}
-    facts = _measure(images, directory)
-    for mask, name in ((mask, first_file(image)) for mask, image in pairs):
-        where = str(Path(folder, first_file(mask)))
+    facts = _measure((image for _, image in pairs), directory)
+    found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
+    for mask, image in pairs:
+        name, where = first_file(image), str(Path(folder, first_file(mask)))
         labels = _read_mask(mask, folder, facts[name])
         for value in np.unique(labels[labels > 0]):
             word = f"{value:g}" if finding is None else finding
             kind = class_of(word, class_names, label_map, where)
             if kind is not None:
                 found[name, kind].append(component_boxes(labels == value))
-    return [
-        GroundTruth(images[name], kind, np.concatenate(boxes), tuple(facts[name]["shape"]))
-        for (name, kind), boxes in found.items()
-    ], index.missing
+    return _truths(found, facts), index.missing
 
 
 def _read_mask(mask: Image, folder: str | Path, facts: Mapping[str, Any]) -> ndarray:
@@ -227,10 +220,11 @@ class _Index:
         return image
 
 
-def _measure(images: Mapping[str, Image], directory: str | Path) -> dict[str, dict]:
-    """Facts and affine of each image, which all have the same number of axes."""
-    found = measure_each(_measure_place, list(images.values()), directory, strict=True)
-    facts = {name: fact for name, fact in zip(images, found, strict=True) if isinstance(fact, dict)}
+def _measure(images: Iterable[Image], directory: str | Path) -> dict[str, dict]:
+    """Facts, affine and image by the name of each, which all have the same number of axes."""
+    different = {first_file(image): image for image in images}
+    found = measure_each(_measure_place, list(different.values()), directory, strict=True)
+    facts = {name: fact for name, fact in zip(different, found, strict=True) if isinstance(fact, dict)}
     ranks = {len(fact["shape"]): name for name, fact in facts.items()}
     if len(ranks) > 1:
         names = " and ".join(f"{name} ({rank})" for rank, name in sorted(ranks.items()))
@@ -240,4 +234,4 @@ def _measure(images: Mapping[str, Image], directory: str | Path) -> dict[str, di
 
 def _measure_place(image: Image, directory: str | Path) -> dict:
     array, meta = read_image(image, directory)
-    return measure_array(first_file(image), array, meta) | {"affine": meta.get("affine")}
+    return measure_array(first_file(image), array, meta) | {"affine": meta.get("affine"), "image": image}

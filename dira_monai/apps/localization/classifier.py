@@ -1,20 +1,22 @@
-"""A trained classifier, built from the configuration of its bundle."""
+"""A trained classifier, and the maps of where it looks."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai.transforms import Compose
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+from monai.transforms.utils import rescale_array
+from monai.visualize import GradCAM
 from torch import Tensor, nn
 
-from ...bundle.config import read_config, to_device
-from ...bundle.values import CLASS_VALUES, IMAGE_VALUES, NETWORK_VALUES
+from ...bundle.config import read_config
+from ...bundle.values import CLASS_VALUES, IMAGE_VALUES
+from ...networks.encoder_parts import deepest_layer
 from ...utils.errors import InputError
 from ...weights.files import load_module, load_weights
-
-SETTINGS = (*CLASS_VALUES, *IMAGE_VALUES)
-SHARED = (*CLASS_VALUES, *NETWORK_VALUES)  # by a classifier and its datalist
 
 
 class Classifier(NamedTuple):
@@ -25,7 +27,11 @@ class Classifier(NamedTuple):
     class_names: list[str]
     config: str  # inference.json
     weights: Path
-    settings: dict[str, Any]  # those of ``SETTINGS`` that the configuration has
+    settings: dict[str, Any]  # those of ``CLASS_VALUES`` and ``IMAGE_VALUES`` that the configuration has
+
+    def describe(self) -> dict[str, Any]:
+        """What the report says about it."""
+        return {"config": self.config, "weights": str(self.weights), "settings": self.settings}
 
 
 def read_classifier(
@@ -39,63 +45,94 @@ def read_classifier(
     Args:
         bundle: its folder, or its inference.json, which has ``class_names``, ``network_def``, ``preprocessing``,
             ``device`` and ``ckpt_dir``.
-        overrides: values of the configuration to replace, by their ids.
+        overrides: see ``read_config``.
         weights: plain state dict; None: ``model.pt`` in ``ckpt_dir``.
-        device: such as cpu or cuda:0; None: that of the configuration.
+        device: see ``read_config``.
 
     Raises:
         InputError: if there is no such file, an id is missing, something cannot be built, or the weights do not fit.
     """
     config = read_config(bundle, overrides, ("inference.json",), "localization", device)
-    network = to_device(config.build("network_def"), config.build("device"))
+    network = config.build_network()
     path = Path(weights) if weights else Path(config.build("ckpt_dir"), "model.pt")
-    load_module(network, _plain(load_weights(path), path), path, type(network).__name__)
+    state = load_weights(path)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds a {type(state).__name__} that is no plain state dict, as model.pt of a run is.")
+    load_module(network, state, path, type(network).__name__)
     names = [str(name) for name in config.build("class_names")]
-    found = {name: config.build(name) for name in SETTINGS if name in config.parser} | {"class_names": names}
+    own = (name for name in (*CLASS_VALUES, *IMAGE_VALUES) if name in config.parser)
+    found = {name: config.build(name) for name in own} | {"class_names": names}
     settings = json.loads(json.dumps(found, default=str))  # as a datalist holds them: tuples are lists
     return Classifier(network, config.build("preprocessing"), names, config.name, path, settings)
 
 
-def _plain(state: Any, path: Path) -> Mapping[str, Tensor]:
-    if isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values()):
-        return state
-    raise InputError(f"{path} holds a {type(state).__name__} that is no plain state dict, as model.pt of a run is.")
-
-
-def find_datalist(weights: str | Path) -> Path:
-    """The datalist of the run that wrote the weights: ``output/datalist.json`` beside their folder ``models``.
+def find_layer(network: nn.Module, name: str | None = None) -> str:
+    """The name of the layer whose features make the map: the given one, or that of ``deepest_layer``.
 
     Raises:
-        InputError: if they lie in no such folder, or the list, which a training writes first, is newer.
+        InputError: if the network has no such layer, or none is known for it.
     """
-    folder = Path(weights).resolve().parent
-    if folder.name != "models":
-        raise InputError(f"{weights} lies in no folder models of a run, so its list must be named by --datalist.")
-    path = folder.parent / "output" / "datalist.json"
-    if path.is_file() and is_newer(path, weights):
-        raise InputError(f"the datalist {path} is newer than {weights}; name the list of their training by --datalist.")
-    return path
+    children = ", ".join(child for child, _ in network.named_children())
+    layer = deepest_layer(network) if name is None else str(name)
+    if layer is None:
+        raise InputError(
+            f"no layer for the heat map is known for {type(network).__name__}; give --target_layer, one of "
+            f"{children} or of their parts."
+        )
+    if not layer or layer not in dict(network.named_modules()):
+        raise InputError(f"target_layer {layer} is no layer of {type(network).__name__}, which has {children}.")
+    return layer
 
 
-def is_newer(datalist: str | Path, weights: str | Path) -> bool:
-    """Whether the datalist was written after the weights, so that it may be that of another training."""
-    return Path(datalist).stat().st_mtime > Path(weights).stat().st_mtime
+def make_cam(network: nn.Module, target_layer: str) -> GradCAM:
+    """MONAI's Grad-CAM of a layer, whose maps are scaled to [0, 1]; a constant map becomes 0 everywhere."""
+    network.eval().requires_grad_(True)  # a frozen layer would have no gradient
+    return GradCAM(network, target_layer, postprocessing=rescale_array)
 
 
-def check_settings(settings: Mapping[str, Any], content: Mapping[str, Any], datalist: str | Path) -> None:
-    """Nothing, where a classifier is built as its datalist says; what one of the two does not say is not compared.
+def check_cam(cam: GradCAM, sample: Mapping[str, Any], class_count: int) -> None:
+    """Nothing, where the network gives one logit a class and its target layer a map.
 
     Args:
-        settings: of the classifier.
-        content: of the datalist.
-        datalist: its file.
+        cam: of ``make_cam``.
+        sample: preprocessed; ``image`` is what the network takes, shape (C, *spatial).
+        class_count: number of classes.
 
     Raises:
-        InputError: if they differ in one of ``SHARED``; other ``class_names`` would call one class by another's name.
+        InputError: if not.
     """
-    for name in SHARED:
-        if name in settings and name in content and settings[name] != content[name]:
-            raise InputError(
-                f"{name} is {settings[name]} in the configuration of the classifier where {datalist} has "
-                f"{content[name]}; replace it by --overrides."
-            )
+    batch = _batch(cam, sample)
+    logits, features, _ = cam.nn_module(batch, class_idx=0)
+    if tuple(logits.shape) != (1, class_count):
+        raise InputError(f"the network gives outputs of shape {tuple(logits.shape)[1:]} for {class_count} class_names.")
+    if features[0].ndim != batch.ndim:
+        layer, shape = cam.nn_module.target_layers[0], tuple(features[0].shape)[1:]
+        raise InputError(f"target_layer {layer} gives features of shape {shape}, which are no map.")
+
+
+def _batch(cam: GradCAM, sample: Mapping[str, Any]) -> Tensor:
+    return sample["image"].as_tensor()[None].to(next(cam.nn_module.get_wrapped_net().parameters()).device)
+
+
+def heat_map(cam: GradCAM, preprocessing: Compose, sample: Mapping[str, Any], class_index: int) -> MetaTensor:
+    """Grad-CAM of a class (Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391) as it lies in the file.
+
+    It is that of the logit, before sigmoid or softmax. The map is interpolated to the network's input, scaled to [0, 1]
+    there, and brought to the voxels of the file by the inverse of the preprocessing; what that cropped is 0. Shape
+    (1, *spatial), on the CPU.
+
+    Args:
+        cam: of ``make_cam``.
+        preprocessing: of the dictionary key ``image``, which it must have processed last.
+        sample: what it made of the file.
+        class_index: of the class.
+
+    Raises:
+        InputError: if the map has NaN or infinite values.
+    """
+    image = sample["image"]
+    found = cam(_batch(cam, sample), class_idx=class_index)[0].detach().cpu()
+    if not torch.isfinite(found).all():
+        raise InputError(f"{image.meta.get('filename_or_obj')}: the heat map holds NaN or infinite values.")
+    invert = Invertd("map", preprocessing, orig_keys="image", nearest_interp=False)
+    return invert({"image": image, "map": MetaTensor(found)})["map"].clamp(0, 1)

@@ -5,24 +5,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai.transforms import LoadImage
+import numpy as np
 from numpy import ndarray
 from tqdm import tqdm
 
 from ...bundle.config import find_cause
-from ...datalists.checks import check_datalist
-from ...datalists.io import read_datalist
-from ...datalists.leakage import find_leaks
-from ...images.find import Image, first_file
-from ...images.reader import ScanReader
-from ...utils.errors import InputError
+from ...images.find import first_file, map_files, read_image
+from ...utils.errors import InputError, check_integers
 from ...visualize.tiles import Row
 from .boxes import GroundTruth, read_boxes, read_masks
-from .classifier import Classifier, check_settings, find_datalist, is_newer, read_classifier
-from .grad_cam import check_cam, find_layer, heat_map, make_cam
+from .classifier import Classifier, check_cam, find_layer, heat_map, make_cam, read_classifier
 from .metrics import COMPONENTS, THRESHOLDS, Case, best_overlaps, evaluate_case, predict_boxes
 from .picture import draw_boxes
 from .report import make_report, write_report
+from .training import check_training
 
 
 def localize(
@@ -75,31 +71,18 @@ def localize(
         InputError: if an argument is out of range, a file cannot be used, nothing has a box, a boxed patient was
             trained on, or the datalist is of another classifier.
     """
-    if not isinstance(label_map, Mapping | None):
-        raise InputError(f"label_map must be an object such as {{'name': 'value'}}, got {label_map!r}.")
-    _check_options(threshold, component, pictures, {"strict": strict, "allow_leak": allow_leak})
-    if (boxes is None) == (masks is None):
-        raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
+    _check_options(threshold, component, label_map, strict=strict, allow_leak=allow_leak)
+    check_integers(0, pictures=pictures)
     classifier = read_classifier(bundle, overrides, weights, device)
-    words = {str(word): name for word, name in (label_map or {}).items()}
-    if boxes is not None:
-        truths, missing = read_boxes(boxes, dataset_dir, classifier.class_names, words, strict)
-    elif masks is not None:
-        truths, missing = read_masks(masks, dataset_dir, classifier.class_names, words, finding, strict)
-    if not truths:
-        raise InputError(f"{masks or boxes} has no box of a class{f'; {missing[0]}' if missing else '.'}")
+    truths, missing = _read_truths(boxes, masks, dataset_dir, classifier.class_names, label_map, finding, strict)
     images = list({first_file(truth.image): truth.image for truth in truths}.values())
-    training = _guard(images, dataset_dir, datalist, classifier, str(patient or "auto"), allow_leak)
+    training = check_training(images, dataset_dir, datalist, classifier, str(patient or "auto"), allow_leak)
     layer = find_layer(classifier.network, target_layer)
     cases, rows = _run(classifier, truths, dataset_dir, layer, (threshold, component), pictures)
     report = {
-        "config": classifier.config,
-        "weights": str(classifier.weights),
-        "settings": classifier.settings,
+        **classifier.describe(),
         "target_layer": layer,
         "boxes": str(masks or boxes),
-        "threshold": threshold,
-        "component": component,
         "missing": {"count": len(missing), "first": missing[0] if missing else None},
         **training,
         **make_report(cases, threshold, component),
@@ -108,7 +91,11 @@ def localize(
     return report
 
 
-def _check_options(threshold: float, component: str, pictures: int, switches: Mapping[str, object]) -> None:
+def _check_options(
+    threshold: float, component: str, label_map: Mapping[Any, str | None] | None, **switches: object
+) -> None:
+    if not isinstance(label_map, Mapping | None):
+        raise InputError(f"label_map must be an object such as {{'name': 'value'}}, got {label_map!r}.")
     if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
         raise InputError(f"threshold must be over 0 and at most 1, got {threshold!r}.")
     if component not in COMPONENTS:
@@ -116,41 +103,28 @@ def _check_options(threshold: float, component: str, pictures: int, switches: Ma
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise InputError(f"{name} must be True or False, got {value!r}.")
-    if type(pictures) is not int or pictures < 0:
-        raise InputError(f"pictures must be a whole number from 0, got {pictures!r}.")
 
 
-def _guard(
-    images: Sequence[Image],
+def _read_truths(
+    boxes: str | Path | None,
+    masks: str | Path | None,
     directory: str | Path,
-    datalist: str | Path | None,
-    classifier: Classifier,
-    patient: str,
-    allow: bool,
-) -> dict[str, Any]:
-    """What the report says about the training; refuses what was trained on unless that is allowed."""
-    found: dict[str, Any] = {"datalist": datalist and str(datalist), "datalist_newer": None, "patient_rule": patient}
-    content = None
-    try:
-        path = datalist or find_datalist(classifier.weights)
-        found["datalist"] = str(path)
-        content = read_datalist(path)
-        check_datalist(content, path)
-        found["datalist_newer"] = is_newer(path, classifier.weights)
-        found["leak"], found["patient_rule"] = find_leaks(images, directory, path, patient)
-    except InputError as error:
-        if not allow:
-            raise InputError(f"{str(error).rstrip('.')}; --allow_leak True reports without that check.") from error
-        found |= {"leak": None, "leak_unchecked": str(error)}
-    if content is not None:
-        check_settings(classifier.settings, content, found["datalist"])
-    if (leaks := found["leak"]) and not allow:
-        first = ", ".join(f"{leak['image']} ({leak['list']}, same {leak['by']})" for leak in leaks[:3])
-        raise InputError(
-            f"{len(leaks)} of {len(images)} boxed images are of patients that {path} trains or validates on: "
-            f"{first}{', ...' if len(leaks) > 3 else ''}; leave them out, or --allow_leak True reports them."
-        )
-    return found
+    class_names: Sequence[str],
+    label_map: Mapping[Any, str | None] | None,
+    finding: str | None,
+    strict: bool,
+) -> tuple[list[GroundTruth], list[str]]:
+    """The boxes of a table or of masks, at least one, and what is wrong with the others."""
+    words = {str(word): name for word, name in (label_map or {}).items()}
+    if boxes is not None and masks is None:
+        truths, missing = read_boxes(boxes, directory, class_names, words, strict)
+    elif masks is not None and boxes is None:
+        truths, missing = read_masks(masks, directory, class_names, words, finding, strict)
+    else:
+        raise InputError(f"give either boxes or masks, got boxes {boxes} and masks {masks}.")
+    if not truths:
+        raise InputError(f"{masks or boxes} has no box of a class{f'; {missing[0]}' if missing else '.'}")
+    return truths, missing
 
 
 def _run(
@@ -161,7 +135,7 @@ def _run(
     rule: tuple[float, str],
     pictures: int,
 ) -> tuple[list[Case], list[Row]]:
-    """Every case evaluated, and the first ones drawn."""
+    """Every case evaluated, and the first ones drawn; ``rule``: threshold and component."""
     cam = make_cam(classifier.network, layer)
     groups: dict[str, list[GroundTruth]] = {}
     for truth in truths:
@@ -169,7 +143,8 @@ def _run(
     cases, rows = list[Case](), list[Row]()
     for name, group in tqdm(groups.items(), "localizing", disable=None):
         with _naming(name):
-            sample = classifier.preprocessing({"image": _paths(group[0].image, directory)})
+            files = map_files(group[0].image, lambda file: str(Path(directory, file)))
+            sample = classifier.preprocessing({"image": files})
             if not cases:
                 check_cam(cam, sample, len(classifier.class_names))
         for truth in group:
@@ -197,13 +172,10 @@ def _naming(image: str) -> Iterator[None]:
         raise InputError(f"{image} cannot be taken by the classifier: {find_cause(error)}.") from error
 
 
-def _paths(image: Image, directory: str | Path) -> str | list[str]:
-    return str(Path(directory, image)) if isinstance(image, str) else [str(Path(directory, file)) for file in image]
-
-
 def _draw(truth: GroundTruth, heat: ndarray, directory: str | Path, threshold: float, component: str) -> Row:
-    image = LoadImage(reader=ScanReader(), ensure_channel_first=True)(_paths(truth.image, directory))
+    array, meta = read_image(truth.image, directory)
+    first = array.reshape(*truth.shape, -1)[..., 0]  # channel
     predicted = predict_boxes(heat, threshold, component)
     overlaps = ", ".join(f"{value:.2f}" for value in best_overlaps(truth.boxes, predicted))
     caption = f"{first_file(truth.image)}   {truth.finding}   IoU {overlaps}   green: true, red: predicted"
-    return draw_boxes(image[0].numpy(), heat, truth.boxes, predicted, image.affine.numpy(), caption)
+    return draw_boxes(first, heat, truth.boxes, predicted, meta.get("affine", np.eye(4)), caption)

@@ -41,18 +41,12 @@ def component_boxes(mask: ndarray) -> ndarray:
 
 
 def predict_boxes(heat: ndarray, threshold: float, component: str) -> ndarray:
-    """The boxes around the voxels that reach the threshold; shape (N, 2 spatial_dims), N may be 0.
-
-    Args:
-        heat: in [0, 1], shape (*spatial).
-        threshold: over 0, so that a map of zeros has no box.
-        component: "largest" boxes the connected component with most voxels alone, "each" boxes every one.
-    """
+    """The boxes around the voxels that reach the threshold, which is over 0, so that a map of zeros has none."""
     return choose(component_boxes(heat >= threshold), component)
 
 
 def choose(boxes: ndarray, component: str) -> ndarray:
-    """The boxes of a rule, from all boxes of ``component_boxes``."""
+    """Of all boxes of ``component_boxes`` that of the "largest" component, with most voxels, or "each"."""
     return boxes[:1] if component == "largest" else boxes
 
 
@@ -64,7 +58,7 @@ def best_overlaps(truth: ndarray, predicted: ndarray) -> ndarray:
 
 
 def inside_boxes(shape: Sequence[int], boxes: ndarray) -> ndarray:
-    """Whether the center of each voxel lies inside a box; shape ``shape``."""
+    """Whether the center of each voxel lies inside a box."""
     inside = np.zeros(shape, dtype=bool)
     for box in np.ceil(boxes - 0.5).astype(int):  # voxel i has its center at i + 0.5
         low, high = np.split(box, 2)
@@ -73,27 +67,12 @@ def inside_boxes(shape: Sequence[int], boxes: ndarray) -> ndarray:
 
 
 def evaluate_case(image: str, finding: str, heat: ndarray, truth: ndarray, thresholds: Sequence[float]) -> Case:
-    """Map and true boxes of one finding in one image, ready for ``summarize``.
-
-    Args:
-        image: its name.
-        finding: its name.
-        heat: in [0, 1], shape (*spatial).
-        truth: boxes, shape (N, 2 spatial_dims).
-        thresholds: over 0.
-    """
+    """Map in [0, 1], (*spatial), and true boxes of one finding in one image, ready for ``summarize``."""
     inside = inside_boxes(heat.shape, truth)
     constant = bool(heat.min() == heat.max())
-    return Case(
-        image=image,
-        finding=finding,
-        shape=heat.shape,
-        truth=truth,
-        predicted={value: predict_boxes(heat, value, "each") for value in thresholds},
-        share=float(inside.mean()),
-        pointed=not constant and bool(inside[find_peak(heat)]),
-        constant=constant,
-    )
+    pointed = not constant and bool(inside[find_peak(heat)])
+    predicted = {value: predict_boxes(heat, value, "each") for value in thresholds}
+    return Case(image, finding, heat.shape, truth, predicted, float(inside.mean()), pointed, constant)
 
 
 def find_peak(heat: ndarray) -> tuple[int, ...]:
@@ -114,16 +93,12 @@ def summarize(cases: Sequence[Case], threshold: float, component: str) -> dict[s
     """Numbers of several cases: how many, how often the map points into a box, how many boxes are found.
 
     ``accuracy`` is, for each least IoU of ``OVERLAPS``, the share of true boxes that a predicted box of their case
-    meets so well; boxes too many cost nothing, so "each" cannot be worse than "largest".
+    meets so well; boxes too many cost nothing, so "each" cannot be worse than "largest": compare it with itself alone.
     ``accuracy_of_centered_box`` is what a box in the middle of each image reaches that has the mean size of these very
     true boxes: chance that knows their size. ``pointing_game`` is the share of cases whose map has its maximum in a
     true box (Zhang et al., 2016, https://arxiv.org/abs/1608.00507, without their tolerance), and
     ``pointing_at_random`` the mean part of the image that lies inside.
-
-    Args:
-        cases: at least one.
-        threshold: one that they were evaluated with.
-        component: "largest" or "each".
+    The cases, at least one, were evaluated with the threshold.
     """
     truth = np.concatenate([case.truth for case in cases])
     low, high = np.split(truth, 2, axis=1)

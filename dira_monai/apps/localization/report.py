@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...utils.files import atomic_write
+from ...utils.files import atomic_write, write_json
 from ...utils.tables import format_table
-from ...visualize.tiles import Row, draw_grid
+from ...visualize.tiles import Row, draw_grid, save_picture
 from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
 
 UNKNOWN = {  # rules that make each image its own patient
@@ -22,22 +21,16 @@ def make_report(cases: Sequence[Case], threshold: float, component: str) -> dict
     """Numbers of each finding and of all together, at each threshold, and of each case; see ``summarize``.
 
     ``findings`` and ``sweep`` are by finding, the last is ``total``, where every box counts the same: "all", unless
-    that is a finding. Boxes that a map predicts too many cost nothing, so that component "each" cannot be worse than
-    "largest": compare "each" with "each" alone.
-
-    Args:
-        cases: at least one, evaluated with the threshold and ``THRESHOLDS``.
-        threshold: of the map.
-        component: "largest" or "each".
+    that is a finding. The cases were evaluated with the threshold and ``THRESHOLDS``.
     """
-    groups = {
-        name: [case for case in cases if case.finding == name] for name in sorted({case.finding for case in cases})
-    }
+    groups = {name: [case for case in cases if case.finding == name] for name in sorted({c.finding for c in cases})}
     total = "all"
     while total in groups:
         total += " findings"
     groups[total] = list(cases)
     return {
+        "threshold": threshold,
+        "component": component,
         "total": total,
         "note": "The sweep is measured on the tested boxes themselves: it cannot choose a threshold for them.",
         "findings": {name: summarize(group, threshold, component) for name, group in groups.items()},
@@ -67,16 +60,7 @@ def _describe_case(case: Case, threshold: float, component: str) -> dict[str, An
 
 
 def write_report(report: Mapping[str, Any], rows: Sequence[Row], output_dir: str | Path) -> None:
-    """Write ``localization.json``, ``localization.csv`` and, where there are rows, ``localization.png``.
-
-    Args:
-        report: of ``localize``.
-        rows: pictures of ``draw_boxes``.
-        output_dir: folder, made where missing.
-
-    Raises:
-        InputError: if a file cannot be written.
-    """
+    """Write ``localization.json``, ``localization.csv`` and, where there are rows of pictures, ``localization.png``."""
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["finding", "boxes", "component", "threshold", *(f"iou_{least}" for least in OVERLAPS)])
@@ -84,12 +68,11 @@ def write_report(report: Mapping[str, Any], rows: Sequence[Row], output_dir: str
         for row in report["sweep"][name]:
             writer.writerow([name, found["boxes"], row["component"], row["threshold"], *row["accuracy"].values()])
         writer.writerow([name, found["boxes"], "centered_box", "", *found["accuracy_of_centered_box"].values()])
-    for name, content in (("json", json.dumps(report, indent=1)), ("csv", table.getvalue())):
-        with atomic_write(Path(output_dir, f"localization.{name}")) as file:
-            file.write(content.encode())
+    write_json(Path(output_dir, "localization.json"), report, indent=1)
+    with atomic_write(Path(output_dir, "localization.csv")) as file:
+        file.write(table.getvalue().encode())
     if rows:
-        with atomic_write(Path(output_dir, "localization.png")) as file:
-            draw_grid(rows).save(file, format="PNG")
+        save_picture(draw_grid(rows), Path(output_dir, "localization.png"))
 
 
 def describe_report(report: Mapping[str, Any]) -> list[str]:
