@@ -1,7 +1,8 @@
 """Whether a datalist can be trained on: its lists are there, and share no image and no patient."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +13,16 @@ from ..utils.errors import InputError
 LISTS = ("training", "validation", "test")
 
 
-SPLITS = {"train": "training", "training": "training", "": "training"} | dict.fromkeys(
-    ("val", "valid", "validation"), "validation"
-)
-
-
 class Places(NamedTuple):
     """Where an image lies."""
 
     paths: set[str]  # of its files; a DICOM series may be named by its folder instead
     folders: set[str]  # of the files, where it is a list of them
+
+
+def entries_of(datalist: dict, lists: Sequence[str] = LISTS) -> Iterator[dict]:
+    """The entries of one list after the other."""
+    return (entry for key in lists for entry in datalist[key])
 
 
 def check_datalist(
@@ -30,17 +31,16 @@ def check_datalist(
     lists: Sequence[str] = LISTS[:2],
     required: Sequence[str] = ("image",),
 ) -> None:
-    """Nothing, where the datalist can be trained on.
+    """Refuse a datalist that cannot be trained on.
+
+    A list is missing or empty (``test`` may be empty), an entry lacks something or holds no path or name where one is
+    needed, or a patient or an image is in two lists.
 
     Args:
-        datalist: with ``training`` and ``validation``, lists of objects with ``image`` and, where known, ``patient``.
+        datalist: with lists of objects that have ``image`` and, where known, ``patient``.
         name: what an error calls it.
-        lists: the lists that are looked at; ``test`` may be empty.
+        lists: the lists that are looked at.
         required: what every entry must have.
-
-    Raises:
-        InputError: if a list is missing or empty, an entry lacks something or holds no path or name where one is
-            needed, or a patient or an image is in two lists.
     """
     for key in lists:
         entries = datalist.get(key) if isinstance(datalist, dict) else None
@@ -88,15 +88,13 @@ def find_root(datalist: dict, path: str | Path) -> Path:
 
 def locate_images(images: Sequence[Image], root: str | Path) -> list[Places]:
     """The real paths of each image; relative ones start at ``root``."""
-    folders: dict[str, str] = {}
+    real_folder = cache(os.path.realpath)  # once, since a folder holds many files
 
     def real(file: str) -> str:
         folder, name = os.path.split(os.path.join(root, file))
         if name in ("", ".", "..") or os.path.islink(os.path.join(folder, name)):
             return os.path.realpath(os.path.join(folder, name))
-        if folder not in folders:
-            folders[folder] = os.path.realpath(folder)  # once, since a folder holds many files
-        return os.path.join(folders[folder], name)
+        return os.path.join(real_folder(folder), name)
 
     paths = [{real(file) for file in files_of(image)} for image in images]
     return [
@@ -112,11 +110,9 @@ def match_images(own: Sequence[Places], others: Sequence[Places]) -> list[int | 
     """
     files: dict[str, int] = {}
     folders: dict[str, int] = {}
-    for number, place in enumerate(others):
-        for path in place.paths:
-            files.setdefault(path, number)
-        for path in place.folders:
-            folders.setdefault(path, number)
+    for number, place in reversed([*enumerate(others)]):  # so that the first one stays
+        files |= dict.fromkeys(place.paths, number)
+        folders |= dict.fromkeys(place.folders, number)
     found = []
     for place in own:
         numbers = [files[path] for path in place.paths | place.folders if path in files]

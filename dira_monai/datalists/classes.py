@@ -1,39 +1,23 @@
 """Classes of whole images: from a CSV file, or from one folder a class."""
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from ..images.find import Image, first_file
+from ..images.find import Image, find_images, first_file
 from ..utils.errors import InputError
+from .label_maps import in_image_folders
 from .options import NO_CLASS, LabelOptions
-from .patients import PATIENT_COLUMNS, choose_rule, find_patients
-from .tables import FILE_COLUMNS, image_names, pick_column, read_table
+from .patients import PATIENT_COLUMNS
+from .rows import Found, Label, Row
+from .splits import folder_splits
+from .tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis")
 
 
-Label = int | list[int | None] | str
-
-
-class Row(NamedTuple):
-    """An image with what is said of it."""
-
-    image: Image
-    words: str | list[str]  # one cell, or one a class; for a label map its file
-    patient: str = ""
-    split: str = ""
-    place: str = ""  # what an error calls it
-
-
 def find_table(root: Path, labels: str | None) -> Path | None:
-    """The CSV file of the labels: the given one, else ``labels.csv`` in the folder or the one above, else None.
-
-    Raises:
-        InputError: if a given one is no CSV file.
-    """
+    """The CSV file of the labels: the given one, else ``labels.csv`` in the folder or the one above, else None."""
     if labels is None:
         return next((path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None)
     if not str(labels).lower().endswith(".csv"):
@@ -42,10 +26,36 @@ def find_table(root: Path, labels: str | None) -> Path | None:
     return root / given if (root / given).is_file() else given
 
 
-def read_label_table(
-    table: Path, root: Path, images: Sequence[Image], options: LabelOptions
-) -> tuple[list[Row], list[dict]]:
-    """The rows of a CSV file that name an image, and those that name none as ``image`` and ``reason``.
+def find_labels(root: Path, options: LabelOptions) -> Found:
+    """Images with the words of a table, or where there is none with the names of their folders, and with patients.
+
+    Raises:
+        InputError: as ``read_label_table`` and ``find_patients`` do.
+    """
+    images, table = find_images(root), find_table(root, options.labels)
+    if table is None:
+        return _read_class_folders(root, images, options.patient)
+    images = in_image_folders(images)
+    found = read_label_table(table, root, images, options)
+    if not any(row.split for row in found.rows):
+        splits = folder_splits([row.image for row in found.rows])
+        found.rows = [row._replace(split=split) for row, split in zip(found.rows, splits, strict=True)]
+    listed = {first_file(row.image) for row in found.rows}
+    others = [image for image in images if first_file(image) not in listed]
+    if len(others) > len(listed):  # a table of some images in a folder full of others
+        found.excluded[f"without a row in {table.name}"] = len(others)
+    else:
+        for image in others:
+            found.skip(image, f"{first_file(image)} has no row in {table}.")
+    if options.patient == "auto" and any(row.patient for row in found.rows):
+        found.patient_rule = found.table_rule(table)
+    else:
+        found.fill_patients(options.patient)
+    return found
+
+
+def read_label_table(table: Path, root: Path, images: Sequence[Image], options: LabelOptions) -> Found:
+    """The rows of a CSV file that name an image; those that name none are skipped.
 
     A row names an image by its path (from ``root``, from the folder of the table, or from /), its file name, or its
     file name without suffix. There is one column of labels, or one a class where ``multi_label`` is set and all of them
@@ -65,21 +75,20 @@ def read_label_table(
     patient = next((name for name in PATIENT_COLUMNS if name in columns), "")
     single = _single_column(table, columns, options)
     index = index_images(images, root, table)
-    found: dict[str, Row] = {}
-    skipped = []
+    found, rows = Found(root, []), dict[str, Row]()
     for number, cell in enumerate(cells, start=2):
         place = f"{table}, row {number}"
         image = find_image(cell[file], index, place)
         if image is None:
-            reason = f"{cell[file]} does not exist but is listed in {place}."
-            skipped.append({"image": cell[file], "reason": reason})
+            found.skip(cell[file], f"{cell[file]} does not exist but is listed in {place}.")
             continue
         words = cell[single] if single else [cell[name] for name in options.class_names]
         row = Row(image, words, cell.get(patient, ""), cell.get("split", ""), place)
-        other = found.setdefault(first_file(image), row)
+        other = rows.setdefault(first_file(image), row)
         if other[1:4] != row[1:4]:
             raise InputError(f"{place} says {row[1:4]} of {cell[file]} where {other.place} says {other[1:4]}.")
-    return list(found.values()), skipped
+    found.rows = [*rows.values()]
+    return found
 
 
 def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -> str:
@@ -91,92 +100,47 @@ def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -
     return pick_column(table, columns, "label_column", options.label_column, LABEL_COLUMNS)
 
 
-def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:
-    """Images by what a row may call them, from the strictest name to the loosest, as ``find_image`` needs them.
+def _read_class_folders(root: Path, images: Sequence[Image], patient: str) -> Found:
+    """Images with the name of the folder that they lie in, below ``root`` or below the folder of their split.
 
-    Args:
-        images: relative to ``root``.
-        root: absolute path of their folder.
-        table: the file with the row.
+    The folders of the classes are never taken for patients.
     """
-    home = os.path.abspath(table.parent)
-    tiers: list[dict[str, list[Image]]] = []
-    for image in images:
-        path, *others = image_names(image)
-        full = root / path
-        for level, name in enumerate((path, os.path.relpath(full, home), str(full), *others)):
-            if level == len(tiers):
-                tiers.append({})
-            tiers[level].setdefault(name, []).append(image)
-    return tiers
+    found, below = Found(root, []), list[Image]()
+    for image, split in zip(images, folder_splits(images), strict=True):
+        name = first_file(image)
+        parts = PurePosixPath(name).parts
+        kind, *rest = parts[parts.index(split) + 1 :] if split else parts
+        if rest:
+            found.rows.append(Row(image, kind, split=split, place=str(root / name)))
+            below.append(image if isinstance(image, list) else "/".join(rest))
+        else:
+            found.skip(image, f"{name} lies in no folder of a class, and there is no table labels.csv.")
+    found.fill_patients(patient, images=below)
+    return found
 
 
-def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
-    """The image that a row means, or None where there is none.
-
-    Args:
-        name: what the row calls it.
-        index: of ``index_images``.
-        place: what an error calls the row.
+def parse_labels(found: Found, options: LabelOptions) -> None:
+    """Give the rows their labels; leave out those that ``label_map`` leaves out, skip those of which nothing is known.
 
     Raises:
-        InputError: if it may be several.
+        InputError: as ``parse_label`` does.
     """
-    name = os.path.normpath(name.replace("\\", "/")) if name else ""
-    found = next((tier[name] for tier in index if name in tier), [])
-    if len(found) > 1:
-        both = " and ".join(first_file(image) for image in found[:2])
-        raise InputError(f"{place} names {name}, which may be {both}; write the path from the folder of the images.")
-    return found[0] if found else None
-
-
-def read_class_folders(root: Path, images: Sequence[Image], splits: Sequence[str]) -> tuple[list[Row], list[dict]]:
-    """Images with the name of the folder below ``root`` that they lie in, and those that lie in none.
-
-    Args:
-        root: folder of one folder a class, or of one folder a split with these in it.
-        images: relative to ``root``.
-        splits: of each image; where folders name them, the class folder lies below.
-    """
-    rows, skipped = [], []
-    for image, split in zip(images, splits, strict=True):
-        parts = _below_split(image, split)[:-1]
-        if parts:
-            rows.append(Row(image, parts[0], "", split, str(root / first_file(image))))
+    rows, found.rows = found.rows, []
+    for row in rows:
+        label = parse_label(row, options)
+        if label is not None:
+            found.rows.append(row._replace(label=label))
+        elif isinstance(row.words, str) and row.words:
+            found.excluded[f"labeled {row.words}"] += 1
         else:
-            reason = f"{first_file(image)} lies in no folder of a class, and there is no table labels.csv."
-            skipped.append({"image": image, "reason": reason})
-    return rows, skipped
-
-
-def _below_split(image: Image, split: str) -> tuple[str, ...]:
-    parts = PurePosixPath(first_file(image)).parts
-    return parts[parts.index(split) + 1 :] if split else parts
-
-
-def class_folder_patients(rows: Sequence[Row], root: Path, rule: str) -> tuple[str, list[str]]:
-    """Rule and patients of images in class folders: the folders of the classes are never taken for patients.
-
-    Args:
-        rows: from ``read_class_folders``.
-        root: the folder of the images.
-        rule: of ``find_patients``, or "auto".
-    """
-    below: list[Image] = [
-        row.image if isinstance(row.image, list) else "/".join(_below_split(row.image, row.split)[1:]) for row in rows
-    ]
-    rule = choose_rule(below) if rule == "auto" else rule
-    return rule, find_patients(below, root, rule)
+            found.skip(row.image, f"{row.place} has no label that is known.")
 
 
 def parse_label(row: Row, options: LabelOptions) -> Label | None:
     """The label of an image: the number of its class, or for several labels a list of 1, 0 and None (not known).
 
-    None where ``label_map`` leaves the row out, or where nothing is known of the image.
-
-    Args:
-        row: its words separated by ``|`` where there may be several labels.
-        options: classes, and what words stand for them.
+    None where ``label_map`` leaves the row out, or where nothing is known of the image. Several labels of one column
+    stand between ``|``.
 
     Raises:
         InputError: if a word is no class, and in a column of one class if it is not 1, 0, -1, nan or empty.

@@ -1,4 +1,4 @@
-"""Datalists as files: written, loaded, and made on first use."""
+"""Datalists as files: written and loaded."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..images.find import files_of, map_files
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
-from .checks import LISTS, check_datalist, find_root
+from .checks import LISTS, check_datalist, entries_of, find_root
 
 
 def write_datalist(datalist: dict, path: str | Path) -> None:
@@ -36,11 +36,7 @@ def load_datalist(path: str | Path, dataset_dir: str | Path | None = None) -> di
 
 
 def read_datalist(path: str | Path) -> dict:
-    """What the JSON file holds, as it is.
-
-    Raises:
-        InputError: if the file is missing or no JSON.
-    """
+    """What the JSON file holds, as it is; a missing or broken file is refused."""
     if not Path(path).is_file():
         raise InputError(f"the datalist {path} does not exist.")
     try:
@@ -58,7 +54,7 @@ def make_absolute(
     lists: Sequence[str] = LISTS[:2],
     keys: Sequence[str] = ("image",),
 ) -> None:
-    """Make ``dataset_dir`` and the files of all entries absolute, in place.
+    """Make ``dataset_dir`` and the files of all entries absolute, in place; a missing file is refused.
 
     Args:
         datalist: a checked one.
@@ -66,13 +62,10 @@ def make_absolute(
         dataset_dir: where its paths start; by default ``find_root``.
         lists: the lists whose entries are meant.
         keys: the parts of an entry that are files.
-
-    Raises:
-        InputError: if a file is missing.
     """
     root = Path(os.path.abspath(dataset_dir)) if dataset_dir else find_root(datalist, path)
     datalist["dataset_dir"] = str(root)
-    for entry in (entry for name in lists for entry in datalist[name]):
+    for entry in entries_of(datalist, lists):
         for key in keys:
             entry[key] = map_files(entry[key], lambda file: str(root / file))
             for file in files_of(entry[key]):

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -14,20 +14,14 @@ from ..images.facts import measure_array
 from ..images.find import IMAGE_FOLDERS, LABEL_FOLDERS, Image, find_images, first_file, read_image
 from ..utils.errors import InputError
 from .options import LabelOptions
+from .rows import Found, Row
+from .splits import folder_splits
 from .tables import stem
 
 ENDINGS = re.compile(r"(_mask|_label|_seg|_gt|_0000)+$", re.IGNORECASE)
-
-
 GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
-
-
 MAX_VALUES = 8  # that an error lists
-
-
 MANY = 256  # values of what is rather an image: their ends are enough
-
-
 Pair = tuple[Image, str]
 
 
@@ -39,48 +33,44 @@ class MisfitError(InputError):
         self.values = list(values)
 
 
-def find_pairs(root: Path, labels: str | None = None) -> tuple[list[Pair], list[dict]]:
-    """Images with their label maps, relative to ``root``, and what has no partner, with the reasons.
+def find_label_maps(root: Path, options: LabelOptions) -> Found:
+    """Images with their label maps, relative to ``root``; what has no partner is skipped.
 
     Without ``labels`` the images lie in folders ``images`` (or ``imagesTr``) and the label maps in ``labels``,
-    ``masks`` or ``labelsTr`` beside them. Partners have the same place and name but for suffix and the endings _mask,
-    _label, _seg, _gt and _0000; a DICOM series has the name of its folder, unless it is one file beside other images.
-    An exact name wins.
-
-    Args:
-        root: the folder of the data set.
-        labels: the folder of the label maps, in ``root`` or anywhere.
+    ``masks`` or ``labelsTr`` beside them; else ``labels`` is the folder of the label maps, in ``root`` or anywhere.
+    Partners have the same place and name but for suffix and the endings _mask, _label, _seg, _gt and _0000; a DICOM
+    series has the name of its folder, unless it is one file beside other images. An exact name wins.
 
     Raises:
-        InputError: if there are no such folders, or several kinds of label folders.
+        InputError: if there are no such folders, or several kinds of label folders, or as ``find_patients`` does.
     """
-    images, maps = _both_sides(root, labels)
-    exact, short = _group(maps), _group([(ENDINGS.sub("", key), file) for key, file in maps])
-    claimed = {file for key, _ in images for file in exact.get(key, [])}
-    pairs: dict[str, Pair] = {}
-    skipped = []
-    for key, image in images:
-        name = first_file(image)
-        options = exact.get(key) or [file for file in short.get(ENDINGS.sub("", key), []) if file not in claimed]
-        if len(options) == 1 and options[0] not in pairs:
-            pairs[options[0]] = (image, options[0])
-            continue
-        reason = f"{name} has no label map."
-        if len(options) > 1:
-            reason = f"{name} has several label maps: {', '.join(options)}."
-        elif options:
-            reason = f"{name} has the same label map as {first_file(pairs[options[0]][0])}, {options[0]}."
-        skipped.append({"image": image, "reason": reason})
-    lonely = [file for _, file in maps if file not in pairs]
-    skipped += [{"image": file, "reason": f"the label map {file} has no image."} for file in lonely]
-    return list(pairs.values()), skipped
-
-
-def _group(maps: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+    images, maps = _both_sides(root, options.labels)
+    exact, short = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for key, file in maps:
-        groups.setdefault(key, []).append(file)
-    return groups
+        exact[key].append(file)
+        short[ENDINGS.sub("", key)].append(file)
+    claimed = {file for key, _ in images for file in exact.get(key, [])}
+    partners: dict[str, Image] = {}
+    found = Found(root, [])
+    for key, image in images:
+        choice = exact.get(key) or [file for file in short.get(ENDINGS.sub("", key), []) if file not in claimed]
+        name = first_file(image)
+        if not choice:
+            found.skip(image, f"{name} has no label map.")
+        elif len(choice) > 1:
+            found.skip(image, f"{name} has several label maps: {', '.join(choice)}.")
+        elif choice[0] in partners:
+            other = first_file(partners[choice[0]])
+            found.skip(image, f"{name} has the same label map as {other}, {choice[0]}.")
+        else:
+            partners[choice[0]] = image
+    for _, file in maps:
+        if file not in partners:
+            found.skip(file, f"the label map {file} has no image.")
+    pairs = zip(partners.items(), folder_splits([*partners.values()]), strict=True)
+    found.rows = [Row(image, label=file, split=split) for (file, image), split in pairs]
+    found.fill_patients(options.patient)
+    return found
 
 
 def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
@@ -117,11 +107,7 @@ def in_image_folders(images: Sequence[Image]) -> list[Image]:
 
 
 def label_folder(root: Path, labels: str) -> Path:
-    """The folder of the label maps, looked for in the data set first.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """The folder of the label maps, looked for in the data set first; a missing one is refused."""
     for folder in (root / labels, Path(os.path.abspath(Path(labels).expanduser()))):
         if folder.is_dir():
             return folder
@@ -157,8 +143,7 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
         options: that say what the values of the label map mean.
 
     Raises:
-        InputError: if one of them is unreadable, if their shapes differ, or if a corner of the one lies more than a
-            tenth of a voxel away from that of the other; as ``MisfitError`` if a value is no class.
+        InputError: if one of them is unreadable, if their shapes differ, or as ``check_geometry`` and ``find_classes``.
     """
     image, label = pair
     array, meta = read_image(image, directory, resample=False)  # as stock MONAI, which trains, reads it
@@ -175,10 +160,13 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
 
 
 def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
-    """Nothing, where ``label``, whose affine is ``other``, lies on its image; None: a picture has no place in space.
+    """Refuse a label map whose corners lie more than a tenth of a voxel away from those of its image.
 
-    Raises:
-        InputError: if a corner of the one lies more than a tenth of a voxel away from that of the other.
+    Args:
+        label: what an error calls the label map.
+        shape: voxels of both.
+        affine: of the image; None: a picture has no place in space.
+        other: affine of the label map.
     """
     if affine is None or other is None:
         return
@@ -190,12 +178,7 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
 
 
 def find_classes(label: str, values: np.ndarray, options: LabelOptions) -> list[int]:
-    """For each class 1 where one of the values stands for it, else 0.
-
-    Args:
-        label: what an error calls the label map.
-        values: the different values of a label map, sorted.
-        options: that say what they mean.
+    """For each class 1 where one of the values of a label map, sorted, stands for it, else 0.
 
     Raises:
         MisfitError: if one stands for no class.
@@ -224,11 +207,7 @@ def _list(words: Sequence[str]) -> str:
 
 
 def refuse_wrong_classes(facts: Sequence[dict | InputError], options: LabelOptions) -> None:
-    """Nothing, unless the values of most label maps fit no class: then the classes are wrong, not the files.
-
-    Raises:
-        InputError: the first misfit, with the options to give.
-    """
+    """Refuse the options where the values of most label maps fit no class: these are wrong then, not the files."""
     misfits = [fact for fact in facts if isinstance(fact, MisfitError)]
     if 2 * len(misfits) <= sum(isinstance(fact, dict) for fact in facts) + len(misfits):
         return

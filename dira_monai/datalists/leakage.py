@@ -9,7 +9,7 @@ from ..images.find import SUFFIXES, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, find_root, first_names, locate_images, match_images
 from .io import read_datalist
-from .patients import choose_rule, find_patients, read_patient_table
+from .patients import by_kind, choose_rule, find_patients, read_patient_table
 from .tables import path_from
 
 
@@ -141,12 +141,8 @@ def _by_rule(images: Sequence[Image], directory: str | Path, training: Training,
         return _by_name(images, directory, training, rule)
     if not rule.startswith("dicom and "):
         return find_patients(images, directory, rule)
-    files = [image for image in images if isinstance(image, str)]
-    series = [image for image in images if not isinstance(image, str)]
     pictures = training._replace(entries=[entry for entry in training.entries if _is_file(entry)])
-    named = dict(zip(files, _by_rule(files, directory, pictures, rule.removeprefix("dicom and ")), strict=True))
-    named |= dict(zip(map(first_file, series), find_patients(series, directory, "dicom"), strict=True))
-    return [named[first_file(image)] for image in images]
+    return by_kind(images, rule, lambda part, own_rule: _by_rule(part, directory, pictures, own_rule))
 
 
 def _compare(image: Image, found: str, named: str, training: Training, rule: str) -> None:

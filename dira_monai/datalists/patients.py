@@ -1,7 +1,7 @@
 """Which patient an image belongs to."""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,11 +11,7 @@ from ..utils.errors import InputError
 from .tables import FILE_COLUMNS, image_names, pick_column, read_table, stem
 
 RULES = ("dicom", "folder", "file")
-
-
 PATIENT_COLUMNS = ("patient", "patient_id", "patient_group", "subject")
-
-
 MIN_FOLDERS = 5  # fewer sub-folders are rather splits or classes than patients
 
 
@@ -46,18 +42,28 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
         InputError: if the rule is unknown or does not fit an image.
     """
     if rule.startswith("dicom and "):
-        others = [image for image in images if isinstance(image, str)]
-        series = [image for image in images if not isinstance(image, str)]
-        known = dict(zip(others, find_patients(others, directory, rule.removeprefix("dicom and ")), strict=True))
-        known |= dict(zip(map(first_file, series), find_patients(series, directory, "dicom"), strict=True))
-        return [known[first_file(image)] for image in images]
+        return by_kind(images, rule, lambda part, own_rule: find_patients(part, directory, own_rule))
     if rule not in RULES:
         raise InputError(f"patient must be auto, {', '.join(RULES)} or a CSV file, got {rule!r}.")
     if rule == "dicom":
         return [_dicom_patient(image, directory) for image in images]
     if rule == "file":
         return [stem(first_file(image)) for image in images]
-    return [_need_folder(image, folder) for image, folder in zip(images, _folders(images), strict=True)]
+    folders = _folders(images)
+    if None in folders:
+        name = first_file(images[folders.index(None)])
+        raise InputError(f"{name} lies in no folder of its own, so the patient rule folder does not fit.")
+    return [str(folder) for folder in folders]
+
+
+def by_kind(images: Sequence[Image], rule: str, find: Callable[[list[Image], str], list[str]]) -> list[str]:
+    """Patients by a rule "dicom and ...", which ``find`` gets with the images of its kind."""
+    files: list[Image] = [image for image in images if isinstance(image, str)]
+    series: list[Image] = [image for image in images if not isinstance(image, str)]
+    known: dict[str, str] = {}
+    for part, own_rule in ((files, rule.removeprefix("dicom and ")), (series, "dicom")):
+        known |= zip(map(first_file, part), find(part, own_rule), strict=True)
+    return [known[first_file(image)] for image in images]
 
 
 def _dicom_patient(image: Image, directory: str | Path) -> str:
@@ -65,12 +71,6 @@ def _dicom_patient(image: Image, directory: str | Path) -> str:
         raise InputError(f"{image} is no DICOM file, so the patient rule dicom does not fit.")
     header = read_header(Path(directory, image[0]))
     return header.patient if header is not None and header.patient else image[0]
-
-
-def _need_folder(image: Image, folder: str | None) -> str:
-    if folder is None:
-        raise InputError(f"{first_file(image)} lies in no folder of its own, so the patient rule folder does not fit.")
-    return folder
 
 
 def _folders(images: Sequence[Image]) -> list[str | None]:

@@ -1,6 +1,7 @@
 """Which labeled images are for training, validation and test, and whether the three lists can be used."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -10,10 +11,11 @@ import numpy as np
 
 from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
 from ..utils.errors import InputError
-from .checks import LISTS, SPLITS, check_datalist, first_names
+from .checks import LISTS, check_datalist, first_names
 from .patients import patient_of
 
-LABELED_SPLITS = SPLITS | dict.fromkeys(("test", "testing"), "test")
+SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
+SPLITS |= dict.fromkeys(("val", "valid", "validation"), "validation")  # the list of a word of a table or folder
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:
@@ -23,7 +25,7 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     """
     above = [PurePosixPath(first_file(image)).parent.parts for image in images]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
-    complete = all(folder and folder.lower() in LABELED_SPLITS for folder in folders)
+    complete = all(folder and folder.lower() in SPLITS for folder in folders)
     return folders if complete else [""] * len(folders)
 
 
@@ -36,7 +38,7 @@ def split_entries(
     validation, it then draws these from the patients that are left.
 
     Args:
-        rows: entries with ``patient``, and the word of ``LABELED_SPLITS`` that a table gives them.
+        rows: entries with ``patient``, and the word of ``SPLITS`` that a table gives them.
         test_fraction: part of the patients for training, 0 for an empty list.
         validation_fraction: part of those that are left.
         seed: of both draws.
@@ -44,48 +46,32 @@ def split_entries(
     Raises:
         InputError: if there are too few patients.
     """
-    splits = [LABELED_SPLITS[word.lower()] for _, word in rows]
-    patients = [entry["patient"] for entry, _ in rows]
+    lists = {name: [entry for entry, word in rows if SPLITS[word.lower()] == name] for name in LISTS}
     fractions = {"test": test_fraction, "validation": validation_fraction}
-    drawn = {name: part for name, part in fractions.items() if part and "training" in splits and name not in splits}
+    drawn = {name: part for name, part in fractions.items() if part and lists["training"] and not lists[name]}
     if "test" in drawn:
-        _need_patients(patients, splits, [name for name in LISTS if name == "training" or name in drawn])
+        names = [name for name in LISTS if name == "training" or name in drawn]
+        pool = sorted({entry["patient"] for entry in lists["training"]})
+        if len(pool) < len(names):
+            raise InputError(
+                f"{', '.join(names[:-1])} and {names[-1]} need {len(names)} patients, got {len(pool)}: "
+                f"{first_names(pool)}; give another patient rule, or --test_fraction 0."
+            )
     for name, fraction in drawn.items():
-        splits = _draw(patients, splits, name, fraction, seed)
-    lists = {name: [entry for (entry, _), split in zip(rows, splits, strict=True) if split == name] for name in LISTS}
+        pool = [entry["patient"] for entry in lists["training"]]
+        chosen = choose_validation(pool, fraction, seed)
+        lists[name] = [entry for entry in lists["training"] if entry["patient"] in chosen]
+        lists["training"] = [entry for entry in lists["training"] if entry["patient"] not in chosen]
     return {**lists, "drawn": drawn}
 
 
-def _need_patients(patients: Sequence[str], splits: Sequence[str], names: Sequence[str]) -> None:
-    """Nothing, where the patients for training are enough for the lists of these names."""
-    pool = sorted({patient for patient, split in zip(patients, splits, strict=True) if split == "training"})
-    if len(pool) < len(names):
-        raise InputError(
-            f"{', '.join(names[:-1])} and {names[-1]} need {len(names)} patients, got {len(pool)}: "
-            f"{first_names(pool)}; give another patient rule, or --test_fraction 0."
-        )
-
-
-def _draw(patients: Sequence[str], splits: Sequence[str], name: str, fraction: float, seed: int) -> list[str]:
-    pool = [patient for patient, split in zip(patients, splits, strict=True) if split == "training"]
-    chosen = choose_validation(pool, fraction, seed)
-    return [
-        name if split == "training" and patient in chosen else split
-        for patient, split in zip(patients, splits, strict=True)
-    ]
-
-
 def check_labeled(datalist: dict, name: str | Path = "the datalist") -> None:
-    """Nothing, where the lists and the labels are what the task needs.
+    """Refuse lists that fail ``check_datalist``, hold a label that does not fit, or lack a class in training.
 
     Args:
         datalist: with ``task``, ``class_names`` and ``multi_label``, and the three lists of ``image``, ``label`` and,
             where known, ``patient``.
         name: what an error calls it.
-
-    Raises:
-        InputError: if ``check_datalist`` fails for the three lists, a label does not fit, or a class is absent from
-            training.
     """
     check_datalist(datalist, name, LISTS, ("image", "label"))
     for key in LISTS:
@@ -132,9 +118,9 @@ def count_classes(datalist: dict) -> dict[str, list[int] | None]:
     for key in LISTS:
         present = [present_classes(entry) for entry in datalist[key]]
         known = [classes for classes in present if classes is not None]
-        flat = np.array(list(chain.from_iterable(known)), dtype=int)
-        numbers = np.bincount(flat, minlength=len(datalist["class_names"]))
-        counts[key] = numbers.tolist() if len(known) == len(present) else None
+        numbers = Counter(chain.from_iterable(known))
+        every = [numbers[number] for number in range(len(datalist["class_names"]))]
+        counts[key] = every if len(known) == len(present) else None
     return counts
 
 
@@ -151,11 +137,7 @@ def warn_of_absent_classes(datalist: dict) -> list[str]:
 
 
 def check_pictures(entry: dict) -> None:
-    """Nothing, where image and label map of an entry are PNG or JPEG.
-
-    Raises:
-        InputError: if one is not.
-    """
+    """Refuse an entry whose image or label map is no PNG or JPEG."""
     for file in (first_file(entry["image"]), entry["label"]):
         if isinstance(file, str) and not file.lower().endswith(PIL_SUFFIXES):
             raise InputError(f"{file} has another format: 2D fine-tuning reads PNG and JPEG; convert it.")
@@ -176,11 +158,8 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
 
     Args:
         datalist: a checked one; entries without ``patient`` are one each.
-        fraction: in (0, 1].
+        fraction: in (0, 1]; any other value is refused.
         seed: of the permutation.
-
-    Raises:
-        InputError: if the fraction is out of range.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
         raise InputError(f"label_fraction must be above 0 and at most 1, got {fraction!r}.")
@@ -208,8 +187,7 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
 def choose_validation(patients: Sequence[str], fraction: float, seed: int) -> set[str]:
     """The patients kept for validation: a seeded draw of ``fraction`` of them, at least one and not all.
 
-    Raises:
-        InputError: if there is a single patient.
+    A single patient is refused.
     """
     names = sorted(set(patients))
     if len(names) < 2:

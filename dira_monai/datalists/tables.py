@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, first_file, map_files
@@ -59,6 +59,42 @@ def image_names(image: Image) -> list[str]:
     path = PurePosixPath(first_file(image))
     names = [str(path), path.name, stem(path.name)]
     return names if isinstance(image, str) else [*names, str(path.parent), path.parent.name]
+
+
+def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:
+    """Images by what a row may call them, from the strictest name to the loosest, as ``find_image`` needs them.
+
+    Args:
+        images: relative to ``root``.
+        root: absolute path of their folder.
+        table: the file with the row.
+    """
+    home = os.path.abspath(table.parent)
+    tiers: list[dict[str, list[Image]]] = []
+    for image in images:
+        path, *others = image_names(image)
+        full = root / path
+        for level, name in enumerate((path, os.path.relpath(full, home), str(full), *others)):
+            if level == len(tiers):
+                tiers.append({})
+            tiers[level].setdefault(name, []).append(image)
+    return tiers
+
+
+def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
+    """The image that a row means, or None where there is none; a name of several is refused.
+
+    Args:
+        name: what the row calls it.
+        index: of ``index_images``.
+        place: what an error calls the row.
+    """
+    name = os.path.normpath(name.replace("\\", "/")) if name else ""
+    found = next((tier[name] for tier in index if name in tier), [])
+    if len(found) > 1:
+        both = " and ".join(first_file(image) for image in found[:2])
+        raise InputError(f"{place} names {name}, which may be {both}; write the path from the folder of the images.")
+    return found[0] if found else None
 
 
 def path_from(image: Image, directory: str | Path, start: str | Path) -> Image:

@@ -4,17 +4,16 @@ A datalist is MONAI's: an object with the lists ``training`` and ``validation``,
 """
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..images.facts import FORMATS, check_facts, measure_each, measure_image
-from ..images.find import Image, find_images, first_file, without_label_maps
+from ..images.facts import FORMATS, measure_each, measure_image
+from ..images.find import find_images, without_label_maps
 from ..utils.errors import InputError
-from .checks import LISTS, SPLITS, check_datalist
+from .checks import LISTS, check_datalist
 from .options import VALIDATION_FRACTION, check_arguments
-from .patients import choose_rule, find_patients, read_patient_table
-from .splits import choose_validation
+from .rows import Found, Row, majority
+from .splits import SPLITS, split_entries
 
 
 def make_datalist(
@@ -56,21 +55,19 @@ def make_datalist(
     """
     check_arguments(spatial_dims, in_channels, validation_fraction)
     root = Path(os.path.abspath(Path(directory).expanduser()))
-    found = find_images(root)
-    if not found:
+    if not (everything := find_images(root)):
         raise InputError(f"{root} holds no {FORMATS} file.")
-    images = without_label_maps(found)
-    if patient.lower().endswith(".csv"):
-        table = read_patient_table(patient, images, patient_column, file_column)
-    else:
-        patient = choose_rule(images) if patient == "auto" else patient
-        table = [(name, "") for name in find_patients(images, root, patient)]
-    kept = [(image, *row) for image, row in zip(images, table, strict=True) if row[1].lower() in SPLITS]
-    facts = measure_each(measure_image, [image for image, _, _ in kept], root, strict, workers)
+    images = without_label_maps(everything)
+    found = Found(root, [Row(image) for image in images])
+    found.fill_patients(patient, (patient_column, file_column))
+    found.exclude([word for word, name in SPLITS.items() if name != "test"])
+    facts = measure_each(measure_image, [row.image for row in found.rows], root, strict, workers)
     spatial_dims = spatial_dims or majority(facts)
-    rows, skipped = sort_out(kept, facts, spatial_dims, in_channels, strict)
-    if not rows:
-        first = skipped[0]["reason"] if skipped else "all belong to other splits of the patient table."
+    entries = found.make_entries(facts, spatial_dims, in_channels, lambda row: {"image": row.image})
+    if strict and found.skipped:
+        raise InputError(found.skipped[0]["reason"])
+    if not entries:
+        first = found.skipped[0]["reason"] if found.skipped else "all belong to other splits of the patient table."
         raise InputError(f"{root} holds no usable image among {len(images)}; the first: {first}")
     datalist = {
         "dataset_dir": str(root),
@@ -78,71 +75,27 @@ def make_datalist(
         "in_channels": in_channels,
         "seed": seed,
         "validation_fraction": validation_fraction,
-        "patient_rule": patient,
-        **_split(rows, skipped, validation_fraction, seed),
-        "skipped": skipped,
-        "label_maps": len(found) - len(images),
-        "excluded": dict(Counter(split for _, split in table if split.lower() not in SPLITS)),
+        "patient_rule": found.patient_rule,
+        **_split(entries, found.skipped, validation_fraction, seed),
+        "skipped": found.skipped,
+        "label_maps": len(everything) - len(images),
+        "excluded": dict(found.excluded),
     }
     check_datalist(datalist)
     return datalist
 
 
-def majority(facts: Sequence[dict | InputError]) -> int:
-    """The number of spatial dimensions that most images have, the smaller of two that are equally frequent."""
-    counts = Counter(len(fact["shape"]) for fact in facts if isinstance(fact, dict))
-    return max(sorted(counts), key=counts.__getitem__, default=0)
-
-
-def sort_out(
-    kept: Sequence[tuple[Image, str, str]],
-    facts: Sequence[dict | InputError],
-    spatial_dims: int,
-    in_channels: int,
-    strict: bool,
-) -> tuple[list[tuple[dict, str]], list[dict]]:
-    """Entries with the split that a table gives them, and the skipped images with the reasons.
-
-    Args:
-        kept: image, patient and split of each.
-        facts: of each, from ``measure_each``.
-        spatial_dims: of the network.
-        in_channels: of the network.
-        strict: raise the first reason.
-
-    Raises:
-        InputError: if an image cannot be used and ``strict`` is set.
-    """
-    rows, skipped = [], []
-    for (image, patient, split), fact in zip(kept, facts, strict=True):
-        try:
-            if isinstance(fact, InputError):
-                raise fact
-            check_facts(first_file(image), fact, spatial_dims, in_channels)
-            if not patient:
-                raise InputError(f"{first_file(image)} has no patient in the patient table.")
-            rows.append(({"image": image, "patient": patient, **fact}, split))
-        except InputError as error:
-            if strict:
-                raise
-            skipped.append({"image": image, "reason": str(error)})
-    return rows, skipped
-
-
 def _split(
-    rows: Sequence[tuple[dict, str]], skipped: Sequence[dict], fraction: float | None, seed: int
+    entries: Sequence[tuple[dict, str]], skipped: Sequence[dict], fraction: float | None, seed: int
 ) -> dict[str, list[dict]]:
     """By the splits of a table, or drawn; an error says what was skipped, which may be why patients are missing."""
-    splits = [SPLITS[split.lower()] for _, split in rows]
-    if fraction is not None or set(splits) != {"training", "validation"}:
-        patients = [entry["patient"] for entry, _ in rows]
-        try:
-            drawn = choose_validation(patients, VALIDATION_FRACTION if fraction is None else fraction, seed)
-        except InputError as error:
-            if not skipped:
-                raise
-            causes = f"{len(skipped)} images were skipped, the first: {skipped[0]['reason']}"
-            raise InputError(f"{str(error).rstrip('.')}; {causes}") from error
-        splits = ["validation" if patient in drawn else "training" for patient in patients]
-    entries = [entry for entry, _ in rows]
-    return {key: [e for e, split in zip(entries, splits, strict=True) if split == key] for key in LISTS[:2]}
+    if fraction is not None or {SPLITS[word.lower()] for _, word in entries} != {"training", "validation"}:
+        entries = [(entry, "training") for entry, _ in entries]
+    try:
+        lists = split_entries(entries, 0, VALIDATION_FRACTION if fraction is None else fraction, seed)
+    except InputError as error:
+        if not skipped:
+            raise
+        causes = f"{len(skipped)} images were skipped, the first: {skipped[0]['reason']}"
+        raise InputError(f"{str(error).rstrip('.')}; {causes}") from error
+    return {key: lists[key] for key in LISTS[:2]}

@@ -167,7 +167,7 @@ def test_boxes_and_labels_name_images_alike(tmp_path, name):
     boxes = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", f"{row},1,1,2,2")
     labels = write_table(tmp_path / "labels.csv", "file,label", row)
     options = LabelOptions(task="classification", class_names=CLASSES)
-    (found,), _ = read_label_table(labels, tmp_path, ["images/x.png"], options)
+    (found,) = read_label_table(labels, tmp_path, ["images/x.png"], options).rows
     (truth,), _ = read_boxes(boxes, tmp_path, CLASSES, {})
     assert truth.image == found.image == "images/x.png"
 

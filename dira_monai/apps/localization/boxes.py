@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from ...datalists.classes import find_image, index_images
 from ...datalists.label_maps import check_geometry, in_image_folders
-from ...datalists.tables import FILE_COLUMNS, pick_column, read_table, stem
+from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table, stem
 from ...images.facts import measure_array, measure_each
 from ...images.find import Image, find_images, first_file, read_image
 from ...images.reader import SUFFIXES
