@@ -16,7 +16,6 @@ import monai.bundle
 import numpy as np
 import pytest
 import torch
-from monai.apps.utils import HashCheckError
 from monai.bundle import ConfigParser
 from running import assert_equal_states, load, load_script
 
@@ -208,7 +207,7 @@ def test_weights_come_back_from_where_large_files_name_them(tmp_path, monkeypatc
     block = block.replace("https://HOST/model.pt", kept.as_uri())
     monkeypatch.chdir(folder)
     Path("large_files.json").write_text(block.replace("SHA256", "0" * 64))
-    with pytest.raises(HashCheckError, match="sha256 hash check"):
+    with pytest.raises((ValueError, RuntimeError), match="sha256 hash check"):  # MONAI 1.6.1, 1.6.0
         call(documented("download_large_files"))
     Path("models/model.pt").unlink(missing_ok=True)
     Path("large_files.json").write_text(block.replace("SHA256", hashlib.sha256(kept.read_bytes()).hexdigest()))
