@@ -74,17 +74,16 @@ def _one_series(series: Path, series_uid: str | None) -> list[Path]:
     if not series.exists():
         raise InputError(f"{series} does not exist.")
     found = list_series(series) if series.is_dir() else group_series([series], images_only=True)
-    uids = [header.series for header in map(read_header, (stack[0] for stack in found)) if header]
-    if series_uid is not None:
-        found = [stack for stack, uid in zip(found, uids, strict=True) if uid == series_uid]
-    if not found and series_uid is None:
+    if not found:
         raise InputError(
             f"{series} holds no slice of a DICOM series; name the folder in which the slices themselves lie."
         )
-    if len(found) != 1:
-        listed = f" ({', '.join(sorted(set(uids)))})" if uids else ""
-        raise InputError(f"{series} holds {len(found)} DICOM series where one is needed{listed}; see --series_uid.")
-    return found[0]
+    uids = [header.series for header in map(read_header, (stack[0] for stack in found)) if header]
+    chosen = [stack for stack, uid in zip(found, uids, strict=True) if series_uid in (None, uid)]
+    if len(chosen) != 1:
+        listed = ", ".join(sorted(set(uids)))
+        raise InputError(f"{series} holds {len(chosen)} DICOM series where one is needed ({listed}); see --series_uid.")
+    return chosen[0]
 
 
 def labels_on_source(file: Path, source: Source, class_count: int) -> tuple[np.ndarray, str]:
@@ -107,15 +106,18 @@ def labels_on_source(file: Path, source: Source, class_count: int) -> tuple[np.n
     if values.ndim != 3 or "affine" not in meta:
         raise InputError(f"{file} is no volume with a place in space, which the series of {source.shape} pixels is.")
     planes, how = _planes(np.linalg.inv(meta["affine"]), values.shape, source.shape, source.slices)
-    result = np.zeros((len(planes), *source.shape[::-1]), values.dtype)
-    reached = 0
+    pixels = np.indices(source.shape).reshape(2, -1)
+    result, reached = np.zeros((len(planes), pixels.shape[1]), values.dtype), 0
     for frame, plane in zip(source.frames, planes, strict=True):
-        result[frame], inside = _nearest(values, plane, source.shape)
-        reached += inside
+        voxels = np.rint(plane[:3, :2] @ pixels + plane[:3, 3:]).astype(int)
+        inside = ((voxels >= 0) & (voxels < np.array(values.shape)[:, None])).all(axis=0)
+        result[frame, inside] = values[tuple(voxels[:, inside])]
+        reached += int(inside.sum())
     if not reached or (values.any() and not result.any()):
         raise InputError(f"{file} lies elsewhere than the series: none of its labels meets a slice.")
     share = reached / result.size
-    return result, how + (f", {share:.0%} of the series covered" if share < 1 else "")
+    how += f", {share:.0%} of the series covered" if share < 1 else ""
+    return result.reshape(-1, *source.shape).transpose(0, 2, 1), how
 
 
 def _planes(
@@ -125,34 +127,19 @@ def _planes(
 
     The series' own grid is its affine, with gaps of the mean length, or stock MONAI's, which stacks along the normal.
     """
-    step = (slices.positions[-1] - slices.positions[0]) / (len(slices.positions) - 1)
+    count = len(slices.positions)
+    step = (slices.positions[-1] - slices.positions[0]) / (count - 1)
     upright = slices.axes[2] * np.linalg.norm(step)
+    corners = np.array([[*corner, 1] for corner in product(*((0, n - 1) for n in (*shape, count)))])
     for own in (slices.affine, slices.affine_of(slices.positions[0], upright)):
         matrix = to_voxel @ own
-        ends = np.array([*shape, len(slices.positions)]) - 1
         turned = np.rint(matrix)
-        corners = np.array([[x, y, z, 1] for x in (0, ends[0]) for y in (0, ends[1]) for z in (0, ends[2])])
         beside = abs(corners @ (matrix - turned).T).max()
-        if beside < SAME_GRID and (abs(turned[:3, :3]) @ (ends + 1) == size).all():
-            return [turned @ _at(index) for index in range(len(slices.positions))], "voxel by voxel"
+        if beside < SAME_GRID and (abs(turned[:3, :3]) @ (*shape, count) == size).all():
+            above = np.outer(turned[:, 2], np.eye(4)[3])  # from a slice to the next
+            return [turned + index * above for index in range(count)], "voxel by voxel"
     planes = [to_voxel @ slices.affine_of(position, slices.axes[2]) for position in slices.positions]
     return planes, f"nearest voxels of a grid of {_by(size)}"
-
-
-def _at(index: int) -> np.ndarray:
-    matrix = np.eye(4)
-    matrix[2, 3] = index
-    return matrix
-
-
-def _nearest(values: np.ndarray, plane: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """Labels of one slice as (rows, columns), and how many of its pixels lie within the label map."""
-    pixels = np.indices(shape).reshape(2, -1)
-    voxels = np.rint(plane[:3, :2] @ pixels + plane[:3, 3:]).astype(int)
-    inside = ((voxels >= 0) & (voxels < np.array(values.shape)[:, None])).all(axis=0)
-    labels = np.zeros(pixels.shape[1], values.dtype)
-    labels[inside] = values[tuple(voxels[:, inside])]
-    return labels.reshape(shape).T, int(inside.sum())
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -44,10 +44,9 @@ def write_segmentation(
         InputError: if a file or an argument cannot be used, or if the label map lies elsewhere than the series.
     """
     hd = import_package("highdicom", output)
-    if not _is_name(algorithm):
-        raise InputError(f"algorithm must be a name of 64 letters at most, got {algorithm!r}.")
+    _check_names(class_names, algorithm)
     source = find_source(Path(series), series_uid)
-    labels, how = labels_on_source(Path(label_map), source, _check_names(class_names))
+    labels, how = labels_on_source(Path(label_map), source, len(class_names))
     segments = _segments(hd, class_names, read_codes(codes, class_names), algorithm)
     try:
         made = hd.seg.Segmentation(
@@ -73,12 +72,12 @@ def write_segmentation(
     return f"{output}: {len(source.frames)} slices, {how}; pixels: {counts}"
 
 
-def _check_names(class_names: Sequence[str]) -> int:
-    names = class_names
+def _check_names(names: Sequence[str], algorithm: str) -> None:
+    if not _is_name(algorithm):
+        raise InputError(f"algorithm must be a name of 64 letters at most, got {algorithm!r}.")
     good = isinstance(names, list | tuple) and len(names) > 1 and all(map(_is_name, names))
     if not good or len(set(names)) < len(names):
         raise InputError(f"class_names must be different names of 64 letters at most, background first, got {names!r}.")
-    return len(names)
 
 
 def _is_name(text: Any) -> bool:
