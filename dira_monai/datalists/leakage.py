@@ -23,11 +23,7 @@ class Training(NamedTuple):
 
 
 def read_training(datalist: str | Path) -> Training:
-    """The datalist that a model was trained with.
-
-    Raises:
-        InputError: if it is missing, no JSON or no datalist.
-    """
+    """The datalist that a model was trained with; one that fails ``check_datalist`` is refused."""
     content = read_datalist(datalist)
     check_datalist(content, datalist)
     entries = [*content["training"], *content["validation"]]
@@ -39,13 +35,7 @@ def find_seen(
 ) -> dict[int, tuple[str, str]]:
     """Which images were trained on, by their numbers: the list of the same image or patient, and "image" or "patient".
 
-    Images are compared by ``match_images``, patients by their names.
-
-    Args:
-        images: the ones that are tested, relative to ``root``.
-        root: folder of the images.
-        patients: of each image; "" is not compared.
-        training: what the model was trained on.
+    Images, relative to ``root``, are compared by ``match_images``, patients by their names; "" is not compared.
     """
     known = [entry["image"] for entry in training.entries]
     same = match_images(locate_images(images, root), locate_images(known, training.root))
@@ -112,17 +102,15 @@ def _patients(
     images: Sequence[Image], directory: str | Path, training: Training, rule: str, confirm: bool
 ) -> list[str]:
     """Of each image, by the datalist where it is in there, else by the rule; ``confirm``: both must agree."""
-    tested = [entry for entry in training.content.get("test", []) if "patient" in entry]
-    entries = [*training.entries, *tested]
+    entries = training.entries + [entry for entry in training.content.get("test", []) if "patient" in entry]
     known = locate_images([entry["image"] for entry in entries], training.root)
-    same = match_images(locate_images(images, directory), known)
-    listed = [None if number is None else str(entries[number]["patient"]) for number in same]
-    others = [image for image, name in zip(images, listed, strict=True) if name is None or confirm]
+    same = zip(images, match_images(locate_images(images, directory), known), strict=True)
+    listed = {first_file(image): str(entries[number]["patient"]) for image, number in same if number is not None}
+    others = [image for image in images if confirm or first_file(image) not in listed]
     ruled = dict(zip(map(first_file, others), _by_rule(others, directory, training, rule), strict=True))
-    for image, name in zip(images, listed, strict=True):
-        if name is not None:
-            _compare(image, ruled.get(first_file(image), name), name, training, rule)
-    return [name or ruled[first_file(image)] for image, name in zip(images, listed, strict=True)]
+    for image, name in listed.items():
+        _compare(image, ruled.get(image, name), name, training, rule)
+    return [(ruled | listed)[first_file(image)] for image in images]
 
 
 def _by_rule(images: Sequence[Image], directory: str | Path, training: Training, rule: str) -> list[str]:
@@ -137,7 +125,7 @@ def _by_rule(images: Sequence[Image], directory: str | Path, training: Training,
     if rule == "file" or rule.lower().endswith(".csv"):
         known = [entry["image"] for entry in training.entries]
         for entry, found in zip(training.entries, _by_name(known, training.root, training, rule), strict=True):
-            _compare(entry["image"], found, str(entry["patient"]), training, rule)
+            _compare(first_file(entry["image"]), found, str(entry["patient"]), training, rule)
         return _by_name(images, directory, training, rule)
     if not rule.startswith("dicom and "):
         return find_patients(images, directory, rule)
@@ -145,10 +133,10 @@ def _by_rule(images: Sequence[Image], directory: str | Path, training: Training,
     return by_kind(images, rule, lambda part, own_rule: _by_rule(part, directory, pictures, own_rule))
 
 
-def _compare(image: Image, found: str, named: str, training: Training, rule: str) -> None:
+def _compare(image: str, found: str, named: str, training: Training, rule: str) -> None:
     if found != named:
         raise InputError(
-            f"the patient rule {rule} gives {first_file(image)} the patient {found!r} where {training.datalist} "
+            f"the patient rule {rule} gives {image} the patient {found!r} where {training.datalist} "
             f"has {named!r}, so patients cannot be compared; give the rule or table of that list by --patient."
         )
 
@@ -193,29 +181,23 @@ def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path)
 
     Patients are compared where one list's ``dataset_dir`` is inside or equal to the other's, since else the same name
     may be another patient. The reason is empty where every patient is known, and by one rule.
-
-    Args:
-        datalist: with ``test``.
-        path: its file.
-        pretraining_list: JSON file of a pre-training.
-
-    Raises:
-        InputError: if the pre-training's list cannot be read.
     """
-    training = read_training(pretraining_list)
-    test, own, other = datalist["test"], find_root(datalist, path), training.root
-    roots = [Path(os.path.realpath(root)) for root in (own, other)]
-    related = roots[0].is_relative_to(roots[1]) or roots[1].is_relative_to(roots[0])
+    training, test = read_training(pretraining_list), datalist["test"]
+    own, other = find_root(datalist, path), training.root
+    homes = [Path(os.path.realpath(root)) for root in (own, other)]
+    related = homes[0].is_relative_to(homes[1]) or homes[1].is_relative_to(homes[0])
     images = [entry["image"] for entry in test]
     patients = [str(entry.get("patient", "")) if related else "" for entry in test]
     seen = [first_file(images[index]) for index in find_seen(images, own, patients, training)]
+    reason = ""
     if not related:
-        return seen, f"{own} and {other} are unrelated folders"
-    if not _rules(datalist, own) & _rules(training.content, other):
+        reason = f"{own} and {other} are unrelated folders"
+    elif not _rules(datalist, own) & _rules(training.content, other):
         rules = [made.get("patient_rule", "an unknown rule") for made in (datalist, training.content)]
-        return seen, f"patients are by {rules[0]} here and by {rules[1]} there"
-    complete = all("patient" in entry for entry in [*test, *training.entries])
-    return seen, "" if complete else "not all images have a patient"
+        reason = f"patients are by {rules[0]} here and by {rules[1]} there"
+    elif not all("patient" in entry for entry in [*test, *training.entries]):
+        reason = "not all images have a patient"
+    return seen, reason
 
 
 def _rules(datalist: dict, root: Path) -> set[str]:

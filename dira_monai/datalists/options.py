@@ -57,11 +57,7 @@ class LabelOptions:
     pictures_only: bool = True
 
     def check(self) -> None:
-        """Nothing, where a list can be made by these options.
-
-        Raises:
-            InputError: if one is out of range, does not fit the number of classes, or belongs to the other task.
-        """
+        """Refuse an option that is out of range, does not fit the number of classes, or belongs to the other task."""
         if self.task not in TASKS:
             raise InputError(f"task must be segmentation or classification, got {self.task!r}.")
         names, least = self.class_names, 1 if self.multi_label else 2
@@ -98,11 +94,7 @@ class LabelOptions:
 
 
 def check_arguments(spatial_dims: Any, in_channels: Any, validation_fraction: Any) -> None:
-    """Nothing, where a datalist can be made with these; None is the default.
-
-    Raises:
-        InputError: if one is out of range.
-    """
+    """Refuse what is out of range; None is the default."""
     if spatial_dims not in (None, 2, 3):
         raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
     if not isinstance(in_channels, int) or in_channels < 1:

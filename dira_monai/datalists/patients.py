@@ -90,14 +90,8 @@ def read_patient_table(
 ) -> list[tuple[str, str]]:
     """Patient and split of each image from a CSV file; empty where there is no row, or no column ``split``.
 
-    A row names an image by its relative path, its file name or its file name without suffixes; a DICOM series by the
-    path or the name of its first file or of its folder.
-
-    Args:
-        table: CSV file with a header line.
-        images: relative paths, as ``find_images`` lists them.
-        patient_column: by default the first of patient, patient_id, patient_group, subject that is there.
-        file_column: by default the first of file, image, path that is there.
+    A row names an image by one of its ``image_names``. Columns are by default the first of ``PATIENT_COLUMNS`` and of
+    ``FILE_COLUMNS`` that is there.
 
     Raises:
         InputError: if the file is missing or has no such columns, or if a file has two patients or splits.

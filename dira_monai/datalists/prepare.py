@@ -1,15 +1,17 @@
-"""Datalists as files: written, loaded, and made on first use."""
+"""The datalist that a bundle trains on: found, or made on first use."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..images.find import find_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
+from .checks import LISTS, entries_of
 from .io import load_datalist, write_datalist
 from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
@@ -46,81 +48,80 @@ def prepare_data(
     Raises:
         InputError: as ``make_datalist`` and ``load_datalist`` do, in every process.
     """
-    made_for = {
-        "spatial_dims": spatial_dims,
-        "in_channels": in_channels,
-        "seed": seed,
-        "validation_fraction": validation_fraction,
-    }
-    return on_first_process(lambda: _prepare(dataset_dir, Path(output_dir), made_for, patch_size))
+    network = {"spatial_dims": spatial_dims, "in_channels": in_channels}
+    options: dict[str, Any] = {**network, "seed": seed, "validation_fraction": validation_fraction}
+
+    def work() -> dict:
+        if dataset_dir:
+            source = Path(dataset_dir).expanduser()
+        else:
+            source = make_phantoms(Path(output_dir), spatial_dims, seed) / "images"
+        path = find_given(source)
+        if path is None:
+            path = Path(output_dir, "datalist.json")
+            make_list(path, source, options, [source], [], lambda: make_datalist(source, **options))
+        datalist = load_datalist(path)
+        for key, value in network.items():
+            if datalist.get(key, value) != value:
+                raise InputError(f"{path} was made for {key} {datalist[key]} where the network has {value}.")
+        _announce(datalist, path, patch_size)
+        return datalist
+
+    return on_first_process(work)
 
 
-def _prepare(dataset_dir: str | None, output: Path, made_for: dict, patch_size: Sequence[int] | int | None) -> dict:
-    source = Path(dataset_dir).expanduser() if dataset_dir else make_phantoms(output, made_for)
-    given = source if source.suffix == ".json" else source / "datalist.json"
-    path = given if given.is_file() else output / "datalist.json"
-    if path != given:
-        wanted = {
-            "dataset_dir": os.path.abspath(source),
-            **made_for,
-            "fingerprint": fingerprint([Path(os.path.abspath(source))]),
-        }
-        if not is_current(path, wanted):
-            write_datalist(make_datalist(source, **made_for) | {"fingerprint": wanted["fingerprint"]}, path)
-    datalist = load_datalist(path)
-    for key in ("spatial_dims", "in_channels"):
-        if datalist.get(key, made_for[key]) != made_for[key]:
-            raise InputError(f"{path} was made for {key} {datalist[key]} where the network has {made_for[key]}.")
-    _announce(datalist, path, patch_size)
-    return datalist
-
-
-def phantom_folder(output: Path, made_for: dict) -> Path:
-    """The folder of the built-in data set of this kind and seed.
+def make_phantoms(output: Path, spatial_dims: int, seed: int, tell: bool = False) -> Path:
+    """The folder of the built-in data set of a kind and seed, written where it is not yet there.
 
     Args:
         output: folder of the run.
-        made_for: with ``spatial_dims`` and ``seed``.
+        spatial_dims: 2 for X-rays, 3 for CT.
+        seed: of the phantoms.
+        tell: say also that those that are there are used.
     """
-    return output / "phantom" / f"{PHANTOMS[made_for['spatial_dims']][0]}_seed_{made_for['seed']}"
-
-
-def make_phantoms(output: Path, made_for: dict) -> Path:
-    """The folder of the images of the built-in data set in ``phantom_folder``, written where it is not yet there.
-
-    Args:
-        output: folder of the run.
-        made_for: with ``spatial_dims`` and ``seed``; each pair has a data set of its own.
-    """
-    directory = phantom_folder(output, made_for)
-    images = directory / "images"
-    if not images.is_dir():
+    kind, count = PHANTOMS[spatial_dims]
+    directory = output / "phantom" / f"{kind}_seed_{seed}"
+    if not (directory / "images").is_dir():
         from ..phantoms.chest import write_phantoms  # here, since real data needs none of it
 
-        kind, count = PHANTOMS[made_for["spatial_dims"]]
-        print(f"No dataset_dir is given: making {count} synthetic {kind} phantoms in {images}, no real scans.")
+        print(f"No dataset_dir is given: making {count} synthetic {kind} phantoms in {directory}, no real scans.")
         half_made = directory.with_name(f".{directory.name}")  # a killed run's are completed
-        write_phantoms(half_made, kind=kind, count=count, seed=made_for["seed"])
+        write_phantoms(half_made, kind=kind, count=count, seed=seed)
         os.replace(half_made, directory)
-    return images
+    elif tell:
+        print(f"No dataset_dir is given: using the synthetic phantoms in {directory}, no real scans.")
+    return directory
 
 
-def is_current(path: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether the datalist was made for these values, ``fingerprint`` among them."""
+def find_given(source: Path) -> Path | None:
+    """The datalist that the user gives: a JSON file, or the ``datalist.json`` of a folder; else None."""
+    given = source if source.suffix == ".json" else source / "datalist.json"
+    return given if given.is_file() else None
+
+
+def make_list(
+    path: Path,
+    source: Path,
+    options: Mapping[str, Any],
+    folders: Sequence[Path],
+    tables: Sequence[Path],
+    make: Callable[[], dict],
+) -> None:
+    """Write what ``make`` gives to ``path``, unless it was made there for the same options, folders and tables."""
+    wanted = {"dataset_dir": os.path.abspath(source), **options, "fingerprint": _fingerprint(folders, tables)}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return all(kept[key] == value for key, value in wanted.items())
+        current = all(kept[key] == value for key, value in wanted.items())
     except (OSError, ValueError, TypeError, KeyError):
-        return False
+        current = False
+    if not current:
+        write_datalist(make() | {"fingerprint": wanted["fingerprint"]}, path)
 
 
-def fingerprint(folders: Sequence[Path], tables: Sequence[Path] = ()) -> str:
-    """Changes with the name, size or date of any image in the folders and of any of the tables.
-
-    Raises:
-        InputError: if a folder does not exist.
-    """
-    files = [folder / name for folder in folders for names in find_files(folder) for name in names]
+def _fingerprint(folders: Sequence[Path], tables: Sequence[Path]) -> str:
+    """Changes with the name, size or date of any image in the folders and of any of the tables."""
+    places = [os.path.abspath(folder) for folder in folders]
+    files = [Path(folder, name) for folder in places for name in chain(*find_files(folder))]
     there = [(file, file.stat()) for file in [*files, *tables] if file.exists()]  # a link may lead nowhere
     facts = [(str(file), state.st_size, state.st_mtime_ns) for file, state in there]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -129,7 +130,7 @@ def fingerprint(folders: Sequence[Path], tables: Sequence[Path] = ()) -> str:
 def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None) -> None:
     skipped = datalist.get("skipped", [])
     print(summarize_datalist(datalist) + (f" (the first: {skipped[0]['reason']} See {path})" if skipped else ""))
-    shapes = [entry["shape"] for key in ("training", "validation") for entry in datalist[key] if "shape" in entry]
+    shapes = [entry["shape"] for entry in entries_of(datalist, LISTS[:2]) if "shape" in entry]
     if patch_size is None or not shapes:
         return
     size = [patch_size] * len(shapes[0]) if isinstance(patch_size, int) else list(patch_size)

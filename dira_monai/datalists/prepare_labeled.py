@@ -1,7 +1,6 @@
 """Labeled datalists for fine-tuning: made on first use, checked, shown as a table, and cut down to few labels."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -10,23 +9,19 @@ from typing import Any
 
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
-from .checks import LISTS, check_datalist, find_root
+from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
 from .io import make_absolute, read_datalist, write_datalist
 from .label_maps import label_folder
 from .labeled import make_labeled_datalist
 from .leakage import check_overlap
 from .options import LabelOptions
-from .prepare import fingerprint, is_current, make_phantoms, phantom_folder
+from .prepare import find_given, make_list, make_phantoms
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
 from .summary import describe_labeled
 
 FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
-
-
 WITHOUT_EFFECT = "labels, label_column, label_map, patient, test_fraction, validation_fraction and seed"  # on a list
-
-
 UNCHECKED = (
     "warning: pretrained weights without pretraining_list: "
     "whether the test images were in the pre-training is not checked"
@@ -37,13 +32,8 @@ class LabeledLists:
     """The lists of ``prepare_labeled`` by their names, prepared when the first of them is used.
 
     MONAI Label gives a training lists of its own, and its viewers have MONAI build every part of the config, also what
-    nothing refers to: that must neither look for a data set nor make phantoms.
-
-    Args:
-        options: the arguments of ``prepare_labeled``.
-
-    Raises:
-        InputError: when a list is used, as ``prepare_labeled`` does.
+    nothing refers to: that must neither look for a data set nor make phantoms. Arguments are those of
+    ``prepare_labeled``, whose errors come when a list is used.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -62,12 +52,8 @@ def load_labeled(path: str | Path, options: LabelOptions) -> dict:
 
     A missing list ``test`` is taken as empty, and what the file does not say of its task as in ``options``.
 
-    Args:
-        path: JSON file.
-        options: of which those of ``FIXED`` must be the same, and ``pictures_only`` counts.
-
     Raises:
-        InputError: if the file is missing or no JSON, was made for other arguments, or fails the checks.
+        InputError: if the file is missing or no JSON, was made for other options of ``FIXED``, or fails the checks.
     """
     datalist = read_datalist(path)
     check_datalist(datalist, path, required=("image", "label"))
@@ -78,7 +64,7 @@ def load_labeled(path: str | Path, options: LabelOptions) -> dict:
     datalist = {"test": [], **datalist, **fixed}
     check_labeled(datalist, path)
     if options.spatial_dims == 2 and options.pictures_only:
-        for entry in (entry for key in LISTS for entry in datalist[key]):
+        for entry in entries_of(datalist):
             check_pictures(entry)
     return datalist
 
@@ -110,9 +96,9 @@ def prepare_labeled(
     Args:
         dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
         output_dir: folder of the run.
-        task: as the next four of ``LabelOptions``; ``spatial_dims`` and ``in_channels`` are those of the network.
-        spatial_dims: 2 or 3.
-        in_channels: channels of the network.
+        task: as the next four and ``options`` of ``LabelOptions``.
+        spatial_dims: of the network, 2 or 3.
+        in_channels: of the network.
         class_names: in the order of their numbers.
         seed: of the splits and the phantoms.
         label_fraction: part of the training patients that is returned, see ``take_fraction``.
@@ -147,48 +133,43 @@ def _load_or_make(dataset_dir: str | None, output: Path, options: LabelOptions) 
     """The whole datalist with absolute paths, and the file in ``output`` that holds it."""
     options.check()
     options = LabelOptions(**json.loads(json.dumps(asdict(options))))  # tuples become lists, as in the file
-    source, path = _find_source(dataset_dir, output, options), output / "datalist.json"
-    given = source if source.suffix == ".json" else source / "datalist.json"
-    if given.is_file():
-        datalist = load_labeled(given, options)
-        excluded = options.exclude_patients_of
-        if excluded is not None and datalist.get("exclude_patients_of") != excluded:
-            raise InputError(
-                f"{given} is used as it is and was made for exclude_patients_of "
-                f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
-            )
-        print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
-        datalist["dataset_dir"] = str(find_root(datalist, given))
-        if given.resolve() != path.resolve():
-            write_datalist(datalist, path)
+    if dataset_dir:
+        source = Path(dataset_dir).expanduser()
     else:
-        wanted = {"dataset_dir": os.path.abspath(source), **asdict(options)}
-        wanted["fingerprint"] = fingerprint(*_sources(Path(wanted["dataset_dir"]), options))
-        if not is_current(path, wanted):
-            made = make_labeled_datalist(source, options)
-            write_datalist(made | {"fingerprint": wanted["fingerprint"]}, path)
+        source = make_phantoms(output, options.spatial_dims or 2, options.seed, tell=True)
+    given, path = find_given(source), output / "datalist.json"
+    if given is None:
+        folders, tables = _inputs(source, options)
+        make_list(path, source, asdict(options), folders, tables, lambda: make_labeled_datalist(source, options))
         datalist = load_labeled(path, options)
+    else:
+        datalist = _take_given(given, path, options)
     keys = ("image", "label") if options.task == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
     return datalist, path
 
 
-def _find_source(dataset_dir: str | None, output: Path, options: LabelOptions) -> Path:
-    if dataset_dir:
-        return Path(dataset_dir).expanduser()
-    root = phantom_folder(output, asdict(options))
-    if root.is_dir():
-        print(f"No dataset_dir is given: using the synthetic phantoms in {root}, no real scans.")
-    return make_phantoms(output, asdict(options)).parent
+def _take_given(given: Path, path: Path, options: LabelOptions) -> dict:
+    """A list that the user gives, with its own splits and labels, and a copy of it in ``path``."""
+    datalist, excluded = load_labeled(given, options), options.exclude_patients_of
+    if excluded is not None and datalist.get("exclude_patients_of") != excluded:
+        raise InputError(
+            f"{given} is used as it is and was made for exclude_patients_of "
+            f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
+        )
+    print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
+    datalist["dataset_dir"] = str(find_root(datalist, given))
+    if given.resolve() != path.resolve():
+        write_datalist(datalist, path)
+    return datalist
 
 
-def _sources(root: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:
+def _inputs(source: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:
     """The folders and the tables that the datalist is made from."""
-    labels, patient = options.labels, Path(options.patient)
-    folders = [root]
+    folders, patient = [source], Path(options.patient)
     tables = [patient] if patient.suffix.lower() == ".csv" else []
     if options.task == "classification":
-        tables += [table for table in [find_table(root, labels)] if table]
-    elif labels:
-        folders.append(label_folder(root, labels))
+        tables += [table for table in [find_table(source, options.labels)] if table]
+    elif options.labels:
+        folders.append(label_folder(source, options.labels))
     return folders, tables

@@ -67,11 +67,7 @@ class Found:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def exclude(self, known: Collection[str], patients_of: str | None = None) -> None:
-        """Leave out the rows of other splits than the known ones, and all patients of one split.
-
-        Raises:
-            InputError: if there is no split of that name.
-        """
+        """Leave out the rows of other splits than the known ones, and all patients of one split, which must exist."""
         words = sorted({row.split for row in self.rows})
         if patients_of is not None and patients_of not in words:
             raise InputError(
@@ -94,13 +90,9 @@ class Found:
         in_channels: int,
         begin: Callable[[Row], dict],
     ) -> list[tuple[dict, str]]:
-        """Entries of a datalist with their splits; what cannot be used is skipped.
+        """Entries of a datalist with their splits; what cannot be used by the network is skipped.
 
-        Args:
-            facts: of each row, from ``measure_each``.
-            spatial_dims: of the network.
-            in_channels: of the network.
-            begin: what stands before patient and facts in an entry.
+        An entry is what ``begin`` makes of the row, the patient and the facts of ``measure_each``.
         """
         entries = []
         for row, fact in zip(self.rows, facts, strict=True):

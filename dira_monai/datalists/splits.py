@@ -36,15 +36,13 @@ def split_entries(
 
     Where no row says test, ``choose_validation`` draws the test patients from those for training; where none says
     validation, it then draws these from the patients that are left.
+    Too few patients are refused.
 
     Args:
         rows: entries with ``patient``, and the word of ``SPLITS`` that a table gives them.
         test_fraction: part of the patients for training, 0 for an empty list.
         validation_fraction: part of those that are left.
         seed: of both draws.
-
-    Raises:
-        InputError: if there are too few patients.
     """
     lists = {name: [entry for entry, word in rows if SPLITS[word.lower()] == name] for name in LISTS}
     fractions = {"test": test_fraction, "validation": validation_fraction}
@@ -68,10 +66,7 @@ def split_entries(
 def check_labeled(datalist: dict, name: str | Path = "the datalist") -> None:
     """Refuse lists that fail ``check_datalist``, hold a label that does not fit, or lack a class in training.
 
-    Args:
-        datalist: with ``task``, ``class_names`` and ``multi_label``, and the three lists of ``image``, ``label`` and,
-            where known, ``patient``.
-        name: what an error calls it.
+    The datalist has ``task``, ``class_names`` and ``multi_label``, and ``label`` in each entry.
     """
     check_datalist(datalist, name, LISTS, ("image", "label"))
     for key in LISTS:
@@ -154,12 +149,7 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
 
     These are the first ``ceil(fraction * patients)`` of a permutation by ``seed``, so that a larger fraction holds all
     of a smaller one, and, for classification, the first patient of each class that would be missing. Validation and
-    test stay.
-
-    Args:
-        datalist: a checked one; entries without ``patient`` are one each.
-        fraction: in (0, 1]; any other value is refused.
-        seed: of the permutation.
+    test stay. A fraction that is not in (0, 1] is refused.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
         raise InputError(f"label_fraction must be above 0 and at most 1, got {fraction!r}.")

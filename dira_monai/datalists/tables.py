@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -20,12 +21,7 @@ def stem(file: str) -> str:
 def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
     """The columns of a CSV file with a header line, and its rows; cells lose blanks around them, missing ones are "".
 
-    Args:
-        table: CSV file in UTF-8.
-        kind: what an error calls it.
-
-    Raises:
-        InputError: if the file is missing, or not in UTF-8.
+    A file that is missing or not in UTF-8 is refused; ``kind`` is what the error calls it.
     """
     if not Path(table).is_file():
         raise InputError(f"the {kind} {table} does not exist.")
@@ -41,11 +37,7 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
 def pick_column(
     table: str | Path, columns: Sequence[str], option: str | None, wanted: str | None, defaults: Sequence[str]
 ) -> str:
-    """The wanted column, or the first of the usual ones that is there.
-
-    Raises:
-        InputError: if there is none; it names the option that says which, where there is one.
-    """
+    """The wanted column, or the first of the usual ones that is there; the error names the option that says which."""
     for name in [wanted] if wanted else defaults:
         if name in columns:
             return name
@@ -69,25 +61,19 @@ def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[
         root: absolute path of their folder.
         table: the file with the row.
     """
-    home = os.path.abspath(table.parent)
-    tiers: list[dict[str, list[Image]]] = []
+    tiers: dict[int, dict[str, list[Image]]] = defaultdict(lambda: defaultdict(list))
     for image in images:
         path, *others = image_names(image)
-        full = root / path
-        for level, name in enumerate((path, os.path.relpath(full, home), str(full), *others)):
-            if level == len(tiers):
-                tiers.append({})
-            tiers[level].setdefault(name, []).append(image)
-    return tiers
+        places = path, os.path.relpath(root / path, os.path.abspath(table.parent)), str(root / path)
+        for level, name in enumerate((*places, *others)):
+            tiers[level][name].append(image)
+    return [*tiers.values()]
 
 
 def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
-    """The image that a row means, or None where there is none; a name of several is refused.
+    """The image that a row means by a name, or None where there is none; a name of several is refused.
 
-    Args:
-        name: what the row calls it.
-        index: of ``index_images``.
-        place: what an error calls the row.
+    ``index`` is of ``index_images``; ``place`` is what an error calls the row.
     """
     name = os.path.normpath(name.replace("\\", "/")) if name else ""
     found = next((tier[name] for tier in index if name in tier), [])

@@ -110,7 +110,7 @@ def inference_items(
     Args:
         image: path of a file or of the folder of one DICOM series, or the files of one.
         dataset_dir: folder that is searched where no image is named.
-        output_dir: folder of the results; what it holds is left out where it lies in ``dataset_dir``.
+        output_dir: folder of the results, which are left out.
 
     Raises:
         InputError: if neither is given, or nothing is found.
