@@ -470,7 +470,7 @@ def test_a_search_that_fails_keeps_what_was_there(lists, tmp_path, monkeypatch):
     def broken(*_):
         raise InputError("this image is broken")
 
-    monkeypatch.setattr("dira_monai.apps.visual_words.discover.cut_instances", broken)
+    monkeypatch.setattr("dira_monai.apps.visual_words.discover.cut", broken)
     with pytest.raises(InputError, match="this image is broken"):
         search(lists, 2, tmp_path, seed=5)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

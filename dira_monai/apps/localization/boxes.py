@@ -146,13 +146,8 @@ def read_masks(
 ) -> tuple[list[GroundTruth], list[str]]:
     """One box for each connected component of each label of each mask, and of masks without image what is wrong.
 
-    Args:
-        folder: of the masks; each is named like its image, as in ``read_boxes``. No image lies in it.
-        directory: folder of the images.
-        class_names: of the classifier.
-        label_map: see ``class_of``; the words are the labels, as in "1".
-        finding: the class that every label over 0 stands for.
-        strict: raise at a mask whose image is not there.
+    Each mask in the folder, in which no image lies, is named like its image. The words of the ``label_map`` are the
+    labels, as in "1"; ``finding`` is the class that every label over 0 stands for.
 
     Raises:
         InputError: if a mask has another shape or place in space than its image, broken numbers, or a label that is no

@@ -40,14 +40,10 @@ def read_classifier(
     weights: str | Path | None = None,
     device: str | None = None,
 ) -> Classifier:
-    """The classifier of a bundle.
+    """The classifier of a bundle, of its folder or its inference.json; ``overrides`` and ``device``: ``read_config``.
 
-    Args:
-        bundle: its folder, or its inference.json, which has ``class_names``, ``network_def``, ``preprocessing``,
-            ``device`` and ``ckpt_dir``.
-        overrides: see ``read_config``.
-        weights: plain state dict; None: ``model.pt`` in ``ckpt_dir``.
-        device: see ``read_config``.
+    The configuration has ``class_names``, ``network_def``, ``preprocessing``, ``device`` and ``ckpt_dir``, whose
+    ``model.pt`` is read unless a plain state dict is given as ``weights``.
 
     Raises:
         InputError: if there is no such file, an id is missing, something cannot be built, or the weights do not fit.
@@ -91,12 +87,7 @@ def make_cam(network: nn.Module, target_layer: str) -> GradCAM:
 
 
 def check_cam(cam: GradCAM, sample: Mapping[str, Any], class_count: int) -> None:
-    """Nothing, where the network gives one logit a class and its target layer a map.
-
-    Args:
-        cam: of ``make_cam``.
-        sample: preprocessed; ``image`` is what the network takes, shape (C, *spatial).
-        class_count: number of classes.
+    """Nothing, where the network gives one logit a class and its target layer a map; sample: see ``heat_map``.
 
     Raises:
         InputError: if not.
@@ -124,7 +115,7 @@ def heat_map(cam: GradCAM, preprocessing: Compose, sample: Mapping[str, Any], cl
     Args:
         cam: of ``make_cam``.
         preprocessing: of the dictionary key ``image``, which it must have processed last.
-        sample: what it made of the file.
+        sample: what it made of the file; ``image`` is what the network takes, shape (C, *spatial).
         class_index: of the class.
 
     Raises:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.preprocessing import ToStoraged
 from ...transforms.spatial import resample_along
 from ...utils.seeded_random import SampleRandom
 from .places import WordSettings
@@ -18,13 +17,6 @@ class Box(NamedTuple):
 
     start: list[int]
     size: list[int]
-
-
-class Instances(NamedTuple):
-    """What one patient adds to a split."""
-
-    cubes: Tensor  # (n, C, *patch_size), of the type they are stored in
-    rows: list[list[int]]  # word, scale (0: the patch's size), then start and size of the box
 
 
 def instance_boxes(
@@ -69,34 +61,6 @@ def cut(image: Tensor, box: Box, patch_size: Sequence[int]) -> Tensor:
     for axis, (n, size) in enumerate(zip(patch_size, box.size, strict=True)):
         part = resample_along(part[None], ((torch.arange(n) + 0.5) / n * size - 0.5)[None], axis + 2)[0]
     return part
-
-
-def cut_instances(
-    image: Tensor,
-    words: Sequence[tuple[int, Sequence[float]]],
-    seeds: Tensor | None,
-    patch_size: Sequence[int],
-    settings: WordSettings,
-    dtype: str,
-) -> Instances:
-    """All cubes of one patient.
-
-    Args:
-        image: in [0, 1], (C, *spatial).
-        words: number and center of each word that the patient is an instance of.
-        seeds: of the boxes of other sizes, one a word, (words,); None: there are none.
-        patch_size: voxels.
-        settings: see ``instance_boxes``.
-        dtype: see ``ToStoraged``.
-    """
-    cubes, rows = list[Tensor](), list[list[int]]()
-    for number, (word, center) in enumerate(words):
-        draws = None if seeds is None else SampleRandom(seeds[number : number + 1])
-        for scale, box in enumerate(instance_boxes(center, image.shape[1:], patch_size, settings, draws)):
-            cubes.append(cut(image, box, patch_size))
-            rows.append([word, scale, *box.start, *box.size])
-    stored = ToStoraged("image", dtype)({"image": torch.stack(cubes)})["image"]
-    return Instances(stored, rows)
 
 
 def write_array(file: BinaryIO, shape: Sequence[int], parts: Iterable[Tensor]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...bundle.config import BundleConfig, read_config, to_device
 from ...data.image_setup import ImageSetup
+from ...data.preprocessing import ToStoraged
 from ...datalists.io import load_datalist
 from ...datalists.patients import patient_of
 from ...images.find import Image
@@ -20,10 +21,10 @@ from ...transforms.views import to_unit
 from ...utils.errors import InputError, check_integers
 from ...utils.files import atomic_write, sha256, write_json
 from ...utils.parallel import parallel_map
-from ...utils.seeded_random import sample_seeds
+from ...utils.seeded_random import SampleRandom, sample_seeds
 from ...visualize.tiles import save_picture
 from ...weights.pretrained import load_pretrained
-from .cubes import Instances, cut_instances, write_array
+from .cubes import cut, instance_boxes, write_array
 from .dataset import KIND, SPLITS
 from .features import make_autoencoder, nearest, patient_features, thumbnail, train_autoencoder
 from .places import Word, WordSettings, choose_words
@@ -214,19 +215,23 @@ def _write(output: Path, search: Search, found: dict[str, Any], workers: int | N
 def _cubes(
     split: str, search: Search, words: Sequence[Mapping[str, Any]], rows: list[list[int]], workers: int | None
 ) -> Iterator[Tensor]:
-    """The cubes of one patient after the other, so that each image is read once; ``rows`` grows by what they are."""
+    """The cubes of one patient after the other, so that each image is read once, of the type they are stored in.
+
+    ``rows`` grows by patient, word, scale (0: the patch's size), start and size of the box of each.
+    """
     patients = search.patients[split]
     seeds = [sample_seeds(search.seed, FIRST_DRAW + word, len(patients)) for word in range(len(words))]
 
-    def work(number: int) -> Instances:
-        own = [word for word in range(len(words)) if number in words[word][split]]
-        drawn = torch.stack([seeds[word][number] for word in own]) if split == "training" else None
-        centers = [(word, words[word]["center"]) for word in own]
-        return cut_instances(
-            search.image_of(patients[number]), centers, drawn, search.patch_size, search.settings, search.dtype
-        )
+    def work(number: int) -> tuple[Tensor, list[list[int]]]:
+        image, cubes, places = search.image_of(patients[number]), list[Tensor](), list[list[int]]()
+        for word in (word for word in range(len(words)) if number in words[word][split]):
+            draws = SampleRandom(seeds[word][number : number + 1]) if split == "training" else None
+            boxes = instance_boxes(words[word]["center"], image.shape[1:], search.patch_size, search.settings, draws)
+            cubes += [cut(image, box, search.patch_size) for box in boxes]
+            places += [[number, word, scale, *box.start, *box.size] for scale, box in enumerate(boxes)]
+        return ToStoraged("image", search.dtype)({"image": torch.stack(cubes)})["image"], places
 
     used = sorted({number for word in words for number in word[split]})
-    for number, instances in zip(used, parallel_map(work, used, f"cutting {split} cubes", workers), strict=True):
-        rows += [[number, *row] for row in instances.rows]
-        yield instances.cubes
+    for cubes, places in parallel_map(work, used, f"cutting {split} cubes", workers):
+        rows += places
+        yield cubes

@@ -137,19 +137,16 @@ def _choose(
         )
     starts = low + (draws.uniform(settings.trials, len(extent))[0] * (high - low + 1)).long()
     centers = (starts + size / 2).double() / extent
-    airy = near = 0
-    for trial, (start, center) in enumerate(zip(starts.tolist(), centers, strict=True), 1):
-        distances = [((center - torch.tensor(w.center, dtype=torch.float64)) * extent).abs().max() for w in earlier]
-        if min(distances, default=math.inf) <= settings.min_distance + ROUNDING:
-            near += 1
-            continue
-        cube = volume[(slice(None), *(slice(s, s + n) for s, n in zip(start, patch_size, strict=True)))]
-        if (cube < settings.air_level).float().mean() > settings.max_air:
-            airy += 1
-            continue
-        return tuple(center.tolist()), trial
+    known = torch.tensor([word.center for word in earlier], dtype=torch.float64).reshape(-1, len(extent))
+    distances = ((centers[:, None] - known) * extent).abs().amax(dim=2)  # (trials, earlier words)
+    far = (distances > settings.min_distance + ROUNDING).all(dim=1).nonzero().flatten().tolist()
+    for trial in far:
+        places = (slice(s, s + n) for s, n in zip(starts[trial].tolist(), patch_size, strict=True))
+        if (volume[(slice(None), *places)] < settings.air_level).float().mean() <= settings.max_air:
+            return tuple(centers[trial].tolist()), trial + 1
     raise InputError(
-        f"patient {name}: none of {settings.trials} places can be word {len(earlier)}: in {airy} more than "
-        f"{settings.max_air:g} of the cube is below air_level {settings.air_level:g}, {near} lie within min_distance "
-        f"{settings.min_distance:g} of an earlier word; change one of these, margin, classes or patch_size."
+        f"patient {name}: none of {settings.trials} places can be word {len(earlier)}: in {len(far)} more than "
+        f"{settings.max_air:g} of the cube is below air_level {settings.air_level:g}, {settings.trials - len(far)} lie "
+        f"within min_distance {settings.min_distance:g} of an earlier word; change one of these, margin, classes or "
+        "patch_size."
     )
