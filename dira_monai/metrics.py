@@ -14,12 +14,8 @@ COLLAPSED = 0.99  # of ``rank_collapse``: an effective rank below 1.15 for 16 em
 def retrieval_info_nce(query: Tensor, key: Tensor, temperature: float = 0.2) -> float:
     """InfoNCE over a whole validation set: each query's own key against the keys of all other samples.
 
-    Unlike the training loss it does not depend on the queue, so epochs can be compared. Chance is log(N).
-
-    Args:
-        query: embeddings of unit length, shape (N, D).
-        key: of the same samples, shape (N, D).
-        temperature: divisor of the cosine similarities.
+    Unlike the training loss it does not depend on the queue, so epochs can be compared. Chance is log(N). Embeddings
+    ``query`` and ``key`` of the same samples have unit length, shape (N, D).
     """
     logits = query.float() @ key.float().T / temperature
     return float(F.cross_entropy(logits, torch.arange(len(query), device=query.device)))
@@ -46,12 +42,7 @@ def rank_collapse(query: Tensor, key: Tensor | None = None) -> float:
 
 
 def describe_collapse(embeddings: str, share: float) -> str | None:
-    """The sentence that some embeddings are collapsed, or None where their ``rank_collapse`` is low or NaN.
-
-    Args:
-        embeddings: the sentence's subject, such as "the embeddings of all images".
-        share: their ``rank_collapse``.
-    """
+    """The sentence that ``embeddings`` have collapsed; None where their ``rank_collapse`` is low or NaN."""
     if share > COLLAPSED:
         return (
             f"{embeddings} have collapsed to one direction (collapse {share:.3f} of 1); try pooled_norm True or a "
@@ -61,21 +52,18 @@ def describe_collapse(embeddings: str, share: float) -> str | None:
 
 
 def psnr(mean_squared_error: float) -> float:
-    """Peak signal-to-noise ratio of images in [0, 1], in dB.
+    """Peak signal-to-noise ratio, in dB, of images in [0, 1] from the mean squared error of a whole set.
 
-    Taken of the mean squared error of a whole set, so that one perfect sample does not make it infinite.
+    So one perfect sample does not make it infinite.
     """
     return -10 * math.log10(max(float(mean_squared_error), 1e-12))
 
 
 def embedding_std(embeddings: Tensor) -> Tensor:
-    """How far embeddings are spread: mean standard deviation of unit embeddings' components times sqrt(D).
+    """How far embeddings, (B, D), are spread: mean standard deviation of unit embeddings' components times sqrt(D).
 
     Of the batch of all processes. 1 where they are spread evenly over all directions, 0 where all are equal (Chen and
     He, 2021, https://arxiv.org/abs/2011.10566, section 4.1).
-
-    Args:
-        embeddings: any length, shape (B, D).
     """
     unit = F.normalize(gather(embeddings.detach().float()), dim=1)
     return unit.std(dim=0, correction=0).mean() * math.sqrt(unit.shape[1])

@@ -1,4 +1,9 @@
-"""Adversarial losses: pure functions that compute in float32 whatever they get."""
+"""Adversarial losses: pure functions that compute in float32 whatever they get.
+
+``gan`` is ``lsgan``, ``vanilla``, ``hinge`` or ``wgan``; any other name raises a ``ValueError``. Logits are the
+discriminator's output without activation, any shape: ``real_logits`` for the targets, ``fake_logits`` for restored
+images.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -41,13 +46,6 @@ def generator_loss(fake_logits: Tensor, gan: str = "lsgan") -> Tensor:
 
     MONAI's ``PatchAdversarialLoss`` is not used: its ``hinge`` gives the generator the discriminator's clipped loss,
     and its ``least_squares`` puts a LeakyReLU behind the logits by default.
-
-    Args:
-        fake_logits: the discriminator's output for restored images, no activation, any shape.
-        gan: ``lsgan``, ``vanilla``, ``hinge`` or ``wgan``.
-
-    Raises:
-        ValueError: if ``gan`` is unknown.
     """
     return _gan(gan).generator(fake_logits.float()).mean()
 
@@ -58,15 +56,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, gan: str = "lsg
     The penalties of a real and of a restored patch with logit D are (D - 1)² and D² for ``lsgan``, softplus(-D) and
     softplus(D) for ``vanilla``, relu(1 - D) and relu(1 + D) for ``hinge``, -D and D for ``wgan``. Sources: see
     ``generator_loss``. Only ``lsgan`` is halved in its paper; the others are halved here as well, so that a weight
-    keeps its meaning.
-
-    Args:
-        real_logits: the discriminator's output for the targets, no activation, any shape.
-        fake_logits: its output for restored images, which the caller has detached from the restoring network.
-        gan: ``lsgan``, ``vanilla``, ``hinge`` or ``wgan``.
-
-    Raises:
-        ValueError: if ``gan`` is unknown.
+    keeps its meaning. The caller detaches ``fake_logits`` from the restoring network.
     """
     form = _gan(gan)
     return 0.5 * (form.real(real_logits.float()).mean() + form.fake(fake_logits.float()).mean())
@@ -77,15 +67,7 @@ def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor, gan: str = 
 
     A patch is taken for real where its logit is greater than 0.5 for ``lsgan`` (whose targets are 0 and 1), else 0.
     A discriminator that gives every patch the same logit scores 0.5. The critic of ``wgan`` has no threshold: its loss
-    does not change when all its logits grow alike.
-
-    Args:
-        real_logits: the discriminator's output for the targets, no activation, any shape.
-        fake_logits: its output for restored images.
-        gan: ``lsgan``, ``vanilla`` or ``hinge``.
-
-    Raises:
-        ValueError: if ``gan`` is unknown, or ``wgan``.
+    does not change when all its logits grow alike, so it is refused.
     """
     threshold = _gan(gan).threshold
     if threshold is None:
@@ -105,7 +87,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, share
     Args:
         discriminator: returns a list whose last entry is the map of logits; of each sample by itself, so no batch norm.
         real: targets, shape (B, C, *spatial), with the condition as further channels if there is one.
-        fake: restorations, likewise.
+        fake: restorations, same shape.
         share: place of the point between real (1) and fake (0), in [0, 1], shape (B,).
     """
     share = share.to(real.device).reshape(-1, *[1] * (real.ndim - 1))

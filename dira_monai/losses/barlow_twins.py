@@ -1,4 +1,7 @@
-"""Losses of two views' embeddings: pure functions that compute in float32 whatever they get, also under autocast."""
+"""The loss of Barlow Twins, which computes in float32 whatever it gets, also under autocast.
+
+``z1`` and ``z2`` are the embeddings of the first and of the second view, any length, shape (B, D).
+"""
 
 import torch
 from torch import Tensor
@@ -9,10 +12,6 @@ def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
 
     Each component is standardized over the batch first, with the biased variance plus 1e-5, so that C_ii of equal views
     is 1 (Zbontar et al., 2021, https://arxiv.org/abs/2103.03230, eq. 2). A component that does not vary correlates 0.
-
-    Args:
-        z1: embeddings of the first view, any length, shape (B, D).
-        z2: of the second.
     """
     with torch.autocast(z1.device.type, enabled=False):
         standard = [_standardized(z.float()) for z in (z1, z2)]
@@ -36,13 +35,8 @@ def redundancy_reduction(correlation: Tensor, redundancy_weight: float = 0.0051)
 def barlow_twins(z1: Tensor, z2: Tensor, redundancy_weight: float = 0.0051) -> Tensor:
     """Loss of Barlow Twins (Zbontar et al., 2021, https://arxiv.org/abs/2103.03230, eq. 1), at least 0.
 
-    The sum of (1 - C_ii)² plus the weighted sum of C_ij², i different from j; see ``cross_correlation``. It grows with
-    D. MONAI's ``BarlowTwinsLoss`` is not used: it divides products of N - 1 normalized rows by N, so its loss of equal
-    views is not 0.
-
-    Args:
-        z1: embeddings of the first view, any length, shape (B, D).
-        z2: of the second.
-        redundancy_weight: lambda.
+    The sum of (1 - C_ii)² plus lambda times the sum of C_ij², i different from j; see ``cross_correlation``. It grows
+    with D. MONAI's ``BarlowTwinsLoss`` is not used: it divides products of N - 1 normalized rows by N, so its loss of
+    equal views is not 0.
     """
     return redundancy_reduction(cross_correlation(z1, z2), redundancy_weight)

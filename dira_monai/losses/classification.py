@@ -21,10 +21,6 @@ def class_weights(
         weights: None: all alike; "balanced": inversely proportional to frequency, 1 on average over the images for
             class numbers, and the ratio of negative to positive images for lists; or a list of numbers.
         count: number of classes.
-
-    Raises:
-        InputError: if ``weights`` is another word or has another length, if a class to balance has no image, or if
-            there are no labels to balance.
     """
     if weights is None or not isinstance(weights, str):
         if weights is not None and (len(weights) != count or min(weights) < 0):
@@ -47,12 +43,7 @@ def class_weights(
 def check_classes(items: Sequence[Mapping[str, Any]], name: str) -> None:
     """Refuse a list that cannot evaluate a classifier: no class is present in some images and absent in others.
 
-    Args:
-        items: entries of a datalist, whose ``label`` is a class number or a list of 0, 1 and None.
-        name: what an error calls the list.
-
-    Raises:
-        InputError: if there is no such class.
+    Of its ``items`` each ``label`` is a class number or a list of 0, 1 and None; ``name`` is what the error calls it.
     """
     labels = [item["label"] for item in items]
     columns = [labels] if isinstance(labels[0], int) else list(zip(*labels, strict=True))

@@ -1,19 +1,29 @@
-"""Losses of two views' embeddings: pure functions that compute in float32 whatever they get, also under autocast."""
+"""Losses of two views' embeddings: pure functions that compute in float32 whatever they get, also under autocast.
+
+``z1`` and ``z2`` are embeddings of the first and the second view, any length, shape (B, D). ``query`` and ``key`` are
+those of unit length, the key by the momentum encoder, and ``queue`` holds keys of earlier batches, shape (K, D). A
+``temperature``, the divisor of the cosine similarities, that is not positive raises an ``InputError``. In an accuracy a
+tie counts as a miss, so embeddings that have collapsed to one point score 0 and not 1.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..utils.errors import InputError
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse what is not positive."""
+    if temperature <= 0:
+        raise InputError(f"temperature must be positive, got {temperature}")
+
 
 def negative_cosine(prediction: Tensor, embedding: Tensor) -> Tensor:
-    """Minus the mean cosine of predictions and embeddings, in [-1, 1].
+    """Minus the mean cosine of one view's prediction and the other's embedding, both (B, D), in [-1, 1].
 
     Equation 1 of SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566). The gradient flows into ``prediction``
     only.
-
-    Args:
-        prediction: what the predictor makes of one view, any length, shape (B, D).
-        embedding: of the other view.
     """
     with torch.autocast(prediction.device.type, enabled=False):
         return -F.cosine_similarity(prediction.float(), embedding.detach().float(), dim=1).mean()
@@ -24,30 +34,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
 
     Each view is to find the other one of its image among all 2 B - 1 other views. MONAI's ``ContrastiveLoss`` is not
     used: it sums exponentials by hand and gives NaN at temperatures of 0.01.
-
-    Args:
-        z1: embeddings of the first view, any length, shape (B, D).
-        z2: of the second.
-        temperature: divisor of the cosine similarities, greater than 0.
-
-    Raises:
-        ValueError: if ``temperature`` is not positive.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}.")
+    check_temperature(temperature)
     logits = _view_cosines(z1, z2) / temperature
     return F.cross_entropy(logits, _partners(len(z1), logits.device))
 
 
 def nt_xent_accuracy(z1: Tensor, z2: Tensor) -> Tensor:
-    """Share of the 2 B views that are nearest to the other view of their image, in [0, 1]; chance is 1 / (2 B - 1).
-
-    A tie counts as a miss, so embeddings that have collapsed to one point score 0.
-
-    Args:
-        z1: embeddings of the first view, any length, shape (B, D).
-        z2: of the second.
-    """
+    """Share of the 2 B views that are nearest to the other view of their image, in [0, 1]; chance is 1 / (2 B - 1)."""
     cosines = _view_cosines(z1, z2)
     partner = _partners(len(z1), cosines.device)[:, None]
     positive = cosines.gather(1, partner)
@@ -79,31 +73,13 @@ def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.2
     """Contrastive loss of MoCo (He et al., 2020, https://arxiv.org/abs/1911.05722, eq. 1), mean over the batch.
 
     The gradient flows into ``query`` only.
-
-    Args:
-        query: embeddings of the first view, unit length, shape (B, D).
-        key: embeddings of the second view from the momentum encoder, unit length, shape (B, D).
-        queue: keys of earlier batches, unit length, shape (K, D).
-        temperature: divisor of the cosine similarities, greater than 0.
-
-    Raises:
-        ValueError: if ``temperature`` is not positive.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}.")
+    check_temperature(temperature)
     logits = _similarities(query, key, queue) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(query), dtype=torch.long))  # the positive is column 0
 
 
 def contrastive_accuracy(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-    """Share of the queries that are more similar to their own key than to every key of the queue, in [0, 1].
-
-    A tie counts as a miss, so embeddings that have collapsed to one point score 0 and not 1.
-
-    Args:
-        query: embeddings of the first view, unit length, shape (B, D).
-        key: embeddings of the second view, unit length, shape (B, D).
-        queue: keys of earlier batches, unit length, shape (K, D).
-    """
+    """Share of the queries that are more similar to their own key than to every key of the queue, in [0, 1]."""
     positive, negative = _similarities(query, key, queue).tensor_split([1], dim=1)
     return (positive > negative).all(dim=1).float().mean()

@@ -5,10 +5,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..utils.errors import InputError
+from .contrastive import check_temperature
 
 ATTENTIONS = ("smooth_ap", "uniform")
-
-
 LARGEST_EXPONENT = 50.0  # beyond it a rank is settled
 
 
@@ -42,9 +41,6 @@ def smooth_ap(
             paper's hardness-aware attention; ``uniform``: P is replaced by 1, and all count alike.
         chunk_size: anchors whose ranks are held in memory at a time, computed once more in the backward pass; None:
             all at once. Value and gradient are the same.
-
-    Raises:
-        ValueError: if an argument is out of its range, or the rows are no multiple of ``views``.
     """
     check_smooth_ap(temperature, attention, chunk_size)
     _check_groups(embeddings, views)
@@ -61,13 +57,8 @@ def smooth_ap(
 
 
 def check_smooth_ap(temperature: float, attention: str, chunk_size: int | None) -> None:
-    """Refuse options of ``smooth_ap`` that are out of range.
-
-    Raises:
-        InputError: names the first.
-    """
-    if temperature <= 0:
-        raise InputError(f"temperature must be positive, got {temperature}")
+    """Refuse options of ``smooth_ap`` that are out of range."""
+    check_temperature(temperature)
     if attention not in ATTENTIONS:
         raise InputError(f"attention must be one of {', '.join(ATTENTIONS)}, got {attention!r}")
     if chunk_size is not None and chunk_size < 1:
@@ -89,14 +80,8 @@ def _misplaced(anchors: Tensor, embeddings: Tensor, views: int, temperature: flo
 def ranking_accuracy(embeddings: Tensor, views: int) -> Tensor:
     """Share of the views whose own image's other views are all nearer than any other image's, in [0, 1].
 
-    A tie counts as a miss, so embeddings that have collapsed to one point score 0. Of a single image it is 1.
-
-    Args:
-        embeddings: rows grouped by image, shape (n, D); nearness is their dot product.
-        views: views of each image, at least 2.
-
-    Raises:
-        ValueError: if the rows are no multiple of ``views``.
+    Nearness is the dot product; rows are grouped as for ``smooth_ap``. A tie counts as a miss, so embeddings that have
+    collapsed to one point score 0. Of a single image it is 1.
     """
     _check_groups(embeddings, views)
     with torch.autocast(embeddings.device.type, enabled=False):

@@ -15,11 +15,7 @@ from .encoder_parts import NETWORKS, Parts, encode_chain, encoder_names, encoder
 
 
 def network_parts(network: nn.Module) -> Parts:
-    """How the network is taken apart.
-
-    Raises:
-        TypeError: if its class is not known.
-    """
+    """How the network is taken apart."""
     parts = find_parts(network)
     if parts is None:
         known = ", ".join(sorted(kind.__name__ for kind in NETWORKS))
@@ -30,26 +26,15 @@ def network_parts(network: nn.Module) -> Parts:
 def encode(network: nn.Module, x: Tensor) -> list[Tensor]:
     """Feature maps of the encoder, fine to coarse: all that ``decode`` needs, the deepest last.
 
-    Works on a whole network and on the result of ``encoder_only``.
-
-    Args:
-        network: one of the known networks.
-        x: image, shape (B, C, *spatial), of a size that ``check_patch_size`` accepts.
-
-    Raises:
-        ValueError: if a ``DynUNet`` was built with deep supervision, as its output is then no single image.
+    Works on a whole network and on the result of ``encoder_only``; refuses a ``DynUNet`` with deep supervision, whose
+    output is no single image. ``x``, (B, C, *spatial), has a size that ``check_patch_size`` accepts.
     """
     parts = network_parts(network)
     return parts.encode(network, x) if parts.encode else encode_chain(encoder_parts(network), x)
 
 
 def decoder_maps(network: nn.Module, features: list[Tensor]) -> list[Tensor]:
-    """Feature maps of the decoder, coarse to fine: the output of each of its blocks.
-
-    Args:
-        network: the network whose ``encode`` gave the maps.
-        features: the maps of ``encode``; they are left as they are.
-    """
+    """Feature maps of the decoder, coarse to fine, from those of ``encode``: the output of each of its blocks."""
     return network_parts(network).decode(network, features)
 
 

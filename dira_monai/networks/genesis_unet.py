@@ -1,5 +1,6 @@
 """The U-Net of Models Genesis, which MONAI lacks."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -50,17 +51,6 @@ class _Up(nn.Module):
         return self.ops(torch.cat([self.up_conv(x), skip], dim=1))
 
 
-class _Out(nn.Module):
-    """Convolution of width 1 to the output channels."""
-
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.final_conv = Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.final_conv(x)
-
-
 class GenesisUNet(nn.Module):
     """U-Net of Models Genesis (Zhou et al., 2019, https://arxiv.org/abs/1908.06912), also of TransVW and of DiRA in 3D.
 
@@ -73,12 +63,9 @@ class GenesisUNet(nn.Module):
 
     Args:
         spatial_dims: 2 or 3; 2 is an extension.
-        in_channels: channels of the image.
-        out_channels: channels of the result.
+        in_channels: of the image.
+        out_channels: of the result.
         features: channels of the four levels, fine to coarse, even numbers.
-
-    Raises:
-        ValueError: if ``features`` are not four even numbers.
     """
 
     def __init__(
@@ -99,7 +86,8 @@ class GenesisUNet(nn.Module):
         self.up_tr256 = _Up(spatial_dims, level512, level256)
         self.up_tr128 = _Up(spatial_dims, level256, level128)
         self.up_tr64 = _Up(spatial_dims, level128, level64)
-        self.out_tr = _Out(spatial_dims, level64, out_channels)
+        output = Conv[Conv.CONV, spatial_dims](level64, out_channels, kernel_size=1)
+        self.out_tr = nn.Sequential(OrderedDict(final_conv=output))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape (B, out_channels, *spatial)."""

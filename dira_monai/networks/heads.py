@@ -37,7 +37,7 @@ class ProjectionHead(nn.Sequential):
 
 
 class GlobalAverage(nn.Module):
-    """Mean of each channel over all voxels."""
+    """``global_average_pool`` as a layer."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Averages (B, C) of maps (B, C, *spatial)."""
@@ -62,14 +62,6 @@ def mlp(*widths: int, last_bias: bool = True, last_norm: bool = False) -> nn.Seq
 def pooled_mlp(
     *widths: int, pooled_norm: bool = False, last_bias: bool = True, last_norm: bool = False
 ) -> nn.Sequential:
-    """A ``mlp`` that takes maps (B, C, *spatial), of which it sees the averages of the channels.
-
-    Args:
-        widths: see ``mlp``.
-        pooled_norm: whether the averages are batch-normalized first, which networks with instance norm need (see
-            ``ProjectionHead``).
-        last_bias: see ``mlp``.
-        last_norm: see ``mlp``.
-    """
+    """A ``mlp`` of the averages of the channels of maps (B, C, *spatial); ``pooled_norm`` as in ``ProjectionHead``."""
     first = [GlobalAverage(), *([nn.BatchNorm1d(widths[0], affine=False)] if pooled_norm else [])]
     return nn.Sequential(*first, *mlp(*widths, last_bias=last_bias, last_norm=last_norm))

@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..utils.errors import InputError
-
 
 @torch.no_grad()
 def update_momentum(slow: nn.Module, fast: nn.Module, share: float, buffers: bool) -> None:
@@ -17,17 +15,6 @@ def update_momentum(slow: nn.Module, fast: nn.Module, share: float, buffers: boo
         source |= fast.named_buffers()
         target |= {name: b for name, b in slow.named_buffers() if b.dtype.is_floating_point}
     torch._foreach_lerp_(list(target.values()), [source[name] for name in target], share)
-
-
-def check_momentum(**values: float) -> None:
-    """Refuse momenta, given by name, that are outside of [0, 1].
-
-    Raises:
-        InputError: names the first.
-    """
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must lie in [0, 1], got {value}")
 
 
 def cosine_schedule(start: float, end: float, progress: float) -> float:

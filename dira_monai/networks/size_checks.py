@@ -21,14 +21,8 @@ def size_divisor(network: nn.Module) -> tuple[int, ...]:
 def check_patch_size(network: nn.Module, patch_size: Sequence[int]) -> None:
     """Refuse a patch size with which the network fails or gives an image of another size.
 
-    Batch norm's need of two values per channel is not checked, since the batch may give them.
-
-    Args:
-        network: one of the known networks, not wrapped.
-        patch_size: voxels per axis.
-
-    Raises:
-        InputError: if the size does not fit; names the rule and the nearest size that fits.
+    The error names the rule and the nearest size that fits. Batch norm's need of two values per channel is not checked,
+    since the batch may give them.
     """
     sizes, factor, divisor = list(patch_size), downsampling(network), size_divisor(network)
     name = type(network).__name__
@@ -56,9 +50,6 @@ def check_output(network: nn.Module, in_channels: int, size: Sequence[int] | Non
         size: pixels or voxels per axis; None: not known, nothing is checked.
         classes: channels that the output must have.
         spatial: whether the output is an image of the same size, or one value a class.
-
-    Raises:
-        InputError: if it does not fit; names the size and the reason.
     """
     if size is None:
         return

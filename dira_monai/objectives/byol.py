@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from ..losses.contrastive import negative_cosine
 from ..networks.encoder_decoder import encode, feature_channels
 from ..networks.heads import mlp, pooled_mlp
-from ..networks.momentum import check_momentum
 from .objective import MomentumBranch, ObjectiveInputs
 from .siamese import Siamese
 
@@ -18,17 +17,8 @@ class BYOL(MomentumBranch, Siamese):
     its own passes unless ``average_buffers`` is True.
 
     Attributes:
-        network: stock MONAI U-Net, which encodes both views and whose encoder is copied; it stays outside.
-        embedding_size: D.
         hidden_size: width of projector and predictor; None: twice the encoder's deepest number of channels, the
             paper's 4,096 for a ResNet-50.
-        momentum: of the key branch at the start.
-        final_momentum: at the end, reached along a cosine.
-        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
-        average_buffers: whether batch-norm statistics of the key branch follow the network's.
-
-    Raises:
-        InputError: if a momentum is outside of [0, 1].
     """
 
     def __init__(
@@ -42,11 +32,7 @@ class BYOL(MomentumBranch, Siamese):
         pooled_norm: bool = False,
         average_buffers: bool = False,
     ) -> None:
-        super().__init__()
-        check_momentum(momentum=momentum, final_momentum=final_momentum)
-        self.momentum = momentum
-        self.final_momentum = final_momentum
-        self.average_buffers = average_buffers
+        super().__init__(momentum, final_momentum, average_buffers)
         channels = feature_channels(network)
         hidden = hidden_size or 2 * channels
         self.projector = pooled_mlp(channels, hidden, embedding_size, pooled_norm=pooled_norm)

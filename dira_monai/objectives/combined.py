@@ -22,9 +22,6 @@ class CombinedObjective(Objective):
     Attributes:
         objectives: at least one; the first one's embeddings are the ones that validation compares.
         weights: as many, none negative.
-
-    Raises:
-        InputError: if there is no objective, or their number is not that of the weights, or one is negative.
     """
 
     def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
@@ -89,7 +86,7 @@ class CombinedObjective(Objective):
         return next((momentum for momentum in momenta if momentum > 0), 0.0)
 
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
-        """After the optimizer's step: each objective's own update with its own keys, not with ``key``."""
+        """Each objective's own update with its own keys, not with ``key``."""
         for objective, keys in zip(self.parts, self.keys, strict=True):
             objective.update(network, torch.cat(keys) if keys else None, progress)
             keys.clear()
@@ -99,9 +96,6 @@ class CombinedObjective(Objective):
 
         Each gets the ``rank_collapse`` of its own queries of the last batch. Where they have collapsed and it finds
         nothing, a general sentence stands in its place.
-
-        Args:
-            metrics: means over an epoch; its ``collapse``, which is of the first one's queries, is not needed.
         """
         sentences = []
         for name, objective, query in zip(self.names, self.parts, self.queries, strict=True):

@@ -25,14 +25,10 @@ class GraVIS(Objective):
     statistics differ; the published code encodes all together.
 
     Attributes:
-        network: stock MONAI U-Net, whose encoder learns; it stays outside.
-        embedding_size: D.
-        hidden_size: width of the projector; None: the encoder's deepest number of channels.
         temperature: softness of the ranks.
         attention: which views of an image count most: smooth_ap or uniform.
         normalized: whether embeddings are ranked by their cosines; the published code takes plain dot products.
         chunk_size: views whose ranks are held in memory at a time; None: all at once.
-        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
     """
 
     metrics = ("accuracy", "deviation")
@@ -83,11 +79,7 @@ class GraVIS(Objective):
         return embeddings.unflatten(0, (-1, len(inputs.deepest))).transpose(0, 1)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether the embeddings of all views have collapsed to one direction.
-
-        Args:
-            metrics: ``deviation``, mean over an epoch.
-        """
+        """Whether the embeddings of all views have collapsed to one direction."""
         if metrics["deviation"] < COLLAPSED:
             return (
                 f"the embeddings of all views have collapsed to one direction (deviation {metrics['deviation']:.3f}, "

@@ -8,18 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses.contrastive import contrastive_accuracy, info_nce
+from ..losses.contrastive import check_temperature, contrastive_accuracy, info_nce
 from ..metrics import COLLAPSED
 from ..networks.encoder_decoder import encode, feature_channels
 from ..networks.heads import ProjectionHead
-from ..networks.momentum import check_momentum
 from ..utils.distributed import gather
-from ..utils.errors import InputError
 from .objective import MomentumBranch, ObjectiveInputs
 
 LOGGER = logging.getLogger(__name__)
-
-
 AT_CHANCE = 2  # times the odds of a guess
 
 
@@ -31,18 +27,10 @@ class MoCo(MomentumBranch):
     since the queue wraps around.
 
     Attributes:
-        network: stock MONAI U-Net; its encoder is copied, the network itself stays outside.
-        embedding_size: D.
-        hidden_size: width of the projector; None: the encoder's deepest number of channels.
         queue_size: K, number of keys kept as negatives.
-        temperature: divisor of the cosine similarities.
-        momentum: of the key branch at the start.
-        final_momentum: at the end, reached along a cosine (Grill et al., 2020, https://arxiv.org/abs/2006.07733); None:
-            ``momentum`` all the time.
+        final_momentum: None: ``momentum`` all the time.
         group_size: keys are computed in shuffled groups of about this many, each with batch statistics of its own, so
             that a query cannot find its key by shared statistics. Stands for MoCo's shuffling across GPUs.
-        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
-        average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
     """
 
     resized_on_load = ("queue",)
@@ -63,17 +51,11 @@ class MoCo(MomentumBranch):
         pooled_norm: bool = False,
         average_buffers: bool = False,
     ) -> None:
-        super().__init__()
-        if temperature <= 0:
-            raise InputError(f"temperature must be positive, got {temperature}")
-        final_momentum = momentum if final_momentum is None else final_momentum
-        check_momentum(momentum=momentum, final_momentum=final_momentum)
+        super().__init__(momentum, momentum if final_momentum is None else final_momentum, average_buffers)
+        check_temperature(temperature)
         channels = feature_channels(network)
         self.temperature = temperature
-        self.momentum = momentum
-        self.final_momentum = final_momentum
         self.group_size = group_size
-        self.average_buffers = average_buffers
         head = (channels, hidden_size or channels, embedding_size, pooled_norm)
         self.projector = ProjectionHead(*head)
         self.add_key_branch(network, ProjectionHead(*head))
@@ -121,9 +103,6 @@ class MoCo(MomentumBranch):
 
         The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to K; so the
         bound lies below 1 for every K: it is 0.2 for K = 8 and 0.0005 for K = 4,096.
-
-        Args:
-            metrics: ``accuracy`` and ``collapse``, means over an epoch.
         """
         size = len(self.queue)
         if metrics["collapse"] > COLLAPSED:
@@ -141,13 +120,7 @@ class MoCo(MomentumBranch):
 
     @torch.no_grad()
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
-        """After the optimizer's step: move the key branch towards the network and put the keys into the queue.
-
-        Args:
-            network: the network whose encoder is followed.
-            key: all keys since the last step, of this process, shape (n, D); None: the queue stays.
-            progress: share of the training that is done.
-        """
+        """Move the key branch towards the network and put ``key``, (n, D), of all processes into the queue."""
         super().update(network, key, progress)
         if key is not None:
             self.enqueue(gather(key))

@@ -40,7 +40,10 @@ class Objective(nn.Module):
     """What trainer and evaluator ask of a discriminative objective: heads, state and a loss.
 
     Heads and state are parameters and buffers. ``forward`` changes nothing but batch norm; ``update`` is called after
-    each optimizer step and never in validation.
+    each optimizer step and never in validation. Objectives are built with ``network``, a stock MONAI U-Net whose
+    encoder learns and which stays outside. Where they take them, ``embedding_size`` is D, ``hidden_size`` the width of
+    the projector (None: the encoder's deepest number of channels), ``temperature`` divides cosine similarities, and
+    ``pooled_norm`` has the pooled features batch-normalized first, which networks with instance norm need.
 
     Attributes:
         skip_connections: whether the decoder sees the finer maps of the encoder; the trainer decodes accordingly.
@@ -56,9 +59,6 @@ class Objective(nn.Module):
 
     def forward(self, inputs: ObjectiveInputs) -> dict[str, Tensor]:
         """Loss of a batch.
-
-        Args:
-            inputs: views and maps of the batch.
 
         Returns:
             ``loss``, the scalars of ``metrics``, and where there are any, ``query`` and ``key``: embeddings of unit
@@ -82,11 +82,7 @@ class Objective(nn.Module):
         return None
 
     def second_view(self, inputs: ObjectiveInputs) -> Tensor:
-        """The view ``key``.
-
-        Raises:
-            InputError: if there is none.
-        """
+        """The view ``key``, which must be there."""
         if "key" not in inputs.views:
             raise InputError(
                 f"{type(self).__name__} compares the views of an image: views_per_image must be at least 2, got 1"
@@ -101,19 +97,25 @@ class MomentumBranch(Objective):
         projector: embeddings (B, D) of the deepest map; learns.
         key_projector: follows it.
         key_encoder: follows the network's encoder; there is no decoder.
-        momentum: of the key branch at the start.
-        final_momentum: at the end, reached along a cosine.
+        momentum: of the key branch at the start, in [0, 1].
+        final_momentum: at the end, reached along a cosine (Grill et al., 2020, https://arxiv.org/abs/2006.07733).
         average_buffers: whether batch-norm statistics of the key branch follow the network's too, instead of its own.
     """
 
     projector: nn.Module
     key_projector: nn.Module
-    momentum: float
-    final_momentum: float
-    average_buffers: bool
+
+    def __init__(self, momentum: float, final_momentum: float, average_buffers: bool) -> None:
+        super().__init__()
+        for name, value in (("momentum", momentum), ("final_momentum", final_momentum)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {value}")
+        self.momentum = momentum
+        self.final_momentum = final_momentum
+        self.average_buffers = average_buffers
 
     def add_key_branch(self, network: nn.Module, key_projector: nn.Module) -> None:
-        """Begin to follow the network's encoder and ``self.projector``; ``key_projector`` is built like the latter."""
+        """Begin to follow the network's encoder and ``self.projector``, like which ``key_projector`` is built."""
         self.key_projector = key_projector
         self.key_projector.load_state_dict(self.projector.state_dict())
         self.key_encoder = encoder_only(network)
@@ -121,11 +123,11 @@ class MomentumBranch(Objective):
         self.key_projector.requires_grad_(False)
 
     def momentum_at(self, progress: float) -> float:
-        """Momentum of the key branch after ``progress``, in [0, 1], of the training."""
+        """Momentum of the key branch."""
         return cosine_schedule(self.momentum, self.final_momentum, progress)
 
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
-        """After the optimizer's step: move the key branch towards the network; ``key`` is not used."""
+        """Move the key branch towards the network; ``key`` is not used."""
         share = 1 - self.momentum_at(progress)
         update_momentum(self.key_encoder, network, share, self.average_buffers)
         update_momentum(self.key_projector, self.projector, share, self.average_buffers)

@@ -20,8 +20,6 @@ from ..utils.seeded_random import SampleRandom
 from .objective import Objective, ObjectiveInputs
 
 SPREAD_LOST = 0.5  # batch norm gives 1; less only where the averages differ by less than its epsilon
-
-
 LINEAR = ("linear", "bilinear", "trilinear")
 
 
@@ -78,7 +76,6 @@ class PCRLv2(Objective):
     have them, and what they restore goes through a sigmoid last.
 
     Attributes:
-        network: stock MONAI U-Net; it stays outside.
         levels: places of the decoder's maps that have heads, 0 the coarsest; None: all.
         middle_weight: w_mid, the weight of the output's restoration; published: 1, for 2D targets divided by ImageNet's
             deviation of 0.225, whose squared errors are 20 times those of images in [0, 1].
@@ -176,15 +173,13 @@ class PCRLv2(Objective):
 
     @torch.no_grad()
     def update(self, network: nn.Module, key: Tensor | None, progress: float = 0.0) -> None:
-        """After the optimizer's step: the next one draws its own levels."""
+        """The next step draws its own levels."""
         self.step += 1
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the embeddings of the decoder's coarsest level have collapsed.
 
-        Args:
-            metrics: ``deviation`` and ``collapse``, means over an epoch. Batch norm makes embeddings of two images
-                opposite, whatever they are, so batches of 2 always count as collapsed.
+        Batch norm makes embeddings of two images opposite, whatever they are, so batches of 2 always count as such.
         """
         if metrics["deviation"] < SPREAD_LOST:
             return (

@@ -16,11 +16,7 @@ from ..utils.errors import InputError
 from .objective import Objective, ObjectiveInputs
 
 COLLAPSED = 0.1  # of the deviation, which is 1 where embeddings are spread evenly and 0 where they are equal
-
-
 COPIED = 0.55  # of the mean off-diagonal |C|: 2 / pi in two dimensions, 1 / 2 of independent components of 4 images
-
-
 UNRELATED = 0.02  # of the mean diagonal of C
 
 
@@ -46,11 +42,7 @@ class Siamese(Objective):
         return {"loss": loss, "deviation": embedding_std(embedding), "query": query, "key": key}
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether all images have nearly the same embedding.
-
-        Args:
-            metrics: ``deviation``, mean over an epoch.
-        """
+        """Whether all images have nearly the same embedding."""
         if metrics["deviation"] < COLLAPSED:
             return (
                 f"{type(self).__name__} gives every image nearly the same embedding (deviation "
@@ -67,15 +59,10 @@ class BarlowTwins(Objective):
     paper's 8,192 for a ResNet-50, where they hold 151 million weights, and less for smaller networks.
 
     Attributes:
-        network: stock MONAI U-Net, which encodes both views; it stays outside.
         embedding_size: D; None: ``hidden_size``.
         hidden_size: width of the projector; None: four times the encoder's deepest number of channels.
-        redundancy_weight: lambda, of the off-diagonal elements.
-        scale: factor of the loss, which is a sum over the D components and so grows with D.
-        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
-
-    Raises:
-        InputError: if ``redundancy_weight`` is negative or ``scale`` not positive.
+        redundancy_weight: lambda, of the off-diagonal elements, at least 0.
+        scale: positive factor of the loss, which is a sum over the D components and so grows with D.
     """
 
     metrics = ("diagonal", "off_diagonal")
@@ -126,9 +113,6 @@ class BarlowTwins(Objective):
         Where the views agree, embeddings of one dimension have a mean off-diagonal |C| of 1, of two 2 / pi = 0.64.
         Independent components have sqrt(2 / (pi N)) in a large batch of N images, by chance; 0.31 for N = 8, 0.5 for 4
         and 0.64 for 3, which are too few to tell.
-
-        Args:
-            metrics: ``diagonal`` and ``off_diagonal``, means over an epoch.
         """
         if metrics["off_diagonal"] > COPIED:
             return (
@@ -148,11 +132,9 @@ class SimSiam(Siamese):
     """SimSiam (Chen and He, 2021, https://arxiv.org/abs/2011.10566): a predictor and a stopped gradient.
 
     Attributes:
-        network: stock MONAI U-Net, which encodes both views; it stays outside.
         embedding_size: D; None: the encoder's deepest number of channels, in the paper 2,048.
         hidden_size: width of the projector; None: the encoder's deepest number of channels, in the paper 2,048.
         predictor_size: width of the predictor; None: a quarter of D, as in the paper.
-        pooled_norm: whether the pooled features are batch-normalized first; for networks with instance norm.
     """
 
     def __init__(

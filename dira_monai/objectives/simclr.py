@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..losses.contrastive import nt_xent, nt_xent_accuracy
+from ..losses.contrastive import check_temperature, nt_xent, nt_xent_accuracy
 from ..networks.encoder_decoder import feature_channels
 from ..networks.heads import ProjectionHead
 from ..utils.distributed import gather_with_gradient
-from ..utils.errors import InputError
 from .objective import Objective, ObjectiveInputs
 
 AT_CHANCE = 1.5  # times the chance, up to which an accuracy counts as none
@@ -21,16 +20,6 @@ class SimCLR(Objective):
     The batch is that of all processes; with accumulated gradients it is one of the batches that are accumulated.
     The network encodes the views one after the other, each with batch statistics of its own; the published code encodes
     both in one batch.
-
-    Attributes:
-        network: stock MONAI U-Net, which encodes both views; it stays outside.
-        embedding_size: D.
-        hidden_size: width of the projector; None: the encoder's deepest number of channels.
-        temperature: divisor of the cosine similarities.
-        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
-
-    Raises:
-        InputError: if ``temperature`` is not positive.
     """
 
     metrics = ("accuracy", "chance")
@@ -45,8 +34,7 @@ class SimCLR(Objective):
         pooled_norm: bool = False,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise InputError(f"temperature must be positive, got {temperature}")
+        check_temperature(temperature)
         channels = feature_channels(network)
         self.temperature = temperature
         self.projector = ProjectionHead(channels, hidden_size or channels, embedding_size, pooled_norm)
@@ -66,11 +54,7 @@ class SimCLR(Objective):
         return {"loss": loss, "accuracy": accuracy, "chance": chance, "query": query, "key": key}
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether the views find their partners no more often than by guessing.
-
-        Args:
-            metrics: ``accuracy`` and ``chance``, means over an epoch.
-        """
+        """Whether the views find their partners no more often than by guessing."""
         if metrics["accuracy"] <= min(AT_CHANCE * metrics["chance"], 0.99):
             return (
                 "SimCLR's views find their partner no more often than by guessing (accuracy "

@@ -21,11 +21,8 @@ class VisualWords(Objective):
     softmax. There is one view and no state besides the weights.
 
     Attributes:
-        network: stock MONAI U-Net; it stays outside.
         classes: C, number of words, at least 2.
         hidden_size: width of the head.
-        pooled_norm: whether the averages are batch-normalized first; for networks with instance norm, see
-            ``ProjectionHead``.
     """
 
     def __init__(self, network: nn.Module, classes: int, hidden_size: int = 1024, *, pooled_norm: bool = False) -> None:
@@ -41,9 +38,6 @@ class VisualWords(Objective):
         Returns:
             ``loss`` and ``accuracy`` (share of cubes whose word has the highest logit; chance is 1 / C), scalars;
             ``query``, the logits scaled to unit length, (B, C): equal where every cube gets the same word.
-
-        Raises:
-            InputError: if the data set gives no words.
         """
         if "word" not in inputs.views:
             raise InputError("VisualWords needs the word of each image, which WordDataset gives")
@@ -57,9 +51,6 @@ class VisualWords(Objective):
 
         The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to C - 1: for
         44 words below 0.044.
-
-        Args:
-            metrics: ``accuracy`` and ``collapse``, means over an epoch.
         """
         alike = ", and all cubes get the same answer" if metrics.get("collapse", 0.0) > COLLAPSED else ""
         if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):

@@ -12,11 +12,7 @@ from ..utils.errors import InputError
 from .objective import Objective, ObjectiveInputs
 
 CLOSEST = 1e-6  # least distance of |y - s| from 1, where the logarithm would be infinite
-
-
 ALIKE = 0.9  # mean |cosine| of bases; drawn at random in 128 dimensions they have 0.07
-
-
 UNRELATED = 0.02  # mean likeness to the bases that a crop overlaps, each by its share
 
 
@@ -34,11 +30,7 @@ class VoCo(Objective):
     norm) sees the deepest map alone, of query and bases in one batch, which the encoder sees in two.
 
     Attributes:
-        network: stock MONAI U-Net, whose encoder learns; it stays outside.
-        embedding_size: D.
-        hidden_size: width of the projector; None: the encoder's deepest number of channels.
-        regularization_weight: of L_reg.
-        pooled_norm: whether the projector batch-normalizes the pooled features first; for networks with instance norm.
+        regularization_weight: of L_reg, at least 0.
     """
 
     metrics = ("accuracy", "prediction", "overlap_similarity", "base_similarity")
@@ -68,9 +60,6 @@ class VoCo(Objective):
             1 / n), ``prediction`` (L_pred), ``overlap_similarity`` (mean of s_i, weighted by the overlap) and
             ``base_similarity`` (L_reg), scalars; ``query`` and ``key``, embeddings of unit length of the query and of
             the base that it overlaps most, (B, D).
-
-        Raises:
-            InputError: if the views have no bases.
         """
         if "bases" not in inputs.views:
             raise InputError("VoCo compares a crop with those of a grid: the views must be dira_monai.GridViews")
@@ -93,11 +82,7 @@ class VoCo(Objective):
         return metrics | {"loss": prediction + self.regularization_weight * between, "query": query, "key": key}
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether all bases lie on one line, or a crop looks like none of those that it overlaps.
-
-        Args:
-            metrics: ``base_similarity`` and ``overlap_similarity``, means over an epoch.
-        """
+        """Whether all bases lie on one line, or a crop looks like none of those that it overlaps."""
         if metrics["base_similarity"] > ALIKE:
             return (
                 f"the embeddings of VoCo's base crops are all alike or opposite (mean |cosine| "
@@ -114,11 +99,6 @@ class VoCo(Objective):
 
 
 def overlap_loss(similarity: Tensor, overlap: Tensor) -> Tensor:
-    """Mean of -log(1 - |y - s|), VoCo's loss of predicted overlaps, float32; at most 13.8 for a prediction.
-
-    Args:
-        similarity: s, in [0, 1], any shape.
-        overlap: y, in [0, 1], same shape.
-    """
+    """Mean of -log(1 - |y - s|), at most 13.8, of similarities s and overlaps y, in [0, 1], equal shapes; float32."""
     wrong = (overlap.float() - similarity.float()).abs()
     return -torch.log1p(-wrong.clamp(max=1 - CLOSEST)).mean()

@@ -19,14 +19,7 @@ def param_groups_layer_decay(
 
     Layer-wise decay as in ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555) and BEiT: the last of n layers
     has ``learning_rate``, layer i of 0 .. n - 1 has ``learning_rate * layer_decay ** (n - 1 - i)``.
-
-    Args:
-        network: see ``layers``; layers without parameters do not count.
-        learning_rate: of the last layer, the head.
-        layer_decay: factor in (0, 1]; 1: the same rate everywhere.
-
-    Raises:
-        InputError: if ``layer_decay`` is outside of (0, 1].
+    Layers without parameters do not count (see ``layers``); a decay of 1 gives the same rate everywhere.
     """
     if not 0 < layer_decay <= 1:
         raise InputError(f"layer_decay must lie in (0, 1], got {layer_decay}")
@@ -44,11 +37,7 @@ def param_groups_layer_decay(
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
-    """``LARS``, or the optimizer of this name in ``torch.optim``.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """``LARS``, or the optimizer of this name in ``torch.optim``."""
     known = {"LARS": LARS} | {k: v for k, v in vars(torch.optim).items() if isinstance(v, type)}
     if name not in known or not issubclass(known[name], Optimizer):
         raise InputError(f"optimizer_name must be LARS or an optimizer of torch.optim, such as Adam, got {name!r}")
@@ -58,12 +47,8 @@ def optimizer_class(name: str) -> type[Optimizer]:
 def param_groups_lars(network: nn.Module, objective: nn.Module, bias_learning_rate: float) -> list[dict[str, Any]]:
     """Groups for ``LARS`` as in Barlow Twins: biases and norms have a rate of their own, no scaling and no decay.
 
-    The weights come last, since logs show the rate of the last group.
-
-    Args:
-        network: the network.
-        objective: the objective, of which only what learns by gradient is taken.
-        bias_learning_rate: of all parameters with less than two axes.
+    Their rate, ``bias_learning_rate``, is that of all parameters with less than two axes. The weights come last, since
+    logs show the rate of the last group.
     """
     parameters = trainable_parameters(network, objective)
     vectors = [p for p in parameters if p.ndim < 2]
@@ -75,14 +60,8 @@ def param_groups_lars(network: nn.Module, objective: nn.Module, bias_learning_ra
 def rate_groups(network: nn.Module, objective: nn.Module, fixed_rate: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Groups for any optimizer, of which ``FlooredCosineSchedule`` leaves the first one's rate alone.
 
-    Args:
-        network: the network.
-        objective: the objective, of which only what learns by gradient is taken.
-        fixed_rate: names of the objective's parts whose rate is constant, such as SimSiam's ``predictor``; none: there
-            is one group.
-
-    Raises:
-        InputError: if the objective has no part of that name.
+    ``fixed_rate`` names the objective's parts whose rate is constant, such as SimSiam's ``predictor``; without names
+    there is one group.
     """
     parts = dict(objective.named_children())
     unknown = [name for name in fixed_rate if name not in parts]

@@ -26,9 +26,6 @@ class LARS(Optimizer):
         weight_decay: of all parameters of a group.
         trust: share of a tensor's norm that a step of rate 1 moves it by, greater than 0.
         adapted: whether steps are scaled.
-
-    Raises:
-        InputError: if one of them is out of range.
     """
 
     def __init__(
@@ -52,11 +49,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of all parameters that have a gradient.
-
-        Args:
-            closure: computes the loss anew, with gradients; its result is returned.
-        """
+        """One update of all parameters that have a gradient; the loss that ``closure`` computes anew, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -13,14 +13,10 @@ class FlooredCosineSchedule(WarmupCosineSchedule):
     all groups. Groups with ``fixed_rate`` True keep their rate all the time, as SimSiam's predictor may.
 
     Attributes:
-        optimizer: whose rates are set.
         warmup_steps: number of steps of the warm-up.
         t_total: number of all steps.
         floor: share of the rate that is left at the end, in [0, 1].
         warmup_multiplier: share of the rate at the first step.
-
-    Raises:
-        InputError: if ``floor`` is outside of [0, 1].
     """
 
     def __init__(

@@ -59,10 +59,8 @@ def _blur(values: ndarray, axes: Sequence[int]) -> ndarray:
 def chest_ct(seed: int | Sequence[int], shape: Sequence[int] = (112, 96, 80), spacing: float = 3.0) -> ChestCT:
     """A synthetic chest CT of the patient ``seed``, the same patient as in ``chest_xray``.
 
-    Args:
-        seed: one or several integers of at least 0, which name the patient.
-        shape: voxels to the right, anterior and superior; the chest is in the middle, about 320 x 230 x 240 mm large.
-        spacing: edge of a voxel in mm.
+    The patient's name is one or several integers of at least 0. ``shape`` counts voxels to the right, anterior and
+    superior of an edge of ``spacing`` mm; the chest is in the middle, about 320 x 230 x 240 mm large.
     """
     patient, rng = draw_patient(seed), generator(seed, 1)
     axes = [_axis(count, spacing) for count in shape]
@@ -83,9 +81,7 @@ def _boxes(patient: Patient, size: int) -> list[tuple[int, ...]]:
 def chest_xray(seed: int | Sequence[int], size: int = XRAY_SIZE) -> ChestXray:
     """A synthetic chest X-ray of the patient ``seed``: parallel projection, attenuation of bone as at low energy.
 
-    Args:
-        seed: one or several integers of at least 0, which name the patient.
-        size: rows and columns; the field is 310 mm large at every size.
+    ``size`` is the number of rows and columns; the field is 310 mm large at every size.
     """
     patient, rng = draw_patient(seed), generator(seed, 1)
     count, step = min(size, 192), 4.0  # finer pixels are interpolated
@@ -157,9 +153,6 @@ def write_phantoms(directory: str | Path, kind: str = "ct", count: int = 24, see
         kind: ``ct`` or ``xray``.
         count: number of cases, one a patient.
         seed: of the whole set; case i depends on the seed and i only.
-
-    Raises:
-        InputError: if an argument is out of range or the folder has a README.txt that says something else.
     """
     if kind not in ("ct", "xray"):
         raise InputError(f"kind must be ct or xray, got {kind!r}.")

@@ -1,4 +1,9 @@
-"""Colors of RGB images in [0, 1], any number of axes; images of one channel have no color and keep what they have."""
+"""Colors of RGB images in [0, 1], any number of axes; images of one channel have no color and keep what they have.
+
+``probability`` is the share of the samples that are changed.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +13,7 @@ from ..utils.seeded_random import SampleRandom
 from .intensity import IntensityJitter, column
 
 
+@dataclass(eq=False)
 class ColorJitter:
     """Random brightness, contrast, saturation and hue, in this order, clipped to [0, 1].
 
@@ -21,30 +27,21 @@ class ColorJitter:
         contrast: factor of the distance from the image's mean, drawn likewise.
         saturation: factor of the distance from the pixel's gray value, drawn likewise.
         hue: rotation drawn from -hue .. hue, in turns of the color circle, at most 0.5.
-        probability: share of the samples that are changed at all.
     """
 
-    def __init__(
-        self,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.4,
-        hue: float = 0.1,
-        probability: float = 0.8,
-    ) -> None:
-        if not 0 <= hue <= 0.5:
-            raise InputError(f"hue must lie in [0, 0.5] turns, got {hue}")
-        self.jitter = IntensityJitter(brightness, contrast, probability=1.0)
-        self.saturation = saturation
-        self.hue = hue
-        self.probability = probability
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    probability: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hue <= 0.5:
+            raise InputError(f"hue must lie in [0, 0.5] turns, got {self.hue}")
+        self.jitter = IntensityJitter(self.brightness, self.contrast, probability=1.0)
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape.
-
-        Raises:
-            InputError: if images have neither one channel nor three.
-        """
+        """Changed images, same shape, of one channel or three."""
         on = draws.bernoulli(self.probability)
         changed = self.jitter(images, draws)
         saturation = 1 + self.saturation * draws.uniform(low=-1, high=1)
@@ -55,26 +52,19 @@ class ColorJitter:
         return torch.where(column(on, images), changed, images)
 
 
+@dataclass(eq=False)
 class Grayscale:
-    """Images whose channels are all their gray values; images of one channel stay as they are.
+    """Images whose channels are all their gray values; images of one channel stay as they are."""
 
-    Attributes:
-        probability: share of the samples that are changed.
-    """
-
-    def __init__(self, probability: float = 0.2) -> None:
-        self.probability = probability
+    probability: float = 0.2
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape.
-
-        Raises:
-            InputError: if images have neither one channel nor three.
-        """
+        """Changed images, same shape, of one channel or three."""
         on = draws.bernoulli(self.probability)
         return torch.where(column(on, images), luma(images), images) if has_color(images) else images
 
 
+@dataclass(eq=False)
 class Solarize:
     """Images whose values from a threshold on are inverted: x becomes 1 - x; any number of channels.
 
@@ -82,12 +72,10 @@ class Solarize:
 
     Attributes:
         threshold: smallest value that is inverted, in [0, 1].
-        probability: share of the samples that are changed.
     """
 
-    def __init__(self, threshold: float = 0.5, probability: float = 0.2) -> None:
-        self.threshold = threshold
-        self.probability = probability
+    threshold: float = 0.5
+    probability: float = 0.2
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""

@@ -5,6 +5,7 @@ sample's own stream, and then changes the whole batch at once.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,9 +18,7 @@ Distortion = Callable[[Tensor, SampleRandom], Tensor]
 class OneOf:
     """Each sample passes through at most one of several distortions.
 
-    Attributes:
-        distortions: what to choose from.
-        probabilities: one for each; where their sum is below 1, the rest of the samples stays as it is.
+    There is a probability for each; where their sum is below 1, the rest of the samples stays as it is.
     """
 
     def __init__(self, distortions: Sequence[Distortion], probabilities: Sequence[float]) -> None:
@@ -44,15 +43,11 @@ class OneOf:
         return images
 
 
+@dataclass(eq=False)
 class Compose:
-    """Several transforms in order, such as a crop and a rotation as the spatial step of ``Views``.
+    """Several transforms in order, such as a crop and a rotation as the spatial step of ``Views``."""
 
-    Attributes:
-        steps: applied in order.
-    """
-
-    def __init__(self, steps: Sequence[Distortion]) -> None:
-        self.steps = steps
+    steps: Sequence[Distortion]
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import product
 
 import torch
@@ -14,6 +15,7 @@ from .masking import Masking
 from .views import to_unit
 
 
+@dataclass(eq=False)
 class GridViews:
     """Query and target at a random place of a region, and bases: all crops of the grid that the region is cut into.
 
@@ -24,41 +26,30 @@ class GridViews:
     Attributes:
         patch_size: size of query and bases, voxels.
         grid: bases along each axis; the region must have ``grid`` times ``patch_size`` voxels.
-        photometric: changes of intensity, applied in order.
+        photometric: as of ``Views``, like ``masking``.
         distortions: what is to be undone in the query, applied in order.
-        masking: what hides parts of the query, last of all; None: nothing is hidden.
     """
 
-    def __init__(
-        self,
-        patch_size: Sequence[int],
-        grid: Sequence[int],
-        photometric: Sequence[Distortion] = (),
-        distortions: Sequence[Distortion] = (),
-        *,
-        masking: Masking | None = None,
-    ) -> None:
-        if len(grid) != len(patch_size):
-            raise InputError(f"grid {list(grid)} must have one entry for each axis of patch_size {list(patch_size)}")
+    patch_size: Sequence[int]
+    grid: Sequence[int]
+    photometric: Sequence[Distortion] = ()
+    distortions: Sequence[Distortion] = ()
+    _: KW_ONLY
+    masking: Masking | None = None
+
+    def __post_init__(self) -> None:
+        grid, size = list(self.grid), list(self.patch_size)
+        if len(grid) != len(size):
+            raise InputError(f"grid {grid} must have one entry for each axis of patch_size {size}")
         if min(grid) < 1 or math.prod(grid) < 2:
-            raise InputError(f"grid {list(grid)} must have entries of at least 1 and at least two crops")
-        self.patch_size = tuple(patch_size)
-        self.grid = tuple(grid)
-        self.photometric = photometric
-        self.distortions = distortions
-        self.masking = masking
-        self.region_size = [count * length for count, length in zip(grid, patch_size, strict=True)]
-        axes = [range(0, count * length, length) for count, length in zip(grid, patch_size, strict=True)]
+            raise InputError(f"grid {grid} must have entries of at least 1 and at least two crops")
+        self.region_size = [count * length for count, length in zip(grid, size, strict=True)]
+        axes = [range(0, extent, length) for extent, length in zip(self.region_size, size, strict=True)]
         self.corners = torch.tensor(list(product(*axes)))  # (n, d)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, seeds: Tensor, distort: bool = True) -> dict[str, Tensor]:
-        """Views of the images, float32 in [0, 1].
-
-        Args:
-            images: regions, shape (B, C, *region_size), uint8, int16 or float in [0, 1], on any device.
-            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch.
-            distort: False leaves distortions and masking out.
+        """Views of the images (B, C, *region_size), float32 in [0, 1]; arguments as of ``Views``.
 
         Returns:
             ``query`` and ``target``, (B, C, *patch_size), and with masking ``whole`` and ``mask``, as of ``Views``;
@@ -101,15 +92,10 @@ def crop_at(images: Tensor, start: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def overlap_shares(start: Tensor, corners: Tensor, size: Sequence[int]) -> Tensor:
-    """Share of each box's volume inside others of the same size: the product of max(0, 1 - |shift| / size) of all axes.
+    """Share of each box's volume inside others of the same size, float32 in [0, 1], shape (B, n).
 
-    Args:
-        start: first voxel of each box, shape (B, d).
-        corners: first voxel of each other box, shape (n, d).
-        size: of all boxes, voxels along each axis.
-
-    Returns:
-        Float32 in [0, 1], shape (B, n).
+    It is the product of max(0, 1 - |shift| / size) of all axes. Boxes begin at voxel ``start``, (B, d), others at
+    ``corners``, (n, d).
     """
     shift = (start[:, None] - corners).abs() / torch.tensor(size)
     return (1 - shift).clamp(min=0).prod(dim=2)

@@ -1,7 +1,11 @@
-"""What values voxels get: jitter, blur, noise and Models Genesis' non-linear intensity, for images in [0, 1]."""
+"""What values voxels get: jitter, blur, noise and Models Genesis' non-linear intensity, for images in [0, 1].
+
+``probability`` is the share of the samples that are changed at all.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +18,7 @@ def column(values: Tensor, images: Tensor) -> Tensor:
     return values.to(images.device, non_blocking=True).reshape(-1, *[1] * (images.ndim - 1))
 
 
+@dataclass(eq=False)
 class IntensityJitter:
     """Random brightness, contrast and gamma, in this order, clipped to [0, 1].
 
@@ -24,16 +29,12 @@ class IntensityJitter:
         brightness: factor drawn from 1 - brightness .. 1 + brightness.
         contrast: factor of the distance from the image's mean, drawn likewise.
         gamma: exponent drawn log-uniformly from 1 / (1 + gamma) .. 1 + gamma.
-        probability: share of the samples that are changed at all.
     """
 
-    def __init__(
-        self, brightness: float = 0.4, contrast: float = 0.4, gamma: float = 0.0, probability: float = 0.8
-    ) -> None:
-        self.brightness = brightness
-        self.contrast = contrast
-        self.gamma = gamma
-        self.probability = probability
+    brightness: float = 0.4
+    contrast: float = 0.4
+    gamma: float = 0.0
+    probability: float = 0.8
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
@@ -49,17 +50,16 @@ class IntensityJitter:
         return changed if self.gamma == 0 else changed.double().pow(column(gamma, images)).float()  # likewise
 
 
+@dataclass(eq=False)
 class GaussianBlur:
     """Images smoothed by a Gaussian whose sigma is drawn for each sample; the border voxel is repeated outside.
 
     Attributes:
         sigma: smallest and largest sigma, voxels.
-        probability: share of the samples that are blurred.
     """
 
-    def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 0.5) -> None:
-        self.sigma = sigma
-        self.probability = probability
+    sigma: Sequence[float] = (0.1, 2.0)
+    probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Blurred images, same shape."""
@@ -104,17 +104,16 @@ def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
     return torch.cat(pieces, dim=2).reshape(images.shape)
 
 
+@dataclass(eq=False)
 class GaussianNoise:
     """Images with white noise, whose standard deviation is drawn for each sample, clipped to [0, 1].
 
     Attributes:
         sigma: largest standard deviation, in units of the intensity range.
-        probability: share of the samples that get noise.
     """
 
-    def __init__(self, sigma: float = 0.05, probability: float = 0.5) -> None:
-        self.sigma = sigma
-        self.probability = probability
+    sigma: float = 0.05
+    probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Noisy images, same shape."""
@@ -123,6 +122,7 @@ class GaussianNoise:
         return (images + column(sigma, images) * noise).clamp(0, 1)
 
 
+@dataclass(eq=False)
 class NonlinearIntensity:
     """Intensities mapped by a random monotone Bezier curve, rising or falling, of Models Genesis.
 
@@ -134,8 +134,7 @@ class NonlinearIntensity:
         inverted: share of the curves that fall, so that dark becomes bright.
     """
 
-    def __init__(self, inverted: float = 0.5) -> None:
-        self.inverted = inverted
+    inverted: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Mapped images, same shape, in [0, 1]."""
@@ -155,13 +154,8 @@ def bezier_table(x: Tensor, y: Tensor, inverted: Tensor, entries: int = 256) -> 
     """Values of Bezier curves at evenly spaced intensities, shape (B, entries).
 
     Both coordinates of such a curve rise with its parameter, since the inner points lie in the unit square; the falling
-    curve reads the second coordinate backwards.
-
-    Args:
-        x: first coordinates of the two inner points, in [0, 1], shape (B, 2).
-        y: second coordinates, shape (B, 2).
-        inverted: which curves fall, bool, shape (B,).
-        entries: length of the table.
+    curve reads the second coordinate backwards. ``x`` and ``y``, (B, 2), are the coordinates of the two inner points,
+    in [0, 1]; ``inverted``, bool, (B,), says which curves fall.
     """
     t = torch.linspace(0, 1, 8 * entries)
     basis = torch.stack([3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 
 
+@dataclass(eq=False)
 class Masking:
     """A share of the image hidden in blocks of a grid, for networks that see the rest of the image as it is.
 
@@ -21,21 +23,18 @@ class Masking:
         fill: what hidden voxels become, in [0, 1].
     """
 
-    def __init__(self, ratio: float = 0.75, block_size: Sequence[int] = (16, 16), fill: float = 0.0) -> None:
-        if not 0 < ratio < 1:
-            raise InputError(f"the masking ratio must lie between 0 and 1, got {ratio}")
-        if min(block_size) < 1:
-            raise InputError(f"block_size must be at least 1 voxel along each axis, got {list(block_size)}")
-        self.ratio = ratio
-        self.block_size = tuple(block_size)
-        self.fill = fill
+    ratio: float = 0.75
+    block_size: Sequence[int] = (16, 16)
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise InputError(f"the masking ratio must lie between 0 and 1, got {self.ratio}")
+        if min(self.block_size) < 1:
+            raise InputError(f"block_size must be at least 1 voxel along each axis, got {list(self.block_size)}")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> tuple[Tensor, Tensor]:
-        """Images with hidden blocks, same shape, and the mask, bool, (B, 1, *spatial), True where hidden.
-
-        Raises:
-            InputError: if ``block_size`` has not one entry an axis, or the image holds a single block.
-        """
+        """Images with hidden blocks, same shape, and the mask, bool, (B, 1, *spatial), True where hidden."""
         shape = images.shape[2:]
         if len(self.block_size) != len(shape):
             raise InputError(f"block_size {list(self.block_size)} must have {len(shape)} entries, one for each axis")

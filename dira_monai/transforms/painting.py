@@ -4,6 +4,7 @@ Sizes are shares of the image's extent along each axis; a share of 10 / 224 is t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,12 +30,12 @@ class Boxes(NamedTuple):
 def draw_boxes(
     draws: SampleRandom, shape: Sequence[int], count: int, size: Sequence[float], margin: float = 0.0, stop: float = 0.0
 ) -> Boxes:
-    """Random boxes inside the image.
+    """Random boxes inside the image, N = ``count`` of them drawn.
 
     Args:
         draws: the samples' random numbers.
         shape: size of the image, voxels.
-        count: N, number of boxes drawn.
+        count: of boxes.
         size: smallest and largest length, as a share of the extent; each axis is drawn by itself.
         margin: distance kept to the borders, as a share of the extent.
         stop: probability, after each box, that no further box of the sample is used.
@@ -63,19 +64,19 @@ def union_mask(boxes: Boxes, shape: Sequence[int], device: torch.device) -> Tens
     return (first.transpose(1, 2) @ inside > 0).reshape(-1, 1, *shape)  # a product counts the boxes around a voxel
 
 
+@dataclass(eq=False)
 class _Painting:
     """Common part of in- and out-painting: boxes and what they are filled with."""
 
-    def __init__(
-        self, count: int, size: Sequence[float], margin: float = 3 / 224, stop: float = 0.1, fill: str = "zero"
-    ) -> None:
-        if fill not in FILLS:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {fill!r}.")
-        self.count = count
-        self.size = size
-        self.margin = margin
-        self.stop = stop
-        self.fill = fill
+    count: int
+    size: Sequence[float]
+    margin: float = 3 / 224
+    stop: float = 0.1
+    fill: str = "zero"
+
+    def __post_init__(self) -> None:
+        if self.fill not in FILLS:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}.")
 
     def _boxes(self, images: Tensor, draws: SampleRandom) -> Boxes:
         return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)

@@ -1,6 +1,7 @@
 """Blocks swapped and voxels shuffled inside blocks; sizes are shares of the image's extent along each axis."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -35,6 +36,7 @@ def _take(images: Tensor, index: Tensor) -> Tensor:
     return moved.reshape(images.shape)
 
 
+@dataclass(eq=False)
 class BlockShuffling:
     """Pairs of equal blocks swapped, DiRA's local shuffling (10 swaps of blocks of 10 to 15 pixels at 224).
 
@@ -47,14 +49,13 @@ class BlockShuffling:
             content may be doubled and lost.
     """
 
-    def __init__(
-        self, count: int = 10, size: Sequence[float] = (10 / 224, 15 / 224), behavior: str = "corrected"
-    ) -> None:
-        if behavior not in ("corrected", "reference"):
-            raise ValueError(f"behavior must be corrected or reference, got {behavior!r}.")
-        self.count = count
-        self.size = size
-        self.behavior = behavior
+    count: int = 10
+    size: Sequence[float] = (10 / 224, 15 / 224)
+    behavior: str = "corrected"
+
+    def __post_init__(self) -> None:
+        if self.behavior not in ("corrected", "reference"):
+            raise ValueError(f"behavior must be corrected or reference, got {self.behavior!r}.")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
@@ -85,6 +86,7 @@ class BlockShuffling:
         return first, second, apart.any(1)
 
 
+@dataclass(eq=False)
 class LocalPixelShuffling:
     """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
 
@@ -97,9 +99,8 @@ class LocalPixelShuffling:
         size: largest side as a share of the extent; the smallest is one voxel.
     """
 
-    def __init__(self, count: int = 5, size: float = 0.1) -> None:
-        self.count = count
-        self.size = size
+    count: int = 5
+    size: float = 0.1
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
@@ -163,12 +164,8 @@ def _shuffle_table(
 ) -> ShuffleTable:
     """Random orders of blocks in images of a shape whose sides are at most ``longest``, the same in each process.
 
-    Args:
-        shape: of the image.
-        longest: side of a block along each axis.
-        device: where the offsets are kept; first and orders stay on the CPU.
-        least: orders of each size at least.
-        voxels: small blocks have as many orders as so many voxels make, 682 of 6 voxels.
+    The offsets are kept on ``device``, first and orders on the CPU. Each size has ``least`` orders at least, small
+    blocks as many as so many ``voxels`` make, 682 of 6 voxels.
     """
     strides, generator = _strides(shape), torch.Generator().manual_seed(0)
     shuffled, plain, orders = list[Tensor](), list[Tensor](), list[int]()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,15 +14,12 @@ from ..utils.seeded_random import SampleRandom
 
 
 def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") -> Tensor:
-    """Images read at the given positions by linear interpolation.
+    """Images (B, C, *spatial) read by linear interpolation, shape (B, C, *out).
 
     Args:
-        images: shape (B, C, *spatial).
+        images: float.
         positions: voxel positions to read, one channel for each axis in the order of the axes, shape (B, d, *out).
         padding_mode: what lies outside, as in ``torch.nn.functional.grid_sample``.
-
-    Returns:
-        Shape (B, C, *out).
     """
     extent = torch.tensor(images.shape[2:], device=positions.device, dtype=positions.dtype)
     extent = extent.reshape(1, -1, *[1] * (positions.ndim - 2))
@@ -31,17 +29,10 @@ def resample(images: Tensor, positions: Tensor, padding_mode: str = "border") ->
 
 
 def resample_along(images: Tensor, positions: Tensor, axis: int) -> Tensor:
-    """Images read along one axis at the given positions by linear interpolation; the border is repeated outside.
+    """Images (B, C, *spatial) read at voxel positions (B, n) along ``axis``, from 2, shape (B, C, ..., n, ...).
 
-    One axis after the other costs a fraction of ``resample``, and gives the same where positions are those of a box.
-
-    Args:
-        images: shape (B, C, *spatial).
-        positions: voxel positions to read, shape (B, n).
-        axis: of ``images``, from 2.
-
-    Returns:
-        Shape (B, C, ..., n, ...).
+    The border is repeated outside. One axis after the other costs a fraction of ``resample``, and gives the same where
+    positions are those of a box.
     """
     extent = images.shape[axis]
     place = positions.clamp(0, extent - 1)
@@ -73,6 +64,7 @@ def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
     return images
 
 
+@dataclass(eq=False)
 class RandomResizedCrop:
     """A random box of the image, resized to ``patch_size`` by linear interpolation.
 
@@ -87,16 +79,17 @@ class RandomResizedCrop:
         aspect: largest ratio of two sides of the box to those of the image, at least 1.
     """
 
-    def __init__(self, patch_size: Sequence[int], scale: Sequence[float] = (0.2, 1.0), aspect: float = 4 / 3) -> None:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise InputError(f"crop scale must be two rising numbers in (0, 1], got {list(scale)}")
-        self.patch_size = tuple(patch_size)
-        self.scale = scale
-        self.aspect = aspect
+    patch_size: Sequence[int]
+    scale: Sequence[float] = (0.2, 1.0)
+    aspect: float = 4 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise InputError(f"crop scale must be two rising numbers in (0, 1], got {list(self.scale)}")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
-        if self.scale[0] == 1 == self.aspect and images.shape[2:] == self.patch_size:
+        if self.scale[0] == 1 == self.aspect and [*images.shape[2:]] == [*self.patch_size]:
             return images
         d = images.ndim - 2
         extent = torch.tensor(images.shape[2:], dtype=torch.float32)
@@ -111,6 +104,7 @@ class RandomResizedCrop:
         return images
 
 
+@dataclass(eq=False)
 class RandomRotation:
     """Images turned about their middle by random angles, read by linear interpolation.
 
@@ -123,23 +117,18 @@ class RandomRotation:
         padding_mode: what lies outside: zeros, border or reflection.
     """
 
-    def __init__(
-        self, degrees: float = 10.0, planes: Sequence[Sequence[int]] = ((0, 1),), padding_mode: str = "zeros"
-    ) -> None:
-        if padding_mode not in ("zeros", "border", "reflection"):
-            raise InputError(f"padding_mode must be zeros, border or reflection, got {padding_mode!r}")
-        if any(len(set(plane)) != 2 for plane in planes):
-            raise InputError(f"planes must be pairs of different axes, got {[list(plane) for plane in planes]}")
-        self.degrees = degrees
-        self.planes = planes
-        self.padding_mode = padding_mode
+    degrees: float = 10.0
+    planes: Sequence[Sequence[int]] = ((0, 1),)
+    padding_mode: str = "zeros"
+
+    def __post_init__(self) -> None:
+        if self.padding_mode not in ("zeros", "border", "reflection"):
+            raise InputError(f"padding_mode must be zeros, border or reflection, got {self.padding_mode!r}")
+        if any(len(set(plane)) != 2 for plane in self.planes):
+            raise InputError(f"planes must be pairs of different axes, got {[list(plane) for plane in self.planes]}")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Turned images, same shape.
-
-        Raises:
-            InputError: if a plane names an axis that the images lack.
-        """
+        """Turned images, same shape; refused where a plane names an axis that they lack."""
         shape = images.shape[2:]
         if max(map(max, self.planes), default=0) >= len(shape):
             planes = [list(plane) for plane in self.planes]
@@ -156,6 +145,7 @@ class RandomRotation:
         return resample(images, positions, self.padding_mode)
 
 
+@dataclass(eq=False)
 class ElasticDeformation:
     """Images bent by a smooth random field of displacements, the first distortion of TransVW's chain.
 
@@ -169,10 +159,9 @@ class ElasticDeformation:
         axes: the axes along which voxels move; None for all.
     """
 
-    def __init__(self, magnitude: float = 3.8, smoothness: float = 8.0, axes: Sequence[int] | None = None) -> None:
-        self.magnitude = magnitude
-        self.smoothness = smoothness
-        self.axes = axes
+    magnitude: float = 3.8
+    smoothness: float = 8.0
+    axes: Sequence[int] | None = None
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Deformed images, same shape."""

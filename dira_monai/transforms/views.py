@@ -1,6 +1,7 @@
 """Two or more views of each image, and the clean target of the first."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / torch.iinfo(images.dtype).max
 
 
+@dataclass(eq=False)
 class Views:
     """Query, key and target of DiRA for a batch of images.
 
@@ -40,38 +42,27 @@ class Views:
         target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
     """
 
-    def __init__(
-        self,
-        crop: Distortion,
-        photometric: Sequence[Distortion] = (),
-        distortions: Sequence[Distortion] = (),
-        *,
-        other_photometric: Sequence[Distortion] | None = None,
-        masking: Masking | None = None,
-        count: int = 2,
-        local_crop: Distortion | None = None,
-        local_count: int = 0,
-        flip_axes: Sequence[int] = (0,),
-        flip_probability: float = 0.5,
-        target_flip: str = "corrected",
-    ) -> None:
-        if target_flip not in ("corrected", "reference"):
-            raise InputError(f"target_flip must be corrected or reference, got {target_flip!r}")
-        if count < 1:
-            raise InputError(f"the number of views must be at least 1, got {count}")
-        if local_count > 0 and local_crop is None:
-            raise InputError(f"{local_count} small views need a local_crop")
-        self.crop = crop
-        self.photometric = photometric
-        self.other_photometric = photometric if other_photometric is None else other_photometric
-        self.masking = masking
-        self.count = count
-        self.local_crop = local_crop
-        self.local_count = local_count
-        self.distortions = distortions
-        self.flip_axes = flip_axes
-        self.flip_probability = flip_probability
-        self.target_flip = target_flip
+    crop: Distortion
+    photometric: Sequence[Distortion] = ()
+    distortions: Sequence[Distortion] = ()
+    _: KW_ONLY
+    other_photometric: Sequence[Distortion] | None = None
+    masking: Masking | None = None
+    count: int = 2
+    local_crop: Distortion | None = None
+    local_count: int = 0
+    flip_axes: Sequence[int] = (0,)
+    flip_probability: float = 0.5
+    target_flip: str = "corrected"
+
+    def __post_init__(self) -> None:
+        if self.target_flip not in ("corrected", "reference"):
+            raise InputError(f"target_flip must be corrected or reference, got {self.target_flip!r}")
+        if self.count < 1:
+            raise InputError(f"the number of views must be at least 1, got {self.count}")
+        if self.local_count > 0 and self.local_crop is None:
+            raise InputError(f"{self.local_count} small views need a local_crop")
+        self.other_photometric = self.photometric if self.other_photometric is None else self.other_photometric
 
     @torch.no_grad()
     def __call__(self, images: Tensor, seeds: Tensor, distort: bool = True) -> dict[str, Tensor]:
@@ -90,11 +81,12 @@ class Views:
         """
         images = to_unit(images.as_subclass(torch.Tensor))
         draws = SampleRandom(seeds.cpu())
-        if self.other_photometric is self.photometric:
+        others = self.other_photometric
+        if others is None or others is self.photometric:
             inputs, targets = self._views(images, draws, self.count, self.crop, self.photometric, distort)
         else:
             inputs, targets = self._views(images, draws, 1, self.crop, self.photometric, distort)
-            inputs += self._views(images, draws, self.count - 1, self.crop, self.other_photometric, distort)[0]
+            inputs += self._views(images, draws, self.count - 1, self.crop, others, distort)[0]
         views = {"query": inputs[0], "target": targets[0]}
         if self.count > 1:
             views["key"] = inputs[1]

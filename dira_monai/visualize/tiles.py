@@ -21,11 +21,8 @@ def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndar
     """One 2D picture of a channel, (rows, columns): a 2D image upright, of a volume three slices.
 
     Images have their first axis from left to right as MONAI's readers give them. Volumes in RAS orientation are shown
-    as radiologists do, the patient's right on the left side: axial beside coronal above sagittal.
-
-    Args:
-        image: one channel, (*spatial).
-        center: voxel that the slices go through; by default the middle.
+    as radiologists do, the patient's right on the left side: axial beside coronal above sagittal, all through the voxel
+    ``center``, by default the middle.
     """
     array = image.float().cpu().numpy()
     if array.ndim == 2:
@@ -43,23 +40,16 @@ def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndar
 
 
 class Row(NamedTuple):
-    """Pictures beside each other.
-
-    Attributes:
-        tiles: the pictures.
-        lines: of text above them, each a text for each column, or for the first ones.
-    """
+    """Pictures beside each other, and lines above them, each a text for each column, or for the first ones."""
 
     tiles: Sequence[Image.Image]
     lines: Sequence[Sequence[str]] = ()
 
 
 def make_tile(picture: np.ndarray, width: int = WIDTH) -> Image.Image:
-    """A picture, enlarged by the whole number that makes it about as wide as ``width``.
+    """A picture, enlarged by the whole number that makes it about ``width`` pixels wide.
 
-    Args:
-        picture: in [0, 1], or of 8 bits, (rows, columns) or (rows, columns, 3).
-        width: in pixels.
+    It is in [0, 1], or of 8 bits, (rows, columns) or (rows, columns, 3).
     """
     if picture.dtype != np.uint8:
         picture = (picture.clip(0, 1) * 255).round().astype(np.uint8)
@@ -93,14 +83,9 @@ def draw_grid(rows: Sequence[Row]) -> Image.Image:
 def draw_panel(
     target: Tensor, distorted: Tensor, restored: Tensor, caption: str = "", width: int = WIDTH
 ) -> Image.Image:
-    """A row for each sample: target, distorted, restored, and the absolute error.
+    """A row for each sample, under a caption: target, distorted (what the network saw), restored, the absolute error.
 
-    Args:
-        target: images in [0, 1], shape (B, C, *spatial); three channels are shown in color, else the first.
-        distorted: what the network saw.
-        restored: what it made of it.
-        caption: line of text at the top.
-        width: least width of a tile, pixels.
+    Images in [0, 1] have the shape (B, C, *spatial); three channels are shown in color, else the first.
     """
 
     def tile(image: Tensor) -> Image.Image:

@@ -18,15 +18,8 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
     on a ResNet, the 3D U-Net of Models Genesis and TransVW (whole or its encoder), the ResNets of MoCo, also v3, Barlow
     Twins, SimSiam and torchvision, other ResNets under ``backbone.``, and 3D ResNets. Those of MedicalNet load, but in
     their authors' network layer3 and layer4 have stride 1 and dilation 2 and 4, in MONAI's stride 2 and no dilation,
-    so that the features differ; a line says so.
-
-    Args:
-        file: a state dict, or a checkpoint whose entry state_dict or model it is.
-        output: file to write; never ``file`` itself.
-
-    Raises:
-        InputError: if the file cannot be read safely, holds numbers that are not finite, is of another layout, or has
-            encoder or decoder tensors that the stock network lacks (attention, four levels).
+    so that the features differ; a line says so. The file is a state dict, or a checkpoint with an entry state_dict or
+    model; one of another layout is refused, or with encoder or decoder tensors that the stock network lacks.
     """
     _refuse_same(file, output)
     state, rest = unwrap(read_weights(file), file)
@@ -50,14 +43,9 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
 def export_weights(file: str | Path, output: str | Path, layout: str) -> list[str]:
     """Write a ``FlexibleUNet`` or a MONAI ResNet in names that others read; lines that say what was done.
 
-    Args:
-        file: a state dict of one of these networks in 2D or 3D (``model.pt``, ``encoder.pt``) or a ``checkpoint.pt``.
-        output: file to write; never ``file`` itself.
-        layout: torchvision (the encoder as a torchvision ResNet without fc) or smp (``FlexibleUNet`` as ``Unet`` of
-            segmentation_models_pytorch).
-
-    Raises:
-        InputError: if the layout is unknown, the file cannot be read, or the layout lacks a place for a tensor of it.
+    The file is a state dict of one of these networks in 2D or 3D (``model.pt``, ``encoder.pt``) or a ``checkpoint.pt``,
+    the layout torchvision (the encoder as a torchvision ResNet without fc) or smp (``FlexibleUNet`` as ``Unet`` of
+    segmentation_models_pytorch); a tensor without a place in it is refused.
     """
     _refuse_same(file, output)
     state, _ = unwrap(read_weights(file), file)

@@ -19,11 +19,9 @@ WRAPPERS = ("network", "state_dict", "model")
 
 
 def read_weights(path: str | Path) -> Any:
-    """Content of a weight file, or of models/model.pt in a bundle folder or archive, read by ``load_weights_only``.
+    """Content of a weight file, or of the one models/model.pt in a bundle folder or archive.
 
-    Raises:
-        InputError: if its name is empty, it is missing, not readable, or holds Python objects that could run code, or
-            if an archive holds no such entry or several.
+    It is read by ``load_weights_only``; Python objects that could run code are refused.
     """
     if not str(path).strip():  # else the folder that the command runs in
         raise InputError("the name of the weight file is empty; give a file, or a bundle's folder or archive")
@@ -42,10 +40,8 @@ def read_weights(path: str | Path) -> Any:
 def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict in the content of a file, and the names of whatever else is in there.
 
-    It is the entry network, state_dict or model, where there is one of these, else the content itself.
-
-    Raises:
-        InputError: if there is none, or a number in it is NaN or infinite.
+    It is the entry network, state_dict or model, where there is one of these, else the content itself; NaN and infinity
+    are refused.
     """
     entries = content if isinstance(content, Mapping) else {}
     wrapper = next((name for name in WRAPPERS if isinstance(entries.get(name), Mapping)), None)
@@ -91,11 +87,7 @@ _NUMBERS: list[Any] = [
 
 
 def save_atomic(content: Any, path: str | Path) -> None:
-    """Write with ``torch.save``, whole or not at all.
-
-    Raises:
-        InputError: if it cannot be written (disk full, no permission); the file that was there is kept.
-    """
+    """Write with ``torch.save``, whole or not at all (see ``atomic_write``)."""
     with atomic_write(path) as file:
         torch.save(content, file)
 
@@ -108,11 +100,7 @@ def load_weights_only(file: str | Path | IO[bytes], device: torch.device | str =
 
 
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a weight or checkpoint file, read by ``load_weights_only``.
-
-    Raises:
-        InputError: if the file is missing or not readable.
-    """
+    """Content of a weight or checkpoint file, read by ``load_weights_only``."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
@@ -123,11 +111,7 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
 
 
 def load_module(module: nn.Module, state: Mapping[str, Any], path: str | Path, part: str) -> None:
-    """Load a state dict that must fit exactly.
-
-    Raises:
-        InputError: if keys or shapes differ; names the file, the part and the first that do.
-    """
+    """Load a state dict that must fit exactly; the error names the file, the part and the first keys that do not."""
     own = module.state_dict()
     fitting = getattr(module, "resized_on_load", ())  # the module itself makes these fit
     wrong = [k for k in own if k not in state] + [k for k in state if k not in own]

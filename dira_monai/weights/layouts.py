@@ -112,10 +112,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
 
     ResNets come out with the names of ``monai.networks.nets.ResNet``, U-Nets with those of ``FlexibleUNet`` and
     ``GenesisUNet``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is FlexibleUNet's own layout.
-
-    Args:
-        state: as ``unwrap`` gives it; ``module.``, ``encoder_q.``, ``base_encoder.``, ``backbone.`` and
-            ``classficationNet.`` may stand in front of the names.
+    ``module.``, ``encoder_q.``, ``base_encoder.``, ``backbone.`` and ``classficationNet.`` may stand before the names.
     """
     names = {_PREFIX.sub("", key): key for key in state}
     kind = next((kind for kind in _KINDS if kind.fits(names, state)), None)
@@ -142,11 +139,7 @@ def needs_import(state: Mapping[str, Tensor]) -> bool:
 
 
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in names that others read, see ``export_weights``.
-
-    Raises:
-        InputError: if the layout is unknown, or lacks a place for a tensor of the network; names ``file``.
-    """
+    """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in names that others read, see ``export_weights``."""
     if layout not in EXPORTS:
         raise InputError(f"layout must be {' or '.join(EXPORTS)}, got {layout}")
     prefix = "encoder." if layout == "smp" or any(key.startswith("encoder.") for key in state) else ""
@@ -170,9 +163,7 @@ def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[s
 def stock_network(conversion: Conversion, file: str | Path) -> str:
     """The network that a converted state dict fits, as Python to write; a question mark for what no tensor tells.
 
-    Raises:
-        InputError: if it is a ResNet or a decoder that MONAI lacks, or if it came with tensors that MONAI has no place
-            for and that make the features; names ``file``.
+    A ResNet or a decoder that MONAI lacks is refused, and so are tensors without a place that make the features.
     """
     state = conversion.state
     if conversion.lost:

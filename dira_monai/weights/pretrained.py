@@ -29,7 +29,7 @@ class Match:
     Attributes:
         rule: how names of the file were turned into those of the network.
         tensors: what to load, under the names of the network.
-        mismatched: names of the network whose shapes differ: that in the file and that in the network.
+        mismatched: shapes that differ, in the file and in the network, under the names of the network.
         new: names of the network that the file lacks.
         unused: names of the file that the network lacks.
         gaps: what keeps the encoder from a coverage of 1, in words, a tensor each.
@@ -72,8 +72,7 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
             weights covers 98% of one whose shortcuts have none, and still gives other features.
 
     Raises:
-        InputError: if ``path`` is empty or cannot be read, holds numbers that are not finite, is of a published layout
-            that must be imported first, or covers too little of the encoder; the network is left untouched.
+        InputError: if the file cannot be read, must be imported first, or covers too little; the network is untouched.
     """
     if not isinstance(minimum_coverage, Real) or not 0 <= minimum_coverage <= 1:
         raise InputError(f"minimum_coverage must lie in [0, 1], got {minimum_coverage!r}")
@@ -141,8 +140,6 @@ _RULES: dict[str, Callable[[str], str]] = {
     "encoder.x of the file is x": lambda key: key.removeprefix("encoder."),
     "x of the file is encoder.x": lambda key: key if key.startswith("fc.") else f"encoder.{key}",
 }
-
-
 for _kind in (BasicUNet, GenesisUNet):
     _stages = dict(enumerate(NETWORKS[_kind].encoder))
     _RULES[f"stages of {_kind.__name__} in a row"] = partial(_rename_stage, {v: str(k) for k, v in _stages.items()})
