@@ -16,6 +16,12 @@ from dira_monai.__main__ import main
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # more threads wait: the tensors are tiny
 
 
+@pytest.fixture(params=[2, 3])
+def spatial_dims(request):
+    """Of a test that holds in 2D and in 3D."""
+    return request.param
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs a command line in the test's folder; exit status, output and errors."""

@@ -6,24 +6,3 @@ from .classification import ClassificationLoss, check_classes, class_weights
 from .contrastive import contrastive_accuracy, info_nce, negative_cosine, nt_xent, nt_xent_accuracy
 from .restoration import masked_loss
 from .smooth_ap import ranking_accuracy, smooth_ap
-
-__all__ = [
-    "ClassificationLoss",
-    "barlow_twins",
-    "check_classes",
-    "class_weights",
-    "contrastive_accuracy",
-    "cross_correlation",
-    "discriminator_accuracy",
-    "discriminator_loss",
-    "generator_loss",
-    "gradient_penalty",
-    "info_nce",
-    "masked_loss",
-    "negative_cosine",
-    "nt_xent",
-    "nt_xent_accuracy",
-    "ranking_accuracy",
-    "redundancy_reduction",
-    "smooth_ap",
-]

@@ -18,24 +18,14 @@ from .genesis_unet import GenesisUNet
 
 @dataclass(frozen=True)
 class Parts:
-    """How a class of networks is taken apart into encoder and decoder; each function takes the network first.
+    """How a class of networks is taken apart into encoder and decoder; each function takes the network first."""
 
-    Attributes:
-        encoder: names of the child modules of the encoder in their order of use, also those that only some instances
-            have.
-        downsampling: how many times smaller the deepest map is than the image, of all axes or per axis.
-        decode: maps of the decoder, coarse to fine, from those of the encoder, which are left as they are.
-        output: what makes the output of the network from the finest map of the decoder.
-        encode: maps of the encoder of an image, fine to coarse; None: its modules follow each other.
-        pads: whether the network pads maps of odd sizes, so that the output has the size of any image.
-    """
-
-    encoder: tuple[str, ...]
-    downsampling: Callable[[Any], int | Sequence[int]]
-    decode: Callable[[Any, list[Tensor]], list[Tensor]]
-    output: Callable[[Any], nn.Module]
-    encode: Callable[[Any, Tensor], list[Tensor]] | None = None
-    pads: bool = False
+    encoder: tuple[str, ...]  # child modules of the encoder in their order of use; some instances may lack some
+    downsampling: Callable[[Any], int | Sequence[int]]  # image by deepest map, of all axes or per axis
+    decode: Callable[[Any, list[Tensor]], list[Tensor]]  # maps, coarse to fine; leaves those of the encoder as they are
+    output: Callable[[Any], nn.Module]  # what makes the output of the network from the finest map of the decoder
+    encode: Callable[[Any, Tensor], list[Tensor]] | None = None  # maps, fine to coarse; None: a chain
+    pads: bool = False  # whether the network pads maps of odd sizes, so that the output has the size of any image
 
 
 def encode_chain(blocks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:

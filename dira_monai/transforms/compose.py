@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 
 Distortion = Callable[[Tensor, SampleRandom], Tensor]
@@ -23,9 +24,9 @@ class OneOf:
 
     def __init__(self, distortions: Sequence[Distortion], probabilities: Sequence[float]) -> None:
         if len(distortions) != len(probabilities) or sum(probabilities) > 1 + 1e-6 or min(probabilities) < 0:
-            raise ValueError(
+            raise InputError(
                 f"probabilities must be one for each of {len(distortions)} distortions and sum to at most 1, "
-                f"got {list(probabilities)}."
+                f"got {list(probabilities)}"
             )
         self.distortions = distortions
         self.limits = torch.tensor(probabilities, dtype=torch.float64).cumsum(0).float()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 
 FILLS = ("zero", "noise", "constant")
@@ -76,7 +77,7 @@ class _Painting:
 
     def __post_init__(self) -> None:
         if self.fill not in FILLS:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}.")
+            raise InputError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
 
     def _boxes(self, images: Tensor, draws: SampleRandom) -> Boxes:
         return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)

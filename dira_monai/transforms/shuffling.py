@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 from .painting import Boxes, draw_boxes
 
@@ -55,7 +56,7 @@ class BlockShuffling:
 
     def __post_init__(self) -> None:
         if self.behavior not in ("corrected", "reference"):
-            raise ValueError(f"behavior must be corrected or reference, got {self.behavior!r}.")
+            raise InputError(f"behavior must be corrected or reference, got {self.behavior!r}")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
@@ -93,14 +94,10 @@ class LocalPixelShuffling:
     All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
     A block's order is one of at least 16 random ones, which are kept for each size: drawing one anew for each of 10,000
     blocks takes longer than all else that a view needs.
-
-    Attributes:
-        count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.
-        size: largest side as a share of the extent; the smallest is one voxel.
     """
 
-    count: int = 5
-    size: float = 0.1
+    count: int = 5  # number of blocks: 10,000 in Models Genesis, 5 in TransVW
+    size: float = 0.1  # largest side as a share of the extent; the smallest is one voxel
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Shuffled images, same shape."""
@@ -143,19 +140,12 @@ def _strides(shape: Sequence[int]) -> Tensor:
 
 
 class ShuffleTable(NamedTuple):
-    """Random orders of the voxels of blocks of all sizes, the last axis counted fastest.
+    """Random orders of the voxels of blocks of all sizes, the last axis counted fastest."""
 
-    Attributes:
-        shuffled: offsets in the flattened image, one order of one size behind the other, (M,).
-        plain: the same in the order of the voxels.
-        first: where the first order of each size begins.
-        orders: how many there are of each size.
-    """
-
-    shuffled: Tensor
-    plain: Tensor
-    first: Tensor
-    orders: Tensor
+    shuffled: Tensor  # offsets in the flattened image, one order of one size behind the other, (M,)
+    plain: Tensor  # the same in the order of the voxels
+    first: Tensor  # where the first order of each size begins
+    orders: Tensor  # how many there are of each size
 
 
 @lru_cache(maxsize=8)

@@ -21,27 +21,16 @@ _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a layout is recognized, and which of its keys have a place in a stock network.
+    """How a layout is recognized, and which of its keys have a place in a stock network."""
 
-    Attributes:
-        layout: its name.
-        signs: keys that the file has once wrappers are taken off the names.
-        kept: pattern of a key with a place; its group is the stock name.
-        mark: what one of the whole keys holds.
-        axes: of the first sign; None: any number.
-        gray: whether the first sign has one input channel and the file no fc.
-        body: pattern of the keys without a place that may not be dropped, since they make the features.
-        note: what the user should know of its features; empty: nothing.
-    """
-
-    layout: str
-    signs: tuple[str, ...]
-    kept: str
-    mark: str = ""
-    axes: int | None = None
-    gray: bool = False
-    body: str = r"(?:conv1|bn1|layer\d)\..+"
-    note: str = ""
+    layout: str  # its name
+    signs: tuple[str, ...]  # keys that the file has once wrappers are taken off the names
+    kept: str  # pattern of a key with a place; its group is the stock name
+    mark: str = ""  # what one of the whole keys holds
+    axes: int | None = None  # of the first sign; None: any number
+    gray: bool = False  # whether the first sign has one input channel and the file no fc
+    body: str = r"(?:conv1|bn1|layer\d)\..+"  # pattern of the keys that make the features and may not be dropped
+    note: str = ""  # what the user should know of its features; empty: nothing
 
     def fits(self, names: Mapping[str, str], state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this layout; ``names`` gives its key for a name without wrappers."""
@@ -90,21 +79,13 @@ KNOWN = tuple(kind.layout for kind in _KINDS)
 
 @dataclass(frozen=True)
 class Conversion:
-    """A published state dict in the names of a stock network.
+    """A published state dict in the names of a stock network."""
 
-    Attributes:
-        layout: what was recognized.
-        state: the tensors that have a place in the stock network, under its names.
-        dropped: keys of the file, as they stand there, that have none.
-        lost: those of them without which the features are others.
-        note: what the user should know of the features; empty: nothing.
-    """
-
-    layout: str
-    state: dict[str, Tensor]
-    dropped: list[str]
-    lost: list[str]
-    note: str
+    layout: str  # what was recognized
+    state: dict[str, Tensor]  # the tensors that have a place in the stock network, under its names
+    dropped: list[str]  # keys of the file, as they stand there, that have none
+    lost: list[str]  # those of them without which the features are others
+    note: str  # what the user should know of the features; empty: nothing
 
 
 def convert(state: Mapping[str, Tensor]) -> Conversion | None:

@@ -26,32 +26,22 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 class Match:
     """What of a state dict goes where in a network.
 
-    Attributes:
-        rule: how names of the file were turned into those of the network.
-        tensors: what to load, under the names of the network.
-        mismatched: shapes that differ, in the file and in the network, under the names of the network.
-        new: names of the network that the file lacks.
-        unused: names of the file that the network lacks.
-        gaps: what keeps the encoder from a coverage of 1, in words, a tensor each.
-        holes: those gaps that are weights of convolutions or linear layers, tensors of two axes or more: one changes
-            all features, however small it is. Other shapes count only where ``encoder_names`` knows the
-            encoder, since elsewhere they may be those of the head.
-        adaptation: what was done to the input channels of the first convolution; empty: nothing.
-        encoder_coverage: matched elements of the encoder, 0 to 1, as part of its floating-point elements and those
-            that only the file has there: a deeper encoder does not pass for a shallow one.
-        coverage: matched floating-point elements as part of the whole network, 0 to 1.
+    Coverages are shares of the floating-point elements. Those that only the file has in its encoder count as not
+    matched, so that a deeper encoder does not pass for a shallow one. ``holes`` are the gaps that are weights of
+    convolutions or linear layers, tensors of two axes or more: one changes all features, however small it is. Other
+    shapes count only where ``encoder_names`` knows the encoder, since elsewhere they may be those of the head.
     """
 
-    rule: str
-    tensors: dict[str, Tensor]
-    mismatched: dict[str, Shapes]
-    new: list[str]
-    unused: list[str]
-    gaps: list[str]
+    rule: str  # how names of the file were turned into those of the network
+    tensors: dict[str, Tensor]  # what to load, under the names of the network
+    mismatched: dict[str, Shapes]  # shapes that differ, in the file and in the network, under the names of the network
+    new: list[str]  # names of the network that the file lacks
+    unused: list[str]  # names of the file that the network lacks
+    gaps: list[str]  # what keeps the encoder from a coverage of 1, in words, a tensor each
     holes: list[str]
-    adaptation: str
+    adaptation: str  # what was done to the input channels of the first convolution; empty: nothing
     encoder_coverage: float
-    coverage: float
+    coverage: float  # of the whole network
 
 
 def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_coverage: float = 0.9) -> nn.Module:

@@ -4,13 +4,21 @@ import pytest
 import torch
 from monai.networks.nets import PatchDiscriminator
 from reference import GOLDEN, assert_matches, filled, normal, unit_rows
+from trainer_runs import assert_same
 
 from dira_monai.losses.adversarial import discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty
-from dira_monai.losses.contrastive import contrastive_accuracy, info_nce
+from dira_monai.losses.barlow_twins import barlow_twins
+from dira_monai.losses.contrastive import contrastive_accuracy, info_nce, negative_cosine, nt_xent
 from dira_monai.losses.restoration import masked_loss
+from dira_monai.losses.smooth_ap import ranking_accuracy, smooth_ap
+from dira_monai.utils.errors import InputError
 
 GANS = ["lsgan", "vanilla", "hinge", "wgan"]
-SHAPES = [(5, 4), (3, 4, 2)]
+
+
+@pytest.fixture(params=[(5, 4), (3, 4, 2)])
+def shape(request):
+    return request.param
 
 
 def published_embeddings():
@@ -33,19 +41,39 @@ def test_info_nce_of_an_empty_queue_is_zero():
     assert info_nce(torch.eye(2), torch.eye(2), torch.empty(0, 2)) == 0
 
 
+QUEUE = unit_rows(3, (32, 16))
+LOSSES = {  # of two views, (4, 16)
+    "info_nce": lambda z1, z2, temperature=0.2: info_nce(z1, z2, QUEUE, temperature),
+    "nt_xent": nt_xent,
+    "smooth_ap": lambda z1, z2, temperature=0.2: smooth_ap(torch.cat([z1, z2]), 2, temperature),
+    "barlow_twins": barlow_twins,
+    "negative_cosine": negative_cosine,
+    "nt_xent of a small temperature": lambda z1, z2: nt_xent(z1, z2, 0.01),
+    "contrastive_accuracy": lambda z1, z2: contrastive_accuracy(z1, z2, QUEUE),
+    "ranking_accuracy": lambda z1, z2: ranking_accuracy(torch.cat([z1, z2]), 2),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_info_nce_computes_in_float32(dtype):
-    query, key, queue = (rows.to(dtype) for rows in published_embeddings())
-    loss = info_nce(query, key, queue.float(), temperature=1e-3)  # logits of 1000: halves round them
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, info_nce(query.float(), key.float(), queue.float(), temperature=1e-3))
-
-
-def test_info_nce_computes_in_float32_under_autocast():
-    embeddings = published_embeddings()
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_embeddings_compute_in_float32(name, dtype):
+    loss = LOSSES[name]
+    z1, z2 = (100 * normal(seed, (4, 16)).to(dtype) for seed in (1, 2))  # logits beyond what halves show
+    expected = loss(z1.float(), z2.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = info_nce(*embeddings)
-    torch.testing.assert_close(loss, info_nce(*embeddings), atol=0, rtol=0)
+        found, inside = loss(z1.requires_grad_(), z2), loss(z1.detach().float(), z2.float())
+    assert_same((found.detach(), inside), (expected, expected))
+    assert found.dtype == torch.float32
+    if found.requires_grad:
+        found.backward()
+        assert z1.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0, -0.2])
+@pytest.mark.parametrize("name", ["info_nce", "nt_xent", "smooth_ap"])
+def test_a_temperature_that_is_not_positive_is_refused(name, temperature):
+    with pytest.raises(InputError, match=f"temperature must be positive, got {temperature}"):
+        LOSSES[name](torch.eye(2, 16), torch.eye(2, 16), temperature=temperature)
 
 
 def test_info_nce_has_a_gradient_for_the_query_only():
@@ -54,12 +82,6 @@ def test_info_nce_has_a_gradient_for_the_query_only():
     assert query.grad.abs().sum() > 0
     assert key.grad is None
     assert queue.grad is None
-
-
-@pytest.mark.parametrize("temperature", [0, -0.2])
-def test_info_nce_refuses_a_temperature_that_is_not_positive(temperature):
-    with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
-        info_nce(torch.eye(2), torch.eye(2), torch.eye(2), temperature)
 
 
 def test_contrastive_accuracy_counts_rows():
@@ -184,7 +206,6 @@ class Quadratic(torch.nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("shape", SHAPES)
 def test_gradient_penalty_and_its_gradient_by_hand(shape, channels):
     real, fake = normal(1, (3, channels, *shape)), normal(2, (3, channels, *shape))
     share, s = torch.tensor([0.0, 0.25, 1.0]), 1.7
@@ -238,7 +259,6 @@ def test_gradient_penalty_computes_in_float32(dtype):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("loss", "power"), [(torch.nn.MSELoss(), 2), (torch.nn.L1Loss(), 1)])
 def test_masked_loss_is_the_mean_over_the_hidden_voxels_of_each_sample(loss, power, shape, channels):
     restored, target = normal(1, (4, channels, *shape)).requires_grad_(), normal(2, (4, channels, *shape))

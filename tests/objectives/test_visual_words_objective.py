@@ -22,15 +22,7 @@ from dira_monai.objectives.visual_words import VisualWords
 from dira_monai.utils.errors import InputError
 from dira_monai.utils.files import write_json
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@every_rank
 @pytest.mark.parametrize("pooled_norm", [False, True])
 def test_loss_is_the_cross_entropy_of_the_head(spatial_dims, pooled_norm):
     network = genesis_unet(spatial_dims)
@@ -53,8 +45,6 @@ def test_loss_is_the_cross_entropy_of_the_head(spatial_dims, pooled_norm):
     assert told["accuracy"].item() == pytest.approx(sum(map(int.__eq__, guesses, words.tolist())) / 6)
     torch.testing.assert_close(told["query"].double(), logits / logits.norm(dim=1, keepdim=True), rtol=1e-5, atol=1e-5)
     assert "key" not in told
-    told["loss"].backward()
-    assert network.down_tr64.ops[0].conv1.weight.grad.abs().max() > 0
 
 
 def test_equal_logits_give_the_loss_of_a_guess():
@@ -88,7 +78,6 @@ def test_a_problem_is_an_accuracy_of_guesses():
     assert VisualWords(genesis_unet(2), 2).diagnose({"accuracy": 0.6})
 
 
-@every_rank
 def test_a_training_learns_the_words(spatial_dims):
     options = {"batch_size": 6, "epochs": 12, "epoch_length": 4, "optimizer": "Adam", "lr": 0.02}
     trainer = make_run("words", spatial_dims, **options, **ALONE)
@@ -109,7 +98,6 @@ def write_stripes(folder, spatial_dims):
     write_json(folder / "words.json", {"kind": KIND, "words": [{}] * WORDS, **splits})
 
 
-@every_rank
 def test_a_killed_run_on_words_ends_as_an_unbroken_one(tmp_path, spatial_dims):
     write_stripes(tmp_path, spatial_dims)
 
@@ -136,7 +124,6 @@ def test_a_killed_run_on_words_ends_as_an_unbroken_one(tmp_path, spatial_dims):
     assert_same(run("broken", resume=True), whole)
 
 
-@every_rank
 def test_stock_networks_are_taken(spatial_dims):
     network = BasicUNet(spatial_dims, 1, 1, features=(4, 4, 4, 4, 6, 4))
     objective = VisualWords(network, 3, 8, pooled_norm=True)

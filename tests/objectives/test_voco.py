@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from objective_runs import grid_of, region_of
 from objective_views import forward
+from random_images import numbered
 from torch import nn
-from trainer_runs import assert_same, basic_unet, flexible_unet
+from trainer_runs import assert_same, basic_unet
 
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.networks.heads import GlobalAverage
@@ -20,20 +21,7 @@ from dira_monai.transforms.painting import InPainting
 from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import sample_seeds
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 every_grid = pytest.mark.parametrize(("patch_size", "grid"), [((5, 4), (3, 2)), ((4, 3, 5), (2, 3, 1))])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-def numbered(count, region):
-    """Images whose voxels hold their own number, which tells where a crop was taken."""
-    return (
-        torch.arange(math.prod(region), dtype=torch.float32).reshape(1, 1, *region).repeat(count, 1, *[1] * len(region))
-    )
 
 
 @every_grid
@@ -100,24 +88,6 @@ def test_stored_integers_become_shares():
     assert_same(views["bases"][:, 0], images[:, :, :4, :4] / 255)
 
 
-@pytest.mark.parametrize(
-    ("grid", "message"),
-    [
-        ((2, 2, 1), r"grid \[2, 2, 1\] must have one entry for each axis of patch_size \[4, 4\]"),
-        ((1, 1), r"grid \[1, 1\] must have entries of at least 1 and at least two crops"),
-        ((0, 4), r"grid \[0, 4\] must have entries of at least 1"),
-    ],
-)
-def test_grids_that_are_none_are_refused(grid, message):
-    with pytest.raises(InputError, match=message):
-        GridViews((4, 4), grid)
-
-
-def test_a_region_that_is_not_the_grid_is_refused():
-    with pytest.raises(InputError, match=r"region_size must be grid \[2, 3\] times .* \[8, 12\], got \[8, 8\]"):
-        GridViews((4, 4), (2, 3))(torch.rand(1, 1, 8, 8), sample_seeds(0, 0, 1))
-
-
 def test_overlap_loss_of_known_values():
     similarity, overlap = torch.tensor([[0.0, 0.5], [1.0, 0.25]]), torch.tensor([[0.5, 0.5], [0.75, 0.0]])
     expected = -(math.log(0.5) + 0 + math.log(0.75) + math.log(0.75)) / 4
@@ -138,7 +108,6 @@ def make_views(batch, spatial_dims, bases=3, side=16):
     return {"query": torch.rand(batch, *shape), "bases": torch.rand(batch, bases, *shape), "overlap": overlap}
 
 
-@every_rank
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_voco_equals_explicit_loops(spatial_dims, weight):
     network = basic_unet(spatial_dims)
@@ -168,18 +137,6 @@ def test_voco_equals_explicit_loops(spatial_dims, weight):
     torch.testing.assert_close(told["query"].double(), query, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(told["key"].double(), bases[range(4), overlap.argmax(1)], rtol=1e-4, atol=1e-5)
     assert set(told) == {"loss", "query", "key", *voco.metrics}
-
-
-@every_rank
-@pytest.mark.parametrize("build", [basic_unet, flexible_unet])
-def test_gradients_reach_encoder_and_projector(build, spatial_dims):
-    network = build(spatial_dims)
-    voco = VoCo(network, 8)
-    views = make_views(2, spatial_dims, side=64 if spatial_dims == 2 else 32)
-    forward(voco, network, views)["loss"].backward()
-    assert all(p.grad.abs().sum() > 0 for p in voco.parameters() if p.ndim > 1)
-    encoder = [p for name, p in network.named_parameters() if name.startswith(("conv_0", "down", "encoder"))]
-    assert all(p.grad is not None for p in encoder)
 
 
 def test_nothing_is_worse_than_equal_embeddings():
@@ -229,7 +186,6 @@ def placed_crops(spatial_dims, count, epoch):
     return {name: view.double() for name, view in views.items()}
 
 
-@every_rank
 def test_voco_learns_where_crops_were_taken(spatial_dims):
     """One linear layer by full batches: 80 steps end at the same place from any start, to a few percent."""
     learned, unseen = (placed_crops(spatial_dims, 64, epoch) for epoch in (0, 1))

@@ -2,28 +2,17 @@ import math
 
 import pytest
 import torch
+from random_images import numbered, random_images, streams
 
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, union_mask
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
-from dira_monai.utils.errors import InputError
-from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
-
-SHAPES = [(24, 20), (12, 10, 14)]
 
 
-def streams(count, seed=0):
-    return SampleRandom(sample_seeds(seed, 0, count))
-
-
-def random_images(count, shape):
-    return 0.1 + 0.8 * torch.rand(count, 1, *shape, generator=torch.Generator().manual_seed(0))
-
-
-def numbered(count, shape):
-    """Images in which every voxel has its own number."""
-    return torch.arange(math.prod(shape)).float().reshape(1, 1, *shape).repeat(count, 1, *[1] * len(shape))
+@pytest.fixture(params=[(24, 20), (12, 10, 14)])
+def shape(request):
+    return request.param
 
 
 def coordinates(numbers, shape):
@@ -44,7 +33,6 @@ def same_voxels(changed, images):
     return (changed.flatten(1).sort().values == images.flatten(1).sort().values).all(1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_boxes_have_all_lengths_and_all_places(shape):
     start, length, used = draw_boxes(streams(500), shape, 4, (0.2, 0.5), margin=0.1)
     assert used.all()
@@ -56,7 +44,6 @@ def test_boxes_have_all_lengths_and_all_places(shape):
         assert (start + length)[..., axis].max() == extent - margin
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_lengths_and_places_of_boxes_are_uniform_and_independent(shape):
     start, length, _ = draw_boxes(streams(1000), shape, 4, (0.2, 0.5))
     low, high = (torch.tensor([round(share * n) for n in shape]) for share in (0.2, 0.5))
@@ -76,7 +63,6 @@ def test_boxes_larger_than_the_room_give_up_the_margin():
     assert ((start + length) <= torch.tensor([10, 4])).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_the_published_stop_rule_uses_six_and_a_half_boxes(shape):
     n = 4000
     used = draw_boxes(streams(n), shape, 10, (0.1, 0.3), stop=0.1).used
@@ -94,7 +80,6 @@ def test_the_stop_rule_at_its_ends(stop, expected):
     assert draw_boxes(streams(50), (8, 8), 6, (0.1, 0.3), stop=stop).used.sum(1).eq(expected).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_box_mask_is_the_inside_of_the_box(shape):
     boxes = draw_boxes(streams(30), shape, 3, (0.1, 0.6), stop=0.5)
     for n in range(3):
@@ -106,17 +91,15 @@ def test_box_mask_is_the_inside_of_the_box(shape):
             assert torch.equal(mask, expected)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_the_union_of_boxes_is_all_of_them(shape):
     boxes, device = draw_boxes(streams(30), shape, 4, (0.1, 0.4), stop=0.3), torch.device("cpu")
     masks = torch.stack([union_mask(boxes.one(n), shape, device) for n in range(4)])
     assert torch.equal(union_mask(boxes, shape, device), masks.any(0))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("painting", [InPainting, OutPainting])
 def test_one_box_of_a_fixed_size(painting, shape):
-    images = random_images(40, shape)
+    images = random_images(40, shape, low=0.1)
     changed = painting(1, (0.5, 0.5), margin=0.1)(images, streams(40))
     kept = changed == images
     assert changed[~kept].eq(0).all()
@@ -129,7 +112,7 @@ def test_one_box_of_a_fixed_size(painting, shape):
 
 @pytest.mark.parametrize(("shape", "lowest", "highest"), [((56, 56), 10, 70), ((28, 28, 28), 40, 70)])
 def test_in_painting_as_published_takes_a_bounded_share(shape, lowest, highest):
-    images = random_images(64, shape)
+    images = random_images(64, shape, low=0.1)
     changed = InPainting(10, (lowest / 224, highest / 224))(images, streams(64))
     share = changed.eq(0).flatten(1).float().mean(1)
     smallest, largest = ((round(side / 224 * shape[0]) / shape[0]) ** len(shape) for side in (lowest, highest))
@@ -139,21 +122,18 @@ def test_in_painting_as_published_takes_a_bounded_share(shape, lowest, highest):
     assert torch.equal(changed[changed != 0], images[changed != 0])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_in_and_out_painting_share_the_image_between_them(shape):
-    images = random_images(40, shape)
+    images = random_images(40, shape, low=0.1)
     holes, windows = (p(5, (0.2, 0.5))(images, streams(40)) for p in (InPainting, OutPainting))
     assert torch.equal(holes + windows, images)
     assert (holes == 0).logical_xor(windows == 0).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_a_window_of_the_whole_image_keeps_all(shape):
-    images = random_images(3, shape)
+    images = random_images(3, shape, low=0.1)
     assert torch.equal(OutPainting(1, (1.0, 1.0))(images, streams(3)), images)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("painting", [InPainting, OutPainting])
 def test_fill_with_noise(painting, shape):
     images = torch.full((40, 1, *shape), 2.0)
@@ -166,7 +146,6 @@ def test_fill_with_noise(painting, shape):
     assert len(noise.unique()) > 0.98 * len(noise)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_fill_with_one_constant_a_box(shape):
     images = torch.full((200, 1, *shape), 2.0)
     one = InPainting(1, (0.3, 0.3), fill="constant")(images, streams(200))
@@ -183,12 +162,6 @@ def test_fill_with_one_constant_a_box(shape):
     assert all(len(changed[changed != 2].unique()) == 1 for changed in outside)
 
 
-def test_painting_refuses_an_unknown_fill():
-    with pytest.raises(ValueError, match="fill must be one of zero, noise, constant, got 'black'"):
-        InPainting(1, (0.1, 0.2), fill="black")
-
-
-@pytest.mark.parametrize("shape", SHAPES)
 def test_block_shuffling_keeps_every_voxel(shape):
     images = numbered(64, shape)
     changed = BlockShuffling(10, (0.1, 0.4))(images, streams(64))
@@ -221,7 +194,6 @@ def test_one_swap_puts_each_block_in_the_place_of_the_other(shape, share, sides)
         assert torch.equal(coordinates(sample[tuple(second.T)], shape), first)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_swapped_blocks_have_all_lengths(shape):
     images = numbered(400, shape)
     changed = BlockShuffling(1, (0.1, 0.3))(images, streams(400))
@@ -244,7 +216,6 @@ def test_block_shuffling_leaves_out_a_pair_without_room():
     assert torch.equal(shuffled, images)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_reference_block_shuffling_doubles_and_loses_content(shape):
     images = numbered(64, shape)
     one = BlockShuffling(1, (0.4, 0.4), behavior="reference")(images, streams(64))
@@ -255,12 +226,6 @@ def test_reference_block_shuffling_doubles_and_loses_content(shape):
     assert many.max() < math.prod(shape)
 
 
-def test_block_shuffling_refuses_an_unknown_behavior():
-    with pytest.raises(ValueError, match="behavior must be corrected or reference, got 'fixed'"):
-        BlockShuffling(behavior="fixed")
-
-
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [1, 5, 300])
 def test_pixels_come_from_within_one_block(shape, count):
     images = numbered(20, shape)
@@ -273,7 +238,6 @@ def test_pixels_come_from_within_one_block(shape, count):
         assert torch.equal(largest, longest - 1)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_one_pixel_block_is_a_permutation_of_its_own_voxels(shape):
     images = numbered(200, shape)
     changed = LocalPixelShuffling(1, 0.5)(images, streams(200))
@@ -293,7 +257,6 @@ def test_all_orders_of_a_pixel_block_are_equally_likely():
     assert (counts - expected).abs().max() < 4 * math.sqrt(expected)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_more_pixel_blocks_change_more_voxels(shape):
     images = numbered(10, shape)
     shares = [
@@ -317,7 +280,6 @@ def paint(value):
     return lambda images, draws: torch.full_like(images, value)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("probabilities", [(0.3, 0.05, 0.3), (0.25, 0.25, 0.5), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0)])
 def test_one_of_chooses_with_the_probabilities(probabilities, spatial_dims):
     n = 4000
@@ -362,16 +324,10 @@ def test_one_of_begins_independent_streams():
     assert (torch.corrcoef(torch.stack(drawn)) - torch.eye(4)).abs().max() < 4.5 / math.sqrt(n)
 
 
-@pytest.mark.parametrize("probabilities", [(0.5,), (0.2, 0.2, 0.2), (0.6, 0.5), (-0.1, 0.5)])
-def test_one_of_refuses_bad_probabilities(probabilities):
-    with pytest.raises(ValueError, match="probabilities must be one for each of 2 distortions and sum to at most 1"):
-        OneOf([paint(0.0), paint(1.0)], probabilities)
-
-
 @pytest.mark.parametrize(("ratio", "hidden"), [(0.75, 9), (0.5, 6), (0.01, 1), (0.99, 11)])
 @pytest.mark.parametrize(("shape", "block"), [((12, 8), (3, 3)), ((6, 8, 3), (2, 4, 2))])  # 4 x 3 and 3 x 2 x 2 blocks
 def test_masking_hides_so_many_blocks_of_every_sample(shape, block, ratio, hidden):
-    images = random_images(50, shape)
+    images = random_images(50, shape, low=0.1)
     masked, mask = Masking(ratio, block, fill=0.05)(images, streams(50))
     assert mask.shape == images.shape
     assert mask.dtype == torch.bool
@@ -385,25 +341,10 @@ def test_masking_hides_so_many_blocks_of_every_sample(shape, block, ratio, hidde
 
 
 def test_every_block_is_hidden_equally_often_and_one_mask_serves_all_channels():
-    images = random_images(4000, (4, 4)).expand(-1, 2, -1, -1)
+    images = random_images(4000, (4, 4), low=0.1).expand(-1, 2, -1, -1)
     masked, mask = Masking(0.25, (2, 2))(images, streams(4000))
     share = mask[:, 0, ::2, ::2].float().mean(0)
     torch.testing.assert_close(share, torch.full((2, 2), 0.25), rtol=0, atol=4 * math.sqrt(0.25 * 0.75 / 4000))
     assert mask.shape == (4000, 1, 4, 4)
     assert torch.equal(masked[:, 0] == 0, mask[:, 0])
     assert torch.equal(masked[:, 0], masked[:, 1])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"ratio": 0.0}, "the masking ratio must lie between 0 and 1, got 0.0"),
-        ({"ratio": 1.0}, "the masking ratio must lie between 0 and 1, got 1.0"),
-        ({"block_size": (4, 0)}, r"block_size must be at least 1 voxel along each axis, got \[4, 0\]"),
-        ({"block_size": (4, 4, 4)}, r"block_size \[4, 4, 4\] must have 2 entries, one for each axis"),
-        ({"block_size": (8, 9)}, r"block_size \[8, 9\] leaves one block of images of \[8, 8\] voxels"),
-    ],
-)
-def test_masking_refuses_what_hides_nothing_or_all(options, message):
-    with pytest.raises(InputError, match=message):
-        Masking(**options)(random_images(1, (8, 8)), streams(1))

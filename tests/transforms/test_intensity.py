@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from random_images import random_images, streams
 
 from dira_monai.transforms import intensity as intensity
 from dira_monai.transforms.intensity import (
@@ -12,17 +13,11 @@ from dira_monai.transforms.intensity import (
     NonlinearIntensity,
     bezier_table,
 )
-from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
-
-SHAPES = [(7, 5), (4, 5, 3)]
 
 
-def streams(count, seed=0):
-    return SampleRandom(sample_seeds(seed, 0, count))
-
-
-def random_images(count, shape, low=0.0, high=1.0):
-    return low + (high - low) * torch.rand(count, 1, *shape, generator=torch.Generator().manual_seed(0))
+@pytest.fixture(params=[(7, 5), (4, 5, 3)])
+def shape(request):
+    return request.param
 
 
 def untouched(changed, images):
@@ -43,7 +38,6 @@ def assert_uniform(values, low, high):
     assert abs(values.std() - width / math.sqrt(12)) < 0.05 * width
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "change",
     [
@@ -59,7 +53,6 @@ def test_nothing_to_do_changes_no_bit(change, shape):
     assert untouched(change(images, streams(20)), images).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "change",
     [
@@ -74,16 +67,17 @@ def test_probability_is_the_share_of_changed_samples(change, shape):
     assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_brightness_is_one_uniform_factor(shape):
-    images = random_images(2000, shape, 0.3, 0.5)
+    images = random_images(2000, shape, low=0.3, high=0.5)
     changed = IntensityJitter(brightness=0.4, contrast=0.0, probability=1.0)(images, streams(2000))
     assert_uniform(only_value((changed / images).flatten(1)), 0.6, 1.4)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_contrast_is_a_uniform_factor_around_the_mean_of_the_image(shape):
-    images = random_images(2000, shape, 0.3, 0.5) + 0.2 * torch.arange(2000).reshape(-1, 1, *[1] * len(shape)) / 2000
+    images = (
+        random_images(2000, shape, low=0.3, high=0.5)
+        + 0.2 * torch.arange(2000).reshape(-1, 1, *[1] * len(shape)) / 2000
+    )
     changed = IntensityJitter(brightness=0.0, contrast=0.4, probability=1.0)(images, streams(2000)).flatten(1)
     mean = images.flatten(1).mean(1)
     torch.testing.assert_close(changed.mean(1), mean)
@@ -94,9 +88,8 @@ def test_contrast_is_a_uniform_factor_around_the_mean_of_the_image(shape):
     torch.testing.assert_close(changed, mean[:, None] + factor[:, None] * (images.flatten(1) - mean[:, None]))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_brightness_and_contrast_are_drawn_independently(shape):
-    images = random_images(2000, shape, 0.4, 0.5)
+    images = random_images(2000, shape, low=0.4, high=0.5)
     changed = IntensityJitter(0.3, 0.3, probability=1.0)(images, streams(2000)).flatten(1)
     brightness = changed.mean(1) / images.flatten(1).mean(1)
     contrast = changed.std(1) / images.flatten(1).std(1) / brightness
@@ -105,9 +98,8 @@ def test_brightness_and_contrast_are_drawn_independently(shape):
     assert abs(torch.corrcoef(torch.stack([brightness, contrast]))[0, 1]) < 4 / math.sqrt(2000)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_gamma_is_one_log_uniform_exponent(shape):
-    images = random_images(2000, shape, 0.2, 0.8)
+    images = random_images(2000, shape, low=0.2, high=0.8)
     changed = IntensityJitter(0.0, 0.0, gamma=0.5, probability=1.0)(images, streams(2000))
     exponent = only_value((changed.log() / images.log()).flatten(1))
     assert_uniform(exponent.log(), -math.log(1.5), math.log(1.5))
@@ -126,17 +118,15 @@ def test_jitter_clips_before_the_mean_is_taken():
     assert stretched.max() == 1
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_blur_keeps_a_constant_image(shape):
     images = torch.full((4, 2, *shape), 0.7)
     changed = GaussianBlur(probability=1.0)(images, streams(4))
     torch.testing.assert_close(changed, images)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("sigma", [0.6, 1.5])
 def test_blur_equals_numpy_up_to_the_border(shape, sigma):
-    images = torch.rand(2, 2, *shape, generator=torch.Generator().manual_seed(0))
+    images = random_images(2, shape, 2)
     radius = math.ceil(3 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel /= kernel.sum()
@@ -149,7 +139,6 @@ def test_blur_equals_numpy_up_to_the_border(shape, sigma):
     torch.testing.assert_close(changed, torch.from_numpy(expected).float())
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_blur_turns_an_impulse_into_a_gaussian_of_uniform_sigma(spatial_dims):
     n = 15
     images = torch.zeros(300, 1, *[n] * spatial_dims)
@@ -239,13 +228,12 @@ def test_gray_levels_follow_the_published_interpolation(shape, monkeypatch):
         assert np.abs(result.numpy() - expected).max() < 1e-3
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 def test_intensities_between_the_entries_are_interpolated(shape, monkeypatch):
     def squares(x, y, inverted):
         return torch.linspace(0, 1, 256).square().expand(len(x), -1)
 
     monkeypatch.setattr(intensity, "bezier_table", squares)
-    images = random_images(3, shape, -0.1, 1.1)
+    images = random_images(3, shape, low=-0.1, high=1.1)
     changed = NonlinearIntensity()(images, streams(3))
     torch.testing.assert_close(changed, images.clamp(0, 1).square(), rtol=0, atol=(0.5 / 255) ** 2 + 1e-6)
 

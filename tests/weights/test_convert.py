@@ -328,7 +328,6 @@ def test_tensor_that_makes_features_is_never_dropped(tmp_path, build, key):
     assert not (tmp_path / "model.pt").exists()
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_smp_blocks_take_the_upsampled_channels_first(spatial_dims):
     state = flexible_unet(spatial_dims).state_dict()
     smp = stock_to_smp(state)
@@ -342,7 +341,6 @@ def test_smp_blocks_take_the_upsampled_channels_first(spatial_dims):
     assert torch.equal(smp["decoder.blocks.1.conv2.1.bias"], state["decoder.blocks.1.convs.conv_1.adn.N.bias"])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_round_trips_are_exact(tmp_path, spatial_dims):
     network = flexible_unet(spatial_dims)
     state = network.state_dict()

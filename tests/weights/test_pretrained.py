@@ -20,8 +20,6 @@ from dira_monai.weights import pretrained as weights
 from dira_monai.weights.files import read_weights
 from dira_monai.weights.pretrained import load_pretrained, match_weights
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
 
 def row_of(network, spatial_dims, channels):
     """A classifier that begins with the stages of a U-Net's encoder, one after the other."""
@@ -44,7 +42,6 @@ def copied(network):
     return {key: tensor.clone() for key, tensor in network.state_dict().items()}
 
 
-@every_rank
 @pytest.mark.parametrize("build", [basic_unet, flexible_unet, genesis_unet, dyn_unet])
 @pytest.mark.parametrize(
     "wrap",
@@ -66,7 +63,6 @@ def test_same_network_is_loaded_wholly(tmp_path, capsys, build, spatial_dims, wr
     ]
 
 
-@every_rank
 @pytest.mark.parametrize("build", [basic_unet, flexible_unet, genesis_unet, dyn_unet])
 def test_encoder_file_leaves_the_decoder_alone(tmp_path, build, spatial_dims):
     source, target = shaken(build(spatial_dims)), build(spatial_dims)
@@ -105,7 +101,6 @@ def test_flexible_unet_and_resnet_have_equal_features(tmp_path, spatial_dims, bu
     assert_equal(back.encoder.state_dict(), source.encoder.state_dict())
 
 
-@every_rank
 @pytest.mark.parametrize(("build", "channels"), [(basic_unet, 10), (genesis_unet, 8)])
 def test_chain_of_stages(tmp_path, capsys, build, channels, spatial_dims):
     source = shaken(build(spatial_dims))
@@ -121,7 +116,6 @@ def test_chain_of_stages(tmp_path, capsys, build, channels, spatial_dims):
     assert_equal(encoder_state(back), encoder_state(source))
 
 
-@every_rank
 @pytest.mark.parametrize(
     ("old", "new", "how"),
     [
