@@ -14,14 +14,11 @@ def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
     is 1 (Zbontar et al., 2021, https://arxiv.org/abs/2103.03230, eq. 2). A component that does not vary correlates 0.
     """
     with torch.autocast(z1.device.type, enabled=False):
-        standard = [_standardized(z.float()) for z in (z1, z2)]
+        standard = []
+        for z in (z1.float(), z2.float()):
+            variance, mean = torch.var_mean(z, dim=0, correction=0)
+            standard.append((z - mean) * torch.rsqrt(variance + 1e-5))
         return standard[0].T @ standard[1] / len(z1)
-
-
-def _standardized(z: Tensor) -> Tensor:
-    """Columns with mean 0 and deviation 1; those of a single row, or of equal rows, become 0."""
-    variance, mean = torch.var_mean(z, dim=0, correction=0)
-    return (z - mean) * torch.rsqrt(variance + 1e-5)
 
 
 def redundancy_reduction(correlation: Tensor, redundancy_weight: float = 0.0051) -> Tensor:

@@ -43,8 +43,8 @@ class BYOL(MomentumBranch, Siamese):
         """Loss of a batch: squared distances of unit predictions and unit keys, of both directions, in [0, 8] (eq. 2).
 
         Returns:
-            ``loss``; ``deviation`` of the network's embeddings (``embedding_std``); ``query``, the prediction of
-            the first view, and ``key``, the key branch's embedding of the second, both of unit length, (B, D).
+            ``deviation`` is that of the network's embeddings (``embedding_std``), ``query`` the prediction of the
+            first view, ``key`` the key branch's embedding of the second.
         """
         z1, z2 = self.both(inputs)
         p1, p2 = self.predictor(z1), self.predictor(z2)

@@ -1,6 +1,5 @@
 """Several objectives as one: their weighted sum."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -59,8 +58,7 @@ class CombinedObjective(Objective):
         """Weighted sum of the losses of a batch; in training keys are kept for ``update``, queries for ``diagnose``.
 
         Returns:
-            ``loss``; each objective's loss and metrics under its name; ``query`` and ``key`` of the first objective,
-            where it has them.
+            Each objective's loss and metrics under its name; ``query`` and ``key`` of the first, where it has them.
         """
         outputs: dict[str, Tensor] = {}
         total = torch.zeros([], device=inputs.deepest.device)
@@ -71,14 +69,9 @@ class CombinedObjective(Objective):
             outputs |= {f"{name}_{metric}": own[metric].detach() for metric in ("loss", *objective.metrics)}
             outputs |= {part: own[part] for part in ("query", "key") if i == 0 and part in own}
             if self.training:
-                self._keep(i, own)
+                self.queries[i] = own["query"].detach() if "query" in own else None
+                self.keys[i] += [own["key"].detach()] if "key" in own else []
         return outputs | {"loss": total}
-
-    def _keep(self, i: int, outputs: Mapping[str, Tensor]) -> None:
-        """Keys and queries of an objective, by its place."""
-        self.queries[i] = outputs["query"].detach() if "query" in outputs else None
-        if "key" in outputs:
-            self.keys[i].append(outputs["key"].detach())
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the first objective that has a following branch; 0 where there is none."""
@@ -107,10 +100,6 @@ class CombinedObjective(Objective):
 
 def _names(objectives: Sequence[Objective]) -> list[str]:
     """Class names in lower case, with a number from the second of a class on."""
-    seen: Counter[str] = Counter()
-    names = []
-    for objective in objectives:
-        name = type(objective).__name__.lower()
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name}{seen[name]}")
-    return names
+    kinds = [type(objective).__name__.lower() for objective in objectives]
+    places = [kinds[: i + 1].count(kind) for i, kind in enumerate(kinds)]
+    return [kind if place == 1 else f"{kind}{place}" for kind, place in zip(kinds, places, strict=True)]

@@ -58,11 +58,13 @@ class GraVIS(Objective):
         """Ranking loss of all views of a batch: ``query``, ``key`` and, if any, ``more``.
 
         Returns:
-            ``loss``; ``accuracy`` (share of views whose V - 1 nearest are of the own image) and ``deviation`` of all
-            embeddings (``embedding_std``), scalars of the batch of all processes; ``query`` and ``key``, the first two
-            views' embeddings of unit length (B, D).
+            Of the batch of all processes, ``accuracy`` is the share of views whose V - 1 nearest are of the own image,
+            and ``deviation`` that of all embeddings (``embedding_std``).
         """
-        embeddings = self._embeddings(inputs)  # (B, V, D)
+        more = inputs.views["more"].unbind(1) if "more" in inputs.views else ()
+        others = torch.cat([self.second_view(inputs), *more])  # view by view
+        embeddings = self.projector.raw(torch.cat([inputs.deepest, inputs.encode(others)]))
+        embeddings = embeddings.unflatten(0, (-1, len(inputs.deepest))).transpose(0, 1)  # (B, V, D), float32
         unit = F.normalize(embeddings, dim=2)
         count = embeddings.shape[1]
         everyone = gather_with_gradient(unit if self.normalized else embeddings).flatten(0, 1)
@@ -70,13 +72,6 @@ class GraVIS(Objective):
         accuracy = ranking_accuracy(everyone.detach(), count)
         metrics = {"accuracy": accuracy, "deviation": embedding_std(embeddings.flatten(0, 1))}
         return metrics | {"loss": loss, "query": unit[:, 0], "key": unit[:, 1]}
-
-    def _embeddings(self, inputs: ObjectiveInputs) -> Tensor:
-        """Embeddings of all views, float32, shape (B, V, D)."""
-        more = inputs.views["more"].unbind(1) if "more" in inputs.views else ()
-        others = torch.cat([self.second_view(inputs), *more])  # view by view
-        embeddings = self.projector.raw(torch.cat([inputs.deepest, inputs.encode(others)]))
-        return embeddings.unflatten(0, (-1, len(inputs.deepest))).transpose(0, 1)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether the embeddings of all views have collapsed to one direction."""

@@ -66,8 +66,7 @@ class MoCo(MomentumBranch):
         """Contrastive loss of a batch, of the views ``key``, which ``seed`` shuffles.
 
         Returns:
-            ``loss`` and ``accuracy`` (share of queries nearest to their own key; chance is 1 / (1 + K)), scalars;
-            ``query`` and ``key``, embeddings of unit length, (B, D).
+            ``accuracy`` is the share of queries nearest to their own key; chance is 1 / (1 + K).
         """
         query = self.projector(inputs.deepest)
         key = self._keys(self.second_view(inputs), inputs.views["seed"])

@@ -110,13 +110,8 @@ class PCRLv2(Objective):
         """Loss of a batch, of its views ``target``, ``key`` and ``local``.
 
         Returns:
-            ``loss`` and its parts ``global`` and ``local``, in [-1, 1], ``middle`` (before ``beta``) and ``beta``;
-            ``deviation`` (spread of the query embeddings of all processes, 0 where they have collapsed, 1 where they
-            are spread evenly), scalars; ``query`` and ``key``, z of the coarsest level that is used, unit length
-            (B, D).
-
-        Raises:
-            InputError: if there are no second or no small views, or small ones that do not fit the network.
+            The loss's parts ``global`` and ``local``, in [-1, 1], ``middle`` (before ``beta``) and ``beta``;
+            ``deviation`` (``embedding_std``) of the queries; ``query`` and ``key``, z of the coarsest level in use.
         """
         local = self._local_views(inputs)
         network, maps = inputs.network, inputs.maps

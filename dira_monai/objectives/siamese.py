@@ -94,8 +94,8 @@ class BarlowTwins(Objective):
         """Loss of a batch, which standardizes by the batch in validation too.
 
         Returns:
-            ``loss``; ``diagonal``, the mean of C_ii, and ``off_diagonal``, the mean of the other |C_ij|; ``query`` and
-            ``key``, the standardized embeddings at unit length, (B, D), without gradient.
+            ``diagonal`` is the mean of C_ii, ``off_diagonal`` that of the other |C_ij|; ``query`` and ``key`` are the
+            standardized embeddings, without gradient.
         """
         deepest = inputs.deepest, inputs.encode(self.second_view(inputs))
         z1, z2 = (self.projector(features).float() for features in deepest)  # also their gradient is summed in float32
@@ -156,8 +156,8 @@ class SimSiam(Siamese):
         """Loss of a batch: half of the two negative cosines, in [-1, 1] (eq. 2).
 
         Returns:
-            ``loss``; ``deviation`` of the embeddings (``embedding_std``); ``query``, the prediction of the first
-            view, and ``key``, the embedding of the second, both of unit length, (B, D).
+            ``deviation`` is that of the embeddings (``embedding_std``), ``query`` the prediction of the first view,
+            ``key`` the embedding of the second.
         """
         z1, z2 = self.both(inputs)
         p1, p2 = self.predictor(z1), self.predictor(z2)

@@ -43,8 +43,8 @@ class SimCLR(Objective):
         """Loss of the two views of a batch.
 
         Returns:
-            ``loss``; ``accuracy`` (share of the 2 B views that are nearest to their partner) and ``chance``, that of a
-            guess, 1 / (2 B - 1); ``query`` and ``key``, embeddings of unit length, (B, D).
+            ``accuracy`` is the share of the 2 B views that are nearest to their partner, ``chance`` that of a guess,
+            1 / (2 B - 1).
         """
         query, key = self.projector(inputs.deepest), self.projector(inputs.encode(self.second_view(inputs)))
         z1, z2 = gather_with_gradient(query), gather_with_gradient(key)

@@ -36,8 +36,8 @@ class VisualWords(Objective):
         """Cross-entropy of a batch with its ``word``, int64 in [0, C), (B,), which the data set gives.
 
         Returns:
-            ``loss`` and ``accuracy`` (share of cubes whose word has the highest logit; chance is 1 / C), scalars;
-            ``query``, the logits scaled to unit length, (B, C): equal where every cube gets the same word.
+            ``accuracy`` is the share of cubes whose word has the highest logit (chance is 1 / C), ``query`` the
+            logits scaled to unit length, (B, C): equal where every cube gets the same word.
         """
         if "word" not in inputs.views:
             raise InputError("VisualWords needs the word of each image, which WordDataset gives")

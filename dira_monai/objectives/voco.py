@@ -56,10 +56,9 @@ class VoCo(Objective):
         """Loss of a batch, of its views ``bases`` and ``overlap``, which ``GridViews`` gives.
 
         Returns:
-            ``loss``; ``accuracy`` (share of queries that are nearest to a base that they overlap most; chance is about
-            1 / n), ``prediction`` (L_pred), ``overlap_similarity`` (mean of s_i, weighted by the overlap) and
-            ``base_similarity`` (L_reg), scalars; ``query`` and ``key``, embeddings of unit length of the query and of
-            the base that it overlaps most, (B, D).
+            ``accuracy`` is the share of queries that are nearest to a base that they overlap most (chance is about
+            1 / n), ``prediction`` L_pred, ``overlap_similarity`` the mean of s_i weighted by the overlap,
+            ``base_similarity`` L_reg; ``key`` is of the base that the query overlaps most.
         """
         if "bases" not in inputs.views:
             raise InputError("VoCo compares a crop with those of a grid: the views must be dira_monai.GridViews")

@@ -35,7 +35,7 @@ class ColorJitter:
         self.jitter = IntensityJitter(self.brightness, self.contrast, probability=1.0)
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape, of one channel or three."""
+        """Changed images, same shape."""
         on = draws.bernoulli(self.probability)
         changed = self.jitter(images, draws)
         saturation = 1 + self.saturation * draws.uniform(low=-1, high=1)
@@ -53,7 +53,7 @@ class Grayscale:
     probability: float = 0.2
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape, of one channel or three."""
+        """Changed images, same shape."""
         on = draws.bernoulli(self.probability)
         return torch.where(column(on, images), luma(images), images) if has_color(images) else images
 
@@ -75,11 +75,7 @@ class Solarize:
 
 
 def has_color(images: Tensor) -> bool:
-    """Whether images (B, C, *spatial) have three channels, taken for red, green and blue, and not one.
-
-    Raises:
-        InputError: if there are neither one nor three.
-    """
+    """Whether images have three channels, taken for red, green and blue, and not one; other numbers are refused."""
     if images.shape[1] not in (1, 3):
         raise InputError(f"colors can be changed in images of 1 or 3 channels, got {images.shape[1]}")
     return images.shape[1] == 3
@@ -92,11 +88,9 @@ def luma(images: Tensor) -> Tensor:
 
 
 def rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Images whose hue in HSV (Smith, 1978, https://doi.org/10.1145/965139.807361) is moved; S and V stay.
+    """Images (B, 3, *spatial) in [0, 1] whose hue in HSV (Smith, 1978, https://doi.org/10.1145/965139.807361) is moved.
 
-    Args:
-        images: in [0, 1], shape (B, 3, *spatial).
-        turns: by how much of the color circle, red to green being a third, shape (B,).
+    S and V stay. ``turns``, (B,), says by how much of the color circle; red to green is a third.
     """
     value, chroma = images.amax(1), images.amax(1) - images.amin(1)
     red, green, blue = images.unbind(1)

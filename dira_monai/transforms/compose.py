@@ -32,7 +32,7 @@ class OneOf:
         self.limits = torch.tensor(probabilities, dtype=torch.float64).cumsum(0).float()
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Images of which each sample is changed in its own way, same shape."""
+        """Changed images, same shape."""
         choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
         images = images.clone()
         for n, distortion in enumerate(self.distortions):
@@ -51,7 +51,7 @@ class Compose:
     steps: Sequence[Distortion]
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images."""
+        """Changed images, same shape."""
         for step in self.steps:
             images = step(images, draws)
         return images

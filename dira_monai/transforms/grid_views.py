@@ -49,9 +49,6 @@ class GridViews:
             ``query`` and ``target``, (B, C, *patch_size), and with masking ``whole`` and ``mask``, as of ``Views``;
             ``bases``, the n crops of the grid, the last axis fastest, (B, n, C, *patch_size); ``overlap``, the share of
             the query that lies in each base, in [0, 1], sum 1, (B, n).
-
-        Raises:
-            InputError: if the images have another size than the grid.
         """
         if list(images.shape[2:]) != self.region_size:
             raise InputError(

@@ -53,7 +53,7 @@ class GaussianBlur:
     probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Blurred images, same shape."""
+        """Changed images, same shape."""
         on = draws.bernoulli(self.probability)
         sigma = draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3)
         rows = on.nonzero()[:, 0]  # on the CPU: no wait for the device
@@ -103,7 +103,7 @@ class GaussianNoise:
     probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Noisy images, same shape."""
+        """Changed images, same shape."""
         sigma = draws.bernoulli(self.probability) * draws.uniform(high=self.sigma)
         noise = draws.normal(*images.shape[1:], device=images.device)
         return (images + column(sigma, images) * noise).clamp(0, 1)
@@ -121,7 +121,7 @@ class NonlinearIntensity:
     inverted: float = 0.5  # share of the curves that fall, so that dark becomes bright
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Mapped images, same shape, in [0, 1]."""
+        """Changed images, same shape."""
         table = bezier_table(draws.uniform(2), draws.uniform(2), draws.bernoulli(self.inverted))
         slope = torch.diff(table, dim=1, append=table[:, -1:])
         table, slope = (part.flatten().to(images.device, non_blocking=True) for part in (table, slope))

@@ -100,7 +100,7 @@ class InPainting(_Painting):
     """
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Images with holes, same shape."""
+        """Changed images, same shape."""
         boxes = self._boxes(images, draws)
         if self.fill != "constant":
             filling = self._filling(images, draws, 1)[0]
@@ -117,7 +117,7 @@ class OutPainting(_Painting):
     """
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Images of which the boxes are left, same shape."""
+        """Changed images, same shape."""
         boxes = self._boxes(images, draws)
         mask = union_mask(boxes, images.shape[2:], images.device)
         return torch.where(mask, images, self._filling(images, draws, 1)[0])

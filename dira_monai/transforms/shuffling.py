@@ -31,12 +31,6 @@ def _block_voxels(length: Tensor, shape: Sequence[int], largest: float) -> tuple
     return offsets, (offsets < length[:, :, None]).all(-1)
 
 
-def _take(images: Tensor, index: Tensor) -> Tensor:
-    """Images whose voxel v is the old voxel ``index[:, v]``; the last column of ``index`` is a dummy."""
-    moved = images.flatten(2).gather(2, index[:, None, :-1].expand(-1, images.shape[1], -1))
-    return moved.reshape(images.shape)
-
-
 @dataclass(eq=False)
 class BlockShuffling:
     """Pairs of equal blocks swapped, DiRA's local shuffling (10 swaps of blocks of 10 to 15 pixels at 224).
@@ -59,7 +53,7 @@ class BlockShuffling:
             raise InputError(f"behavior must be corrected or reference, got {self.behavior!r}")
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Shuffled images, same shape."""
+        """Changed images, same shape."""
         shape = images.shape[2:]
         first, second, used = self._pairs(draws, shape)
         offsets, inside = _block_voxels(first.length, shape, self.size[1])
@@ -72,7 +66,8 @@ class BlockShuffling:
             from_a, from_b = source.gather(1, a[:, n]), source.gather(1, b[:, n])
             index.scatter_(1, a[:, n], from_b)
             index.scatter_(1, b[:, n], from_a)
-        return _take(images, index)
+        moved = images.flatten(2).gather(2, index[:, None, :-1].expand(-1, images.shape[1], -1))  # the last is a dummy
+        return moved.reshape(images.shape)
 
     def _pairs(self, draws: SampleRandom, shape: Sequence[int], tries: int = 8) -> tuple[Boxes, Tensor, Tensor]:
         """The first blocks, where the second ones start, (B, N, d), and which swaps are done, (B, N)."""
@@ -100,7 +95,7 @@ class LocalPixelShuffling:
     size: float = 0.1  # largest side as a share of the extent; the smallest is one voxel
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Shuffled images, same shape."""
+        """Changed images, same shape."""
         shape = images.shape[2:]
         blocks = draw_boxes(draws, shape, self.count, (0, self.size))
         orders = draws.uniform(self.count)

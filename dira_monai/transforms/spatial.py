@@ -150,7 +150,7 @@ class ElasticDeformation:
     axes: Sequence[int] | None = None  # the axes along which voxels move; None for all
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Deformed images, same shape."""
+        """Changed images, same shape."""
         shape, device = images.shape[2:], images.device
         axes = list(range(len(shape)) if self.axes is None else self.axes)
         units = [2 / max(1, shape[axis] - 1) for axis in sorted(axes, reverse=True)]  # a voxel, for grid_sample

@@ -28,24 +28,14 @@ REFUSED = [
     (RandomRotation, {"planes": [(0, 1, 2)]}, "planes must be pairs"),
     (InPainting, {"count": 1, "size": (0.1, 0.2), "fill": "black"}, "fill must be one of zero, noise, constant, got"),
     (BlockShuffling, {"behavior": "fixed"}, "behavior must be corrected or reference, got 'fixed'"),
-    *(
-        (OneOf, {"distortions": [KEEP] * 2, "probabilities": p}, FEW)
-        for p in [(0.5,), (0.2,) * 3, (0.6, 0.5), (-0.1, 1)]
-    ),
+    *((OneOf, {"distortions": [KEEP] * 2, "probabilities": shares}, FEW) for shares in SHARES),
     *((Masking, {"ratio": ratio}, f"masking ratio must lie between 0 and 1, got {ratio}") for ratio in (0.0, 1.0)),
     (Masking, {"block_size": (4, 0)}, "block_size must be at least 1 voxel along each axis, got [4, 0]"),
-    *(
-        (RandomResizedCrop, {"patch_size": (4, 4), "scale": s}, RISING)
-        for s in [(0, 1), (-0.1, 1), (0.5, 0.2), (0.5, 2)]
-    ),
+    *((RandomResizedCrop, {"patch_size": (4, 4), "scale": scale}, RISING) for scale in SCALES),
     (Views, {"crop": KEEP, "target_flip": "none"}, "target_flip must be corrected or reference, got 'none'"),
     (Views, {"crop": KEEP, "count": 0}, "the number of views must be at least 1, got 0"),
     (Views, {"crop": KEEP, "local_count": 2}, "2 small views need a local_crop"),
-    (
-        GridViews,
-        {"patch_size": (4, 4), "grid": (2, 2, 1)},
-        "grid [2, 2, 1] must have one entry for each axis of",
-    ),
+    (GridViews, {"patch_size": (4, 4), "grid": (2, 2, 1)}, "grid [2, 2, 1] must have one entry for each axis of"),
     (GridViews, {"patch_size": (4, 4), "grid": (1, 1)}, "grid [1, 1] must have entries of at least 1 and at least two"),
     (GridViews, {"patch_size": (4, 4), "grid": (0, 4)}, "grid [0, 4] must have entries of at least 1"),
 ]

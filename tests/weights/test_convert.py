@@ -90,40 +90,24 @@ def test_training_checkpoint_of_dira(tmp_path, prefix):
 
 FC = [("fc.weight", (10, 2048)), ("fc.bias", (10,))]
 MLP = [(f"{layer}.{name}", (4,)) for layer in (0, 2) for name in ("weight", "bias")]
-RESNETS = {
+KEYS = RESNET50 + [(f"fc.{key}", shape) for key, shape in MLP]
+PREDICTOR = numbered(MLP, "module.predictor.")
+MOCO = numbered(KEYS[318:], "module.encoder_q.") | numbered(RESNET50, "module.encoder_k.")
+MOCO3 = numbered(KEYS[318:], "module.base_encoder.") | numbered(KEYS, "module.momentum_encoder.") | PREDICTOR
+TWINS = numbered(MLP, "module.projector.") | {"module.bn.running_mean": torch.ones(4)}
+RESNETS = {  # entry of the file, prefix of the encoder's names, other tensors, what is said to be dropped
     "ResNet of MoCo": (
-        "state_dict",
-        "module.encoder_q.",
-        numbered(RESNET50, "module.encoder_k.")
-        | numbered(MLP, "module.encoder_q.fc.")
-        | {"module.queue": torch.ones(2)},
-        "encoder_k (318), fc (4), queue (1), epoch",
+        *("state_dict", "module.encoder_q.", MOCO | {"module.queue": torch.ones(2)}),
+        "fc (4), encoder_k (318), queue (1), epoch",
     ),
     "ResNet of MoCo v3": (
-        "state_dict",
-        "module.base_encoder.",
-        numbered(MLP, "module.base_encoder.fc.")
-        | numbered(RESNET50, "module.momentum_encoder.")
-        | numbered(MLP, "module.momentum_encoder.fc.")
-        | numbered(MLP, "module.predictor."),
+        *("state_dict", "module.base_encoder.", MOCO3),
         "fc (4), momentum_encoder (322), predictor (4), epoch",
     ),
-    "ResNet of Barlow Twins": (
-        "model",
-        "module.backbone.",
-        numbered(MLP, "module.projector.") | {"module.bn.running_mean": torch.ones(4)},
-        "projector (4), bn (1), epoch",
-    ),
-    "ResNet under backbone.": (
-        "state_dict",
-        "backbone.",
-        {"head.fc.weight": torch.ones(2, 2)},
-        "head (1), epoch",
-    ),
+    "ResNet of Barlow Twins": ("model", "module.backbone.", TWINS, "projector (4), bn (1), epoch"),
+    "ResNet under backbone.": ("state_dict", "backbone.", {"head.fc.weight": torch.ones(2, 2)}, "head (1), epoch"),
     "ResNet of SimSiam": (
-        "state_dict",
-        "module.encoder.",
-        numbered(MLP, "module.encoder.fc.") | numbered(MLP, "module.predictor."),
+        *("state_dict", "module.encoder.", numbered(KEYS[318:], "module.encoder.") | PREDICTOR),
         "fc (4), predictor (4), epoch",
     ),
     "ResNet of torchvision": (None, "", numbered(FC), "fc (2)"),
@@ -171,26 +155,11 @@ def test_wrapped_file_is_sent_to_the_command_where_its_names_are_not_stock(tmp_p
 def test_backbone_alone_is_not_called_barlow_twins(missing):
     _, prefix, more, _ = RESNETS["ResNet of Barlow Twins"]
     state = numbered(RESNET50, prefix) | more
-    assert convert(state).layout == "ResNet of Barlow Twins"
     del state[missing]
     assert convert(state).layout == "ResNet under backbone."
-
-
-def test_plain_barlow_twins_file_needs_no_import():
-    state = numbered(RESNET50)
-    assert not needs_import(state)
-    assert_equal(convert(state).state, state)
-
-
-def test_medicalnet(tmp_path):
-    network = resnet10(spatial_dims=3, n_input_channels=1, feed_forward=False, bias_downsample=False)
-    wanted = network.state_dict()
-    state = {f"module.{key}": tensor for key, tensor in wanted.items()} | {"module.conv_seg.0.bias": torch.ones(2)}
-    lines = import_weights(saved({"state_dict": state}, tmp_path / "resnet_10.pth"), tmp_path / "model.pt")
-    assert lines[0].endswith(": 3D ResNet of MedicalNet")
-    assert lines[2] == "dropped: conv_seg (1)"
-    assert "fits resnet10(spatial_dims=3, n_input_channels=1, conv1_t_stride=2, " in lines[3]
-    assert_equal(loaded(tmp_path / "model.pt"), wanted)
+    plain = numbered(RESNET50)  # a file that needs no import
+    assert not needs_import(plain)
+    assert_equal(convert(plain).state, plain)
 
 
 def test_medicalnet_is_said_to_give_other_features(tmp_path, capsys):
@@ -204,8 +173,13 @@ def test_medicalnet_is_said_to_give_other_features(tmp_path, capsys):
             if isinstance(part, nn.Conv3d):
                 part.stride = (1, 1, 1)
                 part.dilation, part.padding = ((dilation,) * 3, (dilation,) * 3) if part.kernel_size[0] == 3 else (1, 0)
-    file = saved({f"module.{key}": t for key, t in theirs.state_dict().items()}, tmp_path / "resnet_10.pth")
-    note = import_weights(file, tmp_path / "model.pt")[4]
+    state = theirs.state_dict() | {"conv_seg.0.bias": torch.ones(2)}
+    file = saved({"state_dict": {f"module.{key}": t for key, t in state.items()}}, tmp_path / "resnet_10.pth")
+    name, _, dropped, fits, note = import_weights(file, tmp_path / "model.pt")
+    assert name.endswith(": 3D ResNet of MedicalNet")
+    assert dropped == "dropped: conv_seg (1)"
+    assert "fits resnet10(spatial_dims=3, n_input_channels=1, conv1_t_stride=2, " in fits
+    assert_equal(loaded(tmp_path / "model.pt"), theirs.state_dict())
     assert note.startswith("note: layer3 and layer4 of MedicalNet have stride 1 and dilation 2 and 4")
     for path in (file, tmp_path / "model.pt"):
         load_pretrained(ours, path, minimum_coverage=1)
@@ -353,15 +327,9 @@ def test_round_trips_are_exact(tmp_path, spatial_dims):
     import_weights(tmp_path / "torchvision.pt", tmp_path / "encoder.pt")
     fresh = load_pretrained(flexible_unet(spatial_dims), tmp_path / "encoder.pt", minimum_coverage=1)
     assert_equal(fresh.encoder.state_dict(), network.encoder.state_dict())
-
-
-def test_export_of_a_classifier_leaves_its_head(tmp_path):
-    network = resnet10(spatial_dims=2, n_input_channels=1, num_classes=2, bias_downsample=False)
-    file = saved(network.state_dict(), tmp_path / "model.pt")
-    export_weights(file, tmp_path / "torchvision.pt", "torchvision")
-    assert_equal(
-        loaded(tmp_path / "torchvision.pt"), {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
-    )
+    classifier = numbered(RESNET50) | numbered(FC)  # leaves its head
+    export_weights(saved(classifier, tmp_path / "classifier.pt"), tmp_path / "torchvision.pt", "torchvision")
+    assert_equal(loaded(tmp_path / "torchvision.pt"), numbered(RESNET50))
 
 
 @pytest.mark.parametrize(
