@@ -28,13 +28,11 @@ def smooth_ap(
 
     the loss is the mean over all i and all j of G(i) of N / (P + N), which is 1 - P / (P + N): the form of Smooth-AP
     (Brown et al., 2020, https://arxiv.org/abs/2007.12163). It lies in [0, 1) and is 0 where every view is nearer to the
-    own image's views than to all others, as the temperature goes to 0. Written from the published code's formula, since
-    the paper's text could not be had. The published code builds all (n, n, n) differences of n embeddings; only the
-    ranks of own views count, so here they are (n, views, n), with the same value. Computed in float32.
+    own image's views than to all others, as the temperature goes to 0. Computed in float32, of the ranks of own views
+    alone: (n, views, n) differences, where the published code builds (n, n, n) with the same value.
 
     Args:
-        embeddings: rows grouped by image, all ``views`` of the first image first, shape (n, D); of any length, since
-            the published loss does not normalize them.
+        embeddings: rows grouped by image, all ``views`` of the first image first, of any length, shape (n, D).
         views: views of each image, at least 2.
         temperature: softness of the ranks, greater than 0.
         attention: ``smooth_ap``: the slope of N is 1 / P, so of an anchor's views the similar ones count most, the

@@ -19,16 +19,12 @@ COLLAPSED = 0.05  # deviation below which embeddings have collapsed to one direc
 class GraVIS(Objective):
     """Grouping of augmented views (Zhou et al., 2022, https://arxiv.org/abs/2301.04410): ``losses.smooth_ap``.
 
-    Every view is encoded by the network itself, with gradient; there is no key branch. The number of views is that of
-    ``Views``: the paper takes 20, the published loader makes 2. Over several processes all of them rank the views of
-    the whole batch. The encoder gets the query views in one batch and all further ones in a second, whose batch
-    statistics differ; the published code encodes all together.
+    Every view is encoded by the network itself, with gradient: the query views in one batch, all further ones in a
+    second. Over several processes all of them rank the views of the whole batch. ``temperature``, ``attention`` and
+    ``chunk_size`` as in ``smooth_ap``.
 
     Attributes:
-        temperature: softness of the ranks.
-        attention: which views of an image count most: smooth_ap or uniform.
         normalized: whether embeddings are ranked by their cosines; the published code takes plain dot products.
-        chunk_size: views whose ranks are held in memory at a time; None: all at once.
     """
 
     metrics = ("accuracy", "deviation")

@@ -22,9 +22,8 @@ AT_CHANCE = 2  # times the odds of a guess
 class MoCo(MomentumBranch):
     """Momentum contrast, version 2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297): DiRA's discriminative part.
 
-    Corrections of the published DiRA code: the key branch is an encoder and a projector, no decoder; ``forward`` moves
-    nothing but batch norm, so validation neither moves the key branch nor fills the queue; a batch may be of any size,
-    since the queue wraps around.
+    The key branch has no decoder, validation neither moves it nor fills the queue, and a batch may be of any size,
+    since the queue wraps around; the published DiRA code differs in all three.
 
     Attributes:
         queue_size: K, number of keys kept as negatives.
@@ -97,11 +96,8 @@ class MoCo(MomentumBranch):
         """Whether the queries are all alike, or no longer find their keys.
 
         Collapse is asked first, since the accuracy does not show it: where all embeddings have one direction, it
-        drifts, and a new key is nearer to its query than the old ones of the queue. A BasicUNet without ``pooled_norm``
-        on CT phantoms had accuracy 1.0 with collapse 0.999, and with it 0.2 with 0.3.
-
-        The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to K; so the
-        bound lies below 1 for every K: it is 0.2 for K = 8 and 0.0005 for K = 4,096.
+        drifts, and a new key is nearer to its query than the old ones of the queue. The accuracy is at chance where its
+        odds are less than twice those of a guess, 1 to K: below 0.2 for K = 8 and 0.0005 for K = 4,096.
         """
         size = len(self.queue)
         if metrics["collapse"] > COLLAPSED:

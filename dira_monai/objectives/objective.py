@@ -36,7 +36,8 @@ class Objective(nn.Module):
     each optimizer step and never in validation. Objectives are built with ``network``, a stock MONAI U-Net whose
     encoder learns and which stays outside. Where they take them, ``embedding_size`` is D, ``hidden_size`` the width of
     the projector (None: the encoder's deepest number of channels), ``temperature`` divides cosine similarities, and
-    ``pooled_norm`` has the pooled features batch-normalized first, which networks with instance norm need.
+    ``pooled_norm`` has the pooled features batch-normalized first, which networks with instance norm need. Formulas,
+    deviations from the published code and what to watch of each stand in docs/objectives.md.
 
     Attributes:
         skip_connections: whether the decoder sees the finer maps of the encoder; the trainer decodes accordingly.

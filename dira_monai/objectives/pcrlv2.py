@@ -61,24 +61,14 @@ def restorer(spatial_dims: int, channels: int, image_channels: int) -> nn.Sequen
 class PCRLv2(Objective):
     """Preservational contrastive learning, version 2 (Zhou et al., TPAMI 2023, https://arxiv.org/abs/2301.00772).
 
-    The loss is L_glob + L_loc + w_mid beta MSE_mid. L_glob compares query and key at one random level of the decoder,
-    L_loc each small view with query and key, each pair at a random level of its own: -1/2 [cos(p1, sg z2) + cos(p2,
-    sg z1)].
-    MSE_mid is that of the target and of what the level of L_glob restores; beta falls from 1 to 0 along a cosine over
-    the training. The restoration of the output itself is the trainer's.
-
-    The network stays a stock one with its skip connections, which see zeros here and get no gradient. The random levels
-    follow from the number of steps done and nothing else, so all processes draw the same. In validation every level
-    is used and the mean taken, so that epochs can be compared.
-
-    Deviations from the published code: beta falls over this run's length and not over 240 epochs; each view's embedding
-    of a level is computed once a step; heads of the levels are the same in 2D and 3D, all levels of the decoder
-    have them, and what they restore goes through a sigmoid last.
+    The loss is L_glob + L_loc + w_mid beta MSE_mid: query and key at one random level of the decoder, each small view
+    with both at random levels of their own, and the restoration by a middle level. That of the output itself is the
+    trainer's. The levels follow from the number of steps done and nothing else, so all processes draw the same; in
+    validation every level is used and the mean taken, so that epochs can be compared.
 
     Attributes:
         levels: places of the decoder's maps that have heads, 0 the coarsest; None: all.
-        middle_weight: w_mid, the weight of the output's restoration; published: 1, for 2D targets divided by ImageNet's
-            deviation of 0.225, whose squared errors are 20 times those of images in [0, 1].
+        middle_weight: w_mid.
     """
 
     skip_connections = False

@@ -54,9 +54,7 @@ class Siamese(Objective):
 class BarlowTwins(Objective):
     """Barlow Twins (Zbontar et al., 2021, https://arxiv.org/abs/2103.03230): components that agree and do not repeat.
 
-    Both views go through the network. C is that of the batch of all processes; with accumulated gradients, of one of
-    the batches that are accumulated. The projector's three layers are four times as wide as the deepest map: the
-    paper's 8,192 for a ResNet-50, where they hold 151 million weights, and less for smaller networks.
+    C is that of the batch of all processes; with accumulated gradients, of one of the batches that are accumulated.
 
     Attributes:
         embedding_size: D; None: ``hidden_size``.
@@ -108,12 +106,7 @@ class BarlowTwins(Objective):
         return {"loss": loss, "diagonal": diagonal.mean(), "off_diagonal": others, "query": query, "key": key}
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Whether the components repeat each other or say nothing of the image.
-
-        Where the views agree, embeddings of one dimension have a mean off-diagonal |C| of 1, of two 2 / pi = 0.64.
-        Independent components have sqrt(2 / (pi N)) in a large batch of N images, by chance; 0.31 for N = 8, 0.5 for 4
-        and 0.64 for 3, which are too few to tell.
-        """
+        """Whether the components repeat each other or say nothing of the image."""
         if metrics["off_diagonal"] > COPIED:
             return (
                 f"the components of Barlow Twins' embeddings repeat each other (mean off-diagonal |C| "
@@ -133,7 +126,6 @@ class SimSiam(Siamese):
 
     Attributes:
         embedding_size: D; None: the encoder's deepest number of channels, in the paper 2,048.
-        hidden_size: width of the projector; None: the encoder's deepest number of channels, in the paper 2,048.
         predictor_size: width of the predictor; None: a quarter of D, as in the paper.
     """
 

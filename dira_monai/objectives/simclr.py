@@ -17,9 +17,8 @@ AT_CHANCE = 1.5  # times the chance, up to which an accuracy counts as none
 class SimCLR(Objective):
     """SimCLR (Chen et al., 2020, https://arxiv.org/abs/2002.05709): both views by the network, negatives by the batch.
 
-    The batch is that of all processes; with accumulated gradients it is one of the batches that are accumulated.
-    The network encodes the views one after the other, each with batch statistics of its own; the published code encodes
-    both in one batch.
+    The batch is that of all processes; with accumulated gradients it is one of the batches that are accumulated. The
+    network encodes the views one after the other, each with batch statistics of its own.
     """
 
     metrics = ("accuracy", "chance")

@@ -16,9 +16,7 @@ from .objective import Objective, ObjectiveInputs
 class VisualWords(Objective):
     """Classification of cubes by their visual word, of TransVW (Haghighi et al., 2021, https://arxiv.org/abs/2102.10680).
 
-    The head is that of the authors' Keras code, global average, Linear, ReLU, Linear; their PyTorch code has a
-    convolution with batch norm before the average. Cross-entropy takes the logits, not the logarithm of a softmax of a
-    softmax. There is one view and no state besides the weights.
+    The head is that of the authors' Keras code. There is one view and no state besides the weights.
 
     Attributes:
         classes: C, number of words, at least 2.
@@ -49,8 +47,7 @@ class VisualWords(Objective):
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
         """Whether every cube gets the same word, or words are guessed.
 
-        The accuracy is at chance where its odds, right to wrong, are less than twice those of a guess, 1 to C - 1: for
-        44 words below 0.044.
+        The accuracy is at chance where its odds are less than twice those of a guess: for 44 words below 0.044.
         """
         alike = ", and all cubes get the same answer" if metrics.get("collapse", 0.0) > COLLAPSED else ""
         if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + self.classes - 1):

@@ -20,14 +20,8 @@ class VoCo(Objective):
     """Volume contrast (Wu et al., CVPR 2024, https://arxiv.org/abs/2402.17300): the overlap of a crop with its bases.
 
     With s_i the cosine, not below 0, of query and base i, y_i their overlap and s_ij the cosine of two bases of an
-    image: L_pred = -mean log(1 - |y_i - s_i|), L_reg = mean |s_ij|. Equal embeddings of everything give the largest
-    loss, s_i = 1 where y_i is mostly 0 and s_ij = 1, but no gradient that leads away; so a last batch norm, which
-    centers the embeddings of each batch, makes it impossible.
-
-    The losses are the paper's. The published code averages L_pred over the overlapping bases alone, adds the mean of
-    s_i^2 over the others, and takes max(0, cosine)^2 for L_reg. Other deviations from it: bases are encoded by the
-    network itself, with gradient, and not by a momentum copy; the projector (Linear, batch norm, ReLU, Linear, batch
-    norm) sees the deepest map alone, of query and bases in one batch, which the encoder sees in two.
+    image: L_pred = -mean log(1 - |y_i - s_i|), L_reg = mean |s_ij|. Equal embeddings of everything have the largest
+    loss but no gradient that leads away; a last batch norm, which centers each batch, makes them impossible.
 
     Attributes:
         regularization_weight: of L_reg, at least 0.

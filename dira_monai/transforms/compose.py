@@ -14,6 +14,7 @@ from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 
 Distortion = Callable[[Tensor, SampleRandom], Tensor]
+Steps = Sequence[Distortion]  # applied in order
 
 
 class OneOf:
@@ -48,7 +49,7 @@ class OneOf:
 class Compose:
     """Several transforms in order, such as a crop and a rotation as the spatial step of ``Views``."""
 
-    steps: Sequence[Distortion]
+    steps: Steps
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
-from .compose import Compose, Distortion
+from .compose import Compose, Steps
 from .masking import Masking
 from .views import to_unit
 
@@ -26,8 +26,8 @@ class GridViews:
 
     patch_size: Sequence[int]  # size of query and bases, voxels
     grid: Sequence[int]  # bases along each axis; the region must have ``grid`` times ``patch_size`` voxels
-    photometric: Sequence[Distortion] = ()  # as of ``Views``, like ``masking``
-    distortions: Sequence[Distortion] = ()  # what is to be undone in the query, applied in order
+    photometric: Steps = ()  # as of ``Views``, like ``masking``
+    distortions: Steps = ()  # what is to be undone in the query, applied in order
     _: KW_ONLY
     masking: Masking | None = None
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
-from .compose import Compose, Distortion
+from .compose import Compose, Distortion, Steps
 from .masking import Masking
 from .spatial import flip_where
 
@@ -30,10 +30,10 @@ class Views:
     """
 
     crop: Distortion  # the spatial step, such as ``RandomResizedCrop``
-    photometric: Sequence[Distortion] = ()  # changes of intensity, applied in order
-    distortions: Sequence[Distortion] = ()  # what is to be undone, applied in order, in both views as in DiRA
+    photometric: Steps = ()  # changes of intensity, applied in order
+    distortions: Steps = ()  # what is to be undone, applied in order, in both views as in DiRA
     _: KW_ONLY
-    other_photometric: Sequence[Distortion] | None = None  # of all views but the first; None: as of that one
+    other_photometric: Steps | None = None  # of all views but the first; None: as of that one
     masking: Masking | None = None  # what hides parts of the first view, last of all; None: nothing is hidden
     count: int = 2  # number of views of each image, at least 1
     local_crop: Distortion | None = None  # that of small views, such as a ``RandomResizedCrop`` of small boxes
@@ -87,13 +87,7 @@ class Views:
         return views
 
     def _views(
-        self,
-        images: Tensor,
-        draws: SampleRandom,
-        count: int,
-        crop: Distortion,
-        photometric: Sequence[Distortion],
-        distort: bool,
+        self, images: Tensor, draws: SampleRandom, count: int, crop: Distortion, photometric: Steps, distort: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
         """So many views of each image, and their clean targets: made as one batch, which saves calls."""
         if count == 0:

@@ -107,18 +107,6 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
     return Conversion(kind.layout, stock_state, [*dropped.values()], lost, kind.note)
 
 
-def layout_notes(state: Mapping[str, Tensor]) -> list[str]:
-    """What the user should know of the features that a state dict of a published layout gives."""
-    conversion = convert(state)
-    return [conversion.note] if conversion is not None and conversion.note else []
-
-
-def needs_import(state: Mapping[str, Tensor]) -> bool:
-    """Whether the state dict is of a published layout whose names or channel order no stock network has."""
-    conversion = convert(state)
-    return conversion is not None and not conversion.state.keys() <= state.keys()
-
-
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in names that others read, see ``export_weights``."""
     if layout not in EXPORTS:

@@ -16,7 +16,7 @@ from ..networks.genesis_unet import GenesisUNet
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from .files import read_weights, unwrap
-from .layouts import layout_notes, needs_import
+from .layouts import convert
 
 MAX_KEYS = 3
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -74,7 +74,8 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
     state, _ = unwrap(read_weights(path), path)
     if all(key.startswith("module.") for key in state):  # of a network that was wrapped for many GPUs
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    if needs_import(state):
+    conversion = convert(state)
+    if conversion is not None and not conversion.state.keys() <= state.keys():  # no stock network has its names
         raise InputError(
             f"{path}: has the names of a published layout; convert it first with "
             f"python -m dira_monai import-weights {path} --output model.pt"
@@ -92,7 +93,8 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
             f"encoder do not fit: {_first(match.holes)}; minimum_coverage 0 loads what fits"
         )
     network.load_state_dict(match.tensors, strict=False)
-    _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *layout_notes(state)])
+    note = [conversion.note] if conversion is not None and conversion.note else []
+    _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *note])
     return network
 
 

@@ -27,6 +27,7 @@ from dira_monai.networks.encoder_decoder import (
     without_skips,
 )
 from dira_monai.networks.encoder_parts import encoder_names
+from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.networks.size_checks import check_patch_size, size_divisor
 from dira_monai.utils.errors import InputError
 from dira_monai.weights.smp import smp_to_stock
@@ -61,29 +62,20 @@ def test_decode_of_encode_is_forward(build, spatial_dims, train):
 
 
 @every_network
-def test_features_are_fine_to_coarse_and_survive_decode(build, spatial_dims):
+def test_features_are_fine_to_coarse_and_decoder_maps_coarse_to_fine(build, spatial_dims):
     network = build(spatial_dims).eval()
     x = small_image(network)
     features = encode(network, x)
     copies = [feature.clone() for feature in features]
-    decode(network, features)
+    maps = decoder_maps(network, features)
     assert all(torch.equal(feature, copy) for feature, copy in zip(features, copies, strict=True))
-    sizes = [feature[0, 0].numel() for feature in features]
+    sizes, upwards = ([tensor[0, 0].numel() for tensor in tensors] for tensors in (features, maps))
     assert sizes == sorted(set(sizes), reverse=True)
     smaller = tuple(n // factor for n, factor in zip(x.shape[2:], downsampling(network), strict=True))
     assert features[-1].shape[2:] == smaller
-
-
-@every_network
-def test_decoder_maps_are_coarse_to_fine_and_the_output_layer_makes_the_output_of_the_last(build, spatial_dims):
-    network = build(spatial_dims).eval()
-    x = small_image(network)
-    features = encode(network, x)
-    maps = decoder_maps(network, features)
-    sizes = [tensor[0, 0].numel() for tensor in maps]
-    assert sizes == sorted(sizes)
-    assert sizes[0] > features[-1][0, 0].numel()  # the deepest map is the encoder's
-    assert sizes[-1] == x[0, 0].numel()
+    assert upwards == sorted(upwards)
+    assert upwards[0] > sizes[-1]  # the deepest map is the encoder's
+    assert upwards[-1] == x[0, 0].numel()
     assert torch.equal(output_layer(network)(maps[-1]), network(x))
 
 
@@ -119,17 +111,11 @@ def test_encoder_only_gives_equal_maps_without_the_decoder(build, spatial_dims):
     for ours, theirs in zip(encode(encoder, x), encode(network, x), strict=True):
         assert torch.equal(ours, theirs)
     assert {name for name, _ in encoder.named_children()} == set(encoder_names(network))
-    assert not {id(parameter) for parameter in encoder.parameters()} & {
-        id(parameter) for parameter in network.parameters()
-    }
-    assert sum(p.numel() for p in encoder.parameters()) < sum(p.numel() for p in network.parameters())
-
-
-@every_network
-def test_encode_uses_every_parameter_of_encoder_only(build):
-    encoder = encoder_only(build(2)).train()
-    sum(feature.sum() for feature in encode(encoder, small_image(encoder))).backward()
-    assert [name for name, parameter in encoder.named_parameters() if parameter.grad is None] == []
+    own, others = ({id(p): p.numel() for p in module.parameters()} for module in (encoder, network))
+    assert not own.keys() & others.keys()
+    assert sum(own.values()) < sum(others.values())
+    sum(feature.sum() for feature in encode(encoder.train(), small_image(encoder))).backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []  # all is used
 
 
 @every_network
@@ -199,12 +185,6 @@ def test_unknown_class_is_refused(call):
         call(UNet(2, 1, 1, channels=(2, 4), strides=(2,)))
 
 
-def test_deep_supervision_is_refused():
-    network = dyn_unet(2, deep_supervision=True)
-    with pytest.raises(ValueError, match="deep_supervision=False, got True"):
-        encode(network, torch.rand(1, 1, 8, 4))
-
-
 @pytest.mark.parametrize(
     ("build", "divisor"),
     [
@@ -268,9 +248,26 @@ def test_check_patch_size_names_the_rule_and_the_nearest_size(build, patch_size,
         check_patch_size(build(2), patch_size)
 
 
-def test_check_patch_size_counts_the_axes():
-    with pytest.raises(InputError, match=r"patch_size \[64, 64\] has 2 axes, but this GenesisUNet takes 3"):
-        check_patch_size(genesis_unet(3), [64, 64])
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda: check_patch_size(genesis_unet(3), [64, 64]),
+            r"patch_size \[64, 64\] has 2 axes, but this GenesisUNet takes 3",
+        ),
+        (
+            lambda: encode(dyn_unet(2, deep_supervision=True), torch.rand(1, 1, 8, 4)),
+            "deep_supervision=False, got True",
+        ),
+        *(
+            (lambda features=features: GenesisUNet(features=features), "features must be four even numbers, got")
+            for features in ((64, 128, 256), (2, 4, 6, 7))
+        ),
+    ],
+)
+def test_what_a_network_cannot_do_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 def test_instance_norm_of_the_decoder_does_not_matter():

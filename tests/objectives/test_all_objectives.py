@@ -15,6 +15,7 @@ from dira_monai.networks.encoder_parts import encoder_parts
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.gravis import GraVIS
 from dira_monai.objectives.moco import MoCo
+from dira_monai.objectives.pcrlv2 import PCRLv2
 from dira_monai.objectives.siamese import BarlowTwins, SimSiam
 from dira_monai.objectives.simclr import SimCLR
 from dira_monai.objectives.visual_words import VisualWords
@@ -125,10 +126,18 @@ def test_two_processes_train_as_one_with_the_whole_batch(both, method):
         torch.testing.assert_close(first["states"][part], one["states"][part], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["moco", "barlow_twins", "simsiam", "byol", "simclr", "combined", "gravis"])
-def test_a_missing_second_view_is_refused(method):
+SECOND = "compares the views of an image: views_per_image must be at least 2, got 1"
+MISSING = dict.fromkeys(["moco", "barlow_twins", "simsiam", "byol", "simclr", "combined", "gravis"], SECOND) | {
+    "voco": "the views must be dira_monai.GridViews",
+    "words": "VisualWords needs the word of each image, which WordDataset gives",
+    "pcrl": "set views_per_image 2, local_crop, local_count",
+}
+
+
+@every_method
+def test_missing_views_are_refused(method):
     network = basic_unet()
-    with pytest.raises(InputError, match="compares the views of an image: views_per_image must be at least 2, got 1"):
+    with pytest.raises(InputError, match=MISSING[method]):
         forward(METHODS[method].objective(network), network, {"query": torch.rand(4, 1, 16, 16)})
 
 
@@ -152,6 +161,10 @@ def test_a_missing_second_view_is_refused(method):
         (VisualWords, {"classes": 1}, "classes must be at least 2, got 1"),
         (GraVIS, {"attention": "none"}, "attention must be one of smooth_ap, uniform, got 'none'"),
         (GraVIS, {"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
+        *(
+            (PCRLv2, {"levels": levels}, r"levels must be different numbers from 0 to 3, .* got \[")
+            for levels in ([], [0, 0], [4], [-1])
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(kind, options, sentence):

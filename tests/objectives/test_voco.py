@@ -18,7 +18,6 @@ from dira_monai.transforms.grid_views import GridViews, overlap_shares
 from dira_monai.transforms.intensity import GaussianNoise, IntensityJitter
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting
-from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import sample_seeds
 
 every_grid = pytest.mark.parametrize(("patch_size", "grid"), [((5, 4), (3, 2)), ((4, 3, 5), (2, 3, 1))])
@@ -149,13 +148,6 @@ def test_nothing_is_worse_than_equal_embeddings():
     assert told["loss"].item() == pytest.approx(worst, rel=0.01)
     metrics = {name: told[name].item() for name in voco.metrics}
     assert "base crops are all alike or opposite (mean |cosine| 1.000)" in voco.diagnose(metrics)
-
-
-def test_voco_needs_bases():
-    network = basic_unet()
-    query = torch.rand(2, 1, 16, 16)
-    with pytest.raises(InputError, match=r"the views must be dira_monai\.GridViews"):
-        forward(VoCo(network), network, {"query": query})
 
 
 class Averages(ObjectiveInputs):

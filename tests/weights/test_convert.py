@@ -18,7 +18,7 @@ from dira_monai.networks.genesis_unet import GenesisUNet
 from dira_monai.utils.errors import InputError
 from dira_monai.weights.convert import export_weights, import_weights
 from dira_monai.weights.files import load_weights
-from dira_monai.weights.layouts import convert, needs_import
+from dira_monai.weights.layouts import convert
 from dira_monai.weights.pretrained import load_pretrained
 from dira_monai.weights.smp import smp_to_stock, stock_to_smp
 
@@ -158,7 +158,6 @@ def test_backbone_alone_is_not_called_barlow_twins(missing):
     del state[missing]
     assert convert(state).layout == "ResNet under backbone."
     plain = numbered(RESNET50)  # a file that needs no import
-    assert not needs_import(plain)
     assert_equal(convert(plain).state, plain)
 
 
