@@ -73,11 +73,8 @@ def test_the_published_stop_rule_uses_six_and_a_half_boxes(shape):
     for boxes in (1, 2, 5):
         share = 0.1 * 0.9 ** (boxes - 1)
         assert abs((number == boxes).float().mean() - share) < 4 * math.sqrt(share / n)
-
-
-@pytest.mark.parametrize(("stop", "expected"), [(0.0, 6), (1.0, 1)])
-def test_the_stop_rule_at_its_ends(stop, expected):
-    assert draw_boxes(streams(50), (8, 8), 6, (0.1, 0.3), stop=stop).used.sum(1).eq(expected).all()
+    for stop, expected in ((0.0, 6), (1.0, 1)):
+        assert draw_boxes(streams(50), shape, 6, (0.1, 0.3), stop=stop).used.sum(1).eq(expected).all()
 
 
 def test_box_mask_is_the_inside_of_the_box(shape):
@@ -89,12 +86,8 @@ def test_box_mask_is_the_inside_of_the_box(shape):
             inside = [slice(a, a + b) for a, b in zip(start.tolist(), length.tolist(), strict=True)]
             expected[(0, *inside)] = used
             assert torch.equal(mask, expected)
-
-
-def test_the_union_of_boxes_is_all_of_them(shape):
-    boxes, device = draw_boxes(streams(30), shape, 4, (0.1, 0.4), stop=0.3), torch.device("cpu")
-    masks = torch.stack([union_mask(boxes.one(n), shape, device) for n in range(4)])
-    assert torch.equal(union_mask(boxes, shape, device), masks.any(0))
+    masks = torch.stack([union_mask(boxes.one(n), shape, torch.device("cpu")) for n in range(3)])
+    assert torch.equal(union_mask(boxes, shape, torch.device("cpu")), masks.any(0))
 
 
 @pytest.mark.parametrize("painting", [InPainting, OutPainting])
@@ -127,11 +120,7 @@ def test_in_and_out_painting_share_the_image_between_them(shape):
     holes, windows = (p(5, (0.2, 0.5))(images, streams(40)) for p in (InPainting, OutPainting))
     assert torch.equal(holes + windows, images)
     assert (holes == 0).logical_xor(windows == 0).all()
-
-
-def test_a_window_of_the_whole_image_keeps_all(shape):
-    images = random_images(3, shape, low=0.1)
-    assert torch.equal(OutPainting(1, (1.0, 1.0))(images, streams(3)), images)
+    assert torch.equal(OutPainting(1, (1.0, 1.0))(images, streams(40)), images)  # a window of the whole image
 
 
 @pytest.mark.parametrize("painting", [InPainting, OutPainting])
@@ -207,13 +196,9 @@ def test_block_shuffling_tries_until_it_finds_room(shape):
     images = numbered(4000, shape)
     swapped = BlockShuffling(1, (0.5, 0.5))(images, streams(4000)) != images
     share = swapped.flatten(1).all(1).float().mean()
+    whole = numbered(20, (4, 4, 4))  # here no pair has room
+    assert torch.equal(BlockShuffling(10, (0.75, 0.75))(whole, streams(20)), whole)
     assert 1 > share > 1 - 3 * 2**-8  # each of the eight tries finds the other voxel with probability 1/2
-
-
-def test_block_shuffling_leaves_out_a_pair_without_room():
-    images = numbered(20, (4, 4, 4))
-    shuffled = BlockShuffling(10, (0.75, 0.75))(images, streams(20))
-    assert torch.equal(shuffled, images)
 
 
 def test_reference_block_shuffling_doubles_and_loses_content(shape):

@@ -238,11 +238,16 @@ def test_both_views_are_distorted_unless_told_not_to(shape):
     assert torch.equal(out["target"], plain["target"])
 
 
-def test_changes_are_applied_in_order():
+def test_changes_are_applied_in_order_and_those_of_further_views_may_be_others():
     views = Views(keep, [lambda x, d: x + 1, lambda x, d: x * 2], [lambda x, d: x + 10, lambda x, d: x * 3])
     out = views(torch.full((1, 1, 1), 0.5), sample_seeds(0, 0, 1))
     assert out["query"] == out["key"] == ((0.5 + 1) * 2 + 10) * 3
     assert out["target"] == 0.5
+    add = [lambda x, d: x + 1], [lambda x, d: x + 2]
+    out = Views(keep, add[0], other_photometric=add[1], count=3)(torch.full((1, 1, 1), 0.5), sample_seeds(0, 0, 1))
+    assert (out["query"], out["target"], out["key"], out["more"]) == (1.5, 0.5, 2.5, 2.5)
+    none = Views(keep, add[0], other_photometric=[])(torch.ones(1, 1, 1), sample_seeds(0, 0, 1))
+    assert (none["query"], none["key"]) == (2, 1)
 
 
 def test_two_views_and_their_changes_are_drawn_independently(shape):
@@ -316,16 +321,6 @@ def test_small_views_are_cropped_changed_and_not_distorted(shape):
     assert len(local.flatten(0, 1).flatten(1).unique(dim=0)) == 12
     whole = Views(keep, local_crop=lambda x, d: x, local_count=1, flip_axes=())(images, seeds)
     assert torch.equal(whole["local"][:, 0], images)
-
-
-def test_further_views_may_have_photometric_changes_of_their_own():
-    views = Views(keep, [lambda x, d: x + 1], [], other_photometric=[lambda x, d: x + 2], count=3, flip_axes=())
-    out = views(torch.full((1, 1, 1), 0.5), sample_seeds(0, 0, 1))
-    assert (out["query"], out["target"], out["key"], out["more"]) == (1.5, 0.5, 2.5, 2.5)
-    none = Views(keep, [lambda x, d: x + 1], other_photometric=[], flip_axes=())(
-        torch.ones(1, 1, 1), torch.zeros(1).long()
-    )
-    assert (none["query"], none["key"]) == (2, 1)
 
 
 def test_masking_hides_parts_of_the_first_view_alone(shape):
