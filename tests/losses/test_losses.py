@@ -168,30 +168,26 @@ def test_adversarial_losses_compute_in_float32(gan, dtype):
 def test_discriminator_accuracy_knows_the_threshold(gan, accuracy):
     real, fake = torch.tensor([0.2, 0.4, 0.6, 0.8]), torch.tensor([-1.0, 0.7])  # as many counts as the other
     torch.testing.assert_close(discriminator_accuracy(real, fake, gan), torch.tensor(accuracy))
+    for logit in (0.0, 0.5, 7.0):
+        answer = torch.full((3, 1), logit, dtype=torch.bfloat16)  # one answer to all
+        assert discriminator_accuracy(answer, answer, gan) == 0.5
 
 
-@pytest.mark.parametrize(("gan", "logit"), [("lsgan", 0.5), ("vanilla", 0.0), ("hinge", 0.0), ("hinge", 7.0)])
-def test_discriminator_accuracy_of_one_answer_to_all_is_a_half(gan, logit):
-    answer = torch.full((3, 1), logit, dtype=torch.bfloat16)
-    assert discriminator_accuracy(answer, answer, gan) == 0.5
+GAN = "gan must be one of lsgan, vanilla, hinge, wgan; got dcgan"
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("loss", "count", "gan", "sentence"),
     [
-        lambda gan: generator_loss(torch.zeros(1), gan),
-        lambda gan: discriminator_loss(torch.zeros(1), torch.zeros(1), gan),
-        lambda gan: discriminator_accuracy(torch.zeros(1), torch.zeros(1), gan),
+        (generator_loss, 1, "dcgan", GAN),
+        (discriminator_loss, 2, "dcgan", GAN),
+        (discriminator_accuracy, 2, "dcgan", GAN),
+        (discriminator_accuracy, 2, "wgan", "gan must have a threshold between real and restored, wgan has none"),
     ],
 )
-def test_unknown_gan_is_refused(call):
-    with pytest.raises(ValueError, match="gan must be one of lsgan, vanilla, hinge, wgan; got dcgan"):
-        call("dcgan")
-
-
-def test_the_critic_of_wgan_has_no_accuracy():
-    with pytest.raises(ValueError, match="gan must have a threshold between real and restored, wgan has none"):
-        discriminator_accuracy(torch.zeros(1), torch.zeros(1), "wgan")
+def test_unknown_gans_and_an_accuracy_of_wgan_are_refused(loss, count, gan, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        loss(*[torch.zeros(1)] * count, gan)
 
 
 class Quadratic(torch.nn.Module):

@@ -46,18 +46,14 @@ def test_loss_is_the_cross_entropy_of_the_head(build, spatial_dims, pooled_norm)
     assert "key" not in told
 
 
-def test_equal_logits_give_the_loss_of_a_guess():
+def test_equal_logits_give_the_loss_of_a_guess_by_a_head_of_the_authors_width():
     network = genesis_unet(2)
     objective = VisualWords(network, 44)
+    assert [tuple(weight.shape) for weight in objective.parameters()] == [(1024, 8), (1024,), (44, 1024), (44,)]
     torch.nn.init.zeros_(objective.head[-1].weight)
     torch.nn.init.zeros_(objective.head[-1].bias)
     told = forward(objective, network, {"word": torch.tensor([5, 6]), "query": torch.rand(2, 1, 16, 16)})
     assert told["loss"].item() == pytest.approx(math.log(44), rel=1e-6)
-
-
-def test_head_has_the_authors_width():
-    objective = VisualWords(genesis_unet(3), 44)
-    assert [tuple(weight.shape) for weight in objective.parameters()] == [(1024, 8), (1024,), (44, 1024), (44,)]
 
 
 def test_a_problem_is_an_accuracy_of_guesses():

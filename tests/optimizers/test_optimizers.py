@@ -138,10 +138,7 @@ def test_param_groups_lars_exempt_biases_and_norms(spatial_dims):
     optimizer = LARS([exempt, weights], lr=0.5, weight_decay=0.1)
     rates, decays, adapted = ([g[name] for g in optimizer.param_groups] for name in ("lr", "weight_decay", "adapted"))
     assert (rates, decays, adapted) == ([0.02, 0.5], [0.0, 0.1], [False, True])
-
-
-def test_param_groups_lars_leave_out_an_empty_group():
-    (only,) = param_groups_lars(nn.Linear(2, 2, bias=False), nn.ReLU(), 0.1)
+    (only,) = param_groups_lars(nn.Linear(2, 2, bias=False), nn.ReLU(), 0.1)  # an empty group is left out
     assert [p.ndim for p in only["params"]] == [2]
 
 
@@ -215,6 +212,9 @@ def test_a_resumed_schedule_stands_where_the_unbroken_one_does():
 def test_the_predictors_rate_stays():
     network = basic_unet()
     simsiam = SimSiam(network)
+    (group,) = rate_groups(network, simsiam)  # no fixed parts
+    assert [id(p) for p in group["params"]] == [id(p) for p in trainable_parameters(network, simsiam)]
+    assert "fixed_rate" not in group
     groups = rate_groups(network, simsiam, ["predictor"])
     assert [id(p) for p in groups[0]["params"]] == [id(p) for p in simsiam.predictor.parameters()]
     ids = [id(p) for group in groups for p in group["params"]]
@@ -224,14 +224,6 @@ def test_the_predictors_rate_stays():
     schedule = FlooredCosineSchedule(optimizer, 2, 8, warmup_multiplier=0.01)
     for step, rates in enumerate(rates_of(schedule, 9)):
         assert rates == pytest.approx([0.4, 0.4 * expected_factor(step, 2, 8, 0, 0.01)], abs=1e-12)
-
-
-def test_without_fixed_parts_there_is_one_group():
-    network = basic_unet()
-    simsiam = SimSiam(network)
-    (group,) = rate_groups(network, simsiam)
-    assert [id(p) for p in group["params"]] == [id(p) for p in trainable_parameters(network, simsiam)]
-    assert "fixed_rate" not in group
 
 
 @pytest.mark.parametrize(
