@@ -100,11 +100,7 @@ def _bones(patient: Patient, x: ndarray, y: ndarray, z: ndarray, cage: ndarray) 
 
 
 def _change(hu: ndarray, value: float | ndarray, depth: ndarray, width: float) -> ndarray:
-    share = depth * (1 / width)  # of a voxel that the tissue fills
-    share += 0.5
-    share.clip(0, 1, out=share)
-    share *= value - hu
-    return share
+    return (depth * (1 / width) + 0.5).clip(0, 1) * (value - hu)  # the share of a voxel that the tissue fills
 
 
 def _tissue(patient: Patient, x: ndarray, y: ndarray, z: ndarray, width: float) -> tuple[ndarray, ndarray]:
