@@ -12,12 +12,19 @@ from ..utils.errors import InputError
 
 @dataclass
 class ObjectiveInputs:
-    """What an objective may use of a batch."""
+    """What an objective may use of a batch.
 
-    network: nn.Module  # the U-Net, not wrapped, for objectives that encode further views with it
-    views: Mapping[str, Tensor]  # of ``Views`` or ``GridViews``, ``seed`` (B,), and whatever the data set gives
-    features: list[Tensor]  # the network's feature maps of the query view, fine to coarse
-    maps: list[Tensor] | None = None  # the decoder's, likewise, coarse to fine; None where nothing is decoded
+    Attributes:
+        network: the U-Net, not wrapped, for objectives that encode further views with it.
+        views: of ``Views`` or ``GridViews``, ``seed`` (B,), and whatever the data set gives.
+        features: the network's feature maps of the query view, fine to coarse.
+        maps: the decoder's, likewise, coarse to fine; None where nothing is decoded.
+    """
+
+    network: nn.Module
+    views: Mapping[str, Tensor]
+    features: list[Tensor]
+    maps: list[Tensor] | None = None
 
     @property
     def deepest(self) -> Tensor:

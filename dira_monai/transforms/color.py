@@ -21,12 +21,18 @@ class ColorJitter:
     gray values; hue: a rotation in HSV), with three deviations: the order is fixed, where torchvision draws it anew
     each time; contrast is around the mean of all channels instead of that of the gray values; nothing is rounded to 8
     bits. Images of one channel get brightness and contrast alone.
+
+    Attributes:
+        brightness: factor drawn from 1 - brightness .. 1 + brightness.
+        contrast: factor of the distance from the image's mean, drawn likewise.
+        saturation: factor of the distance from the pixel's gray value, drawn likewise.
+        hue: rotation drawn from -hue .. hue, in turns of the color circle, at most 0.5.
     """
 
-    brightness: float = 0.4  # factor drawn from 1 - brightness .. 1 + brightness
-    contrast: float = 0.4  # factor of the distance from the image's mean, drawn likewise
-    saturation: float = 0.4  # factor of the distance from the pixel's gray value, drawn likewise
-    hue: float = 0.1  # rotation drawn from -hue .. hue, in turns of the color circle, at most 0.5
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
     probability: float = 0.8
 
     def __post_init__(self) -> None:
@@ -63,9 +69,12 @@ class Solarize:
     """Images whose values from a threshold on are inverted: x becomes 1 - x; any number of channels.
 
     The solarization of BYOL (Grill et al., 2020, https://arxiv.org/abs/2006.07733, appendix B).
+
+    Attributes:
+        threshold: smallest value that is inverted, in [0, 1].
     """
 
-    threshold: float = 0.5  # smallest value that is inverted, in [0, 1]
+    threshold: float = 0.5
     probability: float = 0.2
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:

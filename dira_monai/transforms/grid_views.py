@@ -22,12 +22,18 @@ class GridViews:
     Called like ``Views``, for volume contrast (VoCo, Wu et al., CVPR 2024, https://arxiv.org/abs/2402.17300). Nothing
     is flipped, turned or resized, so the share of the query inside each base is exact. Each crop gets photometric
     changes of its own; only the query is distorted.
+
+    Attributes:
+        patch_size: size of query and bases, voxels.
+        grid: bases along each axis; the region must have ``grid`` times ``patch_size`` voxels.
+        photometric: as of ``Views``, like ``masking``.
+        distortions: what is to be undone in the query, applied in order.
     """
 
-    patch_size: Sequence[int]  # size of query and bases, voxels
-    grid: Sequence[int]  # bases along each axis; the region must have ``grid`` times ``patch_size`` voxels
-    photometric: Steps = ()  # as of ``Views``, like ``masking``
-    distortions: Steps = ()  # what is to be undone in the query, applied in order
+    patch_size: Sequence[int]
+    grid: Sequence[int]
+    photometric: Steps = ()
+    distortions: Steps = ()
     _: KW_ONLY
     masking: Masking | None = None
 

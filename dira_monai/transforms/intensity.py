@@ -24,11 +24,16 @@ class IntensityJitter:
 
     The color jitter of MoCo-v2 and DiRA, of which saturation and hue do nothing on grey images. torchvision draws the
     order anew each time; here it is fixed.
+
+    Attributes:
+        brightness: factor drawn from 1 - brightness .. 1 + brightness.
+        contrast: factor of the distance from the image's mean, drawn likewise.
+        gamma: exponent drawn log-uniformly from 1 / (1 + gamma) .. 1 + gamma.
     """
 
-    brightness: float = 0.4  # factor drawn from 1 - brightness .. 1 + brightness
-    contrast: float = 0.4  # factor of the distance from the image's mean, drawn likewise
-    gamma: float = 0.0  # exponent drawn log-uniformly from 1 / (1 + gamma) .. 1 + gamma
+    brightness: float = 0.4
+    contrast: float = 0.4
+    gamma: float = 0.0
     probability: float = 0.8
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
@@ -47,9 +52,13 @@ class IntensityJitter:
 
 @dataclass(eq=False)
 class GaussianBlur:
-    """Images smoothed by a Gaussian whose sigma is drawn for each sample; the border voxel is repeated outside."""
+    """Images smoothed by a Gaussian whose sigma is drawn for each sample; the border voxel is repeated outside.
 
-    sigma: Sequence[float] = (0.1, 2.0)  # smallest and largest sigma, voxels
+    Attributes:
+        sigma: smallest and largest sigma, voxels.
+    """
+
+    sigma: Sequence[float] = (0.1, 2.0)
     probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
@@ -97,9 +106,13 @@ def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
 
 @dataclass(eq=False)
 class GaussianNoise:
-    """Images with white noise, whose standard deviation is drawn for each sample, clipped to [0, 1]."""
+    """Images with white noise, whose standard deviation is drawn for each sample, clipped to [0, 1].
 
-    sigma: float = 0.05  # largest standard deviation, in units of the intensity range
+    Attributes:
+        sigma: largest standard deviation, in units of the intensity range.
+    """
+
+    sigma: float = 0.05
     probability: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
@@ -116,9 +129,12 @@ class NonlinearIntensity:
     A cubic curve through (0, 0), two random points and (1, 1) (Zhou et al., 2021, https://arxiv.org/abs/2004.07882,
     section II-B). Read from a table of 256 entries with linear interpolation instead of 100,000 points: the entries
     agree to 1e-3; between two entries the results differ more where a curve is nearly vertical.
+
+    Attributes:
+        inverted: share of the curves that fall, so that dark becomes bright.
     """
 
-    inverted: float = 0.5  # share of the curves that fall, so that dark becomes bright
+    inverted: float = 0.5
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""

@@ -16,11 +16,16 @@ class Masking:
 
     The masking of masked auto-encoding (He et al., 2022, https://arxiv.org/abs/2111.06377), which leaves hidden patches
     out of the input of a transformer instead.
+
+    Attributes:
+        ratio: share of the blocks that are hidden, in (0, 1); every sample hides equally many.
+        block_size: voxels along each axis; the last block of an axis may be cut.
+        fill: what hidden voxels become, in [0, 1].
     """
 
-    ratio: float = 0.75  # share of the blocks that are hidden, in (0, 1); every sample hides equally many
-    block_size: Sequence[int] = (16, 16)  # voxels along each axis; the last block of an axis may be cut
-    fill: float = 0.0  # what hidden voxels become, in [0, 1]
+    ratio: float = 0.75
+    block_size: Sequence[int] = (16, 16)
+    fill: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio < 1:

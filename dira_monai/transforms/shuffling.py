@@ -89,10 +89,14 @@ class LocalPixelShuffling:
     All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
     A block's order is one of at least 16 random ones, which are kept for each size: drawing one anew for each of 10,000
     blocks takes longer than all else that a view needs.
+
+    Attributes:
+        count: number of blocks: 10,000 in Models Genesis, 5 in TransVW.
+        size: largest side as a share of the extent; the smallest is one voxel.
     """
 
-    count: int = 5  # number of blocks: 10,000 in Models Genesis, 5 in TransVW
-    size: float = 0.1  # largest side as a share of the extent; the smallest is one voxel
+    count: int = 5
+    size: float = 0.1
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""

@@ -72,11 +72,16 @@ class RandomResizedCrop:
     Two deviations: a box that is longer than the image along an axis is cut to it, where torchvision draws again; and
     each axis has its own stretch, drawn log-uniformly and centred, so the ratio of two sides has a triangular
     distribution.
+
+    Attributes:
+        patch_size: size of the result, voxels.
+        scale: least and largest share of area or volume that the box covers, in (0, 1].
+        aspect: largest ratio of two sides of the box to those of the image, at least 1.
     """
 
-    patch_size: Sequence[int]  # size of the result, voxels
-    scale: Sequence[float] = (0.2, 1.0)  # least and largest share of area or volume that the box covers, in (0, 1]
-    aspect: float = 4 / 3  # largest ratio of two sides of the box to those of the image, at least 1
+    patch_size: Sequence[int]
+    scale: Sequence[float] = (0.2, 1.0)
+    aspect: float = 4 / 3
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -106,11 +111,16 @@ class RandomRotation:
     As the rotation of GraVIS and PCRLv2, which read the nearest pixel; what comes from outside is black as there,
     unless ``padding_mode`` says otherwise. Each plane is turned by an angle of its own, one after the other. Angles are
     in voxels: where voxels are not square in a plane, shapes shear.
+
+    Attributes:
+        degrees: largest angle; drawn from -degrees .. degrees.
+        planes: pairs of axes; in 3D (0, 1) turns about axis 2.
+        padding_mode: what lies outside: zeros, border or reflection.
     """
 
-    degrees: float = 10.0  # largest angle; drawn from -degrees .. degrees
-    planes: Sequence[Sequence[int]] = ((0, 1),)  # pairs of axes; in 3D (0, 1) turns about axis 2
-    padding_mode: str = "zeros"  # what lies outside: zeros, border or reflection
+    degrees: float = 10.0
+    planes: Sequence[Sequence[int]] = ((0, 1),)
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         if self.padding_mode not in ("zeros", "border", "reflection"):
@@ -143,11 +153,16 @@ class ElasticDeformation:
     White noise is smoothed by a Gaussian (periodically, in the frequency domain) and scaled to the wanted strength.
     TransVW (Haghighi et al., 2021, https://arxiv.org/abs/2102.10680) smooths U(-1, 1) with sigma 8 voxels and
     multiplies by 991, which displaces by 3.8 voxels root-mean-square, within the slice only.
+
+    Attributes:
+        magnitude: root-mean-square displacement along one axis, voxels.
+        smoothness: sigma of the Gaussian, voxels.
+        axes: the axes along which voxels move; None for all.
     """
 
-    magnitude: float = 3.8  # root-mean-square displacement along one axis, voxels
-    smoothness: float = 8.0  # sigma of the Gaussian, voxels
-    axes: Sequence[int] | None = None  # the axes along which voxels move; None for all
+    magnitude: float = 3.8
+    smoothness: float = 8.0
+    axes: Sequence[int] | None = None
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""

@@ -27,20 +27,33 @@ class Views:
     Each view: crop and flip, then (target taken from the first view), then photometric changes, then distortions.
     Input and target stay aligned, unlike in the published code, which mirrors the input but not the target;
     ``target_flip="reference"`` restores that.
+
+    Attributes:
+        crop: the spatial step, such as ``RandomResizedCrop``.
+        photometric: changes of intensity, applied in order.
+        distortions: what is to be undone, applied in order, in both views as in DiRA.
+        other_photometric: of all views but the first; None: as of that one.
+        masking: what hides parts of the first view, last of all; None: nothing is hidden.
+        count: number of views of each image, at least 1.
+        local_crop: that of small views, such as a ``RandomResizedCrop`` of small boxes.
+        local_count: number of small views of each image.
+        flip_axes: axes that are mirrored, each by itself.
+        flip_probability: of mirroring an axis.
+        target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
     """
 
-    crop: Distortion  # the spatial step, such as ``RandomResizedCrop``
-    photometric: Steps = ()  # changes of intensity, applied in order
-    distortions: Steps = ()  # what is to be undone, applied in order, in both views as in DiRA
+    crop: Distortion
+    photometric: Steps = ()
+    distortions: Steps = ()
     _: KW_ONLY
-    other_photometric: Steps | None = None  # of all views but the first; None: as of that one
-    masking: Masking | None = None  # what hides parts of the first view, last of all; None: nothing is hidden
-    count: int = 2  # number of views of each image, at least 1
-    local_crop: Distortion | None = None  # that of small views, such as a ``RandomResizedCrop`` of small boxes
-    local_count: int = 0  # number of small views of each image
-    flip_axes: Sequence[int] = (0,)  # axes that are mirrored, each by itself
-    flip_probability: float = 0.5  # of mirroring an axis
-    target_flip: str = "corrected"  # "corrected" (mirrored like the input) or "reference" (never mirrored)
+    other_photometric: Steps | None = None
+    masking: Masking | None = None
+    count: int = 2
+    local_crop: Distortion | None = None
+    local_count: int = 0
+    flip_axes: Sequence[int] = (0,)
+    flip_probability: float = 0.5
+    target_flip: str = "corrected"
 
     def __post_init__(self) -> None:
         if self.target_flip not in ("corrected", "reference"):
