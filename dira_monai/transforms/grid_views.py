@@ -43,6 +43,7 @@ class GridViews:
             raise InputError(f"grid {grid} must have one entry for each axis of patch_size {size}")
         if min(grid) < 1 or math.prod(grid) < 2:
             raise InputError(f"grid {grid} must have entries of at least 1 and at least two crops")
+        self.patch_size, self.grid = tuple(size), tuple(grid)
         self.region_size = [count * length for count, length in zip(grid, size, strict=True)]
         axes = [range(0, extent, length) for extent, length in zip(self.region_size, size, strict=True)]
         self.corners = torch.tensor(list(product(*axes)))  # (n, d)

@@ -32,6 +32,7 @@ class Masking:
             raise InputError(f"the masking ratio must lie between 0 and 1, got {self.ratio}")
         if min(self.block_size) < 1:
             raise InputError(f"block_size must be at least 1 voxel along each axis, got {list(self.block_size)}")
+        self.block_size = tuple(self.block_size)
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> tuple[Tensor, Tensor]:
         """Images with hidden blocks, same shape, and the mask, bool, (B, 1, *spatial), True where hidden."""

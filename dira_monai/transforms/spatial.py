@@ -86,10 +86,11 @@ class RandomResizedCrop:
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"crop scale must be two rising numbers in (0, 1], got {list(self.scale)}")
+        self.patch_size = tuple(self.patch_size)
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
-        if self.scale[0] == 1 == self.aspect and [*images.shape[2:]] == [*self.patch_size]:
+        if self.scale[0] == 1 == self.aspect and images.shape[2:] == self.patch_size:
             return images
         d = images.ndim - 2
         extent = torch.tensor(images.shape[2:], dtype=torch.float32)
