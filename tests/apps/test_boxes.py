@@ -68,25 +68,24 @@ def test_boxes_refused(tmp_path, row, message):
 
 
 def test_more_boxes_refused(tmp_path):
+    def refused(message, *rows, **options):
+        with pytest.raises(InputError, match=message):
+            read_rows(tmp_path, *rows, **options)
+
     with pytest.raises(InputError, match=r"the table of boxes .*boxes\.csv does not exist"):
         read_boxes(tmp_path / "boxes.csv", tmp_path, CLASSES, {})
     for folder in ("one", "two"):
         write_scan(tmp_path / folder, "a", 2)
-    with pytest.raises(InputError, match=r"row 2 names a, which may be one/a\.png and two/a\.png; write the path"):
-        read_rows(tmp_path, "a,bright,1,1,2,2")
-    with pytest.raises(InputError, match=r"no column file, image, path, image index; its columns are name, finding"):
-        read_rows(tmp_path, "a,bright,1,1,2,2", header="name,finding,x,y,w,h")
-    with pytest.raises(
-        InputError, match="there is no column h or height or h] or bottom; the columns are file, finding"
-    ):
-        read_rows(tmp_path, "one/a,bright,1,1,2", header="file,finding,x,y,w")
+    row = "a,bright,1,1,2,2"
+    refused(r"row 2 names a, which may be one/a\.png and two/a\.png; write the path", row)
+    columns = r"no column file, image, path, image index; its columns are name, finding"
+    refused(columns, row, header="name,finding,x,y,w,h")
+    columns = "there is no column h or height or h] or bottom; the columns are file, finding"
+    refused(columns, f"one/{row}", header="file,finding,x,y,w")
     write_scan(tmp_path, "v", 3)
-    with pytest.raises(InputError, match=r"box of v\.nii\.gz has 2 axes, 1, 1, 3, 3, where the image has 3"):
-        read_rows(tmp_path, "v,bright,1,1,2,2")
-    with pytest.raises(
-        InputError, match=r"all have 2 or all 3 spatial axes, but there are one/a\.png \(2\) and v\.nii\.gz \(3\)"
-    ):
-        read_rows(tmp_path, "v,bright,1,1,2,2", "one/a,bright,1,1,2,2")
+    refused(r"box of v\.nii\.gz has 2 axes, 1, 1, 3, 3, where the image has 3", "v,bright,1,1,2,2")
+    ranks = r"all have 2 or all 3 spatial axes, but there are one/a\.png \(2\) and v\.nii\.gz \(3\)"
+    refused(ranks, "v,bright,1,1,2,2", f"one/{row}")
 
 
 def test_the_exact_path_is_preferred(tmp_path):
@@ -101,18 +100,15 @@ def test_series_by_its_folder(tmp_path):
     assert [truth.image for truth in read_rows(tmp_path, "p1,bright,1,1,2,2")[0]] == [["p1/1.dcm"]]
 
 
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
+def test_masks_refused(tmp_path):
+    write_nifti(tmp_path / "images/a.nii", np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+    for mask, message in (
         (np.zeros((4, 5, 7), dtype=np.int16), r"a\.nii has the shape 4 x 5 x 7 where its image has 4 x 5 x 6"),
         (np.full((4, 5, 6), 0.5, dtype=np.float32), r"a\.nii must hold whole numbers, got 0\.5"),
-    ],
-)
-def test_masks_refused(tmp_path, mask, message):
-    write_nifti(tmp_path / "images/a.nii", np.arange(120, dtype=np.int16).reshape(4, 5, 6))
-    write_nifti(tmp_path / "masks/a.nii", mask)
-    with pytest.raises(InputError, match=message):
-        read_masks(tmp_path / "masks", tmp_path / "images", CLASSES, {}, "dark")
+    ):
+        write_nifti(tmp_path / "masks/a.nii", mask)
+        with pytest.raises(InputError, match=message):
+            read_masks(tmp_path / "masks", tmp_path / "images", CLASSES, {}, "dark")
 
 
 def test_mask_without_image(tmp_path):
@@ -141,13 +137,10 @@ def test_masks_lie_where_their_images_lie(tmp_path):
 def test_masks_in_the_folder_of_the_images(tmp_path, folder):
     for name in ("one", "two"):
         write_scan(tmp_path / folder / name, "a", 2)
-        write_image(
-            tmp_path / "drawn" / folder / name / "a.png", fill(np.zeros(SHAPE[:2]), flat(DARK)).T.astype(np.uint8)
-        )
+        write_image(tmp_path / "drawn" / folder / name / "a.png", fill(np.zeros(SHAPE[:2]), flat(DARK)).T)
     truths, missing = read_masks(tmp_path / "drawn", tmp_path, CLASSES, {}, "dark")
-    assert [(truth.image, truth.boxes.tolist()) for truth in truths] == [
-        (f"{folder}/{name}/a.png", [flat(DARK)]) for name in ("one", "two")
-    ]
+    expected = [(f"{folder}/{name}/a.png", [flat(DARK)]) for name in ("one", "two")]
+    assert [(truth.image, truth.boxes.tolist()) for truth in truths] == expected
     assert not missing
 
 
@@ -157,9 +150,10 @@ def test_a_point_in_a_name_begins_no_suffix(tmp_path):
     assert (truth.image, len(truth.boxes), len(missing)) == ("1.2.png", 1, 1)
 
 
-@pytest.mark.parametrize(
-    "name", ["images/x.png", "x.png", "x", "./images/x.png", "images\\x.png", "{root}/images/x.png"]
-)
+NAMES = ["images/x.png", "x.png", "x", "./images/x.png", "images\\x.png", "{root}/images/x.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_boxes_and_labels_name_images_alike(tmp_path, name):
     write_scan(tmp_path / "images", "x", 2)
     write_scan(tmp_path / "masks", "x", 2)  # images lie in images

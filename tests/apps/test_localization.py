@@ -24,15 +24,7 @@ from dira_monai.apps.localization.metrics import (
     predict_boxes,
     summarize,
 )
-from dira_monai.apps.localization.picture import (
-    GREEN,
-    RED,
-    WIDTH,
-    draw_boxes,
-    face_viewer,
-    overlay,
-    turn_boxes,
-)
+from dira_monai.apps.localization.picture import GREEN, RED, WIDTH, draw_boxes, face_viewer, overlay, turn_boxes
 from dira_monai.apps.localization.report import make_report
 from dira_monai.visualize.tiles import GAP, TITLE, draw_grid
 
@@ -43,7 +35,6 @@ def prepare(array, size):
     return preprocessing, preprocessing({"image": MetaTensor(torch.as_tensor(array, dtype=torch.float32)[None])})
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_component_boxes(spatial_dims):
     mask = np.zeros((9,) * spatial_dims, dtype=bool)
     mask[(0,) * spatial_dims] = True
@@ -51,14 +42,9 @@ def test_component_boxes(spatial_dims):
         fill(mask, box, True)  # the first two touch by a corner, so they are one
     expected = [cube(6, 9, spatial_dims), cube(2, 5, spatial_dims), cube(0, 1, spatial_dims)]
     np.testing.assert_array_equal(component_boxes(mask), expected)
+    assert component_boxes(np.zeros_like(mask)).shape == (0, 2 * spatial_dims)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_no_component(spatial_dims):
-    assert component_boxes(np.zeros((4,) * spatial_dims, dtype=bool)).shape == (0, 2 * spatial_dims)
-
-
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_predict_boxes(spatial_dims):
     heat = np.zeros((8,) * spatial_dims)
     fill(heat, cube(0, 3, spatial_dims), 0.25)
@@ -80,7 +66,6 @@ def test_best_overlaps(spatial_dims, shifted):
     np.testing.assert_array_equal(best_overlaps(truth, predicted[:0]), [0, 0])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_inside_boxes(spatial_dims):
     # voxels 1 and 2 have their centers, 1.5 and 2.5, between 0.6 and 2.6; a box of half a voxel may hold none
     boxes = np.array([cube(0.6, 2.6, spatial_dims), cube(3.6, 4.4, spatial_dims), cube(-0.001, 0.4, spatial_dims)])
@@ -88,7 +73,6 @@ def test_inside_boxes(spatial_dims):
     np.testing.assert_array_equal(inside_boxes((5,) * spatial_dims, boxes), expected)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_evaluate_case(spatial_dims):
     heat = fill(np.zeros((4,) * spatial_dims), cube(1, 2, spatial_dims))
     truth = np.array([cube(1, 3, spatial_dims)])
@@ -98,7 +82,6 @@ def test_evaluate_case(spatial_dims):
     assert not evaluate_case("a", "mass", heat[::-1], truth + 1, [0.5]).pointed
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_middle_of_a_plateau_is_pointed_at(spatial_dims):
     heat = fill(np.full((12,) * spatial_dims, 0.2), cube(1, 8, spatial_dims), 0.5)
     fill(heat, cube(2, 7, spatial_dims), 1)  # voxels 2 to 6, the middle one is 4
@@ -112,11 +95,8 @@ def test_the_middle_of_a_plateau_is_pointed_at(spatial_dims):
 
 def test_a_finding_may_be_called_all():
     heat, truth = fill(np.zeros((8, 8)), cube(0, 2, 2)), np.array([cube(0, 2, 2)])
-    cases = [
-        evaluate_case("a", "all", heat, truth, THRESHOLDS),
-        evaluate_case("b", "all findings", heat * 0, truth, THRESHOLDS),
-    ]
-    cases.append(evaluate_case("c", "mass", heat * 0, truth, THRESHOLDS))
+    names = {"a": "all", "b": "all findings", "c": "mass"}
+    cases = [evaluate_case(image, name, heat, truth, THRESHOLDS) for image, name in names.items()]
     report = make_report(cases, 0.5, "largest")
     boxes = {name: found["boxes"] for name, found in report["findings"].items()}
     assert boxes == {"all": 1, "all findings": 1, "mass": 1, "all findings findings": 3}
@@ -125,7 +105,6 @@ def test_a_finding_may_be_called_all():
     assert make_report(cases[2:], 0.5, "largest")["total"] == "all"
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_constant_map_points_nowhere(spatial_dims, value):
     shape = (4,) * spatial_dims
@@ -133,7 +112,6 @@ def test_constant_map_points_nowhere(spatial_dims, value):
     assert (case.constant, case.pointed, len(case.predicted[0.8])) == (True, False, 0)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_summarize(spatial_dims):
     # image a: true cubes of edge 4 and 2, the map is the smaller one and half of the larger one; image b: nothing
     shape, size = (16,) * spatial_dims, 4**spatial_dims
@@ -148,40 +126,29 @@ def test_summarize(spatial_dims):
     found = summarize(cases, 0.5, "each")
     counts = [found[name] for name in ("boxes", "images", "cases", "constant_maps")]
     assert counts == [3, 2, 2, 1]
-    assert found["accuracy"] == pytest.approx(
-        {"0.1": 2 / 3, "0.2": 2 / 3, "0.3": 2 / 3, "0.4": 2 / 3, "0.5": 2 / 3, "0.6": 1 / 3}
-    )
+    accuracy = dict.fromkeys(map(str, OVERLAPS), 2 / 3) | {"0.6": 1 / 3}
+    assert found["accuracy"] == pytest.approx(accuracy)
     assert found["pointing_game"] == 0.5
     shares = ((size + 2**spatial_dims) / 16**spatial_dims, size / 16**spatial_dims)
     assert found["pointing_at_random"] == pytest.approx(sum(shares) / 2)
     assert summarize(cases, 0.6, "largest")["accuracy"]["0.6"] == pytest.approx(1 / 3)
-    assert summarize(cases, 0.5, "largest")["accuracy"] == pytest.approx(
-        dict.fromkeys(map(str, OVERLAPS), 1 / 3) | ({"0.6": 0.0})
-    )
+    largest = {least: share - 1 / 3 for least, share in accuracy.items()}  # without the smaller cube
+    assert summarize(cases, 0.5, "largest")["accuracy"] == pytest.approx(largest)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_centered_box_has_the_mean_size(spatial_dims):
     shape = (16,) * spatial_dims
     truths = [cube(6, 10, spatial_dims), cube(0, 2, spatial_dims)]  # mean edge 3: from 6.5 to 9.5
-    cases = [
-        evaluate_case(name, "mass", np.zeros(shape), np.array([box]), [0.5])
-        for name, box in zip("ab", truths, strict=True)
-    ]
+    cases = [evaluate_case(str(box), "mass", np.zeros(shape), np.array([box]), [0.5]) for box in truths]
     found = summarize(cases, 0.5, "largest")
     assert found["mean_box_size"] == [3.0] * spatial_dims
     reached = (3 / 4) ** spatial_dims  # the first box holds the centered one
     expected = {str(least): 0.5 * (reached >= least) for least in OVERLAPS}
     assert found["accuracy_of_centered_box"] == expected
+    inside = centered_box((4,) * spatial_dims, np.full(spatial_dims, 6.0))
+    np.testing.assert_array_equal(inside, [cube(0, 4, spatial_dims)])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_centered_box_stays_inside(spatial_dims):
-    box = centered_box((4,) * spatial_dims, np.full(spatial_dims, 6.0))
-    np.testing.assert_array_equal(box, [cube(0, 4, spatial_dims)])
-
-
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_find_layer(spatial_dims):
     network = planted(spatial_dims)
     assert (find_layer(network), find_layer(network, 3)) == ("0", "3")  # the command line makes a number of 3
@@ -190,18 +157,12 @@ def test_find_layer(spatial_dims):
 
 @pytest.mark.parametrize("network", [nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.AdaptiveAvgPool2d(1))])
 def test_no_layer_known(network):
-    with pytest.raises(
-        InputError, match="no layer for the heat map is known for Sequential; give --target_layer, one of 0"
-    ):
+    with pytest.raises(InputError, match=r"no layer .* is known for Sequential; give --target_layer, one of 0"):
         find_layer(network)
-
-
-def test_missing_layer():
     with pytest.raises(InputError, match="target_layer layer9 is no layer of Sequential, which has 0, 1, 2, 3"):
         find_layer(planted(2), "layer9")
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_heat_map_is_the_weighted_activation(spatial_dims):
     # the second logit is mean(x) + 3 mean(1 - x), its Grad-CAM (x + 3 (1 - x)) / N = (3 - 2 x) / N, scaled 1 - x
     image = np.random.default_rng(0).random((6,) * spatial_dims)
@@ -213,7 +174,6 @@ def test_heat_map_is_the_weighted_activation(spatial_dims):
         torch.testing.assert_close(heat.as_tensor()[0], torch.tensor(expected, dtype=torch.float32), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_heat_map_of_a_resized_image_boxes_what_is_bright_or_dark(spatial_dims):
     shape = (24, 16, 20)[:spatial_dims]
     bright, dark = cube(2, 6, spatial_dims), cube(8, 14, spatial_dims)
@@ -227,22 +187,16 @@ def test_heat_map_of_a_resized_image_boxes_what_is_bright_or_dark(spatial_dims):
         np.testing.assert_array_equal(predict_boxes(heat, 0.6, "each"), [box])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_negative_evidence_gives_a_map_of_zeros(spatial_dims):
+def test_negative_evidence_gives_a_map_of_zeros_and_nan_none(spatial_dims):
     preprocessing, sample = prepare(np.random.default_rng(0).random((4,) * spatial_dims), (4,) * spatial_dims)
     cam = make_cam(planted(spatial_dims, ((-1.0, -1.0), (0.0, 1.0))), "0")
     assert not heat_map(cam, preprocessing, sample, 0).any()
-
-
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_heat_map_refuses_nan(spatial_dims):
     preprocessing, sample = prepare(np.full((4,) * spatial_dims, math.nan), (4,) * spatial_dims)
     sample["image"].meta["filename_or_obj"] = "a.png"
     with pytest.raises(InputError, match=r"a\.png: the heat map holds NaN"):
-        heat_map(make_cam(planted(spatial_dims), "0"), preprocessing, sample, 0)
+        heat_map(cam, preprocessing, sample, 0)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_check_cam(spatial_dims):
     _, sample = prepare(np.ones((4,) * spatial_dims), (4,) * spatial_dims)
     with pytest.raises(InputError, match=r"outputs of shape \(2,\) for 3 class_names"):
@@ -283,7 +237,6 @@ def color_box(tile, color):
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_draw_boxes(spatial_dims):
     # 32 voxels of 2 mm across and 16 of 4 mm down: the tile is square; a volume in LPS axes needs no turn
     shape, affine = (32, 16, 4)[:spatial_dims], np.diag([-2.0, -4.0, 3.0, 1.0])

@@ -2,9 +2,9 @@
 
 import csv
 import json
+import math
 import os
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,19 +12,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
 from PIL import Image
 from planted_maps import fill, planted
 from planted_scans import CLASSES, SHAPE, box_of, masks_file, write_scan, write_table
 from scan_files import write_image, write_slice
 
 from dira_monai import InputError
-from dira_monai.__main__ import main
 from dira_monai.apps.localization.boxes import read_masks
 from dira_monai.apps.localization.classifier import heat_map, read_classifier
 from dira_monai.apps.localization.localize import localize
 from dira_monai.apps.localization.metrics import OVERLAPS, THRESHOLDS
 from dira_monai.apps.localization.report import describe_report
+from dira_monai.bundle.config import read_config
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -32,13 +31,16 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 def write_bundle(root, spatial_dims):
     """A classifier that looks at what is bright or dark, as a bundle."""
     network, dims = planted(spatial_dims), f"{spatial_dims}d"
-    parts = [
-        {"_target_": f"torch.nn.Conv{dims}", "in_channels": 1, "out_channels": 2, "kernel_size": 1},
-        {"_target_": f"torch.nn.AdaptiveAvgPool{dims}", "output_size": 1},
-        {"_target_": "torch.nn.Flatten"},
-        {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2},
-    ]
-    scale = {"a_min": 0, "a_max": 200, "b_min": 0, "b_max": 1}
+    parts = [f"Conv{dims}(1, 2, 1)", f"AdaptiveAvgPool{dims}(1)", "Flatten()", "Linear(2, 2)"]
+    turn = {"axcodes": "RAS", "labels": None, "_disabled_": spatial_dims == 2}
+    steps = {
+        "LoadImaged": {},
+        "EnsureChannelFirstd": {},
+        "Orientationd": turn,
+        "ScaleIntensityRanged": {"a_min": 0, "a_max": 200, "b_min": 0, "b_max": 1},
+        "Resized": {"spatial_size": "@image_size"},
+    }
+    transforms = [{"_target_": name, "keys": "image", **more} for name, more in steps.items()]
     config = {
         "bundle_root": "$undefined.name",
         "ckpt_dir": "$@bundle_root + '/models'",
@@ -46,24 +48,8 @@ def write_bundle(root, spatial_dims):
         "multi_label": False,
         "image_size": [12, 8] if spatial_dims == 2 else [10, 12, 8],  # the volume turned to RAS, halved
         "device": "$torch.device('cpu')",
-        "parts": parts,
-        "network_def": "$torch.nn.Sequential(*@parts)",
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {"_target_": "LoadImaged", "keys": "image"},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
-                {
-                    "_target_": "Orientationd",
-                    "_disabled_": spatial_dims == 2,
-                    "keys": "image",
-                    "axcodes": "RAS",
-                    "labels": None,
-                },
-                {"_target_": "ScaleIntensityRanged", "keys": "image", **scale},
-                {"_target_": "Resized", "keys": "image", "spatial_size": "@image_size"},
-            ],
-        },
+        "network_def": f"$torch.nn.Sequential({', '.join(f'torch.nn.{part}' for part in parts)})",
+        "preprocessing": {"_target_": "Compose", "transforms": transforms},
     }
     for folder in ("configs", "models"):
         (root / folder).mkdir(parents=True)
@@ -81,10 +67,10 @@ def write_datalist(path, directory, **lists):
     return path
 
 
-@pytest.fixture(params=[2, 3])
-def study(request, tmp_path):
+@pytest.fixture
+def study(spatial_dims, tmp_path):
     """Options of a run on two images; the classifier was trained on others."""
-    spatial_dims, images = request.param, tmp_path / "images"
+    images = tmp_path / "images"
     files = [write_scan(images, name, spatial_dims).name for name in ("a", "b", "c", "d")]
     bundle = write_bundle(tmp_path / "bundle", spatial_dims)
     write_datalist(bundle / "output/datalist.json", images, training=files[2:3], validation=files[3:], test=files[:2])
@@ -97,21 +83,16 @@ def study(request, tmp_path):
     return {"bundle": bundle, "dataset_dir": images, "boxes": table, "output_dir": tmp_path / "out", "threshold": 0.6}
 
 
-def dims_of(study):
-    return 2 if (study["dataset_dir"] / "a.png").exists() else 3
-
-
-def test_planted_squares_are_found_exactly(study):
+def test_planted_squares_are_found_exactly(study, spatial_dims):
     report = localize(**study)
     for name, boxes in (("bright", 1), ("dark", 2), ("all", 3)):
         found = report["findings"][name]
         assert (found["boxes"], found["pointing_game"], found["constant_maps"]) == (boxes, 1, 0)
         assert found["accuracy"] == dict.fromkeys(map(str, OVERLAPS), 1.0)
-    share = 4**2 / (24 * 16) if dims_of(study) == 2 else 4**3 / (24 * 16 * 20)
+    share = 4**spatial_dims / math.prod(SHAPE[:spatial_dims])
     assert report["findings"]["bright"]["pointing_at_random"] == pytest.approx(share)
-    assert [case["predicted_boxes"] for case in report["cases"]] == [
-        [box_of(name, dims_of(study))] for name in ("bright", "dark", "dark")
-    ]
+    expected = [[box_of(name, spatial_dims)] for name in ("bright", "dark", "dark")]
+    assert [case["predicted_boxes"] for case in report["cases"]] == expected
     assert (report["leak"], report["patient_rule"], report["target_layer"]) == ([], "file", "0")
 
 
@@ -120,9 +101,8 @@ def test_the_threshold_decides(study):
     found = localize(**study | {"threshold": 0.5})["findings"]["bright"]
     assert found["accuracy"]["0.1"] == 0
     sweep = localize(**study)["sweep"]["bright"]
-    assert [(row["component"], row["threshold"]) for row in sweep] == [
-        (component, threshold) for component in ("largest", "each") for threshold in THRESHOLDS
-    ]
+    rules = [(component, threshold) for component in ("largest", "each") for threshold in THRESHOLDS]
+    assert [(row["component"], row["threshold"]) for row in sweep] == rules
     assert [row["accuracy"]["0.6"] for row in sweep] == [float(threshold > 0.5) for threshold in THRESHOLDS] * 2
 
 
@@ -142,8 +122,7 @@ def test_files(study):
     assert not (folder / "plain/localization.png").exists()
 
 
-def test_masks_give_the_same_boxes(study):
-    spatial_dims = dims_of(study)
+def test_masks_give_the_same_boxes(study, spatial_dims):
     labels = np.zeros(SHAPE[:spatial_dims], dtype=np.int16)
     fill(fill(labels, box_of("bright", spatial_dims), 1), box_of("dark", spatial_dims), 2)
     masks = study["output_dir"].parent / "masks"
@@ -227,23 +206,20 @@ def test_a_list_that_is_newer_than_the_weights(study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"class_names": CLASSES[::-1]},
-            r"class_names is \['bright', 'dark'\] in .* has \['dark', 'bright'\]; rep",
-        ),
+        ({"class_names": CLASSES[::-1]}, r"class_names is \['bright', 'dark'\] in .* has \['dark', 'bright'\]; rep"),
         ({"multi_label": True}, "multi_label is False in the configuration of the classifier where .* has True"),
         ({"in_channels": 3}, "in_channels is 1 in the configuration"),
         ({"spatial_dims": 1}, "spatial_dims is [23] in the configuration"),
     ],
 )
-def test_a_list_of_another_classifier(study, change, message):
+def test_a_list_of_another_classifier(study, spatial_dims, change, message):
     config, datalist = study["bundle"] / "configs/inference.json", study["bundle"] / "output/datalist.json"
-    own = {"in_channels": 1, "spatial_dims": dims_of(study), "patch_size": 4, "axcodes": None}
+    own = {"in_channels": 1, "spatial_dims": spatial_dims, "patch_size": 4, "axcodes": None}
     config.write_text(json.dumps(json.loads(config.read_text()) | own))
     content = json.loads(datalist.read_text()) | {"class_names": CLASSES, "multi_label": False}
     datalist.write_text(json.dumps(content))
     os.utime(datalist, (0, 0))
-    size = [12, 8] if dims_of(study) == 2 else [10, 12, 8]
+    size = [12, 8] if spatial_dims == 2 else [10, 12, 8]
     used = own | {"class_names": CLASSES, "multi_label": False, "image_size": size}
     assert localize(**study)["settings"] == used
     datalist.write_text(json.dumps(content | change))
@@ -305,18 +281,11 @@ def test_boxes_of_images_that_are_not_there(study):
     ],
 )
 def test_refused(tmp_path, options, message):
-    images, bundle = tmp_path / "images", write_bundle(tmp_path / "bundle", 2)
-    write_scan(images, "a", 2)
+    bundle, image = write_bundle(tmp_path / "bundle", 2), write_scan(tmp_path / "images", "a", 2)
     table = write_table(tmp_path / "boxes.csv", "file,finding,x,y,w,h", "a,dark,1,1,2,2")
-    given = {
-        "bundle": bundle,
-        "dataset_dir": images,
-        "boxes": table,
-        "output_dir": tmp_path / "out",
-        "allow_leak": True,
-    }
+    given = {"bundle": bundle, "dataset_dir": image.parent, "boxes": table, "output_dir": tmp_path / "out"}
     with pytest.raises(InputError, match=message):
-        localize(**given | options)
+        localize(**{"allow_leak": True} | given | options)
     assert not (tmp_path / "out").exists()
 
 
@@ -348,17 +317,14 @@ def write_oblique(path, array):
     return path
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_bundles(tmp_path, spatial_dims):
     bundle, images = BUNDLES / f"dira_finetune_classification_{spatial_dims}d", tmp_path / "images"
     small = {"features": [4, 4, 8, 8, 16, 4]} if spatial_dims == 3 else {"network_def::_target_": "resnet10"}
     sizes = {"image_size": [32] * 3, "spacing": [2.0, 2.0, 2.5]} if spatial_dims == 3 else {"image_size": [64, 64]}
-    parser = ConfigParser()
-    parser.read_config(bundle / "configs/inference.json")
-    parser.update(small | sizes)
+    network = read_config(bundle, small | sizes, ("inference.json",)).build_network()
     weights, random = tmp_path / "run/models/model.pt", np.random.default_rng(0)
     weights.parent.mkdir(parents=True)
-    torch.save(parser.get_parsed_content("network_def").state_dict(), weights)
+    torch.save(network.state_dict(), weights)
     for name in "abc":
         if spatial_dims == 2:
             write_image(images / f"{name}.png", random.integers(0, 255, (50, 70)).astype(np.uint8))
@@ -368,15 +334,8 @@ def test_the_bundles(tmp_path, spatial_dims):
     write_datalist(tmp_path / "run/output/datalist.json", images, training=[f"b.{suffix}"], validation=[f"c.{suffix}"])
     columns, row = ("x,y,z,w,h,d", "5,6,7,8,9,10") if spatial_dims == 3 else ("x,y,w,h", "5,6,7,8")
     table = write_table(tmp_path / "boxes.csv", f"file,finding,{columns}", f"a,nodule,{row}")
-    report = localize(
-        bundle,
-        dataset_dir=images,
-        boxes=table,
-        output_dir=tmp_path / "out",
-        overrides=small | sizes,
-        weights=weights,
-        device="cpu",
-    )
+    given = {"dataset_dir": images, "boxes": table, "output_dir": tmp_path / "out", "weights": weights}
+    report = localize(bundle, overrides=small | sizes, device="cpu", **given)
     assert {name: report["settings"][name] for name in sizes} == sizes
     assert (report["target_layer"], report["leak"]) == ("4" if spatial_dims == 3 else "layer4", [])
     (case,) = report["cases"]
@@ -388,10 +347,9 @@ def test_the_bundles(tmp_path, spatial_dims):
 
 def test_the_map_of_an_oblique_volume_comes_back_to_its_place(tmp_path):
     # a blob stands for a map: what the 3D bundle makes of it, led back, has its center where it was
-    parser = ConfigParser()
-    parser.read_config(BUNDLES / "dira_finetune_classification_3d/configs/inference.json")
-    parser.update({"image_size": [32] * 3, "spacing": [2.0, 2.0, 2.5]})
-    preprocessing, center = parser.get_parsed_content("preprocessing"), (30, 18, 17)
+    sizes = {"image_size": [32] * 3, "spacing": [2.0, 2.0, 2.5]}
+    config = read_config(BUNDLES / "dira_finetune_classification_3d", sizes, ("inference.json",))
+    preprocessing, center = config.build("preprocessing"), (30, 18, 17)
     grid = np.indices((50, 47, 33))
     blob = np.exp(-sum((axis - middle) ** 2 for axis, middle in zip(grid, center, strict=True)) / 50)
     sample = preprocessing({"image": str(write_oblique(tmp_path / "a.nii.gz", blob * 1000))})
@@ -423,23 +381,14 @@ def test_read_classifier(tmp_path):
     with pytest.raises(InputError, match=r"inference\.json cannot be read as configuration"):
         read_classifier(bundle)
     (bundle / "configs/inference.json").write_text("{}")
-    with pytest.raises(
-        InputError, match=r"inference\.json has no value 'network_def', which is needed for localization"
-    ):
+    with pytest.raises(InputError, match=r"\.json has no value 'network_def', which is needed for localization"):
         read_classifier(bundle)
 
 
-def test_command(study, monkeypatch, capsys):
-    options = study | {
-        "component": "each",
-        "overrides": {"multi_label": True},
-        "datalist": "none.json",
-        "allow_leak": True,
-    }
-    words = [f"--{name}={value}" for name, value in options.items() if name != "bundle"]
-    monkeypatch.setattr(sys, "argv", ["dira_monai", "localize", str(study["bundle"]), *words])
-    main()
-    lines = capsys.readouterr().out.splitlines()
+def test_command(study, command):
+    options = {"component": "each", "overrides": {"multi_label": True}, "datalist": "none.json", "allow_leak": True}
+    words = [f"--{name}={value}" for name, value in (study | options).items() if name != "bundle"]
+    lines = command("localize", str(study["bundle"]), *words)[1].splitlines()
     assert lines[0].split()[:4] == ["finding", "boxes", "pointing", "random"]
     assert lines[1].split()[:3] == ["bright", "1", "1.00"]
     assert lines[1].split()[4:] == ["1.00"] * len(OVERLAPS)

@@ -47,7 +47,6 @@ PATCH = {2: [16, 16], 3: [16, 16, 8]}
 COUNTS = {"training": 6, "validation": 3}
 CHOSEN = {"training": 4, "validation": 2}  # neighbors of a word
 MODE = {2: "bilinear", 3: "trilinear"}
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +217,6 @@ def half(spatial_dims):
     return image
 
 
-@every_rank
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_air_is_rejected(spatial_dims, share):
     settings = WordSettings(classes=12, margin=0, max_air=share, min_distance=0, air_level=0.5)
@@ -231,7 +229,6 @@ def test_air_is_rejected(spatial_dims, share):
         assert min(starts) < 30
 
 
-@every_rank
 def test_places_fill_the_room_to_its_ends(spatial_dims):
     settings = WordSettings(classes=40, margin=0.2, min_distance=0)
     words = choose_words(lambda _: flat(1, spatial_dims), ["a"], settings, [30] * spatial_dims, seed=0)
@@ -248,7 +245,6 @@ def chosen_starts(spatial_dims, *, seed=0, **settings):
     return [round(word.center[0] * 60 - 53 / 2) for word in words], [word.trials for word in words]
 
 
-@every_rank
 def test_a_place_too_near_wastes_no_later_trial(spatial_dims):
     starts, trials = chosen_starts(spatial_dims, classes=8, min_distance=0)
     assert sorted(starts) == list(range(8))
@@ -303,7 +299,6 @@ def test_settings_are_checked(change, sentence):
         WordSettings(**change)
 
 
-@every_rank
 def test_boxes_are_moved_inside(spatial_dims):
     extent, patch = (20, 20, 9)[:spatial_dims], [16, 16, 8][:spatial_dims]
     settings = WordSettings(scales=40, shift=0.5)
@@ -340,7 +335,6 @@ def test_nearest_is_the_order_of_euclidean_distances():
     assert nearest(features, reference, 4) == sorted(range(9), key=distances.__getitem__)[:4]
 
 
-@every_rank
 def test_the_autoencoder_learns_and_leaves_the_random_state_alone(spatial_dims, monkeypatch):
     monkeypatch.setattr(word_features, "FEATURES", (4, 4, 8, 8, 16, 4))
     images = torch.stack([thumbnail(torch.rand(1, *[4] * spatial_dims), [16] * spatial_dims) for _ in range(5)])
@@ -519,7 +513,6 @@ def test_a_bundle_without_the_files_is_one_sentence(tmp_path):
         visual_words(str(BUNDLES[2] / "configs/train.json"), datalist="list.json", output=tmp_path)
 
 
-@every_rank
 def test_the_preset_has_the_documented_values(spatial_dims):
     parser = parsed(spatial_dims, ["train", "transvw"], parameters="$[torch.zeros(1, requires_grad=True)]")
     value, plain = parser.get_parsed_content, json.loads((BUNDLES[3] / "configs/train.json").read_text())

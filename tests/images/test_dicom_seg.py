@@ -19,18 +19,24 @@ DATA = Path(os.environ.get("DIRA_DATA", Path(__file__).parents[3] / "shared/data
 CLASSES = ["background", "liver", "tumor"]
 CR = pydicom.uid.ComputedRadiographyImageStorage
 FRAME = {"FrameOfReferenceUID": "1.2.9"}
+HAVE = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real scans: {DATA} is missing; set DIRA_DATA")
 OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)
 
 
-def load(folder, reader=None):
-    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
-    reader = reader or ScanReader()
-    return reader.get_data(reader.read(files))
+def affine_of(series):
+    """The affine that the reader gives a series, in RAS."""
+    files = sorted(series.iterdir()) if series.is_dir() else [series]
+    return ScanReader().get_data(ScanReader().read(files))[1]["affine"]
 
 
-def save(path, labels, affine):
-    nib.save(nib.Nifti1Image(labels.astype(np.uint8), affine), path)
-    return path
+def run(folder, labels=None, affine=None, series="series", names=CLASSES, **options):
+    """Labels, where there are any, made a segmentation of the series in the folder: the line, and the file."""
+    if labels is not None:
+        affine = affine_of(folder / series) if affine is None else affine
+        nib.save(nib.Nifti1Image(labels.astype(np.uint8), affine), folder / "labels.nii")
+    out = folder / "out" / "seg.dcm"
+    line = write_segmentation(folder / series, folder / "labels.nii", out, names, **options)
+    return line, hd.seg.segread(out)
 
 
 def by_position(seg):
@@ -69,13 +75,12 @@ def test_same_grid_in_any_order_and_direction_of_axes(tmp_path, orientation, cod
     files = write_series(tmp_path / "series", noise(5, 6, 4), orientation=orientation, **FRAME)
     truth = noise(5, 6, 4, seed=1, high=3)  # slices, rows, columns
     truth[2] = 0
-    affine = load(tmp_path / "series")[1]["affine"]
-    image = nib.Nifti1Image(truth.T.astype(np.uint8), affine)
+    affine = affine_of(tmp_path / "series")
     turn = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
-    nib.save(image.as_reoriented(turn), tmp_path / "labels.nii.gz")
-    line = write_segmentation(tmp_path / "series", tmp_path / "labels.nii.gz", tmp_path / "seg.dcm", CLASSES)
+    image = nib.Nifti1Image(truth.T, affine).as_reoriented(turn)
+    line, seg = run(tmp_path, image.get_fdata(), image.affine)
     assert line.endswith(f"5 slices, voxel by voxel; pixels: liver {(truth == 1).sum()}, tumor {(truth == 2).sum()}")
-    check(hd.seg.segread(tmp_path / "seg.dcm"), files, truth)
+    check(seg, files, truth)
 
 
 def nearest(labels, affine, points):
@@ -103,34 +108,28 @@ def test_another_grid_is_resampled_by_the_affines(tmp_path, depths, shift, orien
     files = write_series(
         tmp_path / "series", noise(5, 12, 10), depths=depths, shift=shift, orientation=orientation, **FRAME
     )
-    affine = load(tmp_path / "series")[1]["affine"]
-    moved = affine @ np.diag([0.83, 1.27, 0.71, 1])
+    moved = affine_of(tmp_path / "series") @ np.diag([0.83, 1.27, 0.71, 1])
     moved[:3, 3] += [0.31, -0.17, 0.23]
     labels = noise(14, 12, 20, seed=2, high=3)
-    save(tmp_path / "labels.nii", labels, moved)
-    line = write_segmentation(tmp_path / "series", tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
+    line, seg = run(tmp_path, labels, moved)
     assert "nearest voxels of a grid of 14 x 12 x 20" in line
-    expected = [nearest(labels, nib.load(tmp_path / "labels.nii").affine, pixel_places(file)) for file in files]
-    check(hd.seg.segread(tmp_path / "seg.dcm"), files, expected)
+    stored = nib.load(tmp_path / "labels.nii").affine
+    check(seg, files, [nearest(labels, stored, pixel_places(file)) for file in files])
 
 
 def test_tilted_series_as_stock_monai_reads_it(tmp_path):
     files = write_series(tmp_path / "series", noise(5, 6, 4), shift=(0, -0.2, 0), **FRAME)
     truth = noise(5, 6, 4, seed=1, high=3)
-    stock = LoadImage(reader=ITKReader)(tmp_path / "series")
-    save(tmp_path / "labels.nii", truth.T, stock.affine.numpy())
-    line = write_segmentation(tmp_path / "series", tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
+    line, seg = run(tmp_path, truth.T, LoadImage(reader=ITKReader)(tmp_path / "series").affine.numpy())
     assert "voxel by voxel" in line
-    check(hd.seg.segread(tmp_path / "seg.dcm"), files, truth)
+    check(seg, files, truth)
 
 
 @pytest.mark.parametrize("depths", [[0, 2, 4, 6], [4, 0, 6, 2]])
 def test_multi_frame(tmp_path, depths):
-    path = write_frames(tmp_path / "a.dcm", noise(4, 5, 6), depths, **FRAME)
+    write_frames(tmp_path / "a.dcm", noise(4, 5, 6), depths, **FRAME)
     truth = noise(4, 5, 6, seed=1, high=3)  # by depth
-    save(tmp_path / "labels.nii", truth.T, load(path)[1]["affine"])
-    write_segmentation(path, tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
-    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    _, seg = run(tmp_path, truth.T, series="a.dcm")
     for group in seg.PerFrameFunctionalGroupsSequence:
         depth = group.PlanePositionSequence[0].ImagePositionPatient[2] - 5
         number = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
@@ -144,19 +143,14 @@ def test_multi_frame(tmp_path, depths):
 def test_xray_with_codes_and_colors(tmp_path):
     path = write_slice(tmp_path / "a.dcm", noise(4, 5), position=None, Modality="CR", SOPClassUID=CR)
     truth = noise(4, 5, high=3)
-    save(tmp_path / "labels.nii", truth.T, np.eye(4))
     codes = {"liver": {"type": ["10200004", "SCT", "Liver"], "color": [255, 0, 0]}}
     (tmp_path / "codes.json").write_text(json.dumps(codes))
-    out = tmp_path / "seg.dcm"
-    write_segmentation(path, tmp_path / "labels.nii", out, CLASSES, codes=tmp_path / "codes.json", algorithm="net")
-    seg = hd.seg.segread(out)
+    _, seg = run(tmp_path, truth.T, np.eye(4), "a.dcm", codes=tmp_path / "codes.json", algorithm="net")
     liver, tumor = seg.get_segment_description(1), seg.get_segment_description(2)
     assert (liver.segment_label, liver.segmented_property_type.meaning) == ("liver", "Liver")
     assert liver.algorithm_identification.name == "net"
-    assert (tumor.segmented_property_type.scheme_designator, tumor.segmented_property_type.meaning) == (
-        "99DIRA",
-        "tumor",
-    )
+    kind = tumor.segmented_property_type
+    assert (kind.scheme_designator, kind.meaning) == ("99DIRA", "tumor")
     np.testing.assert_allclose(hd.color.CIELabColor(*_lab(liver)).to_rgb(), (255, 0, 0), atol=1)
     data = pydicom.dcmread(path)
     labels = seg.get_pixels_by_source_instance([data.SOPInstanceUID], combine_segments=True)
@@ -171,37 +165,30 @@ def _lab(description):
 @pytest.fixture
 def series(tmp_path):
     write_series(tmp_path / "series", noise(3, 4, 5), **FRAME)
-    save(tmp_path / "labels.nii", noise(5, 4, 3, high=3), load(tmp_path / "series")[1]["affine"])
+    labels = nib.Nifti1Image(noise(5, 4, 3, high=3).astype(np.uint8), affine_of(tmp_path / "series"))
+    nib.save(labels, tmp_path / "labels.nii")
     return tmp_path
-
-
-def run(folder, **options):
-    options = {"class_names": CLASSES} | options
-    return write_segmentation(folder / "series", folder / "labels.nii", folder / "out" / "seg.dcm", **options)
 
 
 def test_series_in_a_folder_below(series):
     (series / "study").mkdir()
     (series / "series").rename(series / "study/series")
     with pytest.raises(InputError, match="study holds no slice of a DICOM series; name the folder in which"):
-        write_segmentation(series / "study", series / "labels.nii", series / "seg.dcm", class_names=CLASSES)
+        run(series, series="study")
 
 
 def test_series_of_a_folder_with_several(series):
     write_series(series / "series", noise(3, 4, 5), series="1.2.4", **FRAME)
-    with pytest.raises(
-        InputError, match=r"holds 2 DICOM series where one is needed \(1.2.3, 1.2.4\); see --series_uid"
-    ):
+    with pytest.raises(InputError, match=r"holds 2 DICOM series where one is needed \(1.2.3, 1.2.4\); see --series"):
         run(series)
-    run(series, series_uid="1.2.4")
-    seg = hd.seg.segread(series / "out" / "seg.dcm")
+    _, seg = run(series, series_uid="1.2.4")
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.4"
 
 
 def test_series_without_preamble(series):
     for file in (series / "series").iterdir():
         bare(file, file)
-    assert "3 slices, voxel by voxel" in run(series)
+    assert "3 slices, voxel by voxel" in run(series)[0]
 
 
 def test_written_segmentation_does_not_disturb_its_folder(series):
@@ -213,10 +200,10 @@ def test_written_segmentation_does_not_disturb_its_folder(series):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"class_names": ["background", "liver"]}, r"labels\.nii holds the value 2 where 2 classes allow 0 to 1"),
-        ({"class_names": "liver"}, "class_names must be different names of 64 letters at most, background first, got"),
+        ({"names": ["background", "liver"]}, r"labels\.nii holds the value 2 where 2 classes allow 0 to 1"),
+        ({"names": "liver"}, "class_names must be different names of 64 letters at most, background first, got"),
         ({"series_uid": "9"}, "holds 0 DICOM series where one is needed"),
-        ({"class_names": ["background", "a\\b", "c"]}, "class_names must be different names of 64 letters at most"),
+        ({"names": ["background", "a\\b", "c"]}, "class_names must be different names of 64 letters at most"),
         ({"algorithm": "x" * 65}, "algorithm must be a name of 64 letters at most, got 'xxx"),
         ({"codes": "none.json"}, r"none\.json cannot be read"),
     ],
@@ -260,9 +247,8 @@ def test_codes_that_dicom_does_not_take(series, codes):
 
 @pytest.mark.parametrize("labels", [np.zeros((5, 4, 3)), np.eye(5)[:, :4, None].repeat(3, axis=2)])
 def test_classes_without_pixels(series, labels):
-    save(series / "labels.nii", labels, nib.load(series / "labels.nii").affine)
-    assert run(series).endswith(f"pixels: liver {int(labels.sum())}, tumor 0")
-    seg = hd.seg.segread(series / "out" / "seg.dcm")
+    line, seg = run(series, labels)
+    assert line.endswith(f"pixels: liver {int(labels.sum())}, tumor 0")
     volume = seg.get_volume(segment_numbers=[1], combine_segments=True)
     places = np.moveaxis(np.indices(volume.spatial_shape), 0, -1) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     expected = nearest(labels, nib.load(series / "labels.nii").affine, (places * [-1, -1, 1]).reshape(-1, 3))
@@ -272,11 +258,10 @@ def test_classes_without_pixels(series, labels):
 
 def test_label_map_elsewhere(series):
     image = nib.load(series / "labels.nii")
-    far = image.affine.copy()
-    far[:3, 3] += 500
-    save(series / "labels.nii", np.asarray(image.dataobj), far)
+    far = np.eye(4)
+    far[:3, 3] = 500
     with pytest.raises(InputError, match=r"labels\.nii lies elsewhere than the series: none of its labels meets"):
-        run(series)
+        run(series, np.asarray(image.dataobj), far @ image.affine)
 
 
 def test_command(series, command):
@@ -289,33 +274,30 @@ def test_command(series, command):
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real scans: {DATA} is missing; set DIRA_DATA")
+@HAVE
 @pytest.mark.parametrize("folder", ["ct_chest_jpeg_lossless", "mr_brain_study3/36468-FLAIRreg-58706"])
 def test_real_series_as_a_bundle_sees_it(tmp_path, folder):
     prepared = Compose([EnsureChannelFirst(), Orientation("RAS", labels=None), Spacing((3, 3, 4))])
     image = prepared(LoadImage(reader=ITKReader)(DATA / folder))
     labels = (image[0] > image.mean()).numpy().astype(np.uint8)
-    save(tmp_path / "labels.nii.gz", labels, image.affine.numpy())
-    write_segmentation(DATA / folder, tmp_path / "labels.nii.gz", tmp_path / "seg.dcm", ["background", "dense"])
-    files = sorted((DATA / folder).iterdir())
-    affine = nib.load(tmp_path / "labels.nii.gz").affine
-    check(hd.seg.segread(tmp_path / "seg.dcm"), files, [nearest(labels, affine, pixel_places(file)) for file in files])
+    _, seg = run(tmp_path, labels, image.affine.numpy(), DATA / folder, ["background", "dense"])
+    files, affine = sorted((DATA / folder).iterdir()), nib.load(tmp_path / "labels.nii").affine
+    check(seg, files, [nearest(labels, affine, pixel_places(file)) for file in files])
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real scans: {DATA} is missing; set DIRA_DATA")
+@HAVE
 def test_real_multi_frame_file(tmp_path):
-    real = next((DATA / "header_edge_cases" / "siemens_multiframe_anatomical_001").iterdir())
+    file = next((DATA / "header_edge_cases" / "siemens_multiframe_anatomical_001").iterdir())
     truth = noise(8, 256, 256, high=3)
-    save(tmp_path / "labels.nii", truth.T, load(real)[1]["affine"])
     with pytest.raises(InputError, match=r"cannot be referred to by a segmentation: .* no Frame Of Reference UID"):
-        write_segmentation(real, tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
-    data = pydicom.dcmread(real)
+        run(tmp_path, truth.T, series=file)
+    data = pydicom.dcmread(file)
     data.FrameOfReferenceUID = "1.2.9"
     data.save_as(tmp_path / "a.dcm")
-    line = write_segmentation(tmp_path / "a.dcm", tmp_path / "labels.nii", tmp_path / "seg.dcm", CLASSES)
+    line, seg = run(tmp_path, series="a.dcm")
     assert "voxel by voxel" in line
-    found = by_position(hd.seg.segread(tmp_path / "seg.dcm"))
+    found = by_position(seg)
     for labels, group in zip(truth, data.PerFrameFunctionalGroupsSequence, strict=True):  # they lie in rising order
         position = np.round(np.array(group.PlanePositionSequence[0].ImagePositionPatient, float), 3)
         np.testing.assert_array_equal(found[tuple(position)][0], labels)

@@ -125,8 +125,9 @@ def visual_words(
     network, origin = _network(search, weights)
     patients = search.patients["training"]
     names = [patient.name for patient in patients]
-    load = lambda number: search.image_of(patients[number])  # noqa: E731
-    words = choose_words(load, names, search.settings, search.patch_size, seed)
+    words = choose_words(
+        lambda number: search.image_of(patients[number]), names, search.settings, search.patch_size, seed
+    )
     features, details = _features(network, search, steps if weights is None else 0, batch_size, workers)
     found = {
         "kind": KIND,
