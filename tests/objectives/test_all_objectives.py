@@ -119,7 +119,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(both, method):
         torch.testing.assert_close(first["metrics"][name], values, **close, msg=name)
     assert max(gradient.abs().max() for gradient in one["gradients"]) > 1e-2
     assert_same(first["gradients"], second["gradients"])
-    # biases ahead of a batch norm have gradient 0: the rounding of sums over all voxels is left, 1.3e-4 with two threads
+    # biases ahead of a batch norm have gradient 0: rounding of sums over all voxels is left, 1.3e-4 with two threads
     torch.testing.assert_close(first["gradients"], one["gradients"], rtol=1e-3, atol=5e-4)
     torch.testing.assert_close(interleaved(first["query"], second["query"]), one["query"], rtol=0, atol=1e-3)
     for part in ("network", "objective"):
