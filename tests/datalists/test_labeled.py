@@ -3,6 +3,7 @@
 import pytest
 from labeled_files import LISTS, classify, segment, ten, write_maps, write_table
 from monai.data import load_decathlon_datalist
+from scan_files import refuses
 
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.options import LabelOptions
@@ -27,8 +28,7 @@ from dira_monai.utils.errors import InputError
     ],
 )
 def test_arguments_that_are_refused(tmp_path, options, message):
-    with pytest.raises(InputError, match=message):
-        segment(write_maps(tmp_path, 2, count=3), **options)
+    refuses(message, segment, write_maps(tmp_path, 2, count=3), **options)
 
 
 def test_a_task_that_there_is_not(tmp_path):
@@ -36,36 +36,33 @@ def test_a_task_that_there_is_not(tmp_path):
         LabelOptions(task="detection", class_names=["a", "b"]).check()
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_monai_reads_the_lists_of_segmentation(tmp_path, spatial_dims):
-    made = segment(write_maps(tmp_path / "data", spatial_dims))
+def made_for_monai(folder, kind):
+    if kind in (2, 3):
+        return segment(write_maps(folder, kind))
+    words, head = (
+        (["1,0", ",1", "0,1"], "file,healthy,ill") if kind == "multi" else (["healthy", "ill", "ill"], "file,label")
+    )
+    return classify(write_table(folder, *ten(words, head)), multi_label=kind == "multi")
+
+
+@pytest.mark.parametrize("kind", [2, 3, "single", "multi"])
+def test_monai_reads_the_lists(tmp_path, kind):
+    made, maps = made_for_monai(tmp_path / "data", kind), kind in (2, 3)
     write_datalist(made, tmp_path / "out" / "datalist.json")
     for key in LISTS:
-        read = load_decathlon_datalist(tmp_path / "out" / "datalist.json", True, key, made["dataset_dir"])
+        read = load_decathlon_datalist(tmp_path / "out" / "datalist.json", maps, key, made["dataset_dir"])
         assert [(entry["image"], entry["label"]) for entry in read] == [
-            (f"{tmp_path}/data/{entry['image']}", f"{tmp_path}/data/{entry['label']}") for entry in made[key]
-        ]
-
-
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_monai_reads_the_lists_of_classification(tmp_path, multi_label):
-    head = "file,healthy,ill" if multi_label else "file,label"
-    text, names = ten(["1,0", ",1", "0,1"] if multi_label else ["healthy", "ill", "ill"], head)
-    made = classify(write_table(tmp_path / "data", text, names), multi_label=multi_label)
-    write_datalist(made, tmp_path / "datalist.json")
-    for key in LISTS:
-        read = load_decathlon_datalist(tmp_path / "datalist.json", False, key, made["dataset_dir"])
-        assert [(entry["image"], entry["label"]) for entry in read] == [
-            (f"{tmp_path}/data/{entry['image']}", entry["label"]) for entry in made[key]
+            (f"{tmp_path}/data/{entry['image']}", f"{tmp_path}/data/{entry['label']}" if maps else entry["label"])
+            for entry in made[key]
         ]
 
 
 def test_describe_labeled(tmp_path):
     text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda index: f",p{index // 3},")
-    write_table(tmp_path, text + "".join(f"gone{index},ill,p,\n" for index in range(5)) + "x0,ill,p,odd\n", names)
-    (tmp_path / "labels.csv").write_text((tmp_path / "labels.csv").read_text().replace("x0,ill,p,odd\n", ""))
+    write_table(tmp_path, text + "".join(f"gone{index},ill,p,\n" for index in range(5)), names)
     made = classify(tmp_path, test_fraction=0)
-    table, notes = describe_labeled(made).splitlines()[:5], describe_labeled(made).splitlines()[5:]
+    lines = describe_labeled(made).splitlines()
+    table, notes = lines[:5], lines[5:]
     counts = {key: len(made[key]) for key in LISTS}
     assert table[0].split() == ["training", "validation", "test"]
     assert table[1].split() == ["images", *map(str, counts.values())]

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from labeled_files import LISTS, SHAPES, classify, segment
-from scan_files import noise, write_image, write_nifti, write_series
+from scan_files import noise, refuses, write_image, write_nifti, write_series
 
 from dira_monai import LabeledLists, prepare_labeled
 from dira_monai.datalists import prepare_labeled as prepare_module
@@ -128,27 +128,14 @@ def test_a_given_list_keeps_its_splits_and_says_so(cases, tmp_path, capsys, name
     }
 
 
-def test_a_given_list_of_what_the_2d_bundles_cannot_read_is_refused(cases, tmp_path):
-    write_datalist(listed(cases), tmp_path / "l.json")
-    words = r"images/case_0\.nii\.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it"
-    with pytest.raises(InputError, match=words):
-        prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True)
-    prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True, spatial_dims=3)
-
-
-def test_an_image_in_two_of_three_lists_is_refused(cases, tmp_path):
-    test = [{"image": "images/case_2.nii.gz", "label": 1, "patient": "p7"}]
-    write_datalist(listed(cases, test=test), tmp_path / "l.json")
-    with pytest.raises(InputError, match=r"has 1 images in both validation and test: images/case_2\.nii\.gz"):
-        prepare(tmp_path / "l.json", tmp_path / "out", "classification")
+CASE_2 = {"image": "images/case_2.nii.gz", "label": 1, "patient": "p2"}
 
 
 def listed(cases, **changes):
     """A list for classification that is as it should be, but for the changes."""
     entry = {"image": "images/case_0.nii.gz", "label": 0, "patient": "p0"}
     other = {"image": "images/case_1.nii.gz", "label": 1, "patient": "p1"}
-    third = {"image": "images/case_2.nii.gz", "label": 1, "patient": "p2"}
-    return {"dataset_dir": str(cases), "training": [entry, other], "validation": [third], "test": [], **changes}
+    return {"dataset_dir": str(cases), "training": [entry, other], "validation": [CASE_2], "test": [], **changes}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +152,13 @@ def listed(cases, **changes):
         ({"test": [{"image": "a.png", "label": True}]}, {}, "has the label True in entry 0"),
         ({}, {"multi_label": True}, "label 0 in entry 0 of 'training' where a list of 0, 1 and null, one a class is"),
         ({"test": [{"image": "a", "label": [0, 2]}]}, {}, r"label \[0, 2\] in entry 0 of 'test'"),
+        (
+            {"test": [CASE_2 | {"patient": "p7"}]},
+            {},
+            r"has 1 images in both validation and test: images/case_2\.nii\.gz",
+        ),
+        ({}, {"task": "segmentation"}, "has the label 0 in entry 0 of 'training' where a file is needed; the 2 cl"),
+        ({}, {"pictures_only": True}, r"images/case_0\.nii\.gz has another format: 2D fine-tuning reads PNG and JPEG;"),
         ({}, {"class_names": ["a", "b", "c"]}, r"no image of the class 'c' in training \(0 in validation, 0 in test\)"),
         ({"class_names": ["b", "a"]}, {}, r"was made for class_names \['b', 'a'\], expected \['a', 'b'\]"),
         ({"task": "segmentation"}, {}, "was made for task segmentation, expected classification"),
@@ -173,22 +167,21 @@ def listed(cases, **changes):
 )
 def test_given_lists_that_are_refused(cases, tmp_path, changes, options, message):
     write_datalist(listed(cases, **changes), tmp_path / "l.json")
-    with pytest.raises(InputError, match=message):
-        prepare(tmp_path / "l.json", tmp_path / "out", "classification", **options)
+    refuses(message, prepare, tmp_path / "l.json", tmp_path / "out", **{"task": "classification"} | options)
+
+
+def test_a_given_list_of_volumes_may_hold_other_formats(cases, tmp_path):
+    write_datalist(listed(cases), tmp_path / "l.json")
+    prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True, spatial_dims=3)
 
 
 def test_lists_for_pretraining_and_missing_ones_are_refused(cases, tmp_path):
     write_datalist(make_datalist(cases / "images"), cases / "datalist.json")
-    with pytest.raises(InputError, match="has no 'label' in entry 0 of 'training'"):
-        prepare(cases, tmp_path / "out")
+    refuses("has no 'label' in entry 0 of 'training'", prepare, cases, tmp_path / "out")
     for name in ("none", "none.json"):
-        with pytest.raises(InputError, match=f"{name} does not exist"):
-            prepare(tmp_path / name, tmp_path / "out")
-    write_datalist(listed(cases), tmp_path / "l.json")
-    with pytest.raises(InputError, match="has the label 0 in entry 0 of 'training' where a file is needed; the 2 cl"):
-        prepare(tmp_path / "l.json", tmp_path / "out")
-    with pytest.raises(InputError, match="task must be segmentation or classification, got 'detection'"):
-        prepare(cases, tmp_path / "out", "detection")
+        refuses(f"{name} does not exist", prepare, tmp_path / name, tmp_path / "out")
+    words = "task must be segmentation or classification, got 'detection'"
+    refuses(words, prepare, cases, tmp_path / "out", "detection")
 
 
 def test_states_of_several_labels(cases, tmp_path):
@@ -336,20 +329,14 @@ def overlapping(cases):
         write_datalist(listed | ({"patient_rule": rule} if rule else {}), cases.parent / name)
         return str(cases.parent / name)
 
-    return (
-        classify(cases, ["a", "b"], pictures_only=False),
-        cases.parent / "own.json",
-        pretrain,
-    )
+    return classify(cases, ["a", "b"], pictures_only=False), cases.parent / "own.json", pretrain
 
 
 def test_pretraining_on_test_images_is_refused(overlapping, cases, tmp_path, capsys):
     _, _, pretrain = overlapping
     pre = pretrain(["case_0.nii.gz", "case_9.nii.gz", "case_1.nii.gz"], "xyz", cases / "images")
-    with pytest.raises(
-        InputError, match=r"1 of 2 test images or their patients are in .*pre\.json: .*case_9\.nii\.gz; pre-train"
-    ):
-        prepare(cases, tmp_path / "out", "classification", pretraining_list=pre)
+    words = r"1 of 2 test images or their patients are in .*pre\.json: .*case_9\.nii\.gz; pre-train"
+    refuses(words, prepare, cases, tmp_path / "out", "classification", pretraining_list=pre)
     prepare(cases, tmp_path / "out", "classification", pretraining_list=pre, allow_overlap=True)
     assert "warning: 1 of 2 test images or their patients are in" in capsys.readouterr().out
     pre = pretrain(["case_0.nii.gz", "case_1.nii.gz"], "xy", cases / "images")
@@ -360,18 +347,17 @@ def test_pretraining_on_test_images_is_refused(overlapping, cases, tmp_path, cap
 
 def test_overlap_of_files_and_patients(overlapping, cases, tmp_path):
     own, path, pretrain = overlapping
-    eight = ["images/case_8.nii.gz"]
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"]))[0] == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases.parent))[0] == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], cases / "images"))[0] == eight
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "data2"))[0] == eight  # no such folder
-    (tmp_path / "other").mkdir()
-    assert find_overlap(own, path, pretrain(["a", "b"], ["p1", "p8"], tmp_path / "other"))[0] == []
-    (tmp_path / "other" / "link.nii.gz").symlink_to(cases / "images" / "case_9.nii.gz")
-    pre = pretrain(["link.nii.gz", "b"], ["p1", "p8"], tmp_path / "other")
-    assert find_overlap(own, path, pre)[0] == ["images/case_9.nii.gz"]
-    pre = pretrain([["z", str(cases / "images" / "case_9.nii.gz")], "b"], ["p1", "p8"], tmp_path / "other")
-    assert find_overlap(own, path, pre)[0] == ["images/case_9.nii.gz"]
+    for folder in (cases, cases.parent, cases / "images", tmp_path / "no_such_folder"):
+        assert find_overlap(own, path, pretrain("ab", ["p1", "p8"], folder))[0] == ["images/case_8.nii.gz"]
+    nine, other = "images/case_9.nii.gz", tmp_path / "other"
+    other.mkdir()
+    (other / "link.nii.gz").symlink_to(cases / nine)
+    for image, seen in (
+        ("a", []),
+        ("link.nii.gz", ["images/case_9.nii.gz"]),
+        (["z", str(nine)], ["images/case_9.nii.gz"]),
+    ):
+        assert find_overlap(own, path, pretrain([image, "b"], ["p1", "p8"], other))[0] == seen
     assert check_overlap(own, path, pretrain(["a", "b"], ["p1", "p2"], rule="labels.csv"), False) == []
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from labeled_files import LISTS, classify, entries, reasons, segment, ten, write_maps, write_table
-from scan_files import noise, write_image
+from scan_files import noise, refuses, write_image
 
 from dira_monai.datalists.splits import choose_validation
 from dira_monai.datalists.summary import describe_labeled
@@ -56,30 +56,25 @@ def test_splits_of_the_table(tmp_path):
         classify(tmp_path, exclude_patients_of="box")
 
 
-def test_validation_is_drawn_from_training_where_the_table_has_none(tmp_path):
-    text, names = ten(["healthy", "ill"], "file,label,split", lambda index: ",test" if index < 2 else ",train")
-    made = classify(write_table(tmp_path, text, names), validation_fraction=0.5)
-    assert [entry["image"][8] for entry in made["test"]] == ["0", "1"]
-    drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
-    assert {entry["patient"] for entry in made["validation"]} == drawn
+@pytest.mark.parametrize(("given", "drawn"), [("test", "validation"), ("val", "test")])
+def test_what_the_table_lacks_is_drawn_from_training(tmp_path, given, drawn):
+    text, names = ten(["healthy", "ill"], "file,label,split", lambda index: f",{given if index < 2 else 'train'}")
+    made = classify(write_table(tmp_path, text, names), **{f"{drawn}_fraction": 0.5})
+    everyone = {f"x{index}" for index in range(2, 10)}
+    chosen = choose_validation(sorted(everyone), 0.5, 0)
+    patients = {key: {entry["patient"] for entry in made[key]} for key in LISTS}
+    other = {"test": "test", "val": "validation"}[given]
+    assert patients == {"training": everyone - chosen, other: {"x0", "x1"}, drawn: chosen}
+    assert describe_labeled(made).endswith(f"drawn from the training patients: {drawn} ({drawn}_fraction 0.5)")
 
 
-def test_test_is_drawn_from_training_where_the_table_has_none(tmp_path):
+def test_no_test_is_drawn_of_nothing(tmp_path):
     text, names = ten(["healthy", "ill"], "file,label,split", lambda index: ",val" if index < 2 else ",train")
-    made = classify(write_table(tmp_path, text, names), test_fraction=0.5)
-    drawn = choose_validation([f"x{index}" for index in range(2, 10)], 0.5, 0)
-    assert [{entry["patient"] for entry in made[key]} for key in LISTS] == [
-        {f"x{index}" for index in range(2, 10)} - drawn,
-        {"x0", "x1"},
-        drawn,
-    ]
-    assert describe_labeled(made).endswith("drawn from the training patients: test (test_fraction 0.5)")
-    without = classify(tmp_path, test_fraction=0)
+    without = classify(write_table(tmp_path, text, names), test_fraction=0)
     assert [len(without[key]) for key in LISTS] == [8, 2, 0]
     assert "drawn" not in describe_labeled(without)
     (tmp_path / "labels.csv").write_text("file,label,split\nx0.png,ill,val\nx1.png,ill,train\n")
-    with pytest.raises(InputError, match="training and test need 2 patients, got 1: x1; give another patient rule, or"):
-        classify(tmp_path)
+    refuses("training and test need 2 patients, got 1: x1; give another patient rule, or", classify, tmp_path)
 
 
 SPLIT_FOLDERS = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
@@ -123,18 +118,14 @@ def test_folders_of_splits_that_do_not_hold_all_images_are_none(tmp_path, stray)
 def test_splits_that_are_refused(tmp_path):
     text, names = ten(["healthy", "ill"], "file,label,patient,split", lambda i: f",p{i % 3},{'test' * (i > 7)}")
     root = write_table(tmp_path, text.replace(",p1,", ",p1,val"), names)
-    with pytest.raises(InputError, match="has 2 patients in both training and test: p0, p2"):
-        classify(root)
+    refuses("has 2 patients in both training and test: p0, p2", classify, root)
     (root / "labels.csv").write_text("file,label,patient\nx0.png,ill,a\nx1.png,healthy,b\n")
-    with pytest.raises(InputError, match="training, validation and test need 3 patients, got 2: a, b"):
-        classify(root)
+    refuses("training, validation and test need 3 patients, got 2: a, b", classify, root)
     (root / "labels.csv").write_text("file,label,split\n" + "".join(f"x{i}.png,{i % 2},test\n" for i in range(4)))
-    with pytest.raises(InputError, match="has an empty list 'training'"):
-        classify(root)
+    refuses("has an empty list 'training'", classify, root)
     text = "".join(f"x{i}.png,{int(i > 7)},{'test' if i > 7 else 'train'}\n" for i in range(10))
     (root / "labels.csv").write_text("file,label,split\n" + text)
-    with pytest.raises(InputError, match=r"no image of the class 'ill' in training \(0 in validation, 2 in test\)"):
-        classify(root)
+    refuses(r"no image of the class 'ill' in training \(0 in validation, 2 in test\)", classify, root)
 
 
 def test_segmentation_with_a_table_of_patients_and_splits(tmp_path):

@@ -5,10 +5,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dira_monai.images.reader import ScanReader
+from dira_monai.utils.errors import InputError
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
@@ -165,3 +167,9 @@ def read(*files, resample=True):
     """Array and meta data of a file, a folder or the slices of a series, by ``ScanReader``."""
     reader = ScanReader(resample)
     return reader.get_data(reader.read(files if len(files) > 1 else files[0]))
+
+
+def refuses(words, function, *args, **options):
+    """The function raises the error of what a user can mend, whose sentence has these words (a pattern)."""
+    with pytest.raises(InputError, match=words):
+        function(*args, **options)
