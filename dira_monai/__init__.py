@@ -14,6 +14,7 @@ _NAMES = {  # the module of each public name
     "apps.visual_words.dataset": "WordDataset",
     "apps.visual_words.places": "WordSettings",
     "bundle.command_line": "bundle_root check_command_line",
+    "bundle.shipped": "bundles",
     "data.datasets": "PretrainDataset SeededCacheDataset",
     "data.loaders": "training_loader validation_loader",
     "data.prepared": "check_prepared",
@@ -74,6 +75,9 @@ _NAMES = {  # the module of each public name
     "utils.memory": "tune_malloc",
     "weights.files": "load_weights",
     "weights.pretrained": "load_pretrained",
+    "workflows.embed": "embed",
+    "workflows.evaluate": "evaluate",
+    "workflows.train": "finetune pretrain",
 }
 
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

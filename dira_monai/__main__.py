@@ -16,6 +16,11 @@ from .cli.deferred import deferred
 from .utils.errors import InputError
 
 COMMANDS = {  # the module of each, below cli
+    "pretrain": "workflows",
+    "finetune": "workflows",
+    "evaluate": "workflows",
+    "embed": "workflows",
+    "bundles": "workflows",
     "datalist": "data",
     "labeled": "data",
     "phantom": "data",

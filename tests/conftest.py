@@ -61,9 +61,9 @@ def stranger(tmp_path_factory):
                 (links / path.name).unlink(missing_ok=True)
                 (links / path.name).symlink_to(path)
     home = tmp_path_factory.mktemp("home")
-    environment = ENVIRONMENT | {"PYTHONPATH": str(links), "HOME": str(home)}
 
-    def run(*words, cwd=home):
+    def run(*words, cwd=home, path=()):
+        environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, [*path, links])), "HOME": str(home)}
         words = [sys.executable, "-S", *map(str, words)]  # -S: no .pth file brings an editable install along
         return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
 

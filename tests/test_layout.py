@@ -13,6 +13,7 @@ FLOORS = (  # each folder and module imports from those above it only
     "datalists engines sharing",
     "data",
     "handlers apps",
+    "workflows",
     "cli __init__ reader",  # reader: an alias for archives of version 0.1
     "__main__",
 )

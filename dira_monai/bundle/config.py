@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from ..utils.errors import InputError, find_input_error
-from .command_line import is_argument
+from .options import is_argument
 
 
 @dataclass(frozen=True)

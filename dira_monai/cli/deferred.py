@@ -3,12 +3,13 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import get_args
+from typing import Any, get_args
 
 from fire import decorators
+from fire.parser import DefaultParseValue
 
 decorators.FIRE_METADATA = "_fire_metadata"  # else --help of a command lists fire's own attribute as a group
 
@@ -38,15 +39,20 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
         return _Lines(command(*args, **kwargs))
 
     parameters = inspect.signature(command).parameters.values()
-    texts = [p.name for p in parameters if _is_text(p.annotation)]
-    wrapper = decorators.SetParseFns(**dict.fromkeys(texts, str))(wrapper)
-    takes_words = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return decorators.SetParseFn(str)(wrapper) if takes_words else wrapper
+    others = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = {p.name: str if _is_text(p.annotation) else DefaultParseValue for p in parameters if p not in others}
+    wrapper = decorators.SetParseFns(**named)(wrapper)
+    return decorators.SetParseFn(str)(wrapper) if others else wrapper
 
 
 def _is_text(kind: object) -> bool:
     """Whether an argument of this type is ``str``, perhaps or a path or None."""
     return kind is str or (isinstance(kind, UnionType) and set(get_args(kind)) - {Path, NoneType} == {str})
+
+
+def parse_values(words: Mapping[str, str]) -> dict[str, Any]:
+    """The values of ``**values`` of a command, for which fire gives words; a folder is one, whatever its name."""
+    return {name: word if name.endswith("_dir") else DefaultParseValue(str(word)) for name, word in words.items()}
 
 
 def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:

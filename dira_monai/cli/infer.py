@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from fire.parser import DefaultParseValue
+from .deferred import parse_values
 
 
 def infer(bundle: str, *images: str, **values: Any) -> Iterator[str]:
@@ -16,6 +16,4 @@ def infer(bundle: str, *images: str, **values: Any) -> Iterator[str]:
     """
     from ..apps.infer import infer as run  # here, since the other commands need none of it
 
-    # fire gives words; a folder is one, whatever its name
-    parsed = {name: word if name.endswith("_dir") else DefaultParseValue(str(word)) for name, word in values.items()}
-    yield f"{run(bundle, images, parsed)} holds the results"
+    yield f"{run(bundle, images, parse_values(values))} holds the results"

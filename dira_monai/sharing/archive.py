@@ -72,9 +72,10 @@ def list_files(bundle: str | Path) -> dict[str, Path]:
 
 
 def package_files() -> dict[str, Path]:
-    """Files of this package, by their names in a bundle."""
+    """Files of this package but its bundles, by their names in a bundle."""
     files = {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(PACKAGE.rglob("*")) if path.is_file()}
-    return {name: path for name, path in files.items() if not _HIDDEN.search(name)}
+    shipped = f"{PACKAGE.name}/_bundles/"
+    return {name: path for name, path in files.items() if not (_HIDDEN.search(name) or name.startswith(shipped))}
 
 
 def package_difference(files: Mapping[str, Path]) -> list[str]:

@@ -65,6 +65,7 @@ srun() { "$@" & "$@" && wait $!; }
 ELSEWHERE = {
     r"git clone|(\S*/)?pip install|hf auth|python3.11 -m venv": "make .venv/installed and make label-test set up so",
     r"make ": "a make target",
+    r"dira-monai ": "tests/test_wheel.py and tests/workflows, with short trainings",
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r".*(huggingface|push_to_hf_hub|verify zoo/)": "tests/sharing/test_archive_elsewhere.py, without the network",
     r".*verify_metadata": "tests/bundles/test_zoo.py, with a copy of the schema",
@@ -147,7 +148,7 @@ def prepare(out):
     large = {"path": "models/large.pt", "url": (out / "FILE").as_uri(), "hash_val": sha256(out / "FILE")}
     listed = {"large_files": [large | {"hash_type": "sha256"}]}
     (out / "bundles" / BUNDLES["zoo"] / "large_files.json").write_text(json.dumps(listed))
-    for name in ("BUNDLE", "dira_pretrain_3d"):
+    for name in ("BUNDLE", "RUN", "dira_pretrain_3d"):
         link(out / name, out / "bundles/dira_pretrain_3d")
     link(out / "benchmarks", ROOT / "benchmarks")
     link(out / "MODELS", out / "bundles/dira_pretrain_3d/models")

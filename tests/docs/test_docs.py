@@ -36,14 +36,15 @@ def known():
 
 
 def check_package(words, whole, known):
-    """Nothing, if ``python -m dira_monai`` takes the words: command, options, and, of a whole one, all arguments."""
+    """Nothing, if ``dira-monai`` takes the words: command, options, and, of a whole one, all arguments."""
     name, *rest = words
     assert name in known, f"no command {name}"
     signature = inspect.signature(known[name])
     options = option_names(rest)
     names = [*signature.parameters, "help"]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-        names += [key for bundle in BUNDLES for key in json.loads((bundle / "configs/inference.json").read_text())]
+        files = [file for bundle in BUNDLES for file in bundle.glob("configs/*.json")]
+        names += [key for file in files for key in json.loads(file.read_text())]
     assert [option for option in options if option.split("#")[0] not in names] == []
     if whole and "help" not in options:
         behind = ["", *rest]  # the word before each
@@ -114,6 +115,8 @@ def check_command(words, whole, page, known):
         check_bundle(words[words.index("monai.bundle") + 1 :], page)
     elif "dira_monai" in words[:-1]:
         check_package(words[words.index("dira_monai") + 1 :], whole, known)
+    elif words[0] == "dira-monai":
+        check_package(words[1:], whole, known)
     elif words[0] == "make":
         check_make(words[1:])
     elif scripts := [i for i, word in enumerate(words) if word.endswith(".py")]:
@@ -135,6 +138,7 @@ def test_the_checks_of_commands_can_fail(known):
     for good in (
         bundle,
         "python -m dira_monai datalist D --output F",
+        "dira-monai pretrain D --method simsiam --network_def#features [8] --temperature 0.1",
         "make test",
         "python benchmarks/methods.py --dims 3",
     ):
@@ -143,6 +147,8 @@ def test_the_checks_of_commands_can_fail(known):
         f"{bundle} --no_such_value 1",
         bundle.replace("train.json", "nothing.json"),
         "python -m dira_monai datalists D",
+        "dira-monai finetune D",
+        "dira-monai pretrain D --tempertaure 0.1",
         "python -m dira_monai datalist D --outputs F",
         "python -m dira_monai datalist",
         "make tests",

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SITE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*SITE, *sorted(ROOT.glob("bundles/*/docs/README.md"))]
-COMMAND = re.compile(r"(?:\w+=\S+ |srun )*(?:\S*python[\d.]* |\S*pip |torchrun |make |curl |-m )")
+COMMAND = re.compile(r"(?:\w+=\S+ |srun )*(?:\S*python[\d.]* |\S*pip |torchrun |make |curl |dira-monai |-m )")
 ASSIGNMENT = re.compile(r"([A-Z]\w*)=(\S+|\".*\"|'.*')(\s+#.*)?")
 
 

@@ -7,6 +7,7 @@ from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 
 from ...networks.encoder_decoder import encode
+from ...networks.encoder_parts import encode_chain, encoder_parts, find_parts
 from ...networks.heads import global_average_pool
 
 
@@ -19,15 +20,21 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
     depend on ``batch_size``.
 
     Args:
-        network: one of the known networks, in evaluation mode.
+        network: one of the known networks, or a classifier whose encoder is known, in evaluation mode.
         image: shape (C, *spatial), float in [0, 1], no axis shorter than the window's.
         window: voxels per axis.
         batch_size: windows that are encoded at once.
     """
     places = dense_patch_slices(image.shape[1:], window, window)
     crops = torch.stack([image[(slice(None), *place)] for place in places])
-    parts = [global_average_pool(encode(network, part)[-1]) for part in crops.split(batch_size)]
+    parts = [global_average_pool(_deepest_map(network, part)) for part in crops.split(batch_size)]
     return torch.cat(parts).mean(0).cpu()
+
+
+def _deepest_map(network: nn.Module, x: Tensor) -> Tensor:
+    """Of the encoder: also of a classifier, which has no decoder."""
+    maps = encode(network, x) if find_parts(network) else encode_chain(encoder_parts(network), x)
+    return maps[-1]
 
 
 def standardize(features: Tensor, reference: Tensor) -> Tensor:

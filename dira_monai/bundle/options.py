@@ -1,0 +1,94 @@
+"""Values given to a configuration by name: what would be ignored, or would not arrive as meant, is refused."""
+
+import difflib
+import json
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.properties import TrainProperties
+
+from ..utils.errors import InputError
+
+WORDS = {"null": "None", "false": "False", "true": "True"}
+READ_BY_MONAI = {"initialize", "run", "finalize", "imports", "_meta_", *(p["id"] for p in TrainProperties.values())}
+FORMER_VALUES = {"label_subset": "label_seed"}  # names of version 0.1
+
+
+def check_options(
+    given: Mapping[str, Any], files: Sequence[str | Path], others: Collection[str], source: str = "the options"
+) -> None:
+    """Refuse values that a configuration does not have, in options or in its further files, and names without a value.
+
+    Args:
+        given: values by their ids, such as ``network_def#features``; True stands where there is no value as well.
+        files: of the configuration, the later overriding.
+        others: further names that may be given.
+        source: where the values come from, for errors.
+
+    Raises:
+        InputError: names the option and the nearest known one.
+    """
+    contents = [ConfigParser.load_config_file(str(file)) for file in files]
+    text = json.dumps(contents, default=str)
+    for file, content in zip(files[1:], contents[1:], strict=True):
+        _refuse_unread(content, str(file), ConfigParser(contents[0]), text)
+    values = ConfigParser.load_config_files([str(file) for file in files])
+    _refuse_unknown(given, values, {*others} | {_section(name) for name in values})
+    _refuse_unread([name for name in given if "#" in name], source, ConfigParser(values), text)
+    for name in FORMER_VALUES.keys() & given.keys():
+        warnings.warn(f"{name} is now {FORMER_VALUES[name]}.", FutureWarning, stacklevel=2)
+
+
+def check_words(given: Mapping[str, Any]) -> None:
+    """Refuse words of other languages, which would arrive as texts; only classes may have such names.
+
+    Raises:
+        InputError: names the option, and the word of Python for it.
+    """
+    for name, value in given.items():
+        for word in () if name == "class_names" else _texts(value):
+            if word in WORDS:
+                raise InputError(f"--{name} {value}: write {WORDS[word]} instead of {word}")
+
+
+def is_argument(parser: ConfigParser, key: str) -> bool:
+    """Whether the id belongs to something that is instantiated, which checks its arguments itself."""
+    parent, _ = ReferenceResolver.split_id(key, last=True)
+    found = parser.get(parent) if parent else None
+    return isinstance(found, dict) and "_target_" in found
+
+
+def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text: str) -> None:
+    """Refuse ids that the configuration lacks and nothing in its text reads: misspelt, or of another version."""
+    for name in names:
+        key = ReferenceResolver.normalize_id(name.lstrip("+"))
+        read = key in parser or f"@{key}" in text or key in READ_BY_MONAI or key.endswith(("_desc_", "_disabled_"))
+        if not read and not is_argument(parser, key):
+            raise InputError(f"{source}: {name} is no value of the configuration, and nothing reads it; correct it")
+
+
+def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: Collection[str]) -> None:
+    for name, value in given.items():
+        if _section(name) not in known:
+            close = difflib.get_close_matches(_section(name), known, 1)
+            hint = f"did you mean --{close[0]}?" if close else "its values stand at the top of train.json"
+            raise InputError(f"--{name} is no value of the configuration; {hint}")
+        if value is True and not isinstance(values.get(name, True), bool):
+            raise InputError(f"--{name} needs a value behind it")
+
+
+def _section(name: str) -> str:
+    """The part of a value's name that stands at the top of a configuration."""
+    return name.lstrip("+").split("#")[0].split("::")[0]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, also in lists and objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)

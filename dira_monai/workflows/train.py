@@ -1,0 +1,147 @@
+"""Training in one call: the bundle for the data, the folder of the run, and the values of its configuration."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundle.options import check_options, check_words
+from ..bundle.shipped import bundle_folders
+from ..bundle.workflow import run_workflow
+from ..datalists.options import TASKS
+from ..utils.errors import InputError
+from .dims import choose_dims
+from .run_folder import run_folder
+
+NO_METHODS = {"train", "evaluate", "inference", "metadata", "multi_gpu_train"}  # among the files in configs
+OWN_VALUES = {  # that follow from the arguments
+    "bundle_root": "it is the bundle that suits the data",
+    "dataset_dir": "it is the first argument",
+    "output_dir": "name the folder of the run by --run",
+    "ckpt_dir": "it is the folder models of the run, which --run names",
+}
+ARGUMENTS = ("method", "run", "dims")
+
+
+def pretrain(
+    data: str | Path,
+    *,
+    method: str | Path | Sequence[str | Path] | None = None,
+    run: str | Path | None = None,
+    dims: int | None = None,
+    **values: Any,
+) -> Path:
+    """Pre-train on scans by the bundle ``dira_pretrain_2d`` or ``dira_pretrain_3d``; the folder of the run.
+
+    The same as ``python -m monai.bundle run`` with these files and values.
+
+    Args:
+        data: folder of scans, datalist, or folder of the command prepare.
+        method: overlays of the bundle by their names, such as simsiam or "gravis,skin", or configuration files of your
+            own; by default DiRA.
+        run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
+        dims: 2 or 3; by default what the data are.
+        values: of the configuration to replace, by their ids: ``batch_size=4``, ``**{"network_def#features": [...]}``.
+
+    Raises:
+        InputError: if there is no such value or method, the folder holds a run and ``resume`` is not set, or the data
+            cannot be used.
+    """
+    bundle = _choose_bundle("dira_pretrain_{}d", data, dims)
+    files = [bundle / "configs/train.json", *_find_overlays(bundle, method)]
+    _check_values(files, values, ARGUMENTS)
+    with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
+        next_step = f"fine-tune: dira-monai finetune LABELED --pretrained {folder} --task segmentation"
+        _train(files, bundle, data, folder, {"next_step": next_step} | values)
+    return folder
+
+
+def finetune(
+    data: str | Path,
+    *,
+    task: str,
+    pretrained: str | Path | None = None,
+    run: str | Path | None = None,
+    dims: int | None = None,
+    **values: Any,
+) -> Path:
+    """Fine-tune on labeled scans by the bundle of the task, in 2D or 3D; the folder of the run.
+
+    The same as ``python -m monai.bundle run`` with this file and these values.
+
+    Args:
+        data: folder of images and labels, or labeled datalist.
+        task: segmentation or classification.
+        pretrained: folder of a pre-training run, or a file of weights; by default none. A line tells how many test
+            images the pre-training has seen, where it has made its datalist; ``allow_overlap=False`` then stops.
+        run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
+        dims: 2 or 3; by default what the data are.
+        values: of the configuration to replace, by their ids: ``class_names=["background", "liver"]``.
+
+    Raises:
+        InputError: if there is no such task or value, the folder holds a run and ``resume`` is not set, the weights do
+            not fit, or the data cannot be used.
+    """
+    if task not in TASKS:
+        raise InputError(f"task must be segmentation or classification, got {task!r}")
+    bundle = _choose_bundle(f"dira_finetune_{task}_{{}}d", data, dims)
+    files = [bundle / "configs/train.json"]
+    _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
+    with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
+        next_step = f"measure: dira-monai evaluate {folder}; use: dira-monai infer {folder} IMAGES"
+        _train(files, bundle, data, folder, {"next_step": next_step} | _start(pretrained) | values)
+    return folder
+
+
+def _start(pretrained: str | Path | None) -> dict[str, Any]:
+    """The weights to start from; where they are those of a run, its images are compared with the test images."""
+    if pretrained is None:
+        return {"pretrained": None}
+    path = Path(pretrained).expanduser()
+    listed = (path / "datalist.json").absolute()
+    seen = {"pretraining_list": str(listed), "allow_overlap": True} if listed.is_file() else {}
+    return {"pretrained": str(path), **seen}
+
+
+def _choose_bundle(name: str, data: str | Path, dims: int | None) -> Path:
+    if "LOCAL_RANK" in os.environ:
+        raise InputError("one process only; for several give torchrun -m monai.bundle run, with multi_gpu_train.json")
+    if dims not in (None, 2, 3) or isinstance(dims, float):
+        raise InputError(f"dims must be 2 or 3, got {dims!r}")
+    return bundle_folders()[name.format(dims or choose_dims(data))]
+
+
+def _find_overlays(bundle: Path, method: str | Path | Sequence[str | Path] | None) -> list[Path]:
+    """The files of some methods: names of overlays, or files.
+
+    Raises:
+        InputError: if there is no such overlay or file; tells the names.
+    """
+    words = method.split(",") if isinstance(method, str) else [method] if isinstance(method, Path) else method or []
+    known = {path.stem: path for path in sorted(bundle.glob("configs/*.json")) if path.stem not in NO_METHODS}
+    overlays = []
+    for word in map(str, words):
+        overlay = known.get(word.strip(), Path(word.strip()))
+        if not overlay.is_file():
+            raise InputError(f"method {word} is neither a file nor one of {', '.join(known)} ({bundle.name})")
+        overlays.append(overlay)
+    return overlays
+
+
+def _check_values(files: Sequence[Path], values: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Refuse values that are unknown, words of other languages, or set by the function itself."""
+    for name in OWN_VALUES.keys() & values.keys():
+        raise InputError(f"--{name} cannot be given: {OWN_VALUES[name]}")
+    check_words(values)
+    check_options(values, files, arguments)
+
+
+def _train(files: Sequence[Path], bundle: Path, data: str | Path, folder: Path, values: Mapping[str, Any]) -> None:
+    """Run the configuration; values that a plan of the data proposes would go before those that were given."""
+    places = {
+        "bundle_root": str(bundle),
+        "dataset_dir": str(Path(data).expanduser().absolute()),
+        "output_dir": str(folder),
+        "ckpt_dir": str(folder / "models"),
+    }
+    run_workflow(files, places | dict(values))

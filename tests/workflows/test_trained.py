@@ -1,0 +1,117 @@
+"""Evaluation and features of finished runs."""
+
+import csv
+import json
+
+import finetune_bundle
+import numpy as np
+import pretrain_bundle
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from running import load
+
+from dira_monai import InputError, embed, evaluate, finetune, pretrain
+from dira_monai.networks.encoder_decoder import encode
+
+FEW = {"max_epochs": 1, "epoch_length": 2}
+
+
+@pytest.fixture(scope="module")
+def pretrained(pretrain_scans, tmp_path_factory):
+    """A run in 3D."""
+    options = pretrain_bundle.SMALL | pretrain_bundle.OWN[3] | FEW
+    return pretrain(pretrain_scans[3], run=tmp_path_factory.mktemp("pretrained"), **options)
+
+
+@pytest.fixture(scope="module")
+def classified(finetune_scans, tmp_path_factory):
+    """A fine-tuning in 2D."""
+    options = finetune_bundle.SMALL | finetune_bundle.OWN["classification", 2] | FEW
+    return finetune(finetune_scans[2], task="classification", run=tmp_path_factory.mktemp("classified"), **options)
+
+
+def test_evaluate_gives_the_numbers_of_the_bundle(pretrained, pretrain_scans, tmp_path):
+    found = evaluate(pretrained) / "evaluation.json"
+    options = pretrain_bundle.overrides(3, pretrain_scans, tmp_path, **FEW, ckpt_dir=str(pretrained / "models"))
+    pretrain_bundle.run(3, ["train", "evaluate"], options)
+    expected = tmp_path / "out/evaluation/evaluation.json"
+    assert json.loads(found.read_text()) == json.loads(expected.read_text())
+
+
+def test_evaluate_measures_the_test_images(classified, finetune_scans, tmp_path):
+    found = evaluate(classified, tensorboard=False)
+    assert found == classified / "evaluation"
+    assert not (found / "tensorboard").exists()
+    kind = ("classification", 2)
+    options = finetune_bundle.overrides(kind, finetune_scans, tmp_path, **FEW, ckpt_dir=str(classified / "models"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/datalist.json").write_text((classified / "datalist.json").read_text())
+    finetune_bundle.train(kind, options, ("train", "evaluate"))
+    assert (found / "metrics.csv").read_text() == (tmp_path / "out/evaluation/metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("verb", [evaluate, lambda run: embed(run, ".")])
+def test_no_run(verb, tmp_path):
+    with pytest.raises(InputError, match="holds no run; give the folder that pretrain or finetune named"):
+        verb(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"starts": [{"config": {"bundle_root": "b"}}]}))
+    with pytest.raises(InputError, match=r"has no weights yet, models/model.pt; continue it by --resume True"):
+        verb(tmp_path)
+
+
+def test_evaluate_refuses(pretrained):
+    with pytest.raises(InputError, match=r"--bath_size is no value .* did you mean --batch_size\?"):
+        evaluate(pretrained, bath_size=3)
+    with pytest.raises(InputError, match="--output_dir cannot be given: it is that of the run"):
+        evaluate(pretrained, output_dir="x")
+
+
+def read_table(path):
+    rows = list(csv.reader(path.open()))
+    return [row[0] for row in rows[1:]], np.array([row[1:] for row in rows[1:]], dtype=np.float32)
+
+
+def test_embed_averages_the_deepest_map(pretrained, pretrain_scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = embed(pretrained, pretrain_scans[3], device="cpu")
+    assert path == pretrained / f"embeddings/{pretrain_scans[3].name}.csv"
+    files, features = read_table(path)
+    assert files == sorted(str(file) for file in pretrain_scans[3].iterdir())
+    parser = ConfigParser(json.loads((pretrained / "run.json").read_text())["starts"][0]["config"])
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(load(pretrained / "models/model.pt"))
+    image = parser.get_parsed_content("train#preprocessing")({"image": files[2]})["image"]
+    assert image.shape[1:] == (48, 48, 48)  # two windows of 32, 32, 16 and one that ends with the image
+    windows = [
+        image[:, x : x + 32, y : y + 32, z : z + 16].float()[None]
+        for x in (0, 16)
+        for y in (0, 16)
+        for z in (0, 16, 32)
+    ]
+    with torch.no_grad():
+        means = [encode(network, window)[-1].mean((2, 3, 4)) for window in windows]
+    np.testing.assert_allclose(features[2], torch.cat(means).mean(0), rtol=1e-5)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_embed_writes_an_array_of_the_same_numbers(pretrained, pretrain_scans, tmp_path):
+    path = embed(pretrained, pretrained / "datalist.json", output=tmp_path / "found" / "x.npy")
+    features = np.load(path)
+    assert (features.shape, features.dtype) == ((5, 8), np.float32)
+    listed = json.loads((pretrained / "datalist.json").read_text())
+    names = [str(pretrain_scans[3] / entry["image"]) for name in ("training", "validation") for entry in listed[name]]
+    files, _ = read_table(path.with_suffix(".csv"))
+    assert files == names
+    table = embed(pretrained, pretrained / "datalist.json", output=tmp_path / "x.csv")
+    assert np.array_equal(read_table(table)[1], features)
+
+
+def test_embed_refuses(pretrained, pretrain_scans, tmp_path):
+    with pytest.raises(InputError, match=r"output must end with \.csv or \.npy"):
+        embed(pretrained, pretrain_scans[3], output="x.txt")
+    with pytest.raises(InputError, match="holds no image that can be read"):
+        embed(pretrained, tmp_path)
+    (tmp_path / "a.nii.gz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"a\.nii\.gz cannot be prepared: .*a\.nii\.gz"):
+        embed(pretrained, tmp_path)
