@@ -33,6 +33,7 @@ _NAMES = {  # the module of each public name
     "handlers.evaluation_report": "EvaluationReport",
     "handlers.label_panel": "LabelPanel",
     "handlers.pretrain_metrics": "pretrain_metrics",
+    "handlers.report.handler": "HtmlReport",
     "handlers.restoration_panel": "Panel",
     "handlers.run_record": "RunRecord",
     "handlers.training_log": "TrainingLog name_finetuning",

@@ -23,9 +23,46 @@ def paint(image: Tensor, classes: Tensor | None = None, center: Sequence[int] | 
     gray = middle_slices(image, center).clip(0, 1)[..., None] * np.full(3, 255.0)
     if classes is not None:
         numbers = middle_slices(classes, center).round().astype(int)
-        color = np.array(COLORS)[np.where(numbers > 0, (numbers - 1) % (len(COLORS) - 1) + 1, 0)]
-        gray = np.where(numbers[..., None] > 0, (1 - OPACITY) * gray + OPACITY * color, gray)
+        return _blend(gray, numbers)
     return gray.round().astype(np.uint8)
+
+
+def outline(picture: np.ndarray, truth: np.ndarray, pred: np.ndarray, least: int = WIDTH) -> np.ndarray:
+    """A picture with the prediction in color and a line around the truth, in the color of its class.
+
+    Args:
+        picture: 8 bits, (rows, columns, 3).
+        truth: class of each pixel, (rows, columns); 0 is background.
+        pred: the same of the prediction.
+        least: the picture is enlarged by the whole number that makes its shorter side about as long, in pixels.
+
+    Returns:
+        8 bits, (rows, columns, 3).
+    """
+    zoom = max(1, round(least / min(truth.shape)))
+    picture, truth, pred = (a.repeat(zoom, 0).repeat(zoom, 1) for a in (picture, truth, pred))
+    painted = _blend(picture, pred)
+    edge = np.zeros(truth.shape, dtype=bool)
+    for axis in (0, 1):
+        differs = np.diff(truth, axis=axis) != 0
+        before = [slice(None, -1) if a == axis else slice(None) for a in (0, 1)]
+        behind = [slice(1, None) if a == axis else slice(None) for a in (0, 1)]
+        edge[tuple(before)] |= differs
+        edge[tuple(behind)] |= differs
+    line = edge & (truth > 0)
+    painted[line] = _colors(truth)[line]
+    return painted
+
+
+def _colors(classes: np.ndarray) -> np.ndarray:
+    """The color of each pixel's class, (rows, columns, 3); the colors repeat where there are more classes."""
+    return np.array(COLORS)[np.where(classes > 0, (classes - 1) % (len(COLORS) - 1) + 1, 0)]
+
+
+def _blend(picture: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The picture with the classes in color over it, 8 bits."""
+    blended = np.where(classes[..., None] > 0, (1 - OPACITY) * picture + OPACITY * _colors(classes), picture)
+    return blended.round().astype(np.uint8)
 
 
 def draw_bars(names: Sequence[str], truth: Tensor, pred: Tensor, width: int = WIDTH) -> Image.Image:

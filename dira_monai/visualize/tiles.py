@@ -24,11 +24,11 @@ def middle_slices(image: Tensor, center: Sequence[int] | None = None) -> np.ndar
     as radiologists do, the patient's right on the left side: axial beside coronal above sagittal, all through the voxel
     ``center``, by default the middle.
     """
-    array = image.float().cpu().numpy()
-    if array.ndim == 2:
-        return array.T
-    x, y, z = center or (n // 2 for n in array.shape)
-    axial, coronal, sagittal = (s.T[::-1, ::-1] for s in (array[:, :, z], array[:, y, :], array[x, :, :]))
+    if image.ndim == 2:
+        return image.float().cpu().numpy().T
+    x, y, z = center or (n // 2 for n in image.shape)
+    planes = (image[:, :, z], image[:, y, :], image[x, :, :])  # before the copy, which is slow of a whole volume
+    axial, coronal, sagittal = (plane.float().cpu().numpy().T[::-1, ::-1] for plane in planes)
     height = max(axial.shape[0], coronal.shape[0] + sagittal.shape[0])
     width = max(coronal.shape[1], sagittal.shape[1])
     picture = np.zeros((height, axial.shape[1] + width), dtype=np.float32)

@@ -1,0 +1,130 @@
+"""The handler that writes ``report.html``."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from monai.engines import Evaluator
+
+from ...bundle.run_json import read_starts
+from ...bundle.running_config import running_config, running_configs_folder
+from ...engines.resumable import ResumableTrainer
+from ...utils.distributed import rank
+from ...utils.files import atomic_write
+from ...visualize.html import page, paragraph, section, table
+from ..training_log import read_rows
+from .cases import CaseRecorder
+from .curves import Rows, draw_curves
+from .judged import show_judged
+from .panels import PanelHistory
+from .values import read_shipped, show_values
+
+SHARE = 0.02  # of the run's time that writing the page between epochs may take
+
+
+class HtmlReport:
+    """Handler that leaves ``output_dir/report.html``: one file that shows the run, with no network and no server.
+
+    The page has the curves of ``metrics.csv``, so that those of a resumed run are whole; the panels of the 1st, 2nd,
+    4th, 8th, ... and the last validation; of a fine-tuning metrics and confusion of the classes, and the worst, median
+    and best case of the best epoch, of those that process 0 validates; and the values of the run, first those that
+    differ from the bundle's ``train.json``, with the reasons of the configuration's mapping ``plan_reasons``, if it has
+    one.
+
+    It is written when the run ends, and between epochs as often as takes ``SHARE`` of the time, so that a run that was
+    stopped has one. Only process 0 writes. The handler stands behind ``TrainingLog`` and ``Checkpoint``.
+
+    Attributes:
+        output_dir: folder of the page, and of what the other handlers leave.
+        evaluator: whose best epoch is named.
+    """
+
+    def __init__(self, output_dir: str, evaluator: Evaluator | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.evaluator = evaluator
+        self.config = running_config()
+        self.configs_folder = running_configs_folder()
+        self.cases = CaseRecorder()
+        self.panels = PanelHistory(self.output_dir)
+        self.written, self.cost = time.perf_counter(), 0.0
+
+    def attach(self, engine: ResumableTrainer) -> None:
+        """Register for the ends of epochs and of the run."""
+        if rank() == 0:
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+            engine.add_event_handler(Events.COMPLETED, self.completed)
+            if self.evaluator is not None:
+                self.cases.attach(self.evaluator)
+
+    def end_epoch(self, engine: ResumableTrainer) -> None:
+        """Write the page, if the last time is long enough ago."""
+        if time.perf_counter() - self.written > self.cost / SHARE:
+            self.write(engine, "so far")
+
+    def completed(self, engine: ResumableTrainer) -> None:
+        """Write the page of the whole run."""
+        self.write(engine, "ended")
+
+    def write(self, engine: ResumableTrainer, state: str) -> None:
+        """Write the page.
+
+        Args:
+            engine: the trainer.
+            state: how far the run is.
+        """
+        start = time.perf_counter()
+        rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) <= engine.state.epoch]
+        name = (self.config or {}).get("_meta_", {}).get("name", type(engine).__name__)
+        content = page(f"{name}: {self.output_dir.name}", self._parts(engine, rows, state))
+        with atomic_write(self.output_dir / "report.html") as file:
+            file.write(content.encode())
+        self.written = time.perf_counter()
+        self.cost = self.written - start
+
+    def _parts(self, engine: ResumableTrainer, rows: Rows, state: str) -> list[str]:
+        """The sections of the page."""
+        validated = [int(row["epoch"]) for row in rows if any(n.startswith("val_") and v for n, v in row.items())]
+        key_metric = None if self.evaluator is None else self.evaluator.state.key_metric_name
+        judged = next((row for row in rows if int(row["epoch"]) == self.cases.epoch), {})
+        return [
+            self._summary(engine, rows, state),
+            section("Curves", draw_curves(rows, key_metric)),
+            section("Classes and cases", show_judged(self.cases, judged)),
+            section("Panels through time", self.panels.show(validated)),
+            section("Chosen values", show_values(self.config, read_shipped(self.configs_folder))),
+            section("How it was run", self._origin()),
+        ]
+
+    def _summary(self, engine: ResumableTrainer, rows: Rows, state: str) -> str:
+        """A line of where the run stands, and of its best epoch."""
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        told = [f"{state}: epoch {engine.state.epoch} of {engine.state.max_epochs}"]
+        best = None if self.evaluator is None else self.evaluator.state
+        if best is not None and best.best_metric_epoch > 0:
+            told.append(f"best: epoch {best.best_metric_epoch}, {best.key_metric_name} {best.best_metric:.4g}")
+        else:
+            told.append("not validated")
+        return paragraph("; ".join(told)) + paragraph(f"written {now}", soft=True)
+
+    def _origin(self) -> str:
+        """What ``run.json`` says of the newest start."""
+        starts = read_starts(self.output_dir / "run.json")
+        if not starts:
+            return ""
+        return table(["", ""], _facts(starts[-1], len(starts)))
+
+
+def _facts(start: dict[str, Any], count: int) -> list[tuple[str, str]]:
+    """Rows of the table of a start."""
+    joined = {name: ", ".join(f"{k} {v}" for k, v in start.get(name, {}).items()) for name in ("images", "versions")}
+    return [
+        ("started", f"{start.get('time', '')}, start {count} in this folder"),
+        ("command", " ".join(map(str, start.get("command", [])))),
+        ("device", f"{start.get('device', '')}, {start.get('processes', 1)} process(es)"),
+        ("images", joined["images"]),
+        ("data_sha256", str(start.get("data_sha256", ""))),
+        ("versions", joined["versions"]),
+        ("git commit", str(start.get("git_commit", ""))),
+    ]
