@@ -1,5 +1,6 @@
 """Crops of prepared images, and samples whose random transforms a seed fixes."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,11 @@ class PretrainDataset(Dataset):
             self.images = MonaiDataset(self.data, _read_item)
         elif cache == "ram":
             self.images = CacheDataset(
-                self.data, transform, num_workers=num_workers or None, copy_cache=False, progress=rank() == 0
+                self.data,
+                transform,
+                num_workers=num_workers or None,
+                copy_cache=False,
+                progress=rank() == 0 and sys.stderr.isatty(),
             )
         else:
             self.images = MonaiDataset(self.data, transform)

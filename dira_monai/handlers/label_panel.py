@@ -71,5 +71,6 @@ class LabelPanel:
         titles = ("image", "truth", "prediction") if segmented else ("image", "probabilities; + is the truth")
         metrics = {name: value for name, value in engine.state.metrics.items() if name.startswith("val_mean")}
         caption = f"epoch {engine.state.epoch}   " + "   ".join(f"{k[4:]} {v:.3f}" for k, v in metrics.items())
-        grid = draw_grid([Row(first.tiles, [[caption], titles, *first.lines]), *others])
-        save_panel(grid, self.output_dir, engine.state.epoch)
+        panel = draw_grid([Row(first.tiles, [[caption], titles, *first.lines]), *others])
+        save_panel(panel, self.output_dir, engine.state.epoch)
+        engine.state.panel = panel  # for TrainingLog

@@ -46,3 +46,4 @@ class Panel:
         caption = f"epoch {engine.state.epoch}   " + "   ".join(shown)
         panel = draw_panel(target, distorted, restored, caption)
         save_panel(panel, self.output_dir, engine.state.epoch)
+        engine.state.panel = panel  # for TrainingLog

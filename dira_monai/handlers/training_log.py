@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bar, TensorBoard, metrics.csv, a last line; and a stop on invalid losses."""
+"""What a person sees of a run: a line an epoch, TensorBoard, metrics.csv, a last line; and a stop on invalid losses."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.handlers import MLFlowHandler
@@ -26,8 +27,9 @@ class TrainingLog:
     """Handler that shows and records a run, and stops it when a loss is not finite. Only process 0 has it.
 
     Losses are summed where they are computed and read every ``interval`` iterations, so the device need not wait.
-    Written to ``output_dir``: ``metrics.csv`` (one row an epoch) and ``tensorboard``. At the end one line says where
-    everything is.
+    Each epoch is a line of losses and key metric; a terminal has a progress bar besides. Written to ``output_dir``:
+    ``metrics.csv`` (one row an epoch) and ``tensorboard``, with the panel of the 1st, 2nd, 4th, 8th, ... and last
+    validation. At the end one line says where everything is.
 
     Attributes:
         output_dir: folder of the files.
@@ -62,6 +64,8 @@ class TrainingLog:
         self.count = 0
         self.images = 0
         self.started = 0.0
+        self.line: list[str] = []  # of the epoch, until it is shown
+        self.validations = 0
         self.bar = tqdm(disable=True)
         self.writer: SummaryWriter | None = None
 
@@ -92,14 +96,13 @@ class TrainingLog:
         if self.tensorboard:
             self.writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=engine.state.iteration + 1)
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(
-            total=total, initial=engine.state.iteration, unit="it", mininterval=0.5 if sys.stderr.isatty() else 30
-        )
+        self.bar = tqdm(total=total, initial=engine.state.iteration, unit="it", mininterval=0.5, disable=None)
 
     def start_epoch(self, engine: ResumableTrainer) -> None:
         """Begin the epoch's means; open the files before the first one, when a resumed state is in place."""
         if not self.opened:
             self._open(engine)
+        self._tell()
         self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
         self.stage = engine.stage(engine.state.epoch)
         self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}".rstrip())
@@ -129,9 +132,13 @@ class TrainingLog:
                 f"the {broken[0] if broken else 'total'} loss is not finite; training stopped, the checkpoint of the "
                 f"last whole epoch in {self.ckpt_dir} is kept; try a lower learning_rate or gradient_clip 1.0"
             )
-        shown = {name: f"{means[name]:.3g}" for name in parts or engine.losses if name in means}
-        self.bar.set_postfix(shown | {"img/s": f"{self.rate:.1f}"})
+        self.bar.set_postfix(self._shown(engine, means) | {"img/s": f"{self.rate:.1f}"})
         return means
+
+    @staticmethod
+    def _shown(engine: ResumableTrainer, means: dict[str, float]) -> dict[str, str]:
+        """The losses that a line has room for: the parts, or the total where there are none."""
+        return {name: f"{means[name]:.3g}" for name in engine.losses[1:] or engine.losses if name in means}
 
     @property
     def rate(self) -> float:
@@ -147,6 +154,8 @@ class TrainingLog:
         engine.state.metrics.update(means)  # where MONAI's own trackers look
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
+        self.line = [f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}".rstrip() + ":"]
+        self.line += [f"{name} {value}" for name, value in self._shown(engine, means).items()]
         self._record(means)
 
     def validated(self, engine: Engine) -> None:
@@ -154,7 +163,27 @@ class TrainingLog:
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         self.rows[-1] |= metrics
         self._record(metrics)
-        self.bar.write(f"epoch {self.rows[-1]['epoch']}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        key = engine.state.key_metric_name
+        best = " (best)" if engine.state.best_metric_epoch == self.rows[-1]["epoch"] else ""
+        self.line += [f"{key} {metrics[key]:.4g}{best}"] if key in metrics else []
+        self.validations += 1
+        if self.validations & (self.validations - 1) == 0:
+            self._add_panel()
+
+    def _tell(self) -> None:
+        """Show the line of the epoch that is over."""
+        if self.line:
+            head, *numbers = self.line
+            self.bar.write(f"{head} {', '.join(numbers)}")
+            sys.stdout.flush()  # a log file is read while the run goes on
+        self.line = []
+
+    def _add_panel(self) -> None:
+        """Give TensorBoard the panel of the newest validation, where one was drawn."""
+        panel = None if self.evaluator is None else getattr(self.evaluator.state, "panel", None)
+        if self.writer is not None and panel is not None:
+            pixels = np.asarray(panel.convert("RGB"))
+            self.writer.add_image("panel", pixels, int(self.rows[-1]["iteration"]), dataformats="HWC")
 
     def _record(self, metrics: dict[str, float]) -> None:
         """Write metrics of the newest row."""
@@ -165,6 +194,9 @@ class TrainingLog:
 
     def completed(self, engine: ResumableTrainer) -> None:
         """Say where everything is."""
+        self._tell()
+        if self.validations & (self.validations - 1):
+            self._add_panel()
         self._close()
         best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
         validated = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
@@ -175,6 +207,7 @@ class TrainingLog:
 
     def failed(self, engine: ResumableTrainer, error: Exception) -> None:
         """Close the files and let the error go on."""
+        self._tell()
         self._close()
         raise error
 

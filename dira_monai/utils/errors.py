@@ -1,7 +1,11 @@
 """Errors a user can mend: one sentence that names the file, the rule and the value."""
 
 import sys
+import warnings
 from types import TracebackType
+
+# MONAI 1.6 says so of a GPU decoder wherever pydicom is installed, whatever is read
+NEEDLESS = "NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register"
 
 
 class InputError(ValueError):
@@ -34,9 +38,10 @@ def find_input_error(error: BaseException | None) -> InputError | None:
 def install_error_hook() -> None:
     """Make the interpreter print an ``InputError`` as its one sentence instead of a stack trace, exit status 1.
 
-    So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. Called by the bundles'
-    ``initialize``, never on import.
+    So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. A warning of MONAI that concerns
+    no run is silenced. Called by the bundles' ``initialize``, never on import.
     """
+    warnings.filterwarnings("ignore", NEEDLESS, UserWarning)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         known = find_input_error(error)

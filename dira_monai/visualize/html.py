@@ -25,6 +25,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var
 h1 { font-size: 1.5rem; margin: .5rem 0 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem }
 p { margin: .4rem 0; max-width: 60rem } .soft, figcaption small { color: var(--soft) }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)) }
+.grid + .grid { margin-top: 1rem }
 .wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)) }
 figure { margin: 0; padding: .6rem; background: var(--box); border: 1px solid var(--line); border-radius: 6px }
 figcaption { font-weight: 600; margin-bottom: .3rem } figcaption small { font-weight: 400; display: block }

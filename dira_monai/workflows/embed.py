@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..apps.probing.features import image_features
 from ..bundle.config import BundleConfig, find_cause, read_config, to_device
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
 from ..networks.encoder_parts import encoder_names
+from ..networks.image_features import image_features
 from ..transforms.views import to_unit
 from ..utils.errors import InputError
 from ..utils.files import atomic_write

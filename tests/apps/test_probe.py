@@ -15,18 +15,17 @@ from scipy.optimize import minimize
 from dira_monai.apps.probing.classifiers import (
     PENALTIES,
     choose_logistic,
-    class_auc,
     fit_logistic,
-    knn_scores,
     linear_scores,
     logistic_loss,
 )
 from dira_monai.apps.probing.evaluate import describe_probe, evaluate_probes, evaluate_subsets
-from dira_monai.apps.probing.features import image_features, standardize
 from dira_monai.apps.probing.probe import label_matrix, label_rows, probe
 from dira_monai.bundle.config import read_config
 from dira_monai.datalists.splits import take_fraction
+from dira_monai.metrics import class_auc, knn_scores
 from dira_monai.networks.encoder_decoder import encode
+from dira_monai.networks.image_features import image_features, standardize
 from dira_monai.utils.errors import InputError
 
 CONFIGS = {d: str(bundle / "configs" / "train.json") for d, bundle in BUNDLES.items()}

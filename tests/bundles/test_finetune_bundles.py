@@ -21,6 +21,7 @@ from finetune_bundle import (
     overrides,
     train,
 )
+from html_pages import read_page
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, command_of, execute, load
@@ -73,6 +74,22 @@ def test_a_run_leaves_weights_pictures_and_figures(finetuned):
     best = max(range(2), key=lambda i: float(rows[i][key]))
     if best == 1:
         assert_equal_states(load(folder / "models/model.pt"), load(folder / "models/model_last.pt"))
+
+
+def test_a_run_leaves_a_page(finetuned):
+    (task, _), folder, options = finetuned
+    content = (folder / "out/report.html").read_text()
+    shown = read_page(content)
+    assert {"Curves", "Classes and cases", "Panels through time", "Chosen values"} <= set(shown.text("h2"))
+    assert len([img for img in shown.all("img") if " case " in img["alt"]]) == 3  # worst, median, best
+    (epoch,) = re.findall(r"validation of epoch (\d+), ", content)
+    with open(folder / "out/metrics.csv") as file:
+        row = next(row for row in csv.DictReader(file) if row["epoch"] == epoch)
+    told = shown.text("td")
+    metric, names = ("dice", options["class_names"][1:]) if task == "segmentation" else ("auc", options["class_names"])
+    for name in names:
+        assert told[told.index(name) + 1] == f"{float(row[f'val_{metric}_{name}']):.3f}"
+    assert ("truth, predicted as:" in shown.text("th")) == (task == "classification")
 
 
 @pytest.mark.parametrize("name", ["train", "inference"])

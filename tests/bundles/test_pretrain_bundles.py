@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -15,13 +16,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from html_pages import read_page
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
 from running import ENVIRONMENT, FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
 from dira_monai.bundle.command_line import bundle_root, check_command_line
-from dira_monai.utils.errors import InputError, find_input_error, install_error_hook
+from dira_monai.utils.errors import NEEDLESS, InputError, find_input_error, install_error_hook
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -173,6 +175,19 @@ def test_a_run_leaves_weights_pictures_and_figures(trained):
     assert rows[0]["adversarial"] == ""  # no adversary before its stage
 
 
+def test_a_run_leaves_a_page(trained):
+    _, folder, options = trained
+    shown = read_page((folder / "out/report.html").read_text())
+    assert {"Curves", "Embedding map", "Panels through time", "Chosen values"} <= set(shown.text("h2"))
+    assert {"psnr", "collapse", "adversarial"} <= set(shown.text("figcaption"))
+    told = shown.text("td")
+    rows = {told[i]: told[i + 1 : i + 3] for i, text in enumerate(told) if text in options}
+    assert rows["batch_size"] == ["2", "16"]
+    assert rows["stage_epochs"][0] == "[0, 1, 1]"
+    assert set(options) <= set(rows)
+    assert "network_def#norm" not in told  # as shipped
+
+
 def test_evaluation_repeats_the_best_validation(trained):
     spatial_dims, folder, options = trained
     run(spatial_dims, ["train", "evaluate"], options)
@@ -206,7 +221,10 @@ def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, t
 def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, pretrain_scans, tmp_path):
     length = {"max_epochs": 4, "epoch_length": 4, "stage_epochs": [1, 1, 2]}
     whole = overrides(spatial_dims, pretrain_scans, tmp_path / "whole", **length)
-    assert execute(command(spatial_dims, ["train"], whole)).returncode == 0
+    unbroken = execute(command(spatial_dims, ["train"], whole))
+    assert unbroken.returncode == 0, unbroken.stderr
+    assert re.findall(r"^epoch (\d)/4 \w+: .*val_loss", unbroken.stdout, re.MULTILINE) == list("1234")
+    assert [line[:19] for line in unbroken.stderr.splitlines()] == ["parsing config_file"]
     broken = overrides(spatial_dims, pretrain_scans, tmp_path / "broken", **length)
     checkpoint = tmp_path / "broken/models/checkpoint.pt"
     with subprocess.Popen(
@@ -377,6 +395,11 @@ def test_ctrl_c_gives_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     install_error_hook()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with warnings.catch_warnings(record=True) as caught:
+        install_error_hook()
+        warnings.warn(f"{NEEDLESS} successfully. Falling back.", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["another"]
     assert capsys.readouterr().err == "interrupted; a training goes on behind its last whole epoch with --resume True\n"
 
 

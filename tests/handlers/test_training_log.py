@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import time
@@ -206,6 +207,45 @@ def test_the_last_line_says_where_everything_is(tmp_path, capsys):
     again.trainer.run()  # nothing is left to do
     assert f"(best: epoch {best})" in capsys.readouterr().out
     assert len(rows_of(tmp_path)) == 2
+
+
+def test_without_a_terminal_an_epoch_is_one_line(tmp_path, capsys):
+    run = logged_run(tmp_path, max_epochs=3, val_interval=2, stage_epochs=(1, 1, 1))
+    run.trainer.run()
+    out, err = capsys.readouterr()
+    lines, rows = out.splitlines()[:-1], rows_of(tmp_path)
+    assert err == ""
+    assert len(lines) == len(rows) == 3
+    for epoch, (line, row) in enumerate(zip(lines, rows, strict=True), 1):
+        names = ["contrastive", *["restoration"] * (epoch > 1), *["adversarial", "discriminator"] * (epoch > 2)]
+        told = [f"{name} {float(row[name]):.3g}" for name in names]
+        told += [f"val_mse {float(row['val_mse']):.4g} (best)"] if epoch == 2 else []
+        assert line == f"epoch {epoch}/3 {row['stage']}: {', '.join(told)}"
+
+
+def test_the_line_of_the_last_whole_epoch_comes_before_an_error(tmp_path, capsys):
+    cut_power(logged_run(tmp_path).trainer, iteration=3)
+    assert [line[:9] for line in capsys.readouterr().out.splitlines()] == ["epoch 1/4"]
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(4, [1, 2, 4]), (3, [1, 2, 3])])
+def test_tensorboard_gets_panels_of_doubling_validations_and_the_last(tmp_path, epochs, shown):
+    run = logged_run(tmp_path, max_epochs=epochs)
+    drawn = {}
+
+    def draw(engine):
+        engine.state.panel = Image.new("L", (6, 4), 40 * engine.state.epoch)
+        drawn[2 * engine.state.epoch] = 40 * engine.state.epoch
+
+    run.evaluator.add_event_handler(Events.EPOCH_COMPLETED, draw)
+    run.trainer.run()
+    events = EventAccumulator(str(tmp_path / "output" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("panel")] == [2 * epoch for epoch in shown]
+    for event in events.Images("panel"):
+        with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
+            assert picture.size == (6, 4)
+            assert picture.getpixel((0, 0)) == (drawn[event.step],) * 3
 
 
 def breaking_loss(call, value):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from html.parser import HTMLParser
 
@@ -89,5 +90,7 @@ def plotted(svg_texts, points):
 
 
 def _along(ticks, pixel):
+    if len(ticks) < 2:
+        return math.nan
     (first, low), (last, high) = ticks[0], ticks[-1]
     return low + (pixel - first) / (last - first) * (high - low)

@@ -122,7 +122,7 @@ def make_evaluator(trainer, metrics=None, dataset=None, **options):
     )
 
 
-def make_run(folder, *, metrics=None, resume=False, start_from=None, log=None, **options):
+def make_run(folder, *, metrics=None, resume=False, start_from=None, log=None, val_interval=1, **options):
     """Trainer and evaluator with the handlers of the bundles in their order; ``log`` makes the ``TrainingLog``."""
     trainer = make_trainer(**options)
     evaluator = make_evaluator(trainer, metrics, precision=trainer.precision)
@@ -130,7 +130,7 @@ def make_run(folder, *, metrics=None, resume=False, start_from=None, log=None, *
     handlers = [
         LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
         *([] if log is None else [log(evaluator)]),
-        ValidationHandler(1, evaluator),
+        ValidationHandler(val_interval, evaluator),
         Checkpoint(folder, evaluator, [scheduler], resume=resume, start_from=start_from),
     ]
     for handler in handlers:

@@ -1,53 +1,13 @@
-"""What frozen features tell of labels: nearest neighbors, a linear classifier, and how well each ranks the images.
+"""What frozen features tell of labels by a linear classifier; nearest neighbors are in ``metrics``.
 
 Labels are 0, 1 or NaN where not known, shape (images, classes).
 """
 
 import torch
 import torch.nn.functional as F
-from monai.metrics import compute_roc_auc
 from torch import Tensor
 
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)  # of the linear classifier, strongest first
-ROWS = 256  # test images whose similarities are held at once
-
-
-def knn_scores(
-    features: Tensor, known: Tensor, labels: Tensor, neighbors: int = 20, temperature: float = 0.07
-) -> Tensor:
-    """Share of the nearest labeled images that have each class, weighted by exp(cosine / temperature).
-
-    The weighted vote of Wu et al. (2018, https://arxiv.org/abs/1805.01978, section 3.4), for classes that need not
-    exclude each other: each class asks the nearest images of which its label is known, and the vote is divided by the
-    weights, so that images can be ranked by it.
-
-    Args:
-        features: of the images to rank, shape (N, D).
-        known: of the labeled images, shape (M, D).
-        labels: of these; each class is known of some image.
-        neighbors: number of the nearest images; all, where there are fewer.
-        temperature: greater than 0.
-
-    Returns:
-        Scores in [0, 1], float64, shape (N, classes).
-
-    Raises:
-        ValueError: if ``neighbors`` or ``temperature`` is not positive.
-    """
-    if neighbors < 1 or temperature <= 0:
-        raise ValueError(f"neighbors and temperature must be positive, got {neighbors} and {temperature}.")
-    known = F.normalize(known.double(), dim=1)
-    scores = []
-    for rows in F.normalize(features.double(), dim=1).split(ROWS):
-        cosine = rows @ known.T
-        columns = []
-        for label in labels.double().T:
-            has = ~label.isnan()
-            nearest = cosine[:, has].topk(min(neighbors, int(has.sum())), dim=1)
-            weight = (nearest.values / temperature).softmax(dim=1)
-            columns.append((weight * label[has][nearest.indices]).sum(1))
-        scores.append(torch.stack(columns, dim=1))
-    return torch.cat(scores)
 
 
 def logistic_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -107,13 +67,3 @@ def choose_logistic(
     losses = [float(logistic_loss(linear_scores(validation, w), validation_labels.double())) for w in fits]
     best = losses.index(min(losses))
     return fits[best], PENALTIES[best]
-
-
-def class_auc(scores: Tensor, labels: Tensor) -> list[float]:
-    """Area under the ROC curve of each class over the images whose label is known; NaN where these are all alike."""
-    areas = []
-    for score, label in zip(scores.T, labels.T, strict=True):
-        has = ~label.isnan()
-        both = label[has].unique().numel() == 2
-        areas.append(float(compute_roc_auc(score[has], label[has])) if both else float("nan"))
-    return areas

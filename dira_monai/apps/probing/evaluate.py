@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...metrics import class_auc, knn_scores
+from ...networks.image_features import standardize
 from ...utils.tables import format_table
-from .classifiers import choose_logistic, class_auc, knn_scores, linear_scores
-from .features import standardize
+from .classifiers import choose_logistic, linear_scores
 
 PROBES = ("k-NN", "linear")
 

@@ -17,13 +17,13 @@ from ...datalists.io import make_absolute, read_datalist
 from ...datalists.leakage import check_overlap
 from ...datalists.prepare_labeled import UNCHECKED
 from ...datalists.splits import check_labeled, take_fraction
+from ...networks.image_features import image_features
 from ...networks.size_checks import check_patch_size
 from ...transforms.views import to_unit
 from ...utils.errors import InputError, check_integers
 from ...utils.files import write_json
 from ...weights.pretrained import load_pretrained
 from .evaluate import evaluate_subsets
-from .features import image_features
 
 
 def probe(

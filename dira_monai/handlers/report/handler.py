@@ -1,6 +1,8 @@
 """The handler that writes ``report.html``."""
 
+import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,19 +10,23 @@ from typing import Any
 from ignite.engine import Events
 from monai.engines import Evaluator
 
+from ...bundle.config import find_cause
 from ...bundle.run_json import read_starts
 from ...bundle.running_config import running_config, running_configs_folder
 from ...engines.resumable import ResumableTrainer
 from ...utils.distributed import rank
 from ...utils.files import atomic_write
 from ...visualize.html import page, paragraph, section, table
+from ...visualize.tiles import COLUMNS
 from ..training_log import read_rows
 from .cases import CaseRecorder
 from .curves import Rows, draw_curves
+from .image_map import EmbeddingMap
 from .judged import show_judged
 from .panels import PanelHistory
 from .values import read_shipped, show_values
 
+LOGGER = logging.getLogger(__name__)
 SHARE = 0.02  # of the run's time that writing the page between epochs may take
 
 
@@ -30,11 +36,11 @@ class HtmlReport:
     The page has the curves of ``metrics.csv``, so that those of a resumed run are whole; the panels of the 1st, 2nd,
     4th, 8th, ... and the last validation; of a fine-tuning metrics and confusion of the classes, and the worst, median
     and best case of the best epoch, of those that process 0 validates; and the values of the run, first those that
-    differ from the bundle's ``train.json``, with the reasons of the configuration's mapping ``plan_reasons``, if it has
-    one.
+    differ from the bundle's ``train.json``, with the reasons of a plan.
 
     It is written when the run ends, and between epochs as often as takes ``SHARE`` of the time, so that a run that was
-    stopped has one. Only process 0 writes. The handler stands behind ``TrainingLog`` and ``Checkpoint``.
+    stopped has one. Only process 0 writes. What goes wrong is a warning and does not end the run. The handler stands
+    behind ``TrainingLog`` and the validation, and before ``Checkpoint``, which may load other weights.
 
     Attributes:
         output_dir: folder of the page, and of what the other handlers leave.
@@ -48,6 +54,8 @@ class HtmlReport:
         self.configs_folder = running_configs_folder()
         self.cases = CaseRecorder()
         self.panels = PanelHistory(self.output_dir)
+        self.embedding = EmbeddingMap()
+        self.maps = ""
         self.written, self.cost = time.perf_counter(), 0.0
 
     def attach(self, engine: ResumableTrainer) -> None:
@@ -55,17 +63,32 @@ class HtmlReport:
         if rank() == 0:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
             engine.add_event_handler(Events.COMPLETED, self.completed)
+            engine.add_event_handler(Events.STARTED, self.embedding.keep_beginning)
             if self.evaluator is not None:
                 self.cases.attach(self.evaluator)
 
     def end_epoch(self, engine: ResumableTrainer) -> None:
         """Write the page, if the last time is long enough ago."""
         if time.perf_counter() - self.written > self.cost / SHARE:
-            self.write(engine, "so far")
+            self._try(engine, lambda: self.write(engine, "so far"))
 
     def completed(self, engine: ResumableTrainer) -> None:
-        """Write the page of the whole run."""
-        self.write(engine, "ended")
+        """Write the page of the whole run, of a pre-training with a map of images."""
+
+        def finish() -> None:
+            self.maps = self.embedding.show(engine, self.evaluator)
+            self.write(engine, "ended")
+            print(f"report: {self.output_dir / 'report.html'}")
+
+        self._try(engine, finish)
+
+    def _try(self, engine: ResumableTrainer, work: Callable[[], None]) -> None:
+        """Do the work, or warn: days of training must not be lost for a page."""
+        try:
+            work()
+        except Exception as error:
+            path, epoch = self.output_dir / "report.html", engine.state.epoch
+            LOGGER.warning(f"{path} of epoch {epoch} was not written ({find_cause(error)})", exc_info=error)
 
     def write(self, engine: ResumableTrainer, state: str) -> None:
         """Write the page.
@@ -92,10 +115,19 @@ class HtmlReport:
             self._summary(engine, rows, state),
             section("Curves", draw_curves(rows, key_metric)),
             section("Classes and cases", show_judged(self.cases, judged)),
-            section("Panels through time", self.panels.show(validated)),
+            section("Embedding map", self.maps),
+            section("Panels through time", self._panels(validated)),
             section("Chosen values", show_values(self.config, read_shipped(self.configs_folder))),
             section("How it was run", self._origin()),
         ]
+
+    def _panels(self, validated: list[int]) -> str:
+        """Panels of chosen epochs, under what stands beside each other in them."""
+        shown = self.panels.show(validated)
+        tiles = ", ".join(COLUMNS) if self.embedding.begun else "image, truth, prediction"
+        if any(case.truth for case in self.cases.cases):
+            tiles = "image, probability of each class; + is the truth"
+        return shown and paragraph(f"Left to right: {tiles}.", soft=True) + shown
 
     def _summary(self, engine: ResumableTrainer, rows: Rows, state: str) -> str:
         """A line of where the run stands, and of its best epoch."""

@@ -36,7 +36,7 @@ def header_names(config: Mapping[str, Any]) -> list[str]:
 
 def differences(config: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Values that differ, by their ids: that of the run and that of the shipped file, ``ABSENT`` where it has none."""
-    hidden = ("_meta_", "plan_reasons")
+    hidden = ("_meta_", "_desc_")
     run = dict(leaves({name: value for name, value in config.items() if name not in hidden}))
     before = dict(leaves(shipped))
     return {
@@ -50,23 +50,24 @@ def show_values(config: Mapping[str, Any] | None, shipped: Mapping[str, Any] | N
     """Tables of the values of a run.
 
     Args:
-        config: as the run merged it; ``plan_reasons`` may hold a reason for each of its values.
+        config: as the run merged it; where its ``_desc_`` is a mapping, as in a plan, this holds reasons of values.
         shipped: ``train.json`` as it lies in the bundle; None: not known.
     """
     if config is None:
         return ""
-    reasons = config.get("plan_reasons") or {}
+    told = config.get("_desc_")
+    reasons = {name: why for name, why in told.items() if name in config} if isinstance(told, Mapping) else {}
     changed = {} if shipped is None else differences(config, shipped)
     rows = [[name, _text(new), _text(old), reasons.get(name, "")] for name, (new, old) in changed.items()]
     rows += [[name, _text(config.get(name)), "the same", why] for name, why in reasons.items() if name not in changed]
-    top = [name for name in header_names(config) if name not in (*changed, *reasons)]
+    top = [name for name in header_names(config) if name not in (*changed, *reasons, "_desc_")]
     rest = table(["value", "of this run"], ([name, _text(config[name])] for name in top))
     if shipped is None:
-        told = paragraph("train.json of the bundle was not found: what was changed is not known.", soft=True)
+        about = paragraph("train.json of the bundle was not found: what was changed is not known.", soft=True)
     else:
-        told = "" if rows else paragraph("All values are those of the bundle's train.json.")
+        about = "" if rows else paragraph("All values are those of the bundle's train.json.")
     heads = ["value", "of this run", "shipped", *(["reason"] if reasons else [])]
-    return told + table(heads, (row[: len(heads)] for row in rows)) + details("all other values", rest)
+    return about + table(heads, (row[: len(heads)] for row in rows)) + details("all other values", rest)
 
 
 def _text(value: Any) -> str:

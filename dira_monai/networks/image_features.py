@@ -6,9 +6,9 @@ import torch
 from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 
-from ...networks.encoder_decoder import encode
-from ...networks.encoder_parts import encode_chain, encoder_parts, find_parts
-from ...networks.heads import global_average_pool
+from .encoder_decoder import encode
+from .encoder_parts import encode_chain, encoder_parts, find_parts
+from .heads import global_average_pool
 
 
 @torch.no_grad()
