@@ -355,7 +355,7 @@ def test_overlap_of_files_and_patients(overlapping, cases, tmp_path):
     for image, seen in (
         ("a", []),
         ("link.nii.gz", ["images/case_9.nii.gz"]),
-        (["z", str(nine)], ["images/case_9.nii.gz"]),
+        (["z", str(cases / nine)], ["images/case_9.nii.gz"]),
     ):
         assert find_overlap(own, path, pretrain([image, "b"], ["p1", "p8"], other))[0] == seen
     assert check_overlap(own, path, pretrain(["a", "b"], ["p1", "p2"], rule="labels.csv"), False) == []
