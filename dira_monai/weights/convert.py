@@ -8,7 +8,9 @@ from ..utils.errors import InputError
 from .files import read_weights, save_atomic, unwrap
 from .layouts import KNOWN, convert, export, stock_network
 
-_OWNER = re.compile(r"^(?:(?:module|encoder_q|base_encoder|backbone|classficationNet|encoder)\.)*(\w+)")
+_OWNER = re.compile(
+    r"^(?:(?:module|_orig_mod|model|net|network|encoder_q|base_encoder|backbone|classficationNet|encoder)\.)*(\w+)"
+)
 
 
 def import_weights(file: str | Path, output: str | Path) -> list[str]:

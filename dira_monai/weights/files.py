@@ -55,6 +55,14 @@ def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]
     return state, [str(key) for key in dict.fromkeys((*inner, *entries)) if key not in state and key != wrapper]
 
 
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without what ``DataParallel`` and ``torch.compile`` put before or between the names."""
+    state = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): tensor for key, tensor in state.items()}
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
 def _read_archive(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:

@@ -15,7 +15,9 @@ from ..utils.errors import InputError
 from .smp import SMP_BLOCK, block_keys, smp_to_stock, stock_to_smp, width
 
 EXPORTS = ("torchvision", "smp")
-_PREFIX = re.compile(r"^(?:(?:module|encoder_q|base_encoder|backbone|classficationNet)\.)+")  # TransVW's spelling
+_PREFIX = re.compile(
+    r"^(?:(?:module|_orig_mod|model|net|network|encoder_q|base_encoder|backbone|classficationNet)\.)+"  # TransVW's word
+)
 _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+"
 
 
@@ -93,7 +95,8 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
 
     ResNets come out with the names of ``monai.networks.nets.ResNet``, U-Nets with those of ``FlexibleUNet`` and
     ``GenesisUNet``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is FlexibleUNet's own layout.
-    ``module.``, ``encoder_q.``, ``base_encoder.``, ``backbone.`` and ``classficationNet.`` may stand before the names.
+    ``module.``, ``_orig_mod.``, ``model.``, ``net.``, ``network.``, ``encoder_q.``, ``base_encoder.``, ``backbone.``
+    and ``classficationNet.`` may stand before the names.
     """
     names = {_PREFIX.sub("", key): key for key in state}
     kind = next((kind for kind in _KINDS if kind.fits(names, state)), None)

@@ -15,10 +15,11 @@ from ..networks.encoder_parts import NETWORKS, encoder_names
 from ..networks.genesis_unet import GenesisUNet
 from ..utils.distributed import rank
 from ..utils.errors import InputError
-from .files import read_weights, unwrap
+from .files import read_weights, unwrap, without_wrappers
 from .layouts import convert
 
 MAX_KEYS = 3
+PREFIXES = ("model.", "net.", "network.", "backbone.")  # of a network that is a part of a module, as in Lightning's
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -44,7 +45,13 @@ class Match:
     coverage: float  # of the whole network
 
 
-def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_coverage: float = 0.9) -> nn.Module:
+def load_pretrained(
+    network: nn.Module,
+    path: str | Path | None,
+    *,
+    minimum_coverage: float = 0.9,
+    checkpoint: str | Path | None = None,
+) -> nn.Module:
     """The same network with the weights of a file, after a printed report; process 0 prints.
 
     ``FlexibleUNet`` fills a MONAI ResNet of the same depth and the other way round (with equal features if the ResNet
@@ -60,20 +67,22 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
         minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1. 0 loads whatever fits; with more, every
             convolution and linear layer of the encoder must fit too (``Match.holes``): a ResNet-18 whose shortcuts have
             weights covers 98% of one whose shortcuts have none, and still gives other features.
+        checkpoint: what the run resumes or starts from; where that file exists, its weights come in place of those of
+            ``path``, which is not read.
 
     Raises:
         InputError: if the file cannot be read, must be imported first, or covers too little; the network is untouched.
     """
     if not isinstance(minimum_coverage, Real) or not 0 <= minimum_coverage <= 1:
         raise InputError(f"minimum_coverage must lie in [0, 1], got {minimum_coverage!r}")
-    if path is None:
-        _say(["pretrained: none, the network starts from random weights"])
+    resumed = checkpoint is not None and Path(checkpoint).is_file()
+    if path is None or resumed:
+        weights = f"all weights come from {checkpoint}" if resumed else "the network starts from random weights"
+        _say([f"pretrained: {path or 'none'}, {weights}"])
         return network
     if not str(path).strip():
         raise InputError("pretrained is empty; give a file, or None ('$None' on the command line) for random weights")
-    state, _ = unwrap(read_weights(path), path)
-    if all(key.startswith("module.") for key in state):  # of a network that was wrapped for many GPUs
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    state = without_wrappers(unwrap(read_weights(path), path)[0])
     conversion = convert(state)
     if conversion is not None and not conversion.state.keys() <= state.keys():  # no stock network has its names
         raise InputError(
@@ -99,8 +108,16 @@ def load_pretrained(network: nn.Module, path: str | Path | None, *, minimum_cove
 
 
 def match_weights(network: nn.Module, state: Mapping[str, Tensor]) -> Match:
-    """The match of a state dict and a network under the renaming that covers most of the encoder; changes neither."""
-    candidates = {rule: {rename(key): key for key in state} for rule, rename in _RULES.items()}
+    """The match of a state dict and a network under the renaming that covers most of the encoder; changes neither.
+
+    Where the names of the file begin with one of ``PREFIXES``, the renamings are tried with and without it.
+    """
+    found = ["", *(prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in state))]
+    candidates = {
+        f"{rule}{f', without {prefix}' if prefix else ''}": {rename(key.removeprefix(prefix)): key for key in state}
+        for prefix in found
+        for rule, rename in _RULES.items()
+    }
     matches = [_match(network, names, state, rule) for rule, names in candidates.items() if len(names) == len(state)]
     return max(matches, key=lambda match: (match.encoder_coverage, match.coverage))
 

@@ -323,3 +323,33 @@ def test_published_changes_of_the_views(spatial_dims, name, first, others):
 def test_pcrlv2_restores_its_published_distortion(spatial_dims, distortion):
     views = parsed(spatial_dims, ["train", "pcrlv2"]).get_parsed_content("views")
     assert described(views.distortions) == described([distortion])
+
+
+@pytest.mark.parametrize(("spatial_dims", "name"), [(2, "train"), (3, "train"), (3, "byol")])
+def test_pretrained_weights_are_where_both_branches_start(spatial_dims, name, scans, tmp_path, capsys):
+    options, _ = tiny(spatial_dims, scans, tmp_path)
+    torch.manual_seed(1)
+    torch.save(parsed(spatial_dims, ["train"], **options).get_parsed_content("network").state_dict(), tmp_path / "1.pt")
+    given = {"pretrained": str(tmp_path / "1.pt"), "start_from": "none.pt"}
+    torch.manual_seed(2)
+    parser = parsed(spatial_dims, ["train", name], **options, **given)
+    assert_equal_states(parser.get_parsed_content("network").state_dict(), load(tmp_path / "1.pt"))
+    slow = parser.get_parsed_content("objective").key_encoder.state_dict()
+    assert all(torch.equal(tensor, load(tmp_path / "1.pt")[key]) for key, tensor in slow.items())
+    assert "100.0% of the network" in capsys.readouterr().out
+    evaluation = parsed(spatial_dims, ["train", name, "evaluate"], **options, **given)
+    evaluation.get_parsed_content("network")
+    assert capsys.readouterr().out == ""
+
+
+def test_resumed_run_does_not_read_pretrained_weights(scans, tmp_path, capsys):
+    options = tiny(2, scans, tmp_path)[0] | {"epoch_length": 1}
+    torch.save(parsed(2, ["train"], **options).get_parsed_content("network").state_dict(), tmp_path / "1.pt")
+    run(2, ["train"], options | {"pretrained": str(tmp_path / "1.pt"), "resume": True})  # nothing to resume
+    assert "100.0% of the network" in capsys.readouterr().out
+    (tmp_path / "1.pt").unlink()
+    before = load(next(tmp_path.rglob("checkpoint.pt")))
+    run(2, ["train"], options | {"pretrained": str(tmp_path / "1.pt"), "resume": True})  # goes on after its last epoch
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrained:")]
+    assert said == [f"pretrained: {tmp_path / '1.pt'}, all weights come from {tmp_path / 'models/checkpoint.pt'}"]
+    assert_equal_states(load(next(tmp_path.rglob("checkpoint.pt")))["network"], before["network"])

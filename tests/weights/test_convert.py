@@ -112,6 +112,15 @@ RESNETS = {  # entry of the file, prefix of the encoder's names, other tensors, 
     ),
     "ResNet of torchvision": (None, "", numbered(FC), "fc (2)"),
 }
+WRAPPED = numbered(RESNET50, "model._orig_mod.") | numbered(FC, "model._orig_mod.")
+
+
+def test_prefixes_of_wrappers_are_taken_off(tmp_path):
+    file = saved({"state_dict": WRAPPED | {"criterion.weight": torch.ones(2)}}, tmp_path / "lightning.ckpt")
+    lines = import_weights(file, tmp_path / "model.pt")
+    assert lines[0] == f"{file}: ResNet of torchvision"
+    assert lines[2] == "dropped: fc (2), criterion (1)"
+    assert_equal(loaded(tmp_path / "model.pt"), numbered(RESNET50))
 
 
 @pytest.mark.parametrize("kind", RESNETS)

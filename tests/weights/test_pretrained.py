@@ -63,6 +63,28 @@ def test_same_network_is_loaded_wholly(tmp_path, capsys, build, spatial_dims, wr
     ]
 
 
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module._orig_mod.", "model.", "net.", "backbone.", "model._orig_mod."]
+)
+@pytest.mark.parametrize("build", [basic_unet, flexible_unet])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, capsys, build, prefix):
+    source, target = shaken(build(2)), build(2)
+    state = {f"{prefix}{key}": tensor for key, tensor in source.state_dict().items()}
+    more = {"loss.weight": torch.ones(3)} if prefix in ("model.", "net.") else {}
+    load_pretrained(target, saved({"state_dict": state | more}, tmp_path / "lightning.ckpt"), minimum_coverage=1)
+    assert_equal(target.state_dict(), source.state_dict())
+    output = capsys.readouterr().out
+    assert f"  matched: {len(state)}\n" in output
+    assert ("in the file only, unused: 1: loss.weight" in output) == bool(more)
+
+
+def test_prefix_that_is_the_networks_own_stays(tmp_path, capsys):
+    source, target = (UNet(2, 1, 1, (4, 8), (2,)) for _ in range(2))  # all its names begin with model.
+    load_pretrained(target, saved(shaken(source).state_dict(), tmp_path / "model.pt"), minimum_coverage=1)
+    assert_equal(target.state_dict(), source.state_dict())
+    assert "-> UNet, same names\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("build", [basic_unet, flexible_unet, genesis_unet, dyn_unet])
 def test_encoder_file_leaves_the_decoder_alone(tmp_path, build, spatial_dims):
     taken, target = encoder_state(shaken(build(spatial_dims))), build(spatial_dims)
