@@ -31,7 +31,9 @@ class TrainedRun:
         """
         name, known = PurePath(str(self.config.get("bundle_root"))).name, bundle_folders()
         if name not in known:
-            raise InputError(f"{self.folder}: was trained by {name}, expected one of {', '.join(known)}")
+            raise InputError(
+                f"{self.folder}: was trained by {name}, expected a bundle of this package ({', '.join(known)})"
+            )
         return known[name]
 
     @property
@@ -52,5 +54,7 @@ def read_run(run: str | Path) -> TrainedRun:
     if not starts or not starts[-1].get("config"):
         raise InputError(f"{folder}: holds no run; give the folder that pretrain or finetune named")
     if not (folder / "models/model.pt").is_file():
-        raise InputError(f"{folder}: has no weights yet, models/model.pt; continue it by --resume True")
+        raise InputError(
+            f"{folder}: has no weights, models/model.pt; give the folder of a finished pretrain or finetune"
+        )
     return TrainedRun(folder, starts[-1]["config"])

@@ -91,6 +91,7 @@ def test_phantom(command, monkeypatch):
 
 LIGHT = [["--help"], ["scores", "."], ["verify", "packed.zip"], ["unpack", "packed.zip", ".", "--trust", "True"]]
 LIGHT += [[name, "--help"] for name in ("datalist", "labeled", "labelled", "prepare", "phantom", "infer")]
+LIGHT += [["bundles", "copies"], *([name, "--help"] for name in ("pretrain", "finetune", "evaluate", "embed"))]
 
 
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)

@@ -11,6 +11,7 @@ from running import assert_equal_states, causes, load
 import dira_monai
 from dira_monai import InputError, finetune, pretrain
 from dira_monai.__main__ import main
+from dira_monai.cli.deferred import parse_values
 
 FEW = {"max_epochs": 1, "epoch_length": 2}
 
@@ -62,7 +63,8 @@ def test_finetune_gives_the_weights_of_the_bundle(kind, finetune_scans, tmp_path
     assert_equal_states(load(run / "models/model.pt"), load(tmp_path / "models/model.pt"))
 
 
-def test_values_arrive_as_python_has_them(pretrain_scans, home):
+def test_values_arrive_as_python_has_them(pretrain_scans, home, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "--bath_size", "null"])  # words of another program
     values = small(2, intensity_range=None, tensorboard=False, crop_scale=[0.5, 1.0])
     run = pretrain(pretrain_scans[2], **values)
     config = last_config(run)
@@ -128,6 +130,19 @@ def test_refused_in_one_sentence(sentence, options, pretrain_scans, home, capsys
         options = {"patch_size": [32, 32, "null"]}
     both(sentence, pretrain_scans[3], "pretrain", words, capsys, **options)
     assert not home.exists() or [*home.iterdir()] == []
+
+
+def test_words_of_the_command_line_become_values():
+    words = {"spacing": "None", "crop_scale": "[0.5, 1]", "words_dir": "2024_01", "resume": "True", "gan": "wgan"}
+    parsed = {"spacing": None, "crop_scale": [0.5, 1], "words_dir": "2024_01", "resume": True, "gan": "wgan"}
+    assert parse_values(words) == parsed
+
+
+def test_a_configuration_file_of_your_own_is_a_method(pretrain_scans, tmp_path):
+    (tmp_path / "mine.json").write_text('{"temperature": 0.5}')
+    methods = ["simsiam", tmp_path / "mine.json"]
+    config = last_config(pretrain(pretrain_scans[2], method=methods, run=tmp_path / "run", **small(2)))
+    assert (config["temperature"], config["objective_def"]["_target_"]) == (0.5, "dira_monai.SimSiam")
 
 
 def test_tasks_and_several_processes(finetune_scans, monkeypatch):

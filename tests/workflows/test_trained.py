@@ -56,8 +56,12 @@ def test_no_run(verb, tmp_path):
     with pytest.raises(InputError, match="holds no run; give the folder that pretrain or finetune named"):
         verb(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"starts": [{"config": {"bundle_root": "b"}}]}))
-    with pytest.raises(InputError, match=r"has no weights yet, models/model.pt; continue it by --resume True"):
+    with pytest.raises(InputError, match=r"has no weights, models/model\.pt; give the folder of a finished pretrain"):
         verb(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/model.pt").write_bytes(b"weights")
+    with pytest.raises(InputError, match=r"was trained by b, expected a bundle of this package \(dira_finetune_"):
+        evaluate(tmp_path)
 
 
 def test_evaluate_refuses(pretrained):
