@@ -20,16 +20,20 @@ IMAGE_FOLDERS = ("images", "imagestr")
 LABEL_FOLDERS = ("labels", "masks", "labelstr")
 
 
-def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
+def find_files(directory: str | Path, on_error: Callable[[OSError], None] | None = None) -> tuple[list[str], list[str]]:
     """The image files and the DICOM files below a folder, sorted, as POSIX paths relative to it.
 
     Hidden files and folders are left out. Links are followed, each folder once. A folder that is missing is refused.
+
+    Args:
+        directory: that is searched.
+        on_error: called for each folder that cannot be read; None: these are left out.
     """
     root = Path(directory)
     if not root.is_dir():
         raise InputError(f"{root} {'is a file, not a folder' if root.exists() else 'does not exist'}.")
     images, dicom = [], []
-    for file in _walk(root):
+    for file in _walk(root, on_error):
         name = file.relative_to(root).as_posix()
         if file.name.lower().endswith(SUFFIXES):
             images.append(name)
@@ -38,9 +42,9 @@ def find_files(directory: str | Path) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(dicom)
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=on_error, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         if real not in seen:

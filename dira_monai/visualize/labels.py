@@ -1,4 +1,4 @@
-"""Pictures of what a fine-tuned network says beside the truth."""
+"""Pictures of what a fine-tuned network says, alone or beside the truth."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .tiles import BACKGROUND, TITLE, WIDTH, middle_slices
+from .tiles import BACKGROUND, TITLE, WIDTH, Row, draw_grid, make_tile, middle_slices
 
 COLORS = ((0, 0, 0), (230, 60, 60), (60, 170, 240), (250, 200, 40), (90, 200, 90), (190, 90, 220), (250, 140, 40))
 OPACITY = 0.45
@@ -63,6 +63,26 @@ def _blend(picture: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """The picture with the classes in color over it, 8 bits."""
     blended = np.where(classes[..., None] > 0, (1 - OPACITY) * picture + OPACITY * _colors(classes), picture)
     return blended.round().astype(np.uint8)
+
+
+def draw_overlay(image: Tensor, classes: Tensor, names: Sequence[str], caption: str = "") -> Image.Image:
+    """An image, the same with the classes over it in color, and the names of these.
+
+    Args:
+        image: one channel in [0, 1], (*spatial); a volume in RAS is cut through the middle of its classes.
+        classes: their numbers, of the same shape; 0 is the background.
+        names: of all classes, background first.
+        caption: line of text at the top.
+    """
+    center = center_of(classes)
+    legend = Image.new("RGB", (WIDTH, max(1, len(names)) * TITLE), BACKGROUND)
+    draw = ImageDraw.Draw(legend)
+    for number, name in enumerate(names[1:], 1):
+        top, count = (number - 1) * TITLE, int((classes == number).sum())
+        draw.rectangle((0, top, 12, top + 12), fill=COLORS[(number - 1) % (len(COLORS) - 1) + 1])
+        draw.text((18, top), f"{name} {count}", fill=(255, 255, 255))
+    tiles = [make_tile(paint(image, shown, center)) for shown in (None, classes)]
+    return draw_grid([Row([*tiles, legend], [[caption], ("image", "prediction", "voxels")])])
 
 
 def draw_bars(names: Sequence[str], truth: Tensor, pred: Tensor, width: int = WIDTH) -> Image.Image:

@@ -49,9 +49,7 @@ def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]
     state = {key: tensor for key, tensor in inner.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
     if not state:
         raise InputError(f"{path}: holds no state dict, neither plain nor as one of the entries {', '.join(WRAPPERS)}")
-    for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
+    check_finite(state, path)
     return state, [str(key) for key in dict.fromkeys((*inner, *entries)) if key not in state and key != wrapper]
 
 
@@ -61,6 +59,17 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
+
+
+def check_finite(state: Mapping[str, Any], path: str | Path) -> None:
+    """Nothing, where every number of a state dict is finite.
+
+    Raises:
+        InputError: names the file and the first tensor with NaN or infinity.
+    """
+    for key, tensor in state.items():
+        if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
 
 
 def _read_archive(path: Path) -> Any:

@@ -1,24 +1,42 @@
-"""The command infer: what it takes for images, what it refuses, and that its results are those of the bundle."""
+"""The command infer: what it takes for images, what it refuses, and what becomes of each image."""
 
+import csv
+import json
+import math
+import os
+import threading
 from pathlib import Path
 
 import monai.bundle
+import nibabel as nib
+import numpy as np
 import pytest
-from finetune_bundle import bundle, configs, later
-from scan_files import noise, write_series
+import torch
+from finetune_bundle import KINDS, bundle, configs, later
+from PIL import Image
+from running import load
+from scan_files import cut, noise, write_image, write_nifti, write_series
+from threshold_network import CLASSES, STEEPNESS, threshold_options
 
-from dira_monai.apps.infer import find_inputs, infer
+from dira_monai.apps.infer import infer, loading, step
+from dira_monai.apps.infer.inputs import find_inputs
+from dira_monai.apps.infer.names import name_results
 from dira_monai.bundle.config import read_config
 from dira_monai.utils.errors import InputError
+from dira_monai.visualize.labels import COLORS
 
-VOLUMES, PICTURES = ("segmentation", 3), ("classification", 2)
+VOLUMES, PICTURES = ("segmentation", 3), ("segmentation", 2)
+CLASSIFIED = ("classification", 2)
 
 
-def found(folder, *images, kind=VOLUMES, output_dir="out", **values):
-    """What is inferred, relative to the folder."""
+def inputs(folder, *images, kind=VOLUMES, output_dir="out", **values):
     config = read_config(bundle(*kind), values, ("inference.json",))
-    paths = find_inputs([folder / image for image in images], config, folder / output_dir)
-    return [Path(path).relative_to(folder).as_posix() for path in paths]
+    return find_inputs([folder / image for image in images], config, folder / output_dir)
+
+
+def found(folder, *images, **options):
+    """What is inferred, relative to the folder."""
+    return [Path(path).relative_to(folder).as_posix() for path in inputs(folder, *images, **options).paths]
 
 
 def touch(folder, *names):
@@ -27,7 +45,22 @@ def touch(folder, *names):
         (folder / name).touch()
 
 
-@pytest.mark.parametrize("kind", [VOLUMES, PICTURES])
+def run(folder, *images, kind=PICTURES, values=None, **options):
+    """Infer by a network that thresholds, results in the folder ``results``."""
+    images = [folder / image for image in images]
+    return infer(bundle(*kind), images, threshold_options(*kind, folder) | (values or {}), **options)
+
+
+def statuses(inference):
+    return {Path(row.file).name: row.status for row in inference.rows}
+
+
+def table(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("kind", [VOLUMES, CLASSIFIED])
 @pytest.mark.parametrize(
     ("image", "output_dir", "expected"),
     [
@@ -40,23 +73,25 @@ def touch(folder, *names):
 def test_a_folder_stands_for_all_but_label_maps_and_results(tmp_path, kind, image, output_dir, expected):
     suffix = {2: ".PNG", 3: ".nii.gz"}[kind[1]]
     names = ("data/a", "data/outliers/b", "data/out/a_seg", "data/Labels/a", "br[1]/c", "scans_new/d")
-    touch(tmp_path, *(f"{name}{suffix}" for name in names), "data/notes.txt")
+    touch(tmp_path, *(f"{name}{suffix}" for name in names), "data/notes.txt", "data/x.mgz")
     assert found(tmp_path, image, kind=kind, output_dir=output_dir) == [f"{name}{suffix}" for name in expected]
+    left_out = inputs(tmp_path, image, kind=kind, output_dir=output_dir).left_out
+    assert left_out == (2 if image == "data" else 0)
 
 
 def test_files_folders_and_series_are_taken_once_in_their_order(tmp_path):
-    touch(tmp_path, "b.nii.gz", "all/a.mha", "all/old.img")
+    touch(tmp_path, "b.nii.gz", "all/a.mha", "all/old.img", "all/c.nii/d.nii")
     for name in ("all/ct", "all/deep/mr"):
         write_series(tmp_path / name, noise(3, 8, 8), series=f"1.{len(name)}")
-    expected = ["b.nii.gz", "all/a.mha", "all/ct", "all/deep/mr", "all/old.img"]
+    expected = ["b.nii.gz", "all/a.mha", "all/c.nii/d.nii", "all/ct", "all/deep/mr", "all/old.img"]
     assert found(tmp_path, "b.nii.gz", "all", "all/ct", "all/old.img", "b.nii.gz") == expected
 
 
 def test_a_series_of_pictures_is_taken_by_the_suffix_that_is_given(tmp_path):
     write_series(tmp_path / "films", noise(2, 8, 8))
     with pytest.raises(InputError, match=r"films: holds no image file \.png, \.jpg, \.jpeg"):
-        found(tmp_path, "films", kind=PICTURES)
-    names = found(tmp_path, "films", kind=PICTURES, suffixes=[".dcm"])
+        found(tmp_path, "films", kind=CLASSIFIED)
+    names = found(tmp_path, "films", kind=CLASSIFIED, suffixes=[".dcm"])
     assert [Path(name).suffix for name in names] == [".dcm", ".dcm"]
 
 
@@ -66,38 +101,345 @@ def test_a_series_of_pictures_is_taken_by_the_suffix_that_is_given(tmp_path):
         (["gone.nii.gz"], r"gone\.nii\.gz: no such file$"),
         ([], "no image is given"),
         (["empty"], r"empty: holds no image file \.nii, \.nii\.gz"),
-        (["two"], "two: holds several DICOM series; give the folder of one, or a --reader"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path, images, sentence):
     (tmp_path / "empty").mkdir()
-    for series in ("1.1", "1.2"):
-        write_series(tmp_path / "two", noise(3, 8, 8), series=series)
     with pytest.raises(InputError, match=sentence):
         found(tmp_path, *images)
-    if images == ["two"]:  # which another reader judges itself
-        assert found(tmp_path, *images, reader="dira_monai.ScanReader") == images
 
 
-def test_results_are_those_of_the_bundle_in_folders_like_the_images(finetuned, tmp_path):
+def test_a_folder_that_cannot_be_searched_is_named(tmp_path, monkeypatch):
+    write_image(tmp_path / "in/a.png", noise(8, 8))
+    (tmp_path / "in/closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    inference = run(tmp_path, "in")
+    assert statuses(inference) == {"a.png": "done", "closed": "failed"}
+    assert inference.rows[1].note == "cannot be searched: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["scan0.png", "scan0.jpg"], ["scan0.png", "scan0.jpg"]),
+        (["case0.nii.gz", "case0.nrrd", "b.nii"], ["case0.nii.gz", "case0.nrrd", "b"]),
+        (["1.2.7.1", "1.2.7.2", "1.2.7.10"], ["1.2.7.1", "1.2.7.2", "1.2.7.10"]),
+        (["a/x.dcm", "b/x.DCM", "x.v2.nii.gz"], ["a/x", "b/x", "x.v2"]),
+        (["a.png", "A.PNG", "a.png.png"], ["a.png", "A.PNG_2", "a.png.png"]),
+        (["d/.png", "d/b.png"], [".png", "b"]),
+        (["x/taken.png"], ["taken.png"]),
+    ],
+)
+def test_each_result_has_a_name_of_its_own(paths, expected):
+    names = name_results([f"/data/{path}" for path in paths], [".png"], "_seg.png", ["Taken_seg.png"])
+    assert names == [f"{name}_seg.png" for name in expected]
+
+
+@pytest.mark.parametrize("spacing", [None, [1.7, 1.3, 2.0]])
+def test_results_are_those_of_the_bundle_in_folders_like_the_images(finetuned, tmp_path, spacing):
     kind, _, options = finetuned
     images = Path(options["dataset_dir"], "images")
-    names = sorted(path.name for path in images.iterdir())[:2]
+    names = sorted(path.name for path in images.iterdir())[:3]
     (tmp_path / "in/deep").mkdir(parents=True)
-    for name, place in zip(names, ("in", "in/deep"), strict=True):
+    for name, place in zip(names, ("in", "in/deep", "in/deep"), strict=True):
         (tmp_path / place / name).symlink_to(images / name)
     values = later(kind, options)
-    folder = infer(bundle(*kind), [tmp_path / "in"], values | {"output_dir": str(tmp_path / "out")})
+    if spacing:  # of which the record of the training would not hear
+        (tmp_path / "models").symlink_to(options["ckpt_dir"])
+        values |= {"spacing": spacing[: kind[1]], "ckpt_dir": str(tmp_path / "models")}
+    folder = infer(bundle(*kind), [tmp_path / "in"], values | {"output_dir": str(tmp_path / "out")}).output_dir
     plain = {"datalist": [str(images / name) for name in names], "output_dir": str(tmp_path / "plain")}
     monai.bundle.run(config_file=configs(kind, ["inference"]), **values, **plain)
-    ours, theirs = ([p for p in sorted(f.rglob("*")) if p.is_file()] for f in (folder, tmp_path / "plain"))
     if kind[0] == "classification":
-        (ours, theirs) = ([line.split(",")[1:] for line in t.read_text().splitlines()] for (t,) in (ours, theirs))
+        ours, theirs = (place / "probabilities.csv" for place in (folder, tmp_path / "plain"))
+        ours, theirs = ([line.split(",")[1:] for line in path.read_text().splitlines()] for path in (ours, theirs))
         assert ours == theirs
         return
-    assert [path.relative_to(folder).parent.as_posix() for path in ours] == [".", "deep"]
+    ours, theirs = (sorted(place.rglob("*_seg.*"), key=lambda p: p.name) for place in (folder, tmp_path / "plain"))
+    assert [path.relative_to(folder).parent.as_posix() for path in ours] == [".", "deep", "deep"]
     assert [path.name for path in ours] == [path.name for path in theirs]
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def write_mixed(folder):
+    """Pictures of which some cannot be used."""
+    for name in ("scan0.png", "scan0.jpg", "with space/b c.png", "cut.png"):
+        write_image(folder / name, noise(12, 20, high=255))
+    cut(folder / "cut.png")
+    touch(folder, "empty.png")
+    (folder / "text.png").write_text("no picture")
+
+
+def test_a_broken_image_is_named_and_the_others_go_on(tmp_path, command):
+    write_mixed(tmp_path / "in")
+    options = [f"--{key}={value}".replace(" ", "") for key, value in threshold_options(*PICTURES, tmp_path).items()]
+    status, output, _ = command("infer", str(bundle(*PICTURES)), str(tmp_path / "in"), *options)
+    assert status.startswith(f"error: 3 of 6 images failed, first {tmp_path}/in/cut.png: cannot be read: ")
+    assert output.splitlines()[-1] == f"{tmp_path}/results holds the results of 3 of 6 images; " + (
+        f"{tmp_path}/results/infer.csv lists them"
+    )
+    rows = {Path(row["file"]).name: row for row in table(tmp_path / "results/infer.csv")}
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(
+        ["cut.png", "empty.png", "text.png"], "failed"
+    ) | dict.fromkeys(["scan0.png", "scan0.jpg", "b c.png"], "done")
+    assert rows["empty.png"]["note"] == "is empty (0 bytes)"
+    assert rows["text.png"]["note"] == "cannot be read: it is cut off or not of the format that its name says"
+    outputs = {row["output"] for row in rows.values() if row["output"]}
+    assert outputs == {"scan0.png_seg.png", "scan0.jpg_seg.png", "with space/b c_seg.png"}
+    written = {path.relative_to(tmp_path / "results").as_posix() for path in (tmp_path / "results").rglob("*_seg.png")}
+    assert written == outputs
+    image = np.asarray(Image.open(tmp_path / "in/scan0.png"))
+    labels = np.asarray(Image.open(tmp_path / "results/scan0.png_seg.png"))
+    np.testing.assert_array_equal(labels, image > 127)
+
+
+def test_voxels_that_are_no_numbers_fail(tmp_path):
+    write_nifti(tmp_path / "good.nii", noise(8, 8, 8))
+    write_nifti(tmp_path / "nan.nii", np.where(np.eye(8)[..., None] * np.ones(8) > 0, np.nan, 1).astype(np.float32))
+    inference = run(tmp_path, "good.nii", "nan.nii", kind=VOLUMES)
+    assert statuses(inference) == {"good.nii": "done", "nan.nii": "failed"}
+    assert inference.failed[0].note == "holds NaN or infinite voxels"
+
+
+def test_the_error_of_a_network_ends_one_image(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / name, noise(8, 8))
+    original = step.Step._draw
+
+    def fail(self, output, path, caption):
+        if caption.endswith("b.png"):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+        original(self, output, path, caption)
+
+    monkeypatch.setattr(step.Step, "_draw", fail)
+    inference = run(tmp_path, "a.png", "b.png", "c.png")
+    assert [row.status for row in inference.rows] == ["done", "failed", "done"]
+    assert inference.rows[1].note == "CUDA out of memory. Tried to allocate 2 GiB"
+    assert sorted(path.name for path in inference.output_dir.glob("*_seg.png")) == ["a_seg.png", "c_seg.png"]
+
+
+def test_an_image_is_loaded_while_the_network_computes(tmp_path, monkeypatch):
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        write_image(tmp_path / name, noise(8, 8))
+    begun = [threading.Event() for _ in names]
+    load_image, compute = loading.InputImages.__getitem__, step.Step.__call__
+
+    def begin(self, index):
+        begun[index].set()
+        return load_image(self, index)
+
+    def wait(self, engine, loaded):
+        assert all(event.wait(30) for event in begun[: loaded.number + 2])
+        return compute(self, engine, loaded)
+
+    monkeypatch.setattr(loading.InputImages, "__getitem__", begin)
+    monkeypatch.setattr(step.Step, "__call__", wait)
+    assert run(tmp_path, *names).failed == []
+
+
+def test_results_stay_in_their_folder_where_a_reader_changes_the_working_folder(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    load_image = loading.InputImages.__getitem__
+
+    def move(self, index):
+        os.chdir(tmp_path / "elsewhere")  # as itk does while it loads its parts
+        return load_image(self, index)
+
+    monkeypatch.setattr(loading.InputImages, "__getitem__", move)
+    inference = run(tmp_path, "a.png", values={"output_dir": "out"})
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_overlay.png", "a_seg.png", "infer.csv"]
+    assert inference.output_dir == tmp_path / "out"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_interrupt_leaves_a_table(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, noise(8, 8))
+    compute = step.Step.__call__
+
+    def interrupt(self, engine, loaded):
+        if loaded.number == 1:
+            raise KeyboardInterrupt
+        return compute(self, engine, loaded)
+
+    monkeypatch.setattr(step.Step, "__call__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "a.png", "b.png")
+    assert [row["status"] for row in table(tmp_path / "results/infer.csv")] == ["done", "not reached"]
+
+
+def test_earlier_results_of_other_images_stay(tmp_path):
+    for name in ("one/a.png", "two/a.png"):
+        write_image(tmp_path / name, noise(8, 8, seed=len(name)))
+    first = run(tmp_path, "one/a.png")
+    before = (first.output_dir / "a_seg.png").read_bytes()
+    assert run(tmp_path, "two/a.png").rows[0].output == "a.png_seg.png"
+    assert run(tmp_path, "one/a.png").rows[0].output == "a_seg.png"
+    assert (first.output_dir / "a_seg.png").read_bytes() == before
+    assert [row["output"] for row in table(first.table)] == ["a.png_seg.png", "a_seg.png"]
+    cut(tmp_path / "one/a.png")
+    row = run(tmp_path, "one/a.png").rows[0]
+    assert row.status == "failed"
+    assert row.note.endswith("; the result of an earlier inference is kept")
+    assert (first.output_dir / "a_seg.png").read_bytes() == before
+
+
+def test_a_file_that_is_no_result_is_not_overwritten(tmp_path):
+    write_image(tmp_path / "case.png", noise(8, 8))
+    truth = write_image(tmp_path / "case_seg.png", noise(8, 8)).read_bytes()
+    with pytest.raises(InputError, match=r"case_seg\.png: exists and is not listed in infer\.csv beside it; give"):
+        run(tmp_path, "case.png", values={"output_dir": str(tmp_path)})
+    assert (tmp_path / "case_seg.png").read_bytes() == truth
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/infer.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"infer\.csv: is no table of an inference"):
+        run(tmp_path, "case.png")
+
+
+def test_the_overlay_shows_the_label_map_in_color(tmp_path):
+    image = np.zeros((16, 16))
+    image[4:8, 2:14] = 255
+    write_image(tmp_path / "a.png", image)
+    run(tmp_path, "a.png")
+    picture = np.asarray(Image.open(tmp_path / "results/a_overlay.png"))
+    red = (picture == np.rint(0.55 * 255 + 0.45 * np.array(COLORS[1]))).all(axis=-1)
+    assert red.sum() == 4 * 12 * (224 // 16) ** 2  # a tile is 224 pixels wide
+    run(tmp_path, "a.png", values={"output_dir": str(tmp_path / "bare")}, pictures=False)
+    assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == ["a_seg.png", "infer.csv"]
+
+
+def test_the_overlay_of_a_volume_is_in_the_geometry_of_its_file(tmp_path):
+    image = np.full((16, 20, 24), -1000, np.int16)
+    image[2:6, 4:8, 6:10] = 1000
+    nib.save(
+        nib.Nifti1Image(image.transpose(2, 0, 1), np.eye(4)[[1, 2, 0, 3]] @ np.diag([1, -2, 1, 1])), tmp_path / "a.nii"
+    )
+    inference = run(tmp_path, "a.nii", kind=VOLUMES)
+    labels = nib.load(inference.output_dir / inference.rows[0].output)
+    np.testing.assert_array_equal(np.asarray(labels.dataobj), image.transpose(2, 0, 1) > 0)
+    picture = np.asarray(Image.open(tmp_path / "results/a_overlay.png")).astype(int)
+    red = (picture == np.rint(0.55 * 255 + 0.45 * np.array(COLORS[1]))).all(axis=-1)
+    zoom = round(224 / (16 + 20))
+    assert red.sum() == 3 * 4 * 4 * zoom**2
+
+
+def test_classes_are_named_and_compared_with_the_truth(tmp_path):
+    for name, value in (("dark/a.png", 51), ("bright/b.png", 204), ("bright/c.png", 0), ("other/d.png", 255)):
+        write_image(tmp_path / "in" / name, np.full((8, 8), value))
+    inference = run(tmp_path, "in", kind=CLASSIFIED)
+    rows = {row["file"][-5:]: row for row in table(inference.table)}
+    assert list(rows["a.png"])[5:] == ["truth", "predicted", *CLASSES]
+    assert [rows[name + ".png"]["truth"] for name in "abcd"] == ["dark", "bright", "bright", ""]
+    assert [rows[name + ".png"]["predicted"] for name in "abcd"] == ["dark", "bright", "dark", "bright"]
+    expected = 1 / (1 + math.exp(-STEEPNESS * (204 / 255 - 0.5)))
+    assert float(rows["b.png"]["bright"]) == pytest.approx(expected, rel=1e-5)
+    assert inference.describe()[-2] == "the truth is known of 3 images, of which 2 are predicted right"
+    with (inference.output_dir / "probabilities.csv").open() as stream:
+        assert stream.readline() == "file,dark,bright\n"
+    run(tmp_path, "in/dark", kind=CLASSIFIED)  # a part of them, once more
+    assert len(table(inference.output_dir / "probabilities.csv")) == 4
+    with pytest.raises(InputError, match=r"infer\.csv: is of an inference with other classes; give another"):
+        run(tmp_path, "in/dark", kind=CLASSIFIED, values={"class_names": ["a", "b"]})
+
+
+def write_list(folder, **values):
+    entries = [{"image": "a.png", "label": 1}, {"image": "b.png", "label": 0}]
+    content = {"task": "classification", "class_names": CLASSES, "dataset_dir": str(folder), "training": entries[:1]}
+    (folder / "list.json").write_text(json.dumps(content | {"test": entries[1:]} | values))
+    return folder / "list.json"
+
+
+def test_the_truth_is_read_from_a_datalist(tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / name, np.full((8, 8), 255))
+    inference = run(tmp_path, "a.png", "b.png", "c.png", kind=CLASSIFIED, truth=write_list(tmp_path))
+    assert [row.truth for row in inference.rows] == ["bright", "dark", ""]
+    several = {"training": [{"image": "a.png", "label": [1, None]}], "test": [{"image": "b.png", "label": [0, 1]}]}
+    inference = run(
+        *(tmp_path, "a.png", "b.png"),
+        kind=CLASSIFIED,
+        values={"multi_label": True},
+        truth=write_list(tmp_path, **several),
+    )
+    assert [row.truth for row in inference.rows] == ["dark|bright?", "bright"]
+    assert [row.predicted for row in inference.rows] == ["dark|bright", "dark|bright"]  # both logits are 0 or more
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"task": "segmentation"}, r"list\.json is no datalist for classification"),
+        (
+            {"class_names": ["x", "y"]},
+            r"list\.json is of the classes \['x', 'y'\], the network of \['dark', 'bright'\]",
+        ),
+        ({"training": [], "test": []}, r"list\.json has none of the 1 images"),
+    ],
+)
+def test_a_datalist_of_something_else_is_refused(tmp_path, change, sentence):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path, "a.png", kind=CLASSIFIED, truth=write_list(tmp_path, **change))
+
+
+def test_a_run_is_inferred_by_its_own_bundle(tmp_path):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    values = threshold_options(*PICTURES, tmp_path / "run/bundle")
+    (tmp_path / "run/bundle/configs").mkdir()
+    content = json.loads((bundle(*PICTURES) / "configs/inference.json").read_text())
+    content |= {name: value for name, value in values.items() if not name.endswith("_dir")}
+    (tmp_path / "run/bundle/configs/inference.json").write_text(json.dumps(content))
+    inference = infer(tmp_path / "run", [tmp_path / "a.png"])
+    assert inference.output_dir == tmp_path / "run/prediction"
+    assert inference.failed == []
+    record = {"starts": [{"config": {"class_names": ["one", "two"]}}]}
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"class_names is .* where it was .* in the training, by \S+run\.json"):
+        infer(tmp_path / "run", [tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    values = threshold_options(*PICTURES, tmp_path)
+    state = load(tmp_path / "models/model.pt")
+    state["bias"][1] = value
+    torch.save(state, tmp_path / "models/model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: weights must be finite numbers, but bias holds NaN or infinity"):
+        infer(bundle(*PICTURES), [tmp_path / "a.png"], values)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "sentence"),
+    [
+        ({"datalist": ["b.png"]}, {}, r"datalist \['b\.png'\]: give images without the name of a value"),
+        ({"dataset_dir": "x"}, {}, "dataset_dir x: give images without the name of a value"),
+        ({"dataset#data": []}, {}, "dataset#data .*: give images without the name of a value"),
+        ({}, {"truth": "list.json"}, "truth is for classification"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(tmp_path, values, options, sentence):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(InputError, match=sentence):
+        run(tmp_path, "a.png", values=values, **options)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_classification_has_no_dicom_segmentation(tmp_path):
+    write_image(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(InputError, match="writes no label map, so there is no DICOM segmentation of it"):
+        run(tmp_path, "a.png", kind=CLASSIFIED, dicom_seg=True)
 
 
 def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, tmp_path):
@@ -124,21 +466,18 @@ def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, 
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("models", "output")] == []
 
 
-@pytest.mark.parametrize(("first", "second"), [("a.nii", "a.nii.gz"), ("a.mha", "a.nrrd")])
-def test_images_with_one_name_for_their_results_are_refused(finetuned, tmp_path, first, second):
-    kind, _, options = finetuned
-    if kind[0] == "segmentation":
-        touch(tmp_path, first, second)
-        with pytest.raises(InputError, match="would have one file for their results"):
-            infer(bundle(*kind), [tmp_path / first, tmp_path / second], later(kind, options))
-
-
-def test_the_command_takes_values_as_monai_does(finetuned, command, tmp_path):
-    kind, _, options = finetuned
-    image = str(min(Path(options["dataset_dir"], "images").iterdir()))
-    words = [f"--{key}={value}".replace(" ", "") for key, value in later(kind, options).items()]
-    status, output, _ = command("infer", str(bundle(*kind)), image, *words, "--output_dir=results")
-    assert (status, output.splitlines()[-1]) == (0, "results holds the results")
-    assert len([path for path in (tmp_path / "results").iterdir() if path.is_file()]) == 1
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_takes_values_as_monai_does(kind, command, tmp_path):
+    image = tmp_path / ("a.png" if kind[1] == 2 else "a.nii.gz")
+    write_image(image, noise(8, 8)) if kind[1] == 2 else write_nifti(image, noise(8, 8, 8))
+    values = threshold_options(*kind, tmp_path) | {"output_dir": "results", "pictures": False}
+    words = [f"--{key}={value}".replace(" ", "") for key, value in values.items()]
+    status, output, _ = command("infer", str(bundle(*kind)), "a.png" if kind[1] == 2 else "a.nii.gz", *words)
+    last = f"{tmp_path}/results holds the results of 1 of 1 images; {tmp_path}/results/infer.csv lists them"
+    assert (status, output.splitlines()[-1]) == (0, last)
+    result = "probabilities.csv" if kind[0] == "classification" else f"a_seg{image.name[1:]}"
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == sorted(["infer.csv", result])
     status, _, _ = command("infer", str(bundle(*kind)), "nowhere.png", *words)
     assert status == "error: nowhere.png: no such file"
+    status, _, _ = command("infer", str(bundle(*kind)), image.name, "--pictures", "maybe")
+    assert status == "error: --pictures must be True or False, got 'maybe'"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -13,7 +14,6 @@ from scan_files import AXIAL, SAGITTAL, mend, write_series
 
 from dira_monai.apps.infer import infer as package_infer
 from dira_monai.images.dicom_seg.write import write_segmentation
-from dira_monai.utils.errors import InputError
 
 hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
 CONFIG = Path(__file__).parents[2] / "bundles" / "dira_finetune_segmentation_3d" / "configs" / "inference.json"
@@ -59,6 +59,19 @@ def infer(folder, reader):
     return folder / "series_seg.nii.gz"
 
 
+def check_frames(seg, files, volume):
+    """Each slice with labels has a frame at its own place, of its own pixels."""
+    places = {file: pydicom.dcmread(file).ImagePositionPatient for file in files}
+    frames = {
+        tuple(group.PlanePositionSequence[0].ImagePositionPatient): seg.get_stored_frame(number)
+        for number, group in enumerate(seg.PerFrameFunctionalGroupsSequence, 1)
+    }
+    for file, stored in zip(files, volume, strict=True):
+        found = frames.get(tuple(places[file]), np.zeros((18, 20)))
+        np.testing.assert_array_equal(found, stored > 1024)
+    assert len(frames) == volume.any(axis=(1, 2)).sum()
+
+
 @pytest.mark.parametrize(
     ("depths", "orientation", "shift", "reader"),
     [
@@ -81,15 +94,7 @@ def test_every_pixel_of_the_series_gets_its_label(tmp_path, depths, orientation,
             mend(file, lambda data: setattr(data, "SliceThickness", 4))
     write_segmentation(tmp_path / "series", infer(tmp_path, reader), tmp_path / "seg.dcm", CLASSES)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
-    places = {file: pydicom.dcmread(file).ImagePositionPatient for file in files}
-    frames = {
-        tuple(group.PlanePositionSequence[0].ImagePositionPatient): seg.get_stored_frame(number)
-        for number, group in enumerate(seg.PerFrameFunctionalGroupsSequence, 1)
-    }
-    for file, stored in zip(files, volume, strict=True):
-        found = frames.get(tuple(places[file]), np.zeros((18, 20)))
-        np.testing.assert_array_equal(found, stored > 1024)
-    assert len(frames) == volume.any(axis=(1, 2)).sum()
+    check_frames(seg, files, volume)
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, SAGITTAL])
@@ -104,14 +109,53 @@ def test_simple_itk_puts_a_single_segment_on_the_voxels_of_the_series(tmp_path, 
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(on_grid) > 0, volume > 1024)
 
 
-def check_refused(folder):
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, SAGITTAL])
+@pytest.mark.parametrize("reader", [None, "dira_monai.ScanReader"])
+def test_the_segmentation_of_the_command_lies_where_the_series_lies(tmp_path, orientation, reader):
+    volume = body(EVEN)
+    files = write_series(tmp_path / "series", volume, EVEN, orientation, FrameOfReferenceUID="1.2.9")
+    assert package_result(tmp_path, reader=reader, dicom_seg=True).status == "done"
+    seg = hd.seg.segread(tmp_path / "series_seg.dcm")
+    assert seg.get_segment_description(1).segment_label == "dense"
+    assert seg.FrameOfReferenceUID == "1.2.9"
+    (shared,) = seg.SharedFunctionalGroupsSequence
+    assert shared.PixelMeasuresSequence[0].PixelSpacing == [0.5, 0.75]
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == list(orientation)
+    check_frames(seg, files, volume)
+
+
+def test_a_series_that_no_segmentation_can_refer_to_keeps_its_label_map(tmp_path):
+    write_series(tmp_path / "series", body(EVEN), EVEN)
+    row = package_result(tmp_path, dicom_seg=True)
+    assert row.status == "failed"
+    assert row.note.startswith("has a label map, but no DICOM segmentation: ")
+    assert (tmp_path / "series_seg.nii.gz").is_file()
+
+
+def test_other_files_have_no_segmentation(tmp_path):
+    nib.save(nib.Nifti1Image(body(EVEN).T - 1024, np.eye(4)), tmp_path / "series.nii")
+    values = options_of(tmp_path)
+    del values["datalist"]
+    (row,) = package_infer(CONFIG, [tmp_path / "series.nii"], values, dicom_seg=True).rows
+    assert (row.status, row.note) == ("done", "no DICOM, so no DICOM segmentation")
+
+
+def package_result(folder, **options):
+    """What the package's command makes of the series."""
+    values = options_of(folder) | {"reader": options.pop("reader", None)}
+    (row,) = package_infer(CONFIG, values.pop("datalist"), values, **options).rows
+    return row
+
+
+def check_refused(folder, cure="holds several DICOM series; give the folder of one", stock=True):
     """Stock MONAI stops, and the package's command says what to do."""
-    with pytest.raises(RuntimeError) as caught:
-        infer(folder, None)
-    assert "series contains more than one DICOM series" in causes(caught.value)
-    options = options_of(folder)
-    with pytest.raises(InputError, match="series: holds several DICOM series; give the folder of one"):
-        package_infer(CONFIG, options.pop("datalist"), options)
+    if stock:
+        with pytest.raises(RuntimeError) as caught:
+            infer(folder, None)
+        assert "series contains more than one DICOM series" in causes(caught.value)
+    row = package_result(folder)
+    assert row.status == "failed"
+    assert cure in row.note
     assert not (folder / "series_seg.nii.gz").exists()
 
 
@@ -132,3 +176,25 @@ def test_stock_inference_refuses_a_scan_over_midnight(tmp_path):
 
 def test_stock_inference_refuses_a_folder_of_several_series(two_series):
     check_refused(two_series)
+
+
+@pytest.mark.parametrize(
+    ("depths", "tags", "words"),
+    [
+        ([0, 2, 4, 8, 10], {}, "a gap of 4 mm beside gaps of 2 mm, where slices are missing"),
+        ([0, 2, 4, 6.5, 9], {}, "uneven slice gaps of 2 to 2.5 mm, which stock MONAI would read as even ones"),
+        ([0, 0, 2, 2, 4], {"EchoTime": [10, 80, 10, 80, 10]}, "holds 2 DICOM volumes where one is needed"),
+    ],
+)
+def test_what_stock_monai_reads_as_another_volume_is_refused(tmp_path, depths, tags, words):
+    files = write_series(tmp_path / "series", body(depths), depths)
+    for name, values in tags.items():
+        for file, value in zip(files, values, strict=True):
+            mend(file, lambda data, name=name, value=value: setattr(data, name, value))
+    check_refused(tmp_path, words, stock=False)
+
+
+def test_copies_of_slices_are_refused(tmp_path):
+    file = write_series(tmp_path / "series", body(EVEN), EVEN)[2]
+    file.with_name("copy.dcm").write_bytes(file.read_bytes())
+    check_refused(tmp_path, "MONAI would read 6 files where the series has 5 slices", stock=False)

@@ -1,0 +1,119 @@
+"""Loading of images in a thread, where the error of one image becomes a note and the next one is loaded."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import list_data_collate
+from monai.utils import TraceKeys
+from torch.utils.data import Dataset
+
+from ...bundle.config import find_cause
+from ...dicom.series import check_stock_series
+from ...images.find import read_image
+from ...utils.errors import InputError
+from ...utils.optional_import import import_package
+
+
+class Loaded(NamedTuple):
+    """One image on its way to the network.
+
+    Attributes:
+        number: of the image, from 0.
+        batch: of this image alone; None where it could not be loaded.
+        reason: why not.
+        seconds: that loading took.
+    """
+
+    number: int
+    batch: dict[str, Any] | None
+    reason: str
+    seconds: float
+
+
+class InputImages(Dataset):
+    """Images, each prepared and as a batch of its own.
+
+    Args:
+        paths: of files, or of folders of a DICOM series.
+        preprocessing: from ``{"image": path}`` to the network's input. Only this data set may use it: an inversion
+            switches tracing off for the time that it takes.
+        stock_reader: whether MONAI reads with its own readers, which take any folder for one series of even gaps.
+    """
+
+    def __init__(self, paths: Sequence[str], preprocessing: Callable, stock_reader: bool) -> None:
+        self.paths = paths
+        self.preprocessing = preprocessing
+        self.stock_reader = stock_reader
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Loaded:
+        start = time.perf_counter()
+        batch, reason = None, ""
+        try:
+            batch = self._load(self.paths[index])
+        except Exception as error:  # whatever readers and transforms raise
+            reason = find_reason(self.paths[index], error)
+        return Loaded(index, batch, reason, time.perf_counter() - start)
+
+    def _load(self, path: str) -> dict[str, Any]:
+        if self.stock_reader and Path(path).is_dir():
+            _check_series(path)
+        prepared = self.preprocessing({"image": path})
+        image = prepared["image"]
+        if not torch.isfinite(image).all():
+            raise InputError(f"{path} holds NaN or infinite voxels.")
+        for operation in image.applied_operations:  # the inversion is by another object, made of the same values
+            operation[TraceKeys.ID] = TraceKeys.NONE
+        return list_data_collate([prepared])
+
+
+def only_batch(samples: Sequence[Loaded]) -> Loaded:
+    """The one sample of a batch, which is a batch already."""
+    return samples[0]
+
+
+def _check_series(folder: str) -> None:
+    """Refuse a folder that MONAI would read as another volume than it holds, or in part.
+
+    Raises:
+        InputError: if it holds several series, or slices that make no even stack.
+    """
+    names = import_package("itk", folder).GDCMSeriesFileNames.New(UseSeriesDetails=True)
+    names.AddSeriesRestriction("0008|0021")  # as MONAI asks
+    names.SetDirectory(folder)
+    found = names.GetSeriesUIDs()
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: holds several DICOM series; give the folder of one, or a --reader that takes them as one"
+        )
+    check_stock_series(Path(folder), len(names.GetFileNames(found[0])) if found else 0)
+
+
+def find_reason(path: str, error: Exception) -> str:
+    """Why an image could not be loaded, in one sentence without its path.
+
+    Stock readers end with many lines: where ``ScanReader`` cannot read the file either, its sentence is taken.
+    """
+    if isinstance(error, InputError):
+        return shorten(path, error)
+    try:
+        read_image(path)
+    except Exception as plain:  # whatever decoders raise
+        return shorten(path, plain if isinstance(plain, InputError) else error)
+    return f"{shorten(path, error)}; --reader dira_monai.ScanReader may take it"
+
+
+def shorten(path: str, error: Exception) -> str:
+    """The cause of an error in one line, without the path of its image."""
+    text = find_cause(error)
+    return text.removeprefix(path).lstrip(": ") if text.startswith(path) else text
+
+
+def without_parts(handlers: Sequence[Mapping[str, Any]], *targets: str) -> list[Mapping[str, Any]]:
+    """The handlers of a configuration but those of some classes."""
+    return [handler for handler in handlers if str(handler.get("_target_")).split(".")[-1] not in targets]
