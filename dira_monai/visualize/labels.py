@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -14,8 +15,13 @@ OPACITY = 0.45
 
 def center_of(classes: Tensor) -> list[int] | None:
     """Where the middle of all that is not background lies, in voxels; None where there is only background."""
-    places = (classes > 0).nonzero().float()
-    return None if len(places) == 0 else [round(n) for n in places.mean(dim=0).tolist()]
+    found = classes > 0
+    total = int(found.sum())
+    if total == 0:
+        return None
+    others = [[other for other in range(found.ndim) if other != axis] for axis in range(found.ndim)]
+    counts = [found.sum(dim=axes).double().cpu() for axes in others]  # a list of all places would take long
+    return [round(float(count @ torch.arange(len(count), dtype=torch.float64)) / total) for count in counts]
 
 
 def paint(image: Tensor, classes: Tensor | None = None, center: Sequence[int] | None = None) -> np.ndarray:

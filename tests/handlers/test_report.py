@@ -252,7 +252,7 @@ def test_classes_that_exclude_each_other_have_a_square_of_confusions():
     cases = [case(0.5, tuple(map(float, truth)), pred, None) for truth, pred in sure]
     row = {"val_auc_a": "0.75", "val_auc_b": "nan", "val_auc_<c>": "1", "val_ap_a": "0.5", "val_mean_auc": "0.9"}
     assert cells(show_judged(recorded(cases), row)) == [
-        ["class", "auc", "ap", "known", "with it"],
+        ["class", "auc", "ap", "labeled", "positive"],
         ["a", "0.750", "0.500", "3", "2"],
         ["b", "nan", "-", "3", "0"],
         ["&lt;c&gt;", "1.000", "-", "3", "1"],

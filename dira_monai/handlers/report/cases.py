@@ -95,9 +95,8 @@ def judge_segmentation(sample: dict[str, Any], pictured: bool) -> Case:
     dice = compute_dice(pred[None], truth[None], include_background=False)[0]
     picture = None
     if pictured:
-        classes = truth.argmax(dim=0)
-        center = center_of(classes)
-        marked, found = (middle_slices(each, center).astype(int) for each in (classes, pred.argmax(dim=0)))
+        center = center_of(truth[1:].amax(dim=0))
+        marked, found = (np.stack([middle_slices(c, center) for c in each]).argmax(axis=0) for each in (truth, pred))
         picture = _draw(outline(_slices(sample["image"], center), marked, found, SIDE // 2))
     return Case(_name(sample), float(dice.nanmean()), (), tuple(dice.tolist()), picture)
 

@@ -37,7 +37,7 @@ def show_judged(recorder: CaseRecorder, row: Mapping[str, str]) -> str:
         [name, *(_short(row.get(f"val_{m}_{name}")) for m in metrics), *_spread(cases, i)]
         for i, name in enumerate(names)
     ]
-    heads = ["class", *metrics, *(["cases", "least", "median"] if not cases[0].truth else ["known", "with it"])]
+    heads = ["class", *metrics, *(["cases", "least", "median"] if not cases[0].truth else ["labeled", "positive"])]
     told = paragraph(f"validation of epoch {recorder.epoch}, {len(cases)} cases", soft=True)
     return told + table(heads, cells) + _confusion(cases, names) + _pictures(cases, names)
 
@@ -47,7 +47,7 @@ def _short(value: str | None) -> str:
 
 
 def _spread(cases: Sequence[Case], number: int) -> list[str]:
-    """Of a segmentation: cases that have the class, least and median Dice. Of a classification: known, with it."""
+    """Of a segmentation: cases that have the class, least and median Dice. Of a classification: labeled, positive."""
     if cases[0].truth:
         states = [case.truth[number] for case in cases if not math.isnan(case.truth[number])]
         return [str(len(states)), str(states.count(1.0))]
