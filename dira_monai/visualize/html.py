@@ -104,7 +104,7 @@ def table(heads: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{clean(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = [line(row, "td") for row in rows]
-    head = f"<thead>{line(heads, 'th')}</thead>"
+    head = f"<thead>{line(heads, 'th')}</thead>" if heads else ""
     return "\n".join(['<div class="scroll"><table>', head, "<tbody>", *body, "</tbody></table></div>"]) if body else ""
 
 

@@ -36,14 +36,15 @@ def targets(content):
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
     content = config(kind, name)
-    if name == "evaluate":  # all but what is done where the package is there: the record and errors in a sentence
+    if name == "evaluate":  # all but what is done where the package is there: record, page and errors in a sentence
         own = [word for word in content["initialize"] if "dira_monai" in word]
         assert all(word.startswith("$@package and dira_monai.") for word in own)
         content["initialize"] = []
         assert content.pop("package") == "$importlib.util.find_spec('dira_monai')"
         assert content.pop("bundle_root") == "$dira_monai.bundle_root() if @package else '.'"
-        record = content["validate#handlers"].pop(0)
-        assert (record["_target_"], record["_disabled_"]) == ("dira_monai.RunRecord", "$@package is None")
+        for name in ("RunRecord", "HtmlReport"):
+            own = content["validate#handlers"].pop(0)
+            assert (own["_target_"], own["_disabled_"]) == (f"dira_monai.{name}", "$@package is None")
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]
     content.pop("_desc_", None)
     assert "dira_monai" not in json.dumps(content)

@@ -1,5 +1,7 @@
 """The page of a run: what it shows is what was logged, and nothing of the run depends on it."""
 
+import base64
+import io
 import math
 import re
 
@@ -214,6 +216,37 @@ def test_a_segmented_case_has_the_dice_of_its_classes(shape):
     assert case.picture.startswith("data:image/jpeg")
 
 
+def test_an_image_of_another_geometry_than_its_labels_is_left_out():
+    truth = one_hot(torch.ones(9, 7, dtype=torch.long), 2)
+    found = judge_segmentation({"image": torch.ones(1, 4, 4), "label": truth, "pred": truth * 0 + 0.0}, True)
+    with Image.open(io.BytesIO(base64.b64decode(found.picture.partition(",")[2]))) as picture:
+        assert picture.height / picture.width == 9 / 7 or picture.width / picture.height == 7 / 9
+        assert picture.getpixel((picture.width // 2, picture.height // 2)) == pytest.approx((40, 40, 40), abs=3)
+
+
+def test_cases_that_cannot_be_judged_do_not_end_the_run(tmp_path, caplog):
+    run = reported_run(tmp_path)
+    recorder = CaseRecorder()
+    recorder.start(run.evaluator)
+    run.evaluator.state.output = [{"image": torch.rand(1, 4, 4), "label": torch.rand(2, 4, 4)}]
+    recorder.keep(run.evaluator)
+    recorder.keep(run.evaluator)
+    recorder.finish(run.evaluator)
+    assert (recorder.epoch, recorder.cases) == (0, [])
+    assert [r.getMessage()[:27] for r in caplog.records] == ["report.html shows no cases:"]
+
+
+def test_an_evaluation_leaves_a_page(tmp_path):
+    evaluator = logged_run(tmp_path).evaluator
+    Panel(str(tmp_path), samples=2).attach(evaluator)
+    HtmlReport(str(tmp_path / "evaluation")).attach(evaluator)
+    evaluator.run()
+    shown = read_page((tmp_path / "evaluation" / "report.html").read_text())
+    metrics = [text for name, value in evaluator.state.metrics.items() for text in (name, f"{value:.6g}")]
+    assert shown.text("td") == metrics
+    assert [img["alt"] for img in shown.all("img")] == ["panel"]
+
+
 def judged(truth, pred):
     return judge_classification({"image": torch.rand(3, 5, 4), "label": truth, "pred": pred}, True)
 
@@ -284,7 +317,7 @@ def test_classes_that_do_not_exclude_each_other_have_right_and_wrong_answers():
 
 def test_segmented_classes_have_their_dice_and_three_pictures():
     cases = [case(s, (), (s, math.nan)) for s in (0.2, 0.8, 0.5, 0.9)]
-    content = show_judged(recorded(cases, 7), {"val_dice_a": "0.6", "val_dice_b": ""})
+    content = show_judged(recorded(cases), {"val_dice_a": "0.6", "val_dice_b": ""}, "validation of epoch 7")
     assert cells(content)[1:] == [["a", "0.600", "4", "0.200", "0.500"], ["b", "-", "0"]]
     assert re.findall(r"<figcaption>(.*?)<small>(.*?)</small>", content) == [
         ("worst: Dice 0.200", "case 0.2; a 0.200"),

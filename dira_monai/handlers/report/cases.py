@@ -1,7 +1,8 @@
 """What a fine-tuned network makes of each validation case, and the worst, median and best of them as pictures."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,9 @@ from ...visualize.html import data_uri
 from ...visualize.labels import center_of, outline
 from ...visualize.tiles import middle_slices
 
+LOGGER = logging.getLogger(__name__)
 PICTURES = 1000  # cases of a validation of which a picture is kept
+DARK = 40  # gray in place of an image of another shape
 SIDE = 360  # of a picture, at most, pixels
 
 
@@ -52,6 +55,7 @@ class CaseRecorder:
         self.cases: list[Case] = []
         self.current: list[Case] = []
         self.step = 1  # every so many cases a picture
+        self.unknown = False  # whether the evaluator gives something else
 
     def attach(self, evaluator: Evaluator) -> None:
         """Register for batches and ends of validations."""
@@ -62,16 +66,21 @@ class CaseRecorder:
     def start(self, evaluator: Evaluator) -> None:
         """Begin a validation."""
         self.current = []
-        self.step = math.ceil(len(evaluator.data_loader.sampler) / PICTURES)
+        sampler = getattr(evaluator.data_loader, "sampler", None)
+        self.step = max(1, math.ceil(len(sampler) / PICTURES)) if isinstance(sampler, Sized) else 1
 
     @torch.no_grad()
     def keep(self, evaluator: Evaluator) -> None:
         """Judge the cases of a batch, which the evaluator gives one by one after a fine-tuning."""
-        if not isinstance(evaluator.state.output, list):  # of a pre-training
+        if self.unknown or not isinstance(evaluator.state.output, list):  # of a pre-training
             return
-        for sample in evaluator.state.output:
-            judge = judge_classification if sample["label"].ndim == 1 else judge_segmentation
-            self.current.append(judge(sample, len(self.current) % self.step == 0))
+        try:
+            for sample in evaluator.state.output:
+                judge = judge_classification if sample["label"].ndim == 1 else judge_segmentation
+                self.current.append(judge(sample, len(self.current) % self.step == 0))
+        except Exception as error:  # whatever a postprocessing of one's own gives; the training goes on
+            self.unknown, self.current = True, []
+            LOGGER.warning(f"report.html shows no cases: they are neither classified nor segmented ({error!r})")
 
     def finish(self, evaluator: Evaluator) -> None:
         """Keep this validation, unless the one that is kept is the best so far."""
@@ -88,7 +97,8 @@ def judge_segmentation(sample: dict[str, Any], pictured: bool) -> Case:
     """Dice of each class but the background, as ``MeanDice`` computes it.
 
     Args:
-        sample: ``image``, (C, *spatial) in [0, 1]; ``label`` and ``pred``, one channel a class.
+        sample: ``image``, (C, *spatial) in [0, 1]; ``label`` and ``pred``, one channel a class. An image of another
+            shape, as in an evaluation in the geometry of the files, is not drawn.
         pictured: whether to draw it.
     """
     truth, pred = (torch.as_tensor(sample[key]) for key in ("label", "pred"))
@@ -97,7 +107,10 @@ def judge_segmentation(sample: dict[str, Any], pictured: bool) -> Case:
     if pictured:
         center = center_of(truth[1:].amax(dim=0))
         marked, found = (np.stack([middle_slices(c, center) for c in each]).argmax(axis=0) for each in (truth, pred))
-        picture = _draw(outline(_slices(sample["image"], center), marked, found, SIDE // 2))
+        shown = np.full((*marked.shape, 3), DARK, dtype=np.uint8)
+        if sample["image"].shape[1:] == truth.shape[1:]:  # else labels are in the geometry of their files
+            shown = _slices(sample["image"], center)
+        picture = _draw(outline(shown, marked, found, SIDE // 2))
     return Case(_name(sample), float(dice.nanmean()), (), tuple(dice.tolist()), picture)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
 from ...bundle.config import find_cause
@@ -16,7 +16,7 @@ from ...bundle.running_config import running_config, running_configs_folder
 from ...engines.resumable import ResumableTrainer
 from ...utils.distributed import rank
 from ...utils.files import atomic_write
-from ...visualize.html import page, paragraph, section, table
+from ...visualize.html import data_uri, figure, grid, image, page, paragraph, section, table
 from ...visualize.tiles import COLUMNS
 from ..training_log import read_rows
 from .cases import CaseRecorder
@@ -38,6 +38,8 @@ class HtmlReport:
     and best case of the best epoch, of those that process 0 validates; and the values of the run, first those that
     differ from the bundle's ``train.json``, with the reasons of a plan.
 
+    As a handler of an evaluator, it leaves the page of an evaluation: metrics, classes and cases, panel, values.
+
     It is written when the run ends, and between epochs as often as takes ``SHARE`` of the time, so that a run that was
     stopped has one. Only process 0 writes. What goes wrong is a warning and does not end the run. The handler stands
     behind ``TrainingLog`` and the validation, and before ``Checkpoint``, which may load other weights.
@@ -58,9 +60,14 @@ class HtmlReport:
         self.maps = ""
         self.written, self.cost = time.perf_counter(), 0.0
 
-    def attach(self, engine: ResumableTrainer) -> None:
+    def attach(self, engine: ResumableTrainer | Evaluator) -> None:
         """Register for the ends of epochs and of the run."""
-        if rank() == 0:
+        if rank() > 0:
+            return
+        if isinstance(engine, Evaluator):
+            self.cases.attach(engine)
+            engine.add_event_handler(Events.COMPLETED, self.evaluated)
+        else:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
             engine.add_event_handler(Events.COMPLETED, self.completed)
             engine.add_event_handler(Events.STARTED, self.embedding.keep_beginning)
@@ -82,7 +89,7 @@ class HtmlReport:
 
         self._try(engine, finish)
 
-    def _try(self, engine: ResumableTrainer, work: Callable[[], None]) -> None:
+    def _try(self, engine: Engine, work: Callable[[], None]) -> None:
         """Do the work, or warn: days of training must not be lost for a page."""
         try:
             work()
@@ -99,12 +106,34 @@ class HtmlReport:
         """
         start = time.perf_counter()
         rows = [r for r in read_rows(self.output_dir / "metrics.csv") if int(r["epoch"]) <= engine.state.epoch]
-        name = (self.config or {}).get("_meta_", {}).get("name", type(engine).__name__)
-        content = page(f"{name}: {self.output_dir.name}", self._parts(engine, rows, state))
-        with atomic_write(self.output_dir / "report.html") as file:
-            file.write(content.encode())
+        self._save(self._parts(engine, rows, state))
         self.written = time.perf_counter()
         self.cost = self.written - start
+
+    def evaluated(self, engine: Evaluator) -> None:
+        """Write the page of an evaluation."""
+        self._try(engine, lambda: self._save(self._evaluation(engine)))
+
+    def _save(self, parts: list[str]) -> None:
+        name = (self.config or {}).get("_meta_", {}).get("name", "run")
+        with atomic_write(self.output_dir / "report.html") as file:
+            file.write(page(f"{name}: {self.output_dir.resolve().name}", parts).encode())
+
+    def _evaluation(self, engine: Evaluator) -> list[str]:
+        """The sections of the page of an evaluation."""
+        metrics = {name: f"{float(value):.6g}" for name, value in engine.state.metrics.items()}
+        panel = getattr(engine.state, "panel", None)
+        return [
+            paragraph(f"evaluation; {_now()}", soft=True),
+            section("Metrics", table(["metric", "value"], metrics.items())),
+            section("Classes and cases", show_judged(self.cases, metrics)),
+            section("Panel", "" if panel is None else grid([figure("", image(data_uri(panel), "panel"))], wide=True)),
+            section("Chosen values", self._values("train.json", "evaluate.json")),
+            section("How it was run", self._origin()),
+        ]
+
+    def _values(self, *files: str) -> str:
+        return show_values(self.config, read_shipped(self.configs_folder, files))
 
     def _parts(self, engine: ResumableTrainer, rows: Rows, state: str) -> list[str]:
         """The sections of the page."""
@@ -114,10 +143,10 @@ class HtmlReport:
         return [
             self._summary(engine, rows, state),
             section("Curves", draw_curves(rows, key_metric)),
-            section("Classes and cases", show_judged(self.cases, judged)),
+            section("Classes and cases", show_judged(self.cases, judged, f"validation of epoch {self.cases.epoch}")),
             section("Embedding map", self.maps),
             section("Panels through time", self._panels(validated)),
-            section("Chosen values", show_values(self.config, read_shipped(self.configs_folder))),
+            section("Chosen values", self._values("train.json")),
             section("How it was run", self._origin()),
         ]
 
@@ -131,21 +160,24 @@ class HtmlReport:
 
     def _summary(self, engine: ResumableTrainer, rows: Rows, state: str) -> str:
         """A line of where the run stands, and of its best epoch."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         told = [f"{state}: epoch {engine.state.epoch} of {engine.state.max_epochs}"]
         best = None if self.evaluator is None else self.evaluator.state
         if best is not None and best.best_metric_epoch > 0:
             told.append(f"best: epoch {best.best_metric_epoch}, {best.key_metric_name} {best.best_metric:.4g}")
         else:
             told.append("not validated")
-        return paragraph("; ".join(told)) + paragraph(f"written {now}", soft=True)
+        return paragraph("; ".join(told)) + paragraph(_now(), soft=True)
 
     def _origin(self) -> str:
         """What ``run.json`` says of the newest start."""
         starts = read_starts(self.output_dir / "run.json")
         if not starts:
             return ""
-        return table(["", ""], _facts(starts[-1], len(starts)))
+        return table([], _facts(starts[-1], len(starts)))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("written %Y-%m-%d %H:%M UTC")
 
 
 def _facts(start: dict[str, Any], count: int) -> list[tuple[str, str]]:

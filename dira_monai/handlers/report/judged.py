@@ -20,12 +20,13 @@ def class_columns(row: Mapping[str, str]) -> tuple[list[str], list[str]]:
     return metrics, [name.removeprefix(first) for name in row if first and name.startswith(first)]
 
 
-def show_judged(recorder: CaseRecorder, row: Mapping[str, str]) -> str:
+def show_judged(recorder: CaseRecorder, row: Mapping[str, str], source: str = "evaluation") -> str:
     """What a fine-tuning reached; nothing where there is nothing.
 
     Args:
         recorder: with the cases of an epoch.
-        row: of ``metrics.csv``, of the same epoch.
+        row: metrics of the same epoch by their names.
+        source: where the cases are from.
     """
     metrics, names = class_columns(row)
     if not metrics or not recorder.cases:
@@ -38,7 +39,7 @@ def show_judged(recorder: CaseRecorder, row: Mapping[str, str]) -> str:
         for i, name in enumerate(names)
     ]
     heads = ["class", *metrics, *(["cases", "least", "median"] if not cases[0].truth else ["labeled", "positive"])]
-    told = paragraph(f"validation of epoch {recorder.epoch}, {len(cases)} cases", soft=True)
+    told = paragraph(f"{source}, {len(cases)} cases", soft=True)
     return told + table(heads, cells) + _confusion(cases, names) + _pictures(cases, names)
 
 
@@ -96,4 +97,5 @@ def _pictures(cases: Sequence[Case], names: Sequence[str]) -> str:
         figures.append(figure(title, image(case.picture or "", f"{place} case {case.name}"), f"{case.name}; {told}"))
     if not figures or cases[0].truth:
         return grid(figures)
-    return paragraph("Line: truth. Area: prediction.", soft=True) + legend(names, COLORS[1:]) + grid(figures)
+    told = "Line: truth. Area: prediction. No image is behind labels that lie in the geometry of their file."
+    return paragraph(told, soft=True) + legend(names, COLORS[1:]) + grid(figures)

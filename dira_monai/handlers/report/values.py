@@ -1,7 +1,7 @@
 """The values of a run: first those that differ from the shipped configuration, with reasons where it was planned."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ LONGEST = 300  # letters of a value that are shown
 ABSENT = object()
 
 
-def read_shipped(folder: Path | None) -> dict[str, Any] | None:
-    """``train.json`` of a folder of configurations; None where there is none."""
-    path = None if folder is None else folder / "train.json"
-    return ConfigParser.load_config_file(path) if path is not None and path.is_file() else None
+def read_shipped(folder: Path | None, files: Sequence[str] = ("train.json",)) -> dict[str, Any] | None:
+    """Files of a folder of configurations, the later over the earlier; None where one is missing."""
+    paths = [] if folder is None else [folder / name for name in files]
+    return ConfigParser.load_config_files(paths) if paths and all(path.is_file() for path in paths) else None
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The values of a configuration by MONAI's ids, such as ``network_def#backbone``; a list is one value."""
     for name, value in config.items():
+        if name == "_desc_":
+            continue
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{name}#")
-        elif name != "_desc_":
+        else:
             yield prefix + name, value
 
 
@@ -36,8 +38,7 @@ def header_names(config: Mapping[str, Any]) -> list[str]:
 
 def differences(config: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Values that differ, by their ids: that of the run and that of the shipped file, ``ABSENT`` where it has none."""
-    hidden = ("_meta_", "_desc_")
-    run = dict(leaves({name: value for name, value in config.items() if name not in hidden}))
+    run = dict(leaves({name: value for name, value in config.items() if name != "_meta_"}))
     before = dict(leaves(shipped))
     return {
         name: (run.get(name, ABSENT), before.get(name, ABSENT))
