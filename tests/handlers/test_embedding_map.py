@@ -22,7 +22,7 @@ from dira_monai.handlers.report.embedding import (
     neighbor_accuracy,
     principal_components,
 )
-from dira_monai.handlers.report.image_map import BEGUN, TRAINED, EmbeddingMap, show_features
+from dira_monai.handlers.report.image_map import GIVEN, RANDOM, TRAINED, EmbeddingMap, show_features
 from dira_monai.networks.encoder_decoder import encode
 from dira_monai.visualize.html import page
 
@@ -50,7 +50,7 @@ def test_a_map_shows_the_encoder_at_the_end_beside_its_beginning():
     assert [m.training for m in trainer.network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
     shown = read_page(page("x", [content]))
-    assert [text.split(",")[0] for text in shown.text("small")] == [TRAINED, BEGUN] * 2
+    assert [text.split(",")[0] for text in shown.text("small")] == [TRAINED, RANDOM] * 2
     assert shown.text("figcaption") == ["site", "site", "patient", "patient"]
     assert shown.text("b")[:4] == ["a (12)", "b (12)"] * 2  # validation and training are one data set here
     assert shown.text("td")[:3] == ["site", "24", "0.500"]
@@ -63,6 +63,29 @@ def test_a_map_shows_the_encoder_at_the_end_beside_its_beginning():
     with torch.no_grad():
         expected = encode(beginning, entries[3]["image"][None])[-1].mean((2, 3))[0]
     torch.testing.assert_close(features["b"][3], expected)
+
+
+def test_a_run_from_given_weights_is_shown_beside_these_and_random_ones():
+    trainer = make_trainer(seed=1, loader=make_loader((16, 16), dataset=labeled_dataset(), epoch_length=2))
+    features = [4, 4, 8, 8, 8, 4]
+    network = {
+        "_target_": "BasicUNet",
+        "spatial_dims": "@spatial_dims",
+        "features": features,
+        "norm": "$('group', {'num_groups': 2})",
+    }
+    drawn = EmbeddingMap({"spatial_dims": 2, "pretrained": "model.pt", "network_def": network})
+    drawn.keep_beginning(trainer)
+    random = torch.get_rng_state()
+    content = drawn.show(trainer, make_evaluator(trainer))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [text.split(",")[0] for text in read_page(page("x", [content])).text("small")] == [
+        TRAINED,
+        GIVEN,
+        RANDOM,
+    ] * 2
+    trained, given, other, *_ = (points_of(svg) for svg in svgs(content))
+    assert trained == given != other  # nothing was trained yet
 
 
 def svgs(content):
@@ -175,7 +198,7 @@ def test_umap_is_drawn_where_it_is_installed(monkeypatch):
             return rows[:, :2]
 
     monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Halves, __spec__=SimpleNamespace()))
-    features = {name: torch.rand(20, 5) for name in (TRAINED, BEGUN)}
+    features = {name: torch.rand(20, 5) for name in (TRAINED, RANDOM)}
     content = show_features(features, [{}] * 20, "told")
     assert [text.split(",")[1][:5] for text in read_page(page("x", [content])).text("small")] == [
         " PCA ",

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 from torch import Tensor, nn
 
 from ...data.datasets import PretrainDataset
@@ -76,6 +77,14 @@ def frozen_copy(network: nn.Module, state: Mapping[str, Tensor] | None = None) -
     if state is not None:
         frozen.load_state_dict(dict(state), strict=False)
     return frozen
+
+
+def new_network(config: Mapping[str, Any]) -> nn.Module:
+    """The network of a configuration with random weights of the seed 0, in evaluation mode, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = ConfigParser(copy.deepcopy(dict(config))).get_parsed_content("network_def")
+    return network.eval()
 
 
 def principal_components(features: Tensor) -> tuple[Tensor, float]:

@@ -56,7 +56,7 @@ class HtmlReport:
         self.configs_folder = running_configs_folder()
         self.cases = CaseRecorder()
         self.panels = PanelHistory(self.output_dir)
-        self.embedding = EmbeddingMap()
+        self.embedding = EmbeddingMap(self.config)
         self.maps = ""
         self.written, self.cost = time.perf_counter(), 0.0
 

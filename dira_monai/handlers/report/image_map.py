@@ -22,11 +22,12 @@ from .embedding import (
     encode_images,
     frozen_copy,
     neighbor_accuracy,
+    new_network,
     principal_components,
     umap,
 )
 
-TRAINED, BEGUN = "this run", "random weights"
+TRAINED, GIVEN, RANDOM = "this run", "given weights", "random weights"
 Coordinates = Callable[[Tensor], tuple[Tensor, str]]
 
 
@@ -34,11 +35,13 @@ class EmbeddingMap:
     """Draws where the encoder puts images, at the end of a pre-training and as it was before.
 
     Attributes:
+        config: of the run; with its ``pretrained``, it began with other than random weights.
         begun: weights of the encoder before the training, a copy on the CPU; empty: of another training.
         started: when they were copied, seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        self.config = config or {}
         self.begun: dict[str, Tensor] = {}
         self.started = 0.0
 
@@ -62,7 +65,10 @@ class EmbeddingMap:
             return ""
         validation, training = datasets
         chosen = choose_images(validation, training)
-        networks = {TRAINED: frozen_copy(engine.network), BEGUN: frozen_copy(engine.network, self.begun)}
+        networks = {TRAINED: frozen_copy(engine.network), RANDOM: frozen_copy(engine.network, self.begun)}
+        if self.config.get("pretrained") not in (None, "$None"):
+            networks[GIVEN] = networks.pop(RANDOM)
+            networks[RANDOM] = new_network(self.config).to(engine.state.device)
         seconds = max(SECONDS, SHARE * (time.perf_counter() - self.started))
         features, entries = encode_images(engine, networks, chosen, seconds)
         told = f"Features of the deepest map of {len(entries)} of {len(chosen)} images at the end of the run"
