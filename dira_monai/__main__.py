@@ -26,6 +26,7 @@ COMMANDS = {  # the module of each, below cli
     "phantom": "data",
     "prepare": "data",
     "infer": "infer",
+    "plan": "plan",
     "localize": "apps",
     "probe": "apps",
     "visual-words": "apps",

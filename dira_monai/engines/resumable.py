@@ -1,5 +1,6 @@
 """What every trainer of this package shares: precision, accumulation, clipping, many processes, resumable states."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -84,6 +85,8 @@ class ResumableTrainer(SupervisedTrainer):
                 handler.output_transform = unwrap_single(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
         self.precision = precision
+        if self.accumulation_steps > 1:  # the schedule steps with each batch, the optimizer after several
+            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)
         self.gradient_clip = gradient_clip
         self.schedule_epochs = schedule_epochs or self.state.max_epochs
         self.context = autocast(self.state.device, precision)

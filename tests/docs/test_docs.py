@@ -53,13 +53,17 @@ def check_package(words, whole, known):
 
 
 def config_files(words, folder):
-    """Paths that ``--config_file`` names, below the folder; None where it names none. In zoo is what was downloaded."""
+    """Paths that ``--config_file`` names, below the folder, but for ``plan.json``, which the command plan writes.
+
+    None where it names none. In zoo is what was downloaded.
+    """
     value = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--config_file"), None)
     if value is None:
         return None
     return [
         folder / re.sub("^zoo/", "bundles/", name)
         for name in (ast.literal_eval(value) if value.startswith("[") else [value])
+        if name != "plan.json"
     ]
 
 

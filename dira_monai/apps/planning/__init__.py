@@ -1,0 +1,1 @@
+"""A plan from the data: values of a bundle's configuration that suit images, device and time."""

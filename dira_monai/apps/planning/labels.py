@@ -1,0 +1,185 @@
+"""Classes of a labeled folder, found in its tables, folders and label maps, and a seed that splits them well."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...datalists.checks import LISTS
+from ...datalists.classes import LABEL_COLUMNS, find_labels, find_table
+from ...datalists.label_maps import find_label_maps
+from ...datalists.options import NO_CLASS, LabelOptions
+from ...datalists.patients import PATIENT_COLUMNS
+from ...datalists.rows import Row
+from ...datalists.splits import SPLITS, split_entries
+from ...datalists.tables import FILE_COLUMNS, read_table
+from ...images.find import PIL_SUFFIXES, read_image
+from ...utils.errors import InputError
+from ...utils.parallel import parallel_map
+from .facts import NONE, Choice
+
+SEEDS = 20  # of the split, that are tried
+MANY_VALUES = 8  # of label maps of pictures, beyond which they are gray and not classes
+STATES = {"0", "1", "-1", "0.0", "1.0", "-1.0", "", "nan"}  # in a table of one column a class
+TASKLESS = ["a", "b"]  # classes of options that are only asked where things lie
+
+
+def find_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
+    """Values of a fine-tuning bundle that say what the labels of a folder mean, and perhaps the seed of its split.
+
+    Args:
+        root: the folder.
+        options: what the user and the bundle say; their classes are not looked at.
+
+    Raises:
+        InputError: if there are no labels, or fewer than two classes.
+    """
+    options = replace(options, class_names=TASKLESS, label_threshold=None, label_values=None, multi_label=False)
+    if options.task == "segmentation":
+        return _find_map_classes(root, options)
+    return _find_image_classes(root, options)
+
+
+def _find_map_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
+    found = find_label_maps(root, options)
+    found.exclude(SPLITS, options.exclude_patients_of)
+    maps = [str(row.label) for row in found.rows]
+    holds = list(parallel_map(lambda file: _values_of(file, root), maps, "reading label maps", None))
+    values = sorted(set().union(*holds))
+    if len(values) < 2:
+        raise InputError(f"the label maps of {root} hold {values or 'nothing that can be read'}; nothing to learn.")
+    told = f"the label maps hold {_shown(values)}"
+    if len(values) > MANY_VALUES and all(file.lower().endswith(PIL_SUFFIXES) for file in maps):
+        threshold = (values[0] + values[-1]) // 2
+        choices = {
+            "class_names": Choice(["background", "foreground"], f"{len(maps)} masks of gray values"),
+            "label_threshold": Choice(threshold, f"half of {values[-1]:g}; {told}"),
+            "label_values": Choice(NONE, "a threshold separates the classes"),
+        }
+        presence = [{int(value > threshold) for value in held} for held in holds]
+    else:
+        others = [f"class_{value:g}" for value in values[1:]] if len(values) > 2 else ["foreground"]
+        names = _given_names(root, values) or ["background", *others]
+        in_order = values == list(range(len(values)))
+        choices = {
+            "class_names": Choice(names, told),
+            "label_threshold": Choice(NONE, "the values are classes"),
+            "label_values": Choice(NONE if in_order else values, told),
+        }
+        presence = [{values.index(value) for value in held} for held in holds]
+    return choices | _choose_seed(found.rows, presence, options)
+
+
+def _values_of(file: str, root: Path) -> list[float]:
+    """The different values of a label map; none where it cannot be read, which the list then says."""
+    try:
+        values = np.unique(read_image(file, root)[0])
+    except InputError:
+        return []
+    return [int(value) if value == int(value) else float(value) for value in values.tolist() if np.isfinite(value)]
+
+
+def _shown(values: Sequence[float]) -> str:
+    shown = ", ".join(f"{value:g}" for value in values[:MANY_VALUES])
+    return f"the values {shown}" + (f", ... ({len(values)} in all)" if len(values) > MANY_VALUES else "")
+
+
+def _given_names(root: Path, values: Sequence[float]) -> list[str]:
+    """Names of the values in a ``dataset.json`` of the Medical Segmentation Decathlon or nnU-Net; else none."""
+    try:
+        content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["labels"]
+        names = {
+            int(key if str(key).isdecimal() else name): name if str(key).isdecimal() else key
+            for key, name in content.items()
+        }
+        return [str(names[int(value)]) for value in values]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _find_image_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
+    table, columns = find_table(root, options.labels), _class_columns(root, options)
+    if columns:
+        options = replace(options, class_names=columns, multi_label=True)
+    found = find_labels(root, options)
+    found.exclude(SPLITS, options.exclude_patients_of)
+    several = bool(columns) or any("|" in row.words for row in found.rows)
+    held = [_words_of(row, columns, several) for row in found.rows]
+    names = columns or sorted({word for words in held for word in words if word}, key=_class_order)
+    names = [name for name in names if not (several and name.lower() in NO_CLASS)]
+    if len(names) < (1 if several else 2):
+        raise InputError(f"{root} has the classes {names}, where two are needed; name the labels by --labels.")
+    presence = [{names.index(word) for word in words if word in names} for words in held]
+    seed = _choose_seed(found.rows, presence, options, len(names))
+    if "seed" in seed:
+        options = replace(options, seed=seed["seed"].value)
+    rare = [] if columns else sorted(_absent_somewhere(found.rows, presence, options, len(names)))
+    kept = [name for number, name in enumerate(names) if number not in rare]
+    if len(kept) < (1 if several else 2):
+        rare, kept = [], names
+    counts = Counter(number for numbers in presence for number in numbers)
+    listed = ", ".join(f"{counts[number]} {name}" for number, name in enumerate(names))
+    source = "one column a class" if columns else "words of the table" if table else "folders"
+    choices = {
+        "class_names": Choice(kept, f"{source}: {listed}"),
+        "multi_label": Choice(several, "an image may have several" if several else "an image has one"),
+    }
+    if rare:
+        left_out = dict.fromkeys([names[number] for number in rare], NO_CLASS[-1] if several else None)
+        reason = "training, validation or test has none of them, so nothing could be measured"
+        choices["label_map"] = Choice(left_out, reason)
+    return choices | seed
+
+
+def _class_order(word: str) -> tuple[bool, float, str]:
+    """Words for no class come first, whole numbers by their value, others by the alphabet."""
+    return (word.lower() not in NO_CLASS, float(word) if word.isdecimal() else 0.0, word)
+
+
+def _class_columns(root: Path, options: LabelOptions) -> list[str]:
+    """Columns of 1, 0 and not known in a table that has no column of labels."""
+    table = find_table(root, options.labels)
+    if table is None or options.label_column is not None:
+        return []
+    columns, cells = read_table(table, "table of labels")
+    if set(columns) & set(LABEL_COLUMNS):
+        return []
+    others = {*FILE_COLUMNS, *PATIENT_COLUMNS, "split"}
+    return [name for name in columns if name not in others and {row[name] for row in cells} <= STATES]
+
+
+def _words_of(row: Row, columns: Sequence[str], several: bool) -> set[str]:
+    if isinstance(row.words, list):
+        return {name for name, word in zip(columns, row.words, strict=True) if word in ("1", "1.0")}
+    return {word.strip() for word in row.words.split("|")} if several else {row.words}
+
+
+def _choose_seed(
+    rows: Sequence[Row], presence: Sequence[set[int]], options: LabelOptions, count: int | None = None
+) -> dict[str, Choice]:
+    """The first seed whose split leaves the fewest classes out of a list; none where that of the options does."""
+    count = count or 1 + max(max(numbers, default=0) for numbers in presence)
+    seeds = [options.seed, *(seed for seed in range(SEEDS) if seed != options.seed)]
+    absent: dict[int, int] = {}
+    for seed in seeds:
+        absent[seed] = len(_absent_somewhere(rows, presence, replace(options, seed=seed), count))
+        if not absent[seed]:
+            break
+    best = min(absent, key=absent.__getitem__)
+    if best == options.seed:
+        return {}
+    return {"seed": Choice(best, "with it training, validation and test have more of the classes")}
+
+
+def _absent_somewhere(rows: Sequence[Row], presence: Sequence[set[int]], options: LabelOptions, count: int) -> set[int]:
+    """Numbers of the classes of which training, validation or test have no image, where they have any."""
+    entries: list[tuple[dict[str, Any], str]] = [
+        ({"patient": row.patient, "classes": numbers}, row.split) for row, numbers in zip(rows, presence, strict=True)
+    ]
+    lists: Mapping[str, Any] = split_entries(entries, options.test_fraction, options.validation_fraction, options.seed)
+    there = [set().union(*(entry["classes"] for entry in lists[name])) for name in LISTS if lists[name]]
+    return set(range(count)) - set.intersection(*there) if there else set()

@@ -1,0 +1,67 @@
+"""How long a step of a bundle's own trainer lasts on a device: measured."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from ...bundle.config import read_config
+
+WARM = 1  # steps that are not measured: memory is fetched, kernels are chosen
+STEPS = 3  # steps whose median is taken
+CPU_BATCH = 4  # images of a measured step on a CPU, where an image takes as long in a batch of any size
+
+
+def measure_step(config: str, values: Mapping[str, Any], device: str, task: str, sizes: Mapping[str, Any]) -> float:
+    """Seconds of a step of the configuration's trainer, in its dearest stage, on random images of the planned sizes.
+
+    Args:
+        config: folder of the bundle, or configuration files.
+        values: of the plan and of the user, by their ids.
+        device: such as cuda:0.
+        task: pretrain, segmentation or classification.
+        sizes: ``batch``, ``channels``, ``size`` of an image that the loader gives, ``classes``.
+
+    Raises:
+        InputError: if the trainer cannot be built.
+        torch.OutOfMemoryError: if the batch does not fit.
+    """
+    batch = sizes["batch"] if device.startswith("cuda") else min(sizes["batch"], CPU_BATCH)
+    data = _random_batch(task, {**sizes, "batch": batch})
+    bundle = read_config(config, values, purpose="the measurement of a step")
+    parser = bundle.parser
+    for name in ("stage_epochs", "class_weights", "weights", "pretrained", "start_from"):
+        if name in parser:
+            parser[name] = None
+    parser["device"] = f"$torch.device('{device}')"
+    parser["max_epochs"] = 1
+    parser["train#handlers"] = []
+    parser["train#dataloader"] = [data] * (WARM + STEPS)
+    trainer = bundle.build("train#trainer")
+    times = [time.perf_counter()]
+
+    def note(engine: Engine) -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter())
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    trainer.run()
+    laps = [after - before for before, after in zip(times[WARM:], times[WARM + 1 :], strict=False)]
+    return statistics.median(laps) * sizes["batch"] / batch
+
+
+def _random_batch(task: str, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the loader of a task gives: images in [0, 1], and seeds or labels."""
+    count, classes = sizes["batch"], sizes["classes"]
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(count, sizes["channels"], *sizes["size"], generator=random)
+    if task == "pretrain":
+        return {"image": images, "seed": torch.arange(count)}
+    if task == "segmentation":
+        return {"image": images, "label": (images[:, :1] * classes).floor()}
+    return {"image": images, "label": torch.eye(classes)[torch.arange(count) % classes]}
