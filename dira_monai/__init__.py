@@ -11,6 +11,7 @@ from typing import Any
 from .utils.version import __version__
 
 _NAMES = {  # the module of each public name
+    "apps.infer": "infer",
     "apps.visual_words.dataset": "WordDataset",
     "apps.visual_words.places": "WordSettings",
     "bundle.command_line": "bundle_root check_command_line",

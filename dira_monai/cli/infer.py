@@ -28,7 +28,7 @@ def infer(
     from ..apps.infer import infer as run  # here, since the other commands need none of it
 
     flags = {"dicom_seg": _flag("dicom_seg", dicom_seg), "pictures": _flag("pictures", pictures)}
-    result = run(bundle, images, parse_values(values), truth=truth, **flags)
+    result = run(bundle, images, truth=truth, **flags, **parse_values(values))
     if not result.failed:
         yield "\n".join(result.describe())
         return

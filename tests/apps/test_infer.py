@@ -48,7 +48,7 @@ def touch(folder, *names):
 def run(folder, *images, kind=PICTURES, values=None, **options):
     """Infer by a network that thresholds, results in the folder ``results``."""
     images = [folder / image for image in images]
-    return infer(bundle(*kind), images, threshold_options(*kind, folder) | (values or {}), **options)
+    return infer(bundle(*kind), images, **threshold_options(*kind, folder) | (values or {}) | options)
 
 
 def statuses(inference):
@@ -154,7 +154,7 @@ def test_results_are_those_of_the_bundle_in_folders_like_the_images(finetuned, t
     if spacing:  # of which the record of the training would not hear
         (tmp_path / "models").symlink_to(options["ckpt_dir"])
         values |= {"spacing": spacing[: kind[1]], "ckpt_dir": str(tmp_path / "models")}
-    folder = infer(bundle(*kind), [tmp_path / "in"], values | {"output_dir": str(tmp_path / "out")}).output_dir
+    folder = infer(bundle(*kind), tmp_path / "in", **values | {"output_dir": str(tmp_path / "out")}).output_dir
     plain = {"datalist": [str(images / name) for name in names], "output_dir": str(tmp_path / "plain")}
     monai.bundle.run(config_file=configs(kind, ["inference"]), **values, **plain)
     if kind[0] == "classification":
@@ -416,7 +416,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     state["bias"][1] = value
     torch.save(state, tmp_path / "models/model.pt")
     with pytest.raises(InputError, match=r"model\.pt: weights must be finite numbers, but bias holds NaN or infinity"):
-        infer(bundle(*PICTURES), [tmp_path / "a.png"], values)
+        infer(bundle(*PICTURES), [tmp_path / "a.png"], **values)
     assert not (tmp_path / "results").exists()
 
 
@@ -449,7 +449,7 @@ def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, 
 
     def refused(sentence, **change):
         with pytest.raises(InputError, match=sentence):
-            infer(bundle(*kind), [image], values | change)
+            infer(bundle(*kind), image, **values | change)
 
     (tmp_path / "models").symlink_to(folder / "models")
     (tmp_path / "output").symlink_to(folder / "out")

@@ -136,14 +136,14 @@ def test_other_files_have_no_segmentation(tmp_path):
     nib.save(nib.Nifti1Image(body(EVEN).T - 1024, np.eye(4)), tmp_path / "series.nii")
     values = options_of(tmp_path)
     del values["datalist"]
-    (row,) = package_infer(CONFIG, [tmp_path / "series.nii"], values, dicom_seg=True).rows
+    (row,) = package_infer(CONFIG, [tmp_path / "series.nii"], dicom_seg=True, **values).rows
     assert (row.status, row.note) == ("done", "no DICOM, so no DICOM segmentation")
 
 
 def package_result(folder, **options):
     """What the package's command makes of the series."""
     values = options_of(folder) | {"reader": options.pop("reader", None)}
-    (row,) = package_infer(CONFIG, values.pop("datalist"), values, **options).rows
+    (row,) = package_infer(CONFIG, values.pop("datalist"), **values | options).rows
     return row
 
 

@@ -25,12 +25,12 @@ DECIDED = ("image", "datalist", "dataset", "dataset_dir")  # values of a configu
 
 def infer(
     bundle: str | Path,
-    images: Sequence[str | Path],
-    values: Mapping[str, Any] | None = None,
+    images: str | Path | Sequence[str | Path],
     *,
     truth: str | Path | None = None,
     dicom_seg: bool = False,
     pictures: bool = True,
+    **values: Any,
 ) -> Inference:
     """Run ``inference.json`` of a bundle on images, one after another; the next one is loaded meanwhile.
 
@@ -40,23 +40,23 @@ def infer(
     Args:
         bundle: its folder, its inference.json, or the folder of a run that holds a finished ``bundle``.
         images: files, DICOM series (folders), or folders that are searched, see ``find_inputs``.
-        values: of the configuration to replace, by their ids, such as ``class_names`` or ``network_def#features``;
-            ``output_dir`` is by default the folder ``prediction`` of the bundle or run.
         truth: of classification, a datalist with labels; by default an image in a folder with the name of a class is
             of this class.
         dicom_seg: also write label maps of DICOM series as DICOM segmentations; needs highdicom.
         pictures: also draw each label map over its image, through the middle of its classes.
+        **values: of the configuration to replace, by their ids: ``class_names=["background", "liver"]``;
+            ``output_dir`` is by default the folder ``prediction`` of the bundle or run.
 
     Raises:
         InputError: if an image is missing, weights are missing, of another network or not finite, values contradict
             the training, or a result would overwrite what is no result.
     """
-    run, values = _find_run(bundle, dict(values or {}))
+    run, values = _find_run(bundle, values)
     _check_values(values)
     config = read_config(run or bundle, values, ("inference.json",), "inference")
     network = _load_network(config, Path(bundle))
     output_dir = Path(config.build("output_dir")).absolute()  # itk changes the working folder while it loads its parts
-    found = find_inputs(images, config, output_dir)
+    found = find_inputs([images] if isinstance(images, str | Path) else images, config, output_dir)
     saver = _find_saver(config)
     if saver is None and dicom_seg:
         raise InputError(f"{config.name} writes no label map, so there is no DICOM segmentation of it.")
