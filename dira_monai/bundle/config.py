@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from ..utils.errors import InputError, find_input_error
-from .options import is_argument
+from .options import is_argument, suggest
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def read_config(
     parser["bundle_root"] = str(folder.parent if folder.name == "configs" else folder)
     for key, value in (dict(overrides or {}) | ({} if device is None else {"device": device})).items():
         if key not in parser and key != "device" and not is_argument(parser, key):
-            raise InputError(f"{name} has no value {key!r} to replace by {value!r}.")
+            hint = suggest(key, parser.get())
+            raise InputError(f"{name} has no value {key!r} to replace by {value!r}{f'; {hint}' if hint else '.'}")
         parser[key] = value
     return BundleConfig(parser, name, purpose)
 

@@ -54,6 +54,12 @@ def check_words(given: Mapping[str, Any]) -> None:
                 raise InputError(f"--{name} {value}: write {WORDS[word]} instead of {word}")
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A question for the nearest known name; empty where none is near."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean --{close[0]}?" if close else ""
+
+
 def is_argument(parser: ConfigParser, key: str) -> bool:
     """Whether the id belongs to something that is instantiated, which checks its arguments itself."""
     parent, _ = ReferenceResolver.split_id(key, last=True)
@@ -73,8 +79,7 @@ def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text
 def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: Collection[str]) -> None:
     for name, value in given.items():
         if _section(name) not in known:
-            close = difflib.get_close_matches(_section(name), known, 1)
-            hint = f"did you mean --{close[0]}?" if close else "its values stand at the top of train.json"
+            hint = suggest(_section(name), known) or "its values stand at the top of train.json"
             raise InputError(f"--{name} is no value of the configuration; {hint}")
         if value is True and not isinstance(values.get(name, True), bool):
             raise InputError(f"--{name} needs a value behind it")

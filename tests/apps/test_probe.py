@@ -289,7 +289,7 @@ def refused(labeled, tmp_path, words, change=None, **options):
         ({"label_fraction": 0}, "label_fraction must be above 0 and at most 1, got 0"),
         ({"temperature": 0}, "temperature must be a positive number, got 0"),
         ({"overrides": "patch_size"}, "overrides must be an object such as .*, got 'patch_size'"),
-        ({"overrides": {"patchsize": [32]}}, "has no value 'patchsize' to replace by"),
+        ({"overrides": {"patchsize": [32]}}, r"has no value 'patchsize' to replace by .*; did you mean --patch_size\?"),
         ({"overrides": {"optimizer_arguments#width": 3}}, "has no value 'optimizer_arguments#width' to replace by 3"),
         ({"overrides": {"network_def#width#0": 3}}, "has no value 'network_def#width#0' to replace by 3"),
         ({"overrides": {"network_def#width": 3}}, r"network_def cannot be built \(.*unexpected keyword.* 'width'\)"),

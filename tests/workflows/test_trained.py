@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from running import load
 
-from dira_monai import InputError, embed, evaluate, finetune, pretrain
+from dira_monai import InputError, embed, evaluate, finetune, infer, pretrain
 from dira_monai.networks.encoder_decoder import encode
 
 FEW = {"max_epochs": 1, "epoch_length": 2}
@@ -119,3 +119,8 @@ def test_embed_refuses(pretrained, pretrain_scans, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"a\.nii\.gz cannot be prepared: .*a\.nii\.gz"):
         embed(pretrained, tmp_path)
+
+
+def test_infer_takes_words_as_the_others_do(pretrain_scans):
+    with pytest.raises(InputError, match=r"has no value 'patchsize' to replace by 3; did you mean --patch_size\?"):
+        infer(pretrain_bundle.BUNDLES[2], pretrain_scans[2], patchsize=3)
