@@ -1,7 +1,8 @@
 """The two halves of stock MONAI networks, so that any of them can be pre-trained without touching its class.
 
 Known are the classes of ``encoder_parts.NETWORKS`` (``FlexibleUNet``, ``SegResNet``, ``BasicUNet``, ``DynUNet``,
-``SwinUNETR`` of MONAI, ``GenesisUNet``) and their subclasses; for any other class every function here raises a
+``SwinUNETR`` of MONAI, ``GenesisUNet``), those of nnU-Net (``PlainConvUNet`` and ``ResidualEncoderUNet`` of the
+optional package dynamic-network-architectures) and their subclasses; for any other class every function here raises a
 ``TypeError`` that lists the known ones. Networks must not be wrapped.
 """
 
@@ -11,14 +12,15 @@ import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from .encoder_parts import NETWORKS, Parts, encode_chain, encoder_names, encoder_parts, find_parts
+from .encoder_parts import NETWORKS, OPTIONAL, Parts, encode_chain, encoder_names, encoder_parts, find_parts
 
 
 def network_parts(network: nn.Module) -> Parts:
     """How the network is taken apart."""
     parts = find_parts(network)
     if parts is None:
-        known = ", ".join(sorted(kind.__name__ for kind in NETWORKS))
+        names = [*(kind.__name__ for kind in NETWORKS), *(place.rpartition(".")[2] for place in OPTIONAL)]
+        known = ", ".join(sorted(names))
         raise TypeError(f"cannot take a {type(network).__name__} apart into encoder and decoder; known are {known}.")
     return parts
 
@@ -74,7 +76,7 @@ def encoder_only(network: nn.Module) -> nn.Module:
 def encoder_state(network: nn.Module) -> dict[str, Tensor]:
     """The part of ``network.state_dict()`` that belongs to the encoder, keys unchanged; memory is shared.
 
-    Where a tensor has several keys (``DynUNet`` lists its blocks twice), all of them are kept.
+    Where a tensor has several keys (``DynUNet`` and nnU-Net's networks list blocks more than once), all are kept.
     """
     network_parts(network)
     own = {id(tensor) for part in encoder_parts(network) for tensor in part.state_dict(keep_vars=True).values()}

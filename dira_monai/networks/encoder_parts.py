@@ -1,6 +1,6 @@
 """Where the encoder of a network ends: the one table that pre-training, weights, optimizers and heat maps share.
 
-A further class of networks joins by one entry of ``NETWORKS``.
+A further class of networks joins by one entry of ``NETWORKS``, one of an optional package by one of ``OPTIONAL``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +9,7 @@ from itertools import takewhile
 from math import prod
 from typing import Any
 
+import torch
 from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, ResNet, SegResNet, SwinUNETR
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
@@ -123,19 +124,52 @@ NETWORKS: dict[type[nn.Module], Parts] = {
     ),
 }
 
+
+def _encode_nnunet(network: Any, x: Tensor) -> list[Tensor]:
+    if hasattr(network, "decoder") and network.decoder.deep_supervision:
+        name = type(network).__name__
+        raise ValueError(f"{name} must have deep_supervision=False, got True: its output would be a list of images.")
+    return list(network.encoder(x))
+
+
+def _downsampling_nnunet(network: Any) -> tuple[int, ...]:
+    return tuple(prod(axis) for axis in zip(*network.encoder.strides, strict=True))
+
+
+def _decode_nnunet(network: Any, features: list[Tensor]) -> list[Tensor]:
+    blocks = zip(network.decoder.transpconvs, network.decoder.stages, strict=True)
+    return decode_chain(
+        [lambda x, skip, u=up, b=block: b(torch.cat((u(x), skip), 1)) for up, block in blocks], features
+    )
+
+
+_NNUNET = Parts(
+    encoder=("encoder",),
+    downsampling=_downsampling_nnunet,
+    encode=_encode_nnunet,
+    decode=_decode_nnunet,
+    output=lambda network: network.decoder.seg_layers[-1],
+)
+OPTIONAL = {  # by the place of the class, so that its package need not be installed
+    f"dynamic_network_architectures.architectures.unet.{name}": _NNUNET
+    for name in ("PlainConvUNet", "ResidualEncoderUNet")
+}
+
 RESNET = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
 def find_parts(network: nn.Module) -> Parts | None:
     """The entry of a network's class, or of the class that it is derived from; None where there is none."""
-    return next((NETWORKS[kind] for kind in type(network).__mro__ if kind in NETWORKS), None)
+    kinds = type(network).__mro__
+    known = (NETWORKS.get(kind) or OPTIONAL.get(f"{kind.__module__}.{kind.__qualname__}") for kind in kinds)
+    return next(filter(None, known), None)
 
 
 def encoder_names(network: nn.Module) -> tuple[str, ...]:
     """Names of the child modules that a pre-trained encoder fills, in their order of use.
 
-    These are: of a network of ``NETWORKS`` those of its encoder; of MONAI's ``ResNet`` all up to ``layer4``; of a
-    ``Sequential`` all before the first adaptive pooling; of any other network none.
+    These are: of a network of ``NETWORKS`` or ``OPTIONAL`` those of its encoder; of MONAI's ``ResNet`` all up to
+    ``layer4``; of a ``Sequential`` all before the first adaptive pooling; of any other network none.
     """
     if isinstance(network, nn.Sequential):
         return tuple(name for name, _ in takewhile(lambda child: not _pools(child[1]), network.named_children()))

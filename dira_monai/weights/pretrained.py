@@ -1,12 +1,14 @@
 """Pre-trained weights put into a network, with a report of what went where; never in silence."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from pathlib import Path
 
+import torch
 from monai.networks.nets import BasicUNet
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -57,6 +59,7 @@ def load_pretrained(
     ``FlexibleUNet`` fills a MONAI ResNet of the same depth and the other way round (with equal features if the ResNet
     has ``conv1_t_stride=2``, ``bias_downsample=False`` and ``shortcut_type`` "B", for resnet18 and resnet34 "A");
     ``BasicUNet`` and ``GenesisUNet`` fill a ``Sequential`` that begins with the stages of their encoder, and back.
+    Where a tensor of the network has several names, one of them in the file is enough.
     Other input channels are adapted so that a gray image, equal in all channels, has the same features. A head of
     other width stays new.
 
@@ -101,6 +104,7 @@ def load_pretrained(
             f"{path}: the features of this {type(network).__name__} would not be those of the file, as layers of the "
             f"encoder do not fit: {_first(match.holes)}; minimum_coverage 0 loads what fits"
         )
+    _refuse_contradiction(network, match, path)
     network.load_state_dict(match.tensors, strict=False)
     note = [conversion.note] if conversion is not None and conversion.note else []
     _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *note])
@@ -160,7 +164,9 @@ def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Ten
     own = network.state_dict(keep_vars=True)
     encoder = encoder_names(network)
     roots = set(encoder) or {_head(key) for key in own}
-    given, adaptation = _adapt_channels(network, {name: state[key] for name, key in names.items()}, roots)
+    tied = _tied_names(own)
+    found = {name: state[names[alias]] for name in own for alias in tied[name] if alias in names}
+    given, adaptation = _adapt_channels(network, {name: state[key] for name, key in names.items()} | found, roots)
     shared = [key for key in own if key in given]
     tensors = {key: given[key] for key in shared if given[key].shape == own[key].shape}
     mismatched = {key: (tuple(given[key].shape), tuple(own[key].shape)) for key in shared if key not in tensors}
@@ -184,6 +190,29 @@ def _match(network: nn.Module, names: Mapping[str, str], state: Mapping[str, Ten
         encoder_coverage=_share({key: own[key] for key in once if _head(key) in roots}, tensors, surplus),
         coverage=_share({key: own[key] for key in once}, tensors, {}),
     )
+
+
+def _tied_names(own: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """For each name of a state dict with kept variables all names of the same tensor, its own last.
+
+    The order makes a name's own value win over that of another name.
+    """
+    groups: dict[int, list[str]] = defaultdict(list)
+    for name, tensor in own.items():
+        groups[id(tensor)].append(name)
+    return {name: sorted(groups[id(tensor)], key=name.__eq__) for name, tensor in own.items()}
+
+
+def _refuse_contradiction(network: nn.Module, match: Match, path: str | Path) -> None:
+    """Refuse a file that gives one tensor different values under different names; torch would take the last one."""
+    for name, tied in _tied_names(network.state_dict(keep_vars=True)).items():
+        for other in tied:
+            given = [match.tensors[key] for key in (name, other) if key in match.tensors]
+            if len(given) == 2 and not torch.equal(*given):
+                raise InputError(
+                    f"{path}: {name} and {other} are one tensor of the {type(network).__name__}, but have different "
+                    f"values in the file; give one of the names alone"
+                )
 
 
 def _adapt_channels(

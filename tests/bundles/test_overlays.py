@@ -10,6 +10,7 @@ import torch
 from monai.bundle import ConfigParser
 from pretrain_bundle import BUNDLES, ROOT, parsed, run, write_scans
 from running import assert_equal_states, load
+from small_networks import needs_nnunet
 
 from dira_monai.networks.size_checks import check_patch_size
 from dira_monai.transforms.color import Solarize
@@ -340,6 +341,25 @@ def test_pretrained_weights_are_where_both_branches_start(spatial_dims, name, sc
     evaluation = parsed(spatial_dims, ["train", name, "evaluate"], **options, **given)
     evaluation.get_parsed_content("network")
     assert capsys.readouterr().out == ""
+
+
+@needs_nnunet
+def test_network_of_nnunet_is_pretrained(scans, tmp_path):
+    network = {
+        "_target_": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+        **{"input_channels": "@in_channels", "num_classes": "@in_channels", "n_stages": 3, "strides": [1, 2, 2]},
+        **{"features_per_stage": [4, 8, 8], "n_blocks_per_stage": [1, 1, 1], "n_conv_per_stage_decoder": [1, 1]},
+        **{"conv_op": "$torch.nn.Conv3d", "kernel_sizes": [[3, 3, 1], [3, 3, 3], [3, 3, 3]], "conv_bias": True},
+        **{"norm_op": "$torch.nn.InstanceNorm3d", "norm_op_kwargs": {"affine": True}},
+        **{"nonlin": "$torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True}},
+    }
+    options, _ = tiny(3, scans, tmp_path, network_def=network)
+    run(3, ["train"], options)
+    model, encoder = load(tmp_path / "models/model.pt"), load(tmp_path / "models/encoder.pt")
+    fresh = parsed(3, ["train"], **options, pretrained=str(tmp_path / "models/encoder.pt"))
+    state = fresh.get_parsed_content("network").state_dict()
+    assert_equal_states(dict(encoder), {key: state[key] for key in encoder})
+    fresh.get_parsed_content("network").load_state_dict(model)  # strict, as stock MONAI loads it
 
 
 def test_resumed_run_does_not_read_pretrained_weights(scans, tmp_path, capsys):

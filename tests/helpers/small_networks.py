@@ -1,6 +1,11 @@
 """Small networks of every known class."""
 
+from importlib import import_module
+from importlib.util import find_spec
+
+import pytest
 from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, SegResNet, SwinUNETR
+from torch import nn
 
 from dira_monai.networks.genesis_unet import GenesisUNet
 
@@ -36,3 +41,33 @@ def swin_unetr(spatial_dims):
 
 def genesis_unet(spatial_dims, in_channels=1, out_channels=1):
     return GenesisUNet(spatial_dims, in_channels, out_channels, features=(2, 4, 6, 8))
+
+
+needs_nnunet = pytest.mark.skipif(
+    find_spec("dynamic_network_architectures") is None, reason="nnU-Net's networks need dynamic-network-architectures"
+)
+
+
+def nnunet(spatial_dims, in_channels=1, out_channels=1, kind="ResidualEncoderUNet", **options):
+    """A network of nnU-Net: its first axis is divided by 4, the others by 2; without dropout."""
+    blocks = {"ResidualEncoderUNet": "n_blocks_per_stage", "PlainConvUNet": "n_conv_per_stage"}[kind]
+    conv, norm = ((nn.Conv2d, nn.InstanceNorm2d), (nn.Conv3d, nn.InstanceNorm3d))[spatial_dims - 2]
+    defaults = {
+        "n_stages": 3,
+        "features_per_stage": [4, 6, 8],
+        "kernel_sizes": [[3] * (spatial_dims - 1) + [1], [3] * spatial_dims, [3] * spatial_dims],
+        "strides": [[1] * spatial_dims, [2] + [1] * (spatial_dims - 1), [2] * spatial_dims],
+        "n_conv_per_stage_decoder": [1, 1],
+        "conv_bias": True,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+        blocks: [1, 2, 1],
+    }
+    build = getattr(import_module("dynamic_network_architectures.architectures.unet"), kind)
+    channels = {"input_channels": in_channels, "num_classes": out_channels}
+    return build(conv_op=conv, norm_op=norm, **channels, **(defaults | options))
+
+
+def plain_nnunet(spatial_dims, in_channels=1, out_channels=1, **options):
+    return nnunet(spatial_dims, in_channels, out_channels, kind="PlainConvUNet", **options)

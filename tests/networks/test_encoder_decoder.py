@@ -10,6 +10,9 @@ from small_networks import (
     dyn_unet,
     flexible_unet,
     genesis_unet,
+    needs_nnunet,
+    nnunet,
+    plain_nnunet,
     seg_resnet,
     seg_resnet_with_dropout,
     swin_unetr,
@@ -41,6 +44,8 @@ BUILDERS = [
     dyn_unet,
     pytest.param(swin_unetr, marks=needs_einops),
     genesis_unet,
+    pytest.param(nnunet, marks=needs_nnunet),
+    pytest.param(plain_nnunet, marks=needs_nnunet),
 ]
 every_network = pytest.mark.parametrize("build", BUILDERS)
 
@@ -142,7 +147,15 @@ def test_encoder_state_of_dynunet_has_both_names_of_a_block():
 
 @every_network
 def test_feature_channels_leaves_the_network_and_the_random_numbers_alone(build, spatial_dims):
-    expected = {flexible_unet: 512, basic_unet: 10, dyn_unet: 6, swin_unetr: 192, genesis_unet: 8}
+    expected = {
+        flexible_unet: 512,
+        basic_unet: 10,
+        dyn_unet: 6,
+        swin_unetr: 192,
+        genesis_unet: 8,
+        nnunet: 8,
+        plain_nnunet: 8,
+    }
     network = build(spatial_dims).train()
     state, numbers = {key: tensor.clone() for key, tensor in network.state_dict().items()}, torch.get_rng_state()
     assert feature_channels(network) == expected.get(build, 32)
@@ -180,7 +193,7 @@ def test_subclasses_are_known():
     ],
 )
 def test_unknown_class_is_refused(call):
-    known = "BasicUNet, DynUNet, FlexibleUNet, GenesisUNet, SegResNet, SwinUNETR"
+    known = "BasicUNet, DynUNet, FlexibleUNet, GenesisUNet, PlainConvUNet, ResidualEncoderUNet, SegResNet, SwinUNETR"
     with pytest.raises(TypeError, match=rf"UNet .*known are {known}\.$"):
         call(UNet(2, 1, 1, channels=(2, 4), strides=(2,)))
 
@@ -194,6 +207,7 @@ def test_unknown_class_is_refused(call):
         (dyn_unet, (4, 2, 2)),
         (swin_unetr, (32, 32, 32)),
         (genesis_unet, (8, 8, 8)),
+        pytest.param(nnunet, (4, 2, 2), marks=needs_nnunet),
     ],
 )
 def test_size_divisor(build, divisor):
@@ -288,3 +302,10 @@ def test_flexible_unet_gives_the_published_maps_and_logits():
     assert_matches(features[-1], golden["deepest_features"])
     assert_matches(logits, golden["logits_before_sigmoid"])
     assert_matches(logits.sigmoid(), golden["restored"])
+
+
+@needs_nnunet
+@pytest.mark.parametrize("build", [nnunet, plain_nnunet])
+def test_deep_supervision_of_nnunet_is_refused(build):
+    with pytest.raises(ValueError, match=r"UNet must have deep_supervision=False, got True"):
+        encode(build(2, deep_supervision=True), torch.rand(1, 1, 16, 8))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.networks.nets import UNet, resnet10, resnet18, resnet34, resnet50
 from reference import layout
-from small_networks import basic_unet, dyn_unet, flexible_unet, genesis_unet
+from small_networks import basic_unet, dyn_unet, flexible_unet, genesis_unet, needs_nnunet, nnunet, plain_nnunet
 from torch import nn
 from weight_files import assert_equal, saved
 
@@ -197,6 +197,43 @@ def test_tensor_with_two_names_counts_once():
     total = sum(p.numel() for p in network.parameters())
     match = match_weights(network, encoder_state(network))
     assert match.coverage == sum(encoder.values()) / total
+
+
+TIED = [
+    dyn_unet,
+    pytest.param(nnunet, marks=needs_nnunet),
+    pytest.param(plain_nnunet, marks=needs_nnunet),
+]
+
+
+@pytest.mark.parametrize("build", TIED)
+@pytest.mark.parametrize("last", [False, True])
+def test_one_name_of_a_tensor_fills_all(tmp_path, build, last, spatial_dims):
+    source, target = shaken(build(spatial_dims)), build(spatial_dims).eval()
+    variables = source.state_dict(keep_vars=True)
+    order = variables if last else reversed(variables)
+    single = {id(variables[key]): key for key in order}.values()  # the last or the first name of each tensor
+    assert len(single) < len(variables)
+    state = {key: source.state_dict()[key] for key in single}
+    load_pretrained(target, saved(state, tmp_path / "model.pt"), minimum_coverage=1)
+    assert_equal(target.state_dict(), source.state_dict())
+    assert match_weights(target, state).coverage == 1
+
+
+@pytest.mark.parametrize("build", TIED)
+def test_two_values_of_one_tensor_are_refused(tmp_path, build):
+    """An old state dict with new weights of the encoder in it, where torch loads none of the new ones."""
+    source, target = shaken(build(2)), build(2)
+    old = copied(target)
+    own = {key: id(tensor) for key, tensor in target.state_dict(keep_vars=True).items()}
+    first = {number: key for key, number in reversed(own.items())}
+    heads = [f"{name}." for name in encoder_names(source)]
+    new = {key: source.state_dict()[key] for key in first.values() if key.startswith(tuple(heads))}
+    with pytest.raises(InputError, match=r"mixed\.pt: .* are one tensor of the \w+, but have different values"):
+        load_pretrained(target, saved(old | new, tmp_path / "mixed.pt"))
+    assert_equal(target.state_dict(), old)
+    load_pretrained(target, saved(new, tmp_path / "new.pt"), minimum_coverage=1)
+    assert_equal(encoder_state(target), encoder_state(source))
 
 
 def test_deeper_encoder_does_not_pass(tmp_path):
