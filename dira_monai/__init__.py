@@ -36,6 +36,7 @@ _NAMES = {  # the module of each public name
     "handlers.pretrain_metrics": "pretrain_metrics",
     "handlers.report.handler": "HtmlReport",
     "handlers.restoration_panel": "Panel",
+    "handlers.run_bundle": "RunBundle",
     "handlers.run_record": "RunRecord",
     "handlers.training_log": "TrainingLog name_finetuning",
     "images.find": "inference_items",

@@ -8,8 +8,25 @@ from typing import Any
 from ..utils.errors import InputError
 from .values import CLASS_VALUES, PREPARED_VALUES
 
-# by which images are prepared for the weights, and what they give is understood
-PREPARATION = (*CLASS_VALUES, *(name for name in PREPARED_VALUES if name != "spatial_dims"))
+NAME = "run.json"
+# by which images and labels are prepared for the weights, and what they give is understood
+PREPARATION = (
+    *CLASS_VALUES,
+    *(name for name in PREPARED_VALUES if name != "spatial_dims"),
+    *("patch_size", "reader", "label_reader", "label_threshold", "label_values"),
+)
+
+
+def find_record(weights: str | Path, *folders: str | Path) -> Path:
+    """``run.json`` of the training that made weights: beside them, else in the folder of its outputs.
+
+    Args:
+        weights: the file.
+        folders: where it may lie too; ``output`` beside the folder of the weights is always asked.
+    """
+    places = [Path(weights).parent, *folders, Path(weights).parent.parent / "output"]
+    found = (Path(place, NAME) for place in places)
+    return next((path for path in found if path.is_file()), Path(places[-1], NAME))
 
 
 def read_starts(path: str | Path) -> list[dict[str, Any]]:
@@ -44,6 +61,8 @@ def check_preparation(values: Mapping[str, Any], name: str | Path, record: str |
     for key in PREPARATION:
         both = [values.get(key, "$"), trained.get(key, "$")]
         given = [None if v == "$None" else _as_json(v) for v in both if v == "$None" or not str(v).startswith("$")]
+        if key.endswith("reader"):  # whose arguments are no words of a user
+            given = [v["_target_"] if isinstance(v, dict) and "_target_" in v else v for v in given]
         if len(given) == 2 and given[0] != given[1]:
             raise InputError(
                 f"{name}: {key} is {given[0]!r} where it was {given[1]!r} in the training, by {record}; {cure}"

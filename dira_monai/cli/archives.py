@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..bundle.run_json import find_record
 from ..sharing.archive import (
     LARGE,
     MANIFEST,
@@ -13,6 +14,7 @@ from ..sharing.archive import (
     bundle_files,
     check_manifest,
     extracted,
+    find_bundle,
     list_files,
     write_archive,
 )
@@ -27,24 +29,26 @@ def pack(bundle: str, output: str, *, include: str = "") -> Iterator[str]:
     """Write a bundle's configs, docs, weights and the code that they name to a zip file that runs alone.
 
     Left out is what runs leave behind: outputs, logs and checkpoints. The network that the configs name is built, to
-    see whether the weights are of it, and their values are compared with those of the training in output/run.json.
+    see whether the weights are of it. Of a training, give the folder of its outputs: the bundle in there is packed
+    under the name of that folder.
 
     Args:
-        bundle: its folder.
+        bundle: its folder, or output_dir of a training.
         output: zip file to write; the same bundle gives the same bytes.
         include: further files of it, such as models/objective.pt, with commas between them.
     """
     from ..sharing.checks import check_values, check_weights  # here, since it imports MONAI
 
     name = Path(bundle).resolve().name
+    root = find_bundle(bundle)
     if Path(output).suffix != ".zip" or not re.fullmatch(NAME, name):
         raise InputError(
             f"{name} to {output}: the file must end with .zip, the folder's name hold letters and ._- only"
         )
-    files, left_out = bundle_files(bundle, [word.strip() for word in include.split(",") if word.strip()])
+    files, left_out = bundle_files(root, [word.strip() for word in include.split(",") if word.strip()])
     facts, code = check_files(name, files)
     check_weights(files)
-    check_values(files, Path(bundle, "output/run.json"))
+    check_values(files, find_record(root / "models/model.pt"))
     sums = write_archive(files, name, output)
     yield from (*facts, *_show(code), *(f"left out: {path}" for path in left_out))
     if "models/model.pt" not in files:

@@ -74,3 +74,7 @@ class LabelPanel:
         panel = draw_grid([Row(first.tiles, [[caption], titles, *first.lines]), *others])
         save_panel(panel, self.output_dir, engine.state.epoch)
         engine.state.panel = panel  # for TrainingLog
+        # for RunBundle, whose folder is shared: names of files may be those of patients
+        engine.state.shared_panel = draw_grid(
+            [Row(first.tiles, [[caption], titles]), *(Row(r.tiles, []) for r in others)]
+        )

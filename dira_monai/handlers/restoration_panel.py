@@ -47,3 +47,4 @@ class Panel:
         panel = draw_panel(target, distorted, restored, caption)
         save_panel(panel, self.output_dir, engine.state.epoch)
         engine.state.panel = panel  # for TrainingLog
+        engine.state.shared_panel = panel  # for RunBundle

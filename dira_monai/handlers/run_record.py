@@ -14,13 +14,15 @@ import monai
 import torch
 from ignite.engine import Engine, Events
 
-from ..bundle.run_json import check_preparation, read_starts
+from ..bundle.run_json import NAME, check_preparation, find_record, read_starts
 from ..bundle.running_config import running_config
 from ..data.digest import data_sha256
 from ..datalists.checks import LISTS
 from ..utils.distributed import rank, world_size
 from ..utils.files import atomic_write
 from ..utils.version import __version__
+
+CURE = "give the values of the training, or evaluate by configs/evaluate.json in output_dir/bundle, which has them"
 
 
 class RunRecord:
@@ -36,8 +38,8 @@ class RunRecord:
         config: the configuration that makes this handler.
 
     Args:
-        trained: ``run.json`` of the training whose weights are evaluated; with it, values that prepare images or name
-            classes otherwise are refused.
+        trained: weights that are evaluated, or ``run.json`` of their training; with it, values that prepare images or
+            name classes otherwise than the training are refused.
 
     Raises:
         InputError: in ``record``, if ``run.json`` is there and no record, cannot be written, or a file of the data
@@ -45,11 +47,12 @@ class RunRecord:
     """
 
     def __init__(self, output_dir: str, datalist: Mapping[str, Any], trained: str | None = None) -> None:
-        self.path = Path(output_dir) / "run.json"
+        self.path = Path(output_dir) / NAME
         self.datalist = datalist
         self.config = running_config()
         if trained is not None:
-            check_preparation(self.config or {}, "the configuration", trained, "give the values of the training")
+            record = trained if Path(trained).name == NAME else find_record(trained, Path(output_dir).parent)
+            check_preparation(self.config or {}, "the configuration", record, CURE)
         self.recorded = False
 
     def attach(self, engine: Engine) -> None:

@@ -200,9 +200,10 @@ class TrainingLog:
         self._close()
         best = -1 if self.evaluator is None else self.evaluator.state.best_metric_epoch
         validated = f" (best: epoch {best}), panel {self.output_dir / 'panel.png'}" if best > 0 else " (not validated)"
+        bundle = f"; bundle {self.output_dir / 'bundle'}" if (self.output_dir / "bundle").is_dir() else ""
         print(
             f"done: weights {self.ckpt_dir / 'model.pt'}{validated}, "
-            f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it; {self.next_step}"
+            f"logs {self.output_dir / 'metrics.csv'} and tensorboard beside it{bundle}; {self.next_step}"
         )
 
     def failed(self, engine: ResumableTrainer, error: Exception) -> None:

@@ -55,6 +55,20 @@ def bundle_files(bundle: str | Path, include: Sequence[str] = ()) -> tuple[dict[
     return kept, left_out
 
 
+def find_bundle(folder: str | Path) -> Path:
+    """The folder of the bundle: of the outputs of a training that in there, else the folder itself.
+
+    Raises:
+        InputError: if the training has left none.
+    """
+    folder = Path(folder)
+    if (folder / METADATA).is_file() or not (folder / "run.json").is_file():
+        return folder
+    if not (folder / "bundle" / METADATA).is_file():
+        raise InputError(f"{folder}: its training has left no bundle; the log of the training says why")
+    return folder / "bundle"
+
+
 def list_files(bundle: str | Path) -> dict[str, Path]:
     """All files of a bundle's folder by their names in it.
 

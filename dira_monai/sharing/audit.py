@@ -20,7 +20,7 @@ CONFIGS = (".json", ".yaml", ".yml")
 SETTINGS = (".conf", ".ini", ".cfg")  # as logging is set up by: known by their content
 MAX_CONFIG = 100_000_000  # bytes
 SHIPPED = (  # and what git and exports leave: none of it is read as code
-    r"LICENSE|README\.md|SHA256SUMS|docs/README\.md|docs/data_license\.txt"
+    r"LICENSE|README\.md|SHA256SUMS|docs/(README\.md|data_license\.txt|panel\.png)"
     r"|models/model\.onnx|(.+/)?\.git(attributes|ignore|keep)"
 )
 

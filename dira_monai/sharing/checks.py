@@ -10,7 +10,7 @@ from ..utils.errors import InputError
 from ..weights.files import read_weights, unwrap
 
 CONFIGS = ("configs/train.json", "configs/inference.json")
-ADVICE = "write the values of the training into that file"
+ADVICE = "pack the folder of the run instead, output_dir, or write the values of the training into that file"
 
 
 def check_weights(files: Mapping[str, Path]) -> None:
@@ -38,7 +38,7 @@ def check_values(files: Mapping[str, Path], record: Path) -> None:
 
     Args:
         files: of the bundle, by their names in it.
-        record: output/run.json of the training; where it is missing, nothing is compared.
+        record: run.json of the training; where it is missing, nothing is compared.
     """
     if "models/model.pt" not in files:
         return

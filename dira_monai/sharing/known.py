@@ -15,6 +15,7 @@ from typing import Any
 
 from ..utils.errors import InputError
 from .archive import METADATA
+from .evaluation_parts import GENERATED
 
 FILE = Path(__file__).with_name("known.json")
 CALLED = {"_target_", "_mode_", "optimizer_name", "reader", "label_reader"}  # whose text names what is called
@@ -87,8 +88,9 @@ def _names_server(place: str, value: Any) -> bool:
 
 
 def collect_digests(bundles: Iterable[Path]) -> list[str]:
-    """Digests of all values in the configs of bundles' folders, and of their logging configurations."""
-    found = set()
+    """Digests of all values in the configs of bundles' folders and of their runs, and of logging configurations."""
+    made = (value for config in GENERATED for value in list_values("configs/evaluate.json", config))
+    found = {digest(place, value) for _, place, value in made}
     for path in (path for bundle in bundles for path in bundle.glob("configs/*")):
         name = f"configs/{path.name}"
         if path.suffix == ".json":

@@ -164,6 +164,11 @@ def test_rounds_of_one_client_are_plain_training(kind, sites, tmp_path):
     found, expected = (tmp_path / where / "models" for where in ("client", "plain"))
     for name in ("model.pt", "model_last.pt"):
         assert_equal_states(load(found / name), load(expected / name))
+    bundles = [tmp_path / where / "out/bundle" for where in ("client", "plain")]
+    if kind[0] != "pretrain":
+        own, same = ((folder / "configs/inference.json").read_text() for folder in bundles)
+        assert own == same
+        assert (bundles[0] / "models/model.pt").samefile(found / "model.pt")
     states = [load(folder / "checkpoint.pt") for folder in (found, expected)]
     for state in states:
         state.pop("random")  # building the evaluation draws from it; the training does not

@@ -6,7 +6,6 @@ import multiprocessing
 import re
 import sys
 
-import jsonschema
 import monai.bundle
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from finetune_bundle import (
     train,
 )
 from html_pages import read_page
+from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, command_of, execute, load
@@ -49,12 +49,8 @@ def test_every_header_value_is_documented(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metadata_satisfies_the_schema(kind):
-    text = (bundle(*kind) / "configs/metadata.json").read_text()
-    schema = json.loads((ROOT / "tests/golden/meta_schema_20220324.json").read_text())
-    # the newest schema, which renamed this one key, cannot be had offline
-    jsonschema.validate(json.loads(text.replace("required_packages_version", "optional_packages_version")), schema)
-    metadata = json.loads(text)
-    assert metadata["version"] in metadata["changelog"]
+    metadata = config(kind, "metadata")
+    check_metadata(metadata)
     constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     pins = metadata["required_packages_version"] | {"torch": metadata["pytorch_version"]}
     assert {name: constraints.get(name, version) for name, version in pins.items()} == pins
@@ -134,6 +130,16 @@ def test_workers_load_where_new_processes_would_be_spawned(kind, finetune_scans,
     assert len(batch["image"]) == len(batch["label"]) > 0
 
 
+def check_run_bundles(folder, runs):
+    """Two runs left the same bundle, each with its own weights."""
+    for name in ("inference", "evaluate"):
+        contents = [json.loads((folder / run / f"out/bundle/configs/{name}.json").read_text()) for run in runs]
+        first, second = ({k: v for k, v in c.items() if k not in ("inferer", "batch_size")} for c in contents)
+        assert first == second  # the batch is that of one process
+    for run in runs:
+        assert (folder / run / "out/bundle/models/model.pt").samefile(folder / run / "models/model.pt")
+
+
 @pytest.mark.parametrize("kind", [("segmentation", 3), ("classification", 2)])
 def test_resumed_run_equals_unbroken_run(kind, finetune_scans, tmp_path):
     fixed = {"lr_scheduler#t_total": 4, "layer_decay": 0.7, "freeze_epochs": 1, "gradient_clip": 1.0}
@@ -144,6 +150,7 @@ def test_resumed_run_equals_unbroken_run(kind, finetune_scans, tmp_path):
     train(kind, broken | {"resume": True})
     for name in ("checkpoint.pt", "model.pt"):
         assert_equal_states(*(load(tmp_path / run / "models" / name) for run in ("broken", "whole")))
+    check_run_bundles(tmp_path, ("broken", "whole"))
     rows = [list(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("broken", "whole")]
     for first, second in zip(*rows, strict=True):
         assert first | {"images_per_second": ""} == second | {"images_per_second": ""}
@@ -161,6 +168,7 @@ def test_two_processes_train_like_one(kind, finetune_scans, tmp_path):
     assert len(names) >= 2
     first, second = ([float(row[name]) for name in names] for row in rows)
     assert first == pytest.approx(second, rel=1e-5, abs=1e-5)
+    check_run_bundles(tmp_path, ("two", "one"))
     for a, b in zip(*(load(tmp_path / run / "models/model.pt").values() for run in ("two", "one")), strict=True):
         torch.testing.assert_close(a, b, atol=1e-8, rtol=0)
 

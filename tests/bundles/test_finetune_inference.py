@@ -280,7 +280,7 @@ def test_with_the_package_values_of_another_training_are_refused(finetuned, chan
     own = later(kind, options) | {"output_dir": options["output_dir"]}
     with pytest.raises(RuntimeError) as caught:
         run_files(kind, EVALUATION, **own, **change)
-    (name, value), record = next(iter(change.items())), re.escape(str(folder / "out/run.json"))
+    (name, value), record = next(iter(change.items())), re.escape(str(folder / "models/run.json"))
     sentence = rf"{name} is {re.escape(repr(value))} where it was .* in the training, by {record}; give the values"
     assert re.search(sentence, str(find_input_error(caught.value)))
 

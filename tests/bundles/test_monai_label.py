@@ -104,5 +104,8 @@ def test_training_takes_the_lists_of_label_where_every_part_is_built(tmp_path, m
     assert not (bundle / "output/phantom").exists()
     after = torch.load(bundle / "models/model.pt", weights_only=True)
     assert any((after[key] - before[key]).abs().max() > 0 for key in before)
+    made = bundle / "output/bundle"
+    assert (made / "models/model.pt").samefile(bundle / "models/model.pt")
+    assert json.loads((made / "configs/inference.json").read_text())["class_names"] == SMALL[name]["class_names"]
     (start,) = json.loads((bundle / "output/run.json").read_text())["starts"]
     assert start["images"] == {"training": 3, "validation": 1}

@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -101,6 +102,7 @@ def train(spatial_dims, names, scans, folder, **more):
     plain = parser.get_parsed_content("network_def")
     plain.load_state_dict(load(folder / "models/model.pt"))
     assert all(tensor.isfinite().all() for tensor in plain.state_dict().values())
+    assert (folder / "out/bundle/models/model.pt").samefile(folder / "models/model.pt")
     stages = [row.pop("stage") for row in rows]
     epochs = [{name: float(value) for name, value in row.items() if value} for row in rows]
     assert all(math.isfinite(row[name]) for row in epochs for name in row if not name.startswith("collapse"))
@@ -175,6 +177,9 @@ def test_a_masked_run_is_evaluated_by_the_same_overlay(scans, tmp_path):
     found = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
     assert set(found) == {name for name in figures if name.startswith("val_")}
     assert all(found[name] == pytest.approx(figures[name], rel=1e-4, abs=1e-6) for name in found)
+    made = tmp_path / "out/bundle"  # which has the overlay written in
+    monai.bundle.run(config_file=str(made / "configs/evaluate.json"), bundle_root=str(made))
+    assert json.loads((made / "evaluation/evaluation.json").read_text()) == pytest.approx(found, rel=1e-5)
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from html_pages import read_page
+from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
@@ -90,12 +91,10 @@ def test_network_is_the_same_in_train_and_inference(spatial_dims):
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_metadata_satisfies_the_schema(spatial_dims):
-    text = (BUNDLES[spatial_dims] / "configs/metadata.json").read_text()
-    schema = json.loads((ROOT / "tests/golden/meta_schema_20220324.json").read_text())
-    # the newest schema, which renamed this one key, cannot be had offline
-    jsonschema.validate(json.loads(text.replace("required_packages_version", "optional_packages_version")), schema)
-    metadata = json.loads(text)
-    assert metadata["version"] in metadata["changelog"]
+    metadata = json.loads((BUNDLES[spatial_dims] / "configs/metadata.json").read_text())
+    check_metadata(metadata)
+    with pytest.raises(jsonschema.ValidationError, match="'outputs' is a required property"):
+        check_metadata(metadata | {"discriminator_data_format": {"inputs": {}}})
     constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     pins = metadata["required_packages_version"] | {
         "torch": metadata["pytorch_version"],
@@ -198,6 +197,31 @@ def test_evaluation_repeats_the_best_validation(trained):
         assert value == pytest.approx(float(best[name]), rel=1e-4, abs=1e-6)
 
 
+def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
+    spatial_dims, folder, options = trained
+    made = folder / "out/bundle"
+    for name in ("model.pt", "objective.pt"):
+        assert (made / "models" / name).samefile(folder / "models" / name)
+    metadata = json.loads((made / "configs/metadata.json").read_text())
+    check_metadata(metadata)
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == options["patch_size"]
+    card = (made / "docs/README.md").read_text()
+    assert "| training | 4 images of 4 patients |" in card
+    assert "evaluation and inference need dira-monai" in card
+    assert not re.search(rf"case\d|{folder.parent}", card + json.dumps(metadata))
+    own = {"bundle_root": str(made)}
+    monai.bundle.run(config_file=str(made / "configs/evaluate.json"), **own)
+    found = json.loads((made / "evaluation/evaluation.json").read_text())
+    assert found == pytest.approx(metadata["eval_metrics"], rel=1e-4, abs=1e-6)
+    paths = {"dataset_dir": options["dataset_dir"], "output_dir": str(tmp_path / "own")}
+    monai.bundle.run(config_file=str(made / "configs/inference.json"), **own, **paths)
+    paths = {"dataset_dir": options["dataset_dir"], "output_dir": str(tmp_path / "shipped")}
+    run(spatial_dims, ["inference"], OWN[spatial_dims] | paths | {"ckpt_dir": str(folder / "models")})
+    files = [path.relative_to(tmp_path / "own") for path in (tmp_path / "own").rglob("*.*")]
+    assert len(files) == 10
+    assert all((tmp_path / "own" / file).read_bytes() == (tmp_path / "shipped" / file).read_bytes() for file in files)
+
+
 def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, tmp_path):
     spatial_dims, folder, options = trained
     suffix = {2: "png", 3: "nii.gz"}[spatial_dims]
@@ -241,12 +265,17 @@ def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, pretrain_scans
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert load(checkpoint)["epoch"] < 4
+    left, right = (tmp_path / kind / "out/bundle" for kind in ("broken", "whole"))
+    assert {p.relative_to(right) for p in right.rglob("*")} <= {p.relative_to(left) for p in left.rglob("*")}
     resumed = execute(command(spatial_dims, ["train"], broken | {"resume": True}))
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from" in resumed.stdout
     assert_equal_states(load(checkpoint), load(tmp_path / "whole/models/checkpoint.pt"))
     for name in ("model.pt", "encoder.pt", "objective.pt"):
         assert_equal_states(load(checkpoint.with_name(name)), load(tmp_path / "whole/models" / name))
+    for name in ("configs/inference.json", "configs/evaluate.json", "configs/metadata.json", "docs/README.md"):
+        assert (left / name).read_text() == (right / name).read_text()
+    assert (left / "models/model.pt").samefile(checkpoint.with_name("model.pt"))
     rows = [list(csv.DictReader((tmp_path / kind / "out/metrics.csv").open())) for kind in ("broken", "whole")]
     for first, second in zip(*rows, strict=True):
         first.pop("images_per_second"), second.pop("images_per_second")
@@ -284,6 +313,9 @@ def test_two_processes_train_like_one(spatial_dims, methods, more, pretrain_scan
     for part in ("model", "objective"):
         states = [load(tmp_path / kind / f"models/{part}.pt") for kind in ("two", "one")]
         torch.testing.assert_close(*states, atol=1e-8, rtol=0)
+    texts = [(tmp_path / kind / "out/bundle/configs/evaluate.json").read_text() for kind in ("two", "one")]
+    contents = [{k: v for k, v in json.loads(text).items() if k not in ("batch_size", "queue_size")} for text in texts]
+    assert contents[0] == contents[1]  # nothing in it asks for the other process
 
 
 def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, capsys):

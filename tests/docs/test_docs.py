@@ -55,16 +55,17 @@ def check_package(words, whole, known):
 def config_files(words, folder):
     """Paths that ``--config_file`` names, below the folder, but for ``plan.json``, which the command plan writes.
 
-    None where it names none. In zoo is what was downloaded.
+    None where it names none. In zoo is what was downloaded; the bundle that a training leaves has the
+    values of its own bundle.
     """
     value = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "--config_file"), None)
     if value is None:
         return None
-    return [
-        folder / re.sub("^zoo/", "bundles/", name)
-        for name in (ast.literal_eval(value) if value.startswith("[") else [value])
-        if name != "plan.json"
-    ]
+    names = ast.literal_eval(value) if value.startswith("[") else [value]
+    if "output/bundle/" in value:  # evaluate.json in there is two files in one
+        names = [name.replace("output/bundle/", "") for name in names]
+        names = [re.sub("evaluate.json$", other, names[0]) for other in ("train.json", "evaluate.json")]
+    return [folder / re.sub("^zoo/", "bundles/", name) for name in names if name != "plan.json"]
 
 
 def unknown_options(function, words, files):

@@ -88,7 +88,7 @@ def test_weights_of_another_network_than_the_configs_name_are_not_packed(command
     (bundle / "configs/train.json").write_text(json.dumps({"network_def": network}))
     assert command("pack", "tiny", "fits.zip")[0] == 0
     torch.save({"weight": torch.ones(1, 3)}, bundle / "models/model.pt")
-    reason = "train.json: 1 of 1 tensors do not fit, first weight; write the values of the training into that file"
+    reason = "train.json: 1 of 1 tensors do not fit, first weight; pack the folder of the run instead"
     assert reason in refusal(command, "pack", "tiny", "tiny.zip")
     assert not Path("tiny.zip").exists()
 

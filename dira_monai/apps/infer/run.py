@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...bundle.config import BundleConfig, read_config
-from ...bundle.run_json import PREPARATION, check_preparation
+from ...bundle.run_json import PREPARATION, check_preparation, find_record
 from ...utils.errors import InputError
 from ...utils.optional_import import import_package
 from ...weights.files import check_finite, load_module, load_weights
@@ -108,8 +108,7 @@ def _load_network(config: BundleConfig, bundle: Path) -> nn.Module:
         raise InputError(f"{error}; {CURE}") from error
     check_finite(state, path)
     values = {name: config.parser[name] for name in PREPARATION if name in config.parser}
-    for folder in (path.parent.parent / "output", bundle, bundle / "output"):
-        check_preparation(values, config.name, folder / "run.json", CURE)
+    check_preparation(values, config.name, find_record(path, bundle, bundle / "output"), CURE)
     return network
 
 

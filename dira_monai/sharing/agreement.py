@@ -1,0 +1,111 @@
+"""Whether an inference configuration computes what the training did: tried out, on one image of its validation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+from torch import Tensor, nn
+
+from ..bundle.config import find_cause
+from ..utils.errors import InputError
+from ..weights.files import load_module, on_cpu
+from .config_parts import copy_parts
+
+FILES_AND_GEOMETRY = ("Invertd", "SaveImaged", "SqueezeDimd", "DeleteItemsd", "CastToTyped")  # change no prediction
+
+
+def parse(config: Mapping[str, Any]) -> ConfigParser:
+    """A parser of a copy of the configuration, for the CPU."""
+    return ConfigParser(copy_parts(dict(config)) | {"device": "cpu"})
+
+
+def build(parser: ConfigParser, name: str) -> Any:
+    """A part of a configuration.
+
+    Raises:
+        InputError: if it cannot be built.
+    """
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:  # whatever the expressions of a configuration raise
+        raise InputError(f"{name} cannot be built alone ({find_cause(error)})") from error
+
+
+def check_network(config: Mapping[str, Any], network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Refuse a ``network_def`` that is not the network of the training.
+
+    Args:
+        config: with ``network_def``.
+        network: of the training; its state stays.
+        shape: of an input, with channels.
+
+    Raises:
+        InputError: if the weights do not fit, or the same input gives another output.
+    """
+    weight, training = next(network.parameters()), network.training
+    built = build(parse(config), "network_def").to(weight.dtype).eval()
+    load_module(built, on_cpu(network.state_dict()), "inference.json", "network_def")
+    image = torch.linspace(0, 1, torch.Size(shape).numel(), dtype=weight.dtype).reshape(1, *shape)
+    with torch.no_grad():
+        own, trained = built(image), network.eval()(image.to(weight.device)).cpu()
+    network.train(training)
+    if own.shape != trained.shape or not torch.allclose(own, trained, rtol=1e-2, atol=1e-2 * float(trained.std() + 1)):
+        raise InputError("network_def of inference.json computes something else than the network of the training")
+
+
+def prepare_image(config: Mapping[str, Any], image: Any) -> Tensor:
+    """What ``preprocessing`` of a configuration makes of a file.
+
+    Raises:
+        InputError: if it cannot be built or run.
+    """
+    transform = build(parse(config), "preprocessing")
+    try:
+        return torch.as_tensor(transform({"image": image})["image"]).detach().cpu().float()
+    except Exception as error:  # whatever a transform raises
+        raise InputError(f"preprocessing of inference.json does not run on {image} ({find_cause(error)})") from error
+
+
+def agree(own: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
+    """Whether two images or predictions are the same, but for rounding."""
+    own, expected = _plain(own), _plain(expected)
+    return own.shape == expected.shape and torch.allclose(own, expected, tolerance, tolerance)
+
+
+def _plain(image: Tensor) -> Tensor:
+    return torch.as_tensor(image).detach().cpu().float()
+
+
+def check_postprocessing(config: Mapping[str, Any], trained: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+    """Refuse a ``postprocessing`` that makes of logits something else than the validation does.
+
+    Args:
+        config: of the inference.
+        trained: of the training.
+        sample: image and label as the validation prepares them.
+
+    Raises:
+        InputError: if the results differ.
+    """
+    logits = torch.randn((len(config["class_names"]), *_shape(sample)), generator=torch.Generator().manual_seed(0))
+    own = _postprocess(config, "postprocessing", {"image": sample["image"], "pred": logits.clone()})
+    expected = _postprocess(trained, "validate::postprocessing", {**sample, "pred": logits.clone()})
+    if len(own) == 1 < len(expected):  # class numbers, and one channel a class
+        expected = expected.argmax(0, keepdim=True)
+    if not agree(own, expected):
+        raise InputError("postprocessing of inference.json makes something else of the output than the training does")
+
+
+def _shape(sample: Mapping[str, Any]) -> tuple[int, ...]:
+    return () if sample["label"].ndim == 1 else tuple(sample["label"].shape[1:])
+
+
+def _postprocess(config: Mapping[str, Any], place: str, sample: dict[str, Any]) -> Tensor:
+    """The prediction behind those transforms that neither write files nor change the geometry."""
+    parser = parse(config)
+    transforms = [t for t in parser[place]["transforms"] if t["_target_"].split(".")[-1] not in FILES_AND_GEOMETRY]
+    parser[place]["transforms"] = transforms
+    transform: Compose = build(parser, place)
+    return torch.as_tensor(transform(sample)["pred"])
