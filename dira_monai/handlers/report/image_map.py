@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.engines import Evaluator
 from torch import Tensor
 
@@ -65,6 +66,8 @@ class EmbeddingMap:
             return ""
         validation, training = datasets
         chosen = choose_images(validation, training)
+        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
+        chosen = [chosen[place] for place in order.tolist()]  # the part that there is time for is one of all patients
         networks = {TRAINED: frozen_copy(engine.network), RANDOM: frozen_copy(engine.network, self.begun)}
         if self.config.get("pretrained") not in (None, "$None"):
             networks[GIVEN] = networks.pop(RANDOM)
