@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from scan_files import noise, write_image, write_nifti
+from scan_files import noise, write_image, write_nifti, write_slice
 
 from dira_monai import InputError
 from dira_monai.workflows.dims import choose_dims
@@ -29,6 +29,16 @@ def write(folder, *names):
 )
 def test_a_folder(dims, names, tmp_path):
     assert choose_dims(write(tmp_path, *names)) == dims
+
+
+def test_dicom(tmp_path):
+    for number in range(3):
+        write_slice(tmp_path / f"ct/{number}", noise(4, 5, seed=number), position=(0, 0, number), number=number)
+        write_slice(tmp_path / f"xray/{number}", noise(4, 5, seed=number), position=None, patient=f"p{number}")
+    assert choose_dims(tmp_path / "ct") == 3
+    assert choose_dims(tmp_path / "xray") == 2
+    with pytest.raises(InputError, match=r"has 2D images \(xray/\d\) and 3D images \(ct/0\)"):
+        choose_dims(tmp_path)
 
 
 def test_a_list(tmp_path):

@@ -124,3 +124,19 @@ def test_embed_refuses(pretrained, pretrain_scans, tmp_path):
 def test_infer_takes_words_as_the_others_do(pretrain_scans):
     with pytest.raises(InputError, match=r"has no value 'patchsize' to replace by 3; did you mean --patch_size\?"):
         infer(pretrain_bundle.BUNDLES[2], pretrain_scans[2], patchsize=3)
+
+
+def test_a_fine_tuned_run_needs_no_value_again(classified, finetune_scans, tmp_path):
+    images = finetune_scans[2] / "images"
+    rows = infer(classified, images / "case0.png", output_dir=str(tmp_path / "results")).rows
+    assert [(row.status, row.predicted in ("dark", "bright")) for row in rows] == [("done", True)]
+    files, features = read_table(embed(classified, images, device="cpu"))
+    assert (len(files), features.shape) == (16, (16, 512))
+    parser = ConfigParser(json.loads((classified / "bundle/configs/inference.json").read_text()))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(load(classified / "models/model.pt"))
+    image = parser.get_parsed_content("preprocessing")({"image": files[3]})["image"]
+    network.fc = torch.nn.Identity()  # the global average of the deepest map goes into it
+    with torch.no_grad():
+        expected = network(image.as_tensor().float()[None])[0]
+    np.testing.assert_allclose(features[3], expected, rtol=1e-5, atol=1e-6)
