@@ -1,10 +1,13 @@
 """The fine-tuning bundles in MONAI Label's own inference task, without a server: see label/test_server.py."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import monai.bundle
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from label.app import (
@@ -22,6 +25,7 @@ from label.app import (
     write_volume,
 )
 from monai.bundle import ConfigParser
+from PIL import Image
 
 
 @pytest.fixture
@@ -83,6 +87,20 @@ def test_classes_have_the_probabilities_of_the_bundle(ask, tmp_path, name, image
     file, told = ask(bundle, tmp_path / image)
     assert file is None
     check_probabilities(told, infer(bundle, tmp_path / image, tmp_path / "own"), SMALL[name]["class_names"])
+
+
+def test_the_bundle_of_a_run_is_served_as_it_is(ask, finetuned, tmp_path):
+    (task, dims), folder, options = finetuned
+    bundle = shutil.copytree(folder / "out/bundle", tmp_path / f"blobs_{task}")
+    image = min(Path(options["dataset_dir"], "images").iterdir())
+    file, told = ask(bundle, image)
+    expected, names = infer(bundle, image, tmp_path / "own"), options["class_names"]
+    if task == "classification":
+        check_probabilities(told, expected, names)
+        return
+    assert told["label_names"] == {name: number for number, name in enumerate(names) if number}
+    answer, expected = (np.asarray(Image.open(f) if dims == 2 else nib.load(f).dataobj) for f in (file, expected))
+    np.testing.assert_array_equal(answer, expected)
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,15 @@ def test_metadata_and_card_are_true(finetuned):
 
 
 def validation_of(kind, options, state):
-    """What the training's own validation computes of its images: network output by file."""
+    """What the training's own validation computes of its images: network output of an entry of the list."""
     parser = ConfigParser(config(kind, "train"))
-    parser.update(options | {"device": "cpu"})
+    parser.update(options)
+    return outputs_of(parser.get(), state)
+
+
+def outputs_of(content, state):
+    """What the validation of a configuration computes of an entry of the list."""
+    parser = ConfigParser(json.loads(json.dumps(content)) | {"device": "cpu"})
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(state)
     transform, inferer = (parser.get_parsed_content(f"validate::{name}") for name in ("preprocessing", "inferer"))
@@ -162,6 +168,7 @@ def test_inference_has_every_value_of_the_training(kind, name, finetune_scans):
         assert not torch.equal(inference_of(other, state)(str(images[0])), expected)  # the value matters
     evaluation = make_evaluation_config(trained.get(), config(kind, "evaluate"), made)
     assert evaluation.get(name, made[name]) == made[name]
+    torch.testing.assert_close(outputs_of(evaluation, state)(entry), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_inference_runs_without_the_package_and_agrees_with_the_validation(finetuned, alone, tmp_path):
