@@ -20,6 +20,7 @@ from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
+from ..sharing.archive import find_bundle
 from ..transforms.views import to_unit
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
@@ -80,7 +81,7 @@ def _output(output: str | Path | None, trained: TrainedRun, data: str | Path) ->
 def _read_setup(trained: TrainedRun, device: str | None) -> BundleConfig:
     """The configuration that prepares images: of a pre-training its own, of a fine-tuning that of its bundle."""
     if "objective_def" not in trained.config:
-        return read_config(trained.folder / "bundle", None, ("inference.json",), "embedding", device)
+        return read_config(find_bundle(trained.folder), None, ("inference.json",), "embedding", device)
     parser = ConfigParser(trained.config)
     parser.update(trained.places | ({} if device is None else {"device": device}))
     parser["preprocessing"] = "@train#preprocessing"
