@@ -3,6 +3,7 @@
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
+# make deploy-test: a run's bundle in MONAI Deploy, DICOM series in, DICOM SEG out, in an environment of its own (3.4 GB, Python 3.11)
 # make site: the documentation with all API pages as a web site in site/
 # make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores, 16 GB)
 # make compat-test: all tests with the lowest versions that setup.cfg allows, and with the newest (10 GB, half an hour)
@@ -10,6 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FEDERATION := .venv-federation/bin/python
+DEPLOY := .venv-deploy/bin/python
 RUN := $(BIN)/python -m monai.bundle run --config_file
 DEMO := demo
 SMALL := --num_workers 0 --queue_size 256 --momentum 0.99 --discriminator_channels 16
@@ -130,5 +132,17 @@ federation-test: .venv-federation/installed
 	rm -rf $(DEMO)/federation-test
 	$(FEDERATION) tests/federation/simulate.py $(DEMO)/federation-test
 
+# an environment of its own: the SDK of MONAI Deploy brings Holoscan and CuPy along; it runs without a GPU
+.venv-deploy/installed: setup.cfg constraints.txt tests/deploy/constraints.txt
+	$(PYTHON) -m venv .venv-deploy
+	$(DEPLOY) -m pip install --quiet --constraint constraints.txt torch
+	$(DEPLOY) -m pip install --quiet --constraint constraints.txt --constraint tests/deploy/constraints.txt \
+	  --editable ".[readers,seg]" monai-deploy-app-sdk holoscan-cu13 pytest
+	touch $@
+
+.PHONY: deploy-test
+deploy-test: .venv-deploy/installed
+	$(DEPLOY) -m pytest tests/deploy
+
 clean:
-	rm -rf .venv .venv-federation .venv-lowest .venv-newest site tests/label/.venv $(DEMO)
+	rm -rf .venv .venv-deploy .venv-federation .venv-lowest .venv-newest site tests/label/.venv $(DEMO)

@@ -66,6 +66,7 @@ ELSEWHERE = {
     r"git clone|(\S*/)?pip install|hf auth|python3.11 -m venv": "make .venv/installed and make label-test set up so",
     r"make ": "a make target",
     r"dira-monai ": "tests/test_wheel.py and tests/workflows, with short trainings",
+    r"deploy/bin/": "make deploy-test",
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
     r".*(huggingface|push_to_hf_hub|verify zoo/)": "tests/sharing/test_archive_elsewhere.py, without the network",
     r".*verify_metadata": "tests/bundles/test_zoo.py, with a copy of the schema",
