@@ -7,7 +7,13 @@ from .deferred import parse_values
 
 
 def pretrain(
-    data: str, *, method: str | None = None, run: str | None = None, dims: int | None = None, **values: Any
+    data: str,
+    *,
+    method: str | None = None,
+    run: str | None = None,
+    dims: int | None = None,
+    hours: float | None = None,
+    **values: Any,
 ) -> Iterator[str]:
     """Pre-train on a folder of scans, or a list of them; every value at the top of train.json is an option.
 
@@ -16,11 +22,12 @@ def pretrain(
         method: overlay of the bundle such as simsiam, or several as in gravis,skin; by default DiRA.
         run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
+        hours: that the training may last; the values that are not given are planned, as by the command plan.
         values: of train.json to replace, such as --batch_size 4 --network_def#features "[16, 32, 64, 128, 256, 16]".
     """
     from ..workflows.train import pretrain as start  # here, since --help needs none of it
 
-    start(data, method=method, run=run, dims=dims, **parse_values(values))
+    start(data, method=method, run=run, dims=dims, hours=hours, **parse_values(values))
     yield from ()
 
 
@@ -31,6 +38,7 @@ def finetune(
     pretrained: str | None = None,
     run: str | None = None,
     dims: int | None = None,
+    hours: float | None = None,
     **values: Any,
 ) -> Iterator[str]:
     """Fine-tune on labeled scans; every value at the top of train.json is an option.
@@ -41,11 +49,12 @@ def finetune(
         pretrained: folder of a pre-training run, or a file of weights.
         run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
+        hours: that the training may last; the values that are not given are planned, as by the command plan.
         values: of train.json to replace, such as --class_names "[background, liver]" --label_fraction 0.1.
     """
     from ..workflows.train import finetune as start  # here, since --help needs none of it
 
-    start(data, task=task, pretrained=pretrained, run=run, dims=dims, **parse_values(values))
+    start(data, task=task, pretrained=pretrained, run=run, dims=dims, hours=hours, **parse_values(values))
     yield from ()
 
 

@@ -1,10 +1,13 @@
 """Training in one call: the bundle for the data, the folder of the run, and the values of its configuration."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..apps.planning.data import PRETRAIN
+from ..apps.planning.plan import plan
 from ..bundle.options import check_options, check_words
 from ..bundle.shipped import bundle_folders
 from ..bundle.workflow import run_workflow
@@ -20,7 +23,7 @@ OWN_VALUES = {  # that follow from the arguments
     "output_dir": "name the folder of the run by --run",
     "ckpt_dir": "it is the folder models of the run, which --run names",
 }
-ARGUMENTS = ("method", "run", "dims")
+ARGUMENTS = ("method", "run", "dims", "hours")
 
 
 def pretrain(
@@ -29,6 +32,7 @@ def pretrain(
     method: str | Path | Sequence[str | Path] | None = None,
     run: str | Path | None = None,
     dims: int | None = None,
+    hours: float | None = None,
     **values: Any,
 ) -> Path:
     """Pre-train on scans by the bundle ``dira_pretrain_2d`` or ``dira_pretrain_3d``; the folder of the run.
@@ -41,6 +45,8 @@ def pretrain(
             own; by default DiRA.
         run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
         dims: 2 or 3; by default what the data are.
+        hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
+            in ``plan.json`` of the run; by default they are those of the bundle.
         values: of the configuration to replace, by their ids: ``batch_size=4``, ``**{"network_def#features": [...]}``.
 
     Raises:
@@ -52,7 +58,8 @@ def pretrain(
     _check_values(files, values, ARGUMENTS)
     with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
         next_step = f"fine-tune: dira-monai finetune LABELED --pretrained {folder} --task segmentation"
-        _train(files, bundle, data, folder, {"next_step": next_step} | values)
+        planned = {} if hours is None else _plan(files, data, PRETRAIN, folder, hours, values)
+        _train(files, bundle, data, folder, planned | {"next_step": next_step} | values)
     return folder
 
 
@@ -63,6 +70,7 @@ def finetune(
     pretrained: str | Path | None = None,
     run: str | Path | None = None,
     dims: int | None = None,
+    hours: float | None = None,
     **values: Any,
 ) -> Path:
     """Fine-tune on labeled scans by the bundle of the task, in 2D or 3D; the folder of the run.
@@ -76,6 +84,8 @@ def finetune(
             images the pre-training has seen, where it has made its datalist; ``allow_overlap=False`` then stops.
         run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
         dims: 2 or 3; by default what the data are.
+        hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
+            in ``plan.json`` of the run; by default they are those of the bundle.
         values: of the configuration to replace, by their ids: ``class_names=["background", "liver"]``.
 
     Raises:
@@ -89,8 +99,23 @@ def finetune(
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
         next_step = f"measure: dira-monai evaluate {folder}; use: dira-monai infer {folder} IMAGES"
-        _train(files, bundle, data, folder, {"next_step": next_step} | _start(pretrained) | values)
+        planned = {} if hours is None else _plan(files, data, task, folder, hours, values)
+        _train(files, bundle, data, folder, planned | {"next_step": next_step} | _start(pretrained) | values)
     return folder
+
+
+def _plan(
+    files: Sequence[Path], data: str | Path, task: str, folder: Path, hours: float, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Planned values that are not given; of a run that goes on those of its start."""
+    kept = folder / "plan.json"
+    if values.get("resume") and kept.is_file():
+        return {name: value for name, value in json.loads(kept.read_text()).items() if name != "_desc_"}
+    bundle = ",".join(map(str, files))
+    made = plan(data, task=task, hours=hours, device=values.get("device"), bundle=bundle, given=values)
+    made.write(kept)
+    print(made.table())
+    return made.values
 
 
 def _start(pretrained: str | Path | None) -> dict[str, Any]:
@@ -137,7 +162,7 @@ def _check_values(files: Sequence[Path], values: Mapping[str, Any], arguments: S
 
 
 def _train(files: Sequence[Path], bundle: Path, data: str | Path, folder: Path, values: Mapping[str, Any]) -> None:
-    """Run the configuration; values that a plan of the data proposes would go before those that were given."""
+    """Run the configuration."""
     places = {
         "bundle_root": str(bundle),
         "dataset_dir": str(Path(data).expanduser().absolute()),

@@ -13,7 +13,7 @@ import pretrain_bundle
 import pytest
 import torch
 
-from dira_monai.apps.planning import images, plan, schedule
+from dira_monai.apps.planning import images, plan, planner, schedule
 from dira_monai.apps.planning.facts import DataFacts, DeviceFacts, NetworkFacts
 from dira_monai.phantoms import chest
 from dira_monai.utils.errors import InputError
@@ -238,7 +238,7 @@ def test_a_batch_that_does_not_fit_is_halved(phantoms, monkeypatch):
             raise torch.OutOfMemoryError
         return 1.0
 
-    monkeypatch.setattr(plan, "measure_step", measure)
+    monkeypatch.setattr(planner, "measure_step", measure)
     made = plan.plan(phantoms[2], device="cpu", bundle=str(pretrain_bundle.BUNDLES[2]))
     assert tried == [(8, 1), (4, 2), (2, 4)]
     assert (made.values["batch_size"], made.values["accumulation_steps"]) == (2, 4)

@@ -49,6 +49,18 @@ def test_pretrain_gives_the_weights_of_the_bundle(dims, method, pretrain_scans, 
         assert_equal_states(load(run / "models" / name), load(tmp_path / "models" / name))
 
 
+def test_hours_plan_the_values_that_are_not_given(finetune_scans, tmp_path, capsys):
+    given = {"network_def#backbone": "resnet10", "device": "cpu", "batch_size": 2, **FEW}
+    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "run", hours=1, **given)
+    planned = {name: value for name, value in json.loads((run / "plan.json").read_text()).items() if name != "_desc_"}
+    config = last_config(run)
+    assert planned["label_values"] == [0, 255]  # so that a folder is enough
+    assert planned == {name: config[name] for name in planned}
+    assert given == {name: config["network_def"]["backbone"] if "#" in name else config[name] for name in given}
+    assert not planned.keys() & given.keys()
+    assert "the label maps hold the values 0, 255" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", [("segmentation", 2), ("classification", 3)])
 def test_finetune_gives_the_weights_of_the_bundle(kind, finetune_scans, tmp_path, capsys):
     task, dims = kind
