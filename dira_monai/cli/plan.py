@@ -42,4 +42,5 @@ def plan(
     )
     made.write(output)
     yield from made.table().splitlines()
-    yield f"{output} is written: --config_file \"['{made.bundle}/configs/train.json','{output}']\" --dataset_dir {data}"
+    files = made.bundle.split(",") if made.bundle.endswith(".json") else [f"{made.bundle}/configs/train.json"]
+    yield f'{output} is written: --config_file "{[*files, output]}" --dataset_dir {data}'
