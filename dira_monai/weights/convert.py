@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.errors import InputError
-from .files import read_weights, save_atomic, unwrap
-from .layouts import KNOWN, convert, export, stock_network
+from .files import NNUNET, is_nnunet, read_weights, save_atomic, unwrap, without_wrappers
+from .layouts import KNOWN, PREFIXES, convert, export, stock_network
+from .nnunet import MIRRORED, from_nnunet, nnunet_network, to_nnunet, turned
 
-_OWNER = re.compile(
-    r"^(?:(?:module|_orig_mod|model|net|network|encoder_q|base_encoder|backbone|classficationNet|encoder)\.)*(\w+)"
-)
+_OWNER = re.compile(rf"^(?:(?:{PREFIXES}|encoder)\.)*(\w+)")
 
 
 def import_weights(file: str | Path, output: str | Path) -> list[str]:
@@ -20,16 +20,20 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
     on a ResNet, the 3D U-Net of Models Genesis and TransVW (whole or its encoder), the ResNets of MoCo, also v3, Barlow
     Twins, SimSiam and torchvision, other ResNets under ``backbone.``, and 3D ResNets. Those of MedicalNet load, but in
     their authors' network layer3 and layer4 have stride 1 and dilation 2 and 4, in MONAI's stride 2 and no dilation,
-    so that the features differ; a line says so. The file is a state dict, or a checkpoint with an entry state_dict or
-    model; one of another layout is refused, or with encoder or decoder tensors that the stock network lacks.
+    so that the features differ; a line says so. Of ``SwinUNETR`` the files of MONAI's SwinUNETR-SSL and of VoCo are
+    known, and of nnU-Net and nnssl (OpenMind) the checkpoints of ``PlainConvUNet`` and ``ResidualEncoderUNet``, see
+    ``weights.nnunet``. The file is a state dict, or a checkpoint with one as an entry (``files.WRAPPERS``); one of
+    another layout is refused, or with encoder or decoder tensors that the stock network lacks.
     """
     _refuse_same(file, output)
-    state, rest = unwrap(read_weights(file), file)
-    conversion = convert(state)
+    content = read_weights(file)
+    state, rest = unwrap(content, file)
+    nnunet = is_nnunet(content)
+    conversion = from_nnunet(without_wrappers(state), file) if nnunet else convert(state)
     if conversion is None:
-        known = ", ".join(KNOWN)
+        known = ", ".join((*KNOWN, "checkpoint of nnU-Net or nnssl"))
         raise InputError(f"{file}: is of no known layout ({known}); its keys begin with {', '.join([*state][:3])}")
-    target = stock_network(conversion, file)
+    target = nnunet_network(conversion.state, file) if nnunet else stock_network(conversion, file)
     save_atomic(conversion.state, output)
     counts = Counter(_OWNER.findall(key)[0] for key in conversion.dropped)
     dropped = [*(f"{name} ({n})" for name, n in counts.items()), *rest]
@@ -42,18 +46,36 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
     ]
 
 
-def export_weights(file: str | Path, output: str | Path, layout: str) -> list[str]:
-    """Write a ``FlexibleUNet`` or a MONAI ResNet in names that others read; lines that say what was done.
+def export_weights(
+    file: str | Path, output: str | Path, layout: str, patch_size: Sequence[int] | None = None
+) -> list[str]:
+    """Write the weights of a network in names that others read; lines that say what was done.
 
-    The file is a state dict of one of these networks in 2D or 3D (``model.pt``, ``encoder.pt``) or a ``checkpoint.pt``,
-    the layout torchvision (the encoder as a torchvision ResNet without fc) or smp (``FlexibleUNet`` as ``Unet`` of
-    segmentation_models_pytorch); a tensor without a place in it is refused.
+    The file is a state dict (``model.pt``, ``encoder.pt``) or a ``checkpoint.pt``; a tensor without a place in the
+    layout is refused.
+
+    Args:
+        file: weights of a ``FlexibleUNet``, a MONAI ResNet, or for nnunet of a network of nnU-Net.
+        output: file to write.
+        layout: torchvision (the encoder as a torchvision ResNet without fc), smp (``FlexibleUNet`` as ``Unet`` of
+            segmentation_models_pytorch), timm (the encoder in 2D, kernels turned from the axes x, y that MONAI reads to
+            row, column) or nnunet (see ``weights.nnunet``).
+        patch_size: of the pre-training along x, y, z; with it, nnunet has the plan by which nnU-Net adapts nnssl's
+            checkpoints.
     """
     _refuse_same(file, output)
-    state, _ = unwrap(read_weights(file), file)
-    written = export(state, layout, file)
-    save_atomic(written, output)
-    return [f"{file}: {len(written)} of {len(state)} tensors", f"{output}: names of {layout}"]
+    state = without_wrappers(unwrap(read_weights(file), file)[0])
+    if layout == "nnunet":
+        content = to_nnunet(state, file, patch_size)
+        written, more = content[NNUNET], [*(f"{output}: holds {name}" for name in content), MIRRORED]
+    else:
+        content = written = export(state, layout, file)
+        more = [f"{output}: names of {layout}"]
+    if layout == "timm":
+        content = {name: turned(tensor) for name, tensor in written.items()}
+        more.append("note: kernels were turned from the axes x, y to row, column, in which timm's images are")
+    save_atomic(content, output)
+    return [f"{file}: {len(written)} of {len(state)} tensors", *more]
 
 
 def _refuse_same(file: str | Path, output: str | Path) -> None:

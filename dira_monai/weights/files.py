@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 
-WRAPPERS = ("network", "state_dict", "model")
+NNUNET = "network_weights"  # of nnU-Net and nnssl
+WRAPPERS = ("network", "state_dict", "model", NNUNET)
 
 
 def read_weights(path: str | Path) -> Any:
@@ -40,8 +41,8 @@ def read_weights(path: str | Path) -> Any:
 def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict in the content of a file, and the names of whatever else is in there.
 
-    It is the entry network, state_dict or model, where there is one of these, else the content itself; NaN and infinity
-    are refused.
+    It is one of the entries ``WRAPPERS``, where there is one of these, else the content itself; NaN and infinity are
+    refused.
     """
     entries = content if isinstance(content, Mapping) else {}
     wrapper = next((name for name in WRAPPERS if isinstance(entries.get(name), Mapping)), None)
@@ -51,6 +52,11 @@ def unwrap(content: Any, path: str | Path) -> tuple[dict[str, Tensor], list[str]
         raise InputError(f"{path}: holds no state dict, neither plain nor as one of the entries {', '.join(WRAPPERS)}")
     check_finite(state, path)
     return state, [str(key) for key in dict.fromkeys((*inner, *entries)) if key not in state and key != wrapper]
+
+
+def is_nnunet(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of nnU-Net or nnssl, whose kernels have axes z, y, x."""
+    return isinstance(content, Mapping) and isinstance(content.get(NNUNET), Mapping)
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ Pure functions; ``weights.convert`` reads and writes the files.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from .smp import SMP_BLOCK, block_keys, smp_to_stock, stock_to_smp, width
+from .swin import ALONE, SSL_PLACES, SSL_SIGNS, STEM, VOCO_PLACES, VOCO_SIGNS, ssl_to_stock, swin_network
 
-EXPORTS = ("torchvision", "smp")
-_PREFIX = re.compile(
-    r"^(?:(?:module|_orig_mod|model|net|network|encoder_q|base_encoder|backbone|classficationNet)\.)+"  # TransVW's word
-)
+EXPORTS = ("torchvision", "smp", "timm")
+PREFIXES = "module|_orig_mod|model|net|network|encoder_q|base_encoder|backbone|student|swin_vit|classficationNet"
+_PREFIX = re.compile(rf"^(?:(?:{PREFIXES})\.)+")
 _RESNET = r"(?:conv1|bn1|layer[1-4]\.\d+\.(?:conv\d|bn\d|downsample\.[01]))\.\w+"
 
 
@@ -33,6 +33,7 @@ class _Kind:
     gray: bool = False  # whether the first sign has one input channel and the file no fc
     body: str = r"(?:conv1|bn1|layer\d)\..+"  # pattern of the keys that make the features and may not be dropped
     note: str = ""  # what the user should know of its features; empty: nothing
+    stock: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # kept tensors to those of the stock network
 
     def fits(self, names: Mapping[str, str], state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict is of this layout; ``names`` gives its key for a name without wrappers."""
@@ -63,8 +64,14 @@ _DILATED = (
 
 _KINDS = (
     _Kind(
-        "U-Net of segmentation_models_pytorch (DiRA 2D)", _SMP_SIGNS, f"(?P<name>{_UNET})", body=r"(?:en|de)coder\..+"
+        "U-Net of segmentation_models_pytorch (DiRA 2D)",
+        _SMP_SIGNS,
+        f"(?P<name>{_UNET})",
+        body=r"(?:en|de)coder\..+",
+        stock=smp_to_stock,
     ),
+    _Kind("SwinUNETR-SSL of MONAI", SSL_SIGNS, SSL_PLACES, body=SSL_PLACES, note=ALONE, stock=ssl_to_stock),
+    _Kind("SwinUNETR of VoCo", VOCO_SIGNS, VOCO_PLACES, body=VOCO_PLACES),
     _Kind("U-Net of Models Genesis or TransVW", _GENESIS_SIGNS, f"(?P<name>{_GENESIS})"),
     _Kind("ResNet of SimSiam", (*_ENCODER, "predictor.0.weight"), _SIMSIAM, body=rf"encoder\.{_Kind.body}"),
     _Kind("ResNet of MoCo", _TRUNK, _PLAIN, mark="encoder_q."),
@@ -93,10 +100,10 @@ class Conversion:
 def convert(state: Mapping[str, Tensor]) -> Conversion | None:
     """A state dict of a published layout in the names of a stock network; None for a layout that is not known.
 
-    ResNets come out with the names of ``monai.networks.nets.ResNet``, U-Nets with those of ``FlexibleUNet`` and
-    ``GenesisUNet``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is FlexibleUNet's own layout.
-    ``module.``, ``_orig_mod.``, ``model.``, ``net.``, ``network.``, ``encoder_q.``, ``base_encoder.``, ``backbone.``
-    and ``classficationNet.`` may stand before the names.
+    ResNets come out with the names of ``monai.networks.nets.ResNet``, U-Nets with those of ``FlexibleUNet``,
+    ``GenesisUNet`` and ``SwinUNETR``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is
+    FlexibleUNet's own layout.
+    Before the names may stand what ``_PREFIX`` lists.
     """
     names = {_PREFIX.sub("", key): key for key in state}
     kind = next((kind for kind in _KINDS if kind.fits(names, state)), None)
@@ -106,18 +113,19 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
     kept = {stock: state[names[name]] for name, stock in places.items()}
     dropped = {name: key for name, key in names.items() if name not in places}
     lost = [key for name, key in dropped.items() if re.fullmatch(kind.body, name)]
-    stock_state = smp_to_stock(kept) if kind.signs == _SMP_SIGNS else kept
-    return Conversion(kind.layout, stock_state, [*dropped.values()], lost, kind.note)
+    return Conversion(kind.layout, kind.stock(kept), [*dropped.values()], lost, kind.note)
 
 
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``FlexibleUNet`` or a MONAI ResNet in names that others read, see ``export_weights``."""
     if layout not in EXPORTS:
-        raise InputError(f"layout must be {' or '.join(EXPORTS)}, got {layout}")
+        raise InputError(f"layout must be {', '.join(EXPORTS)} or nnunet, got {layout}")
     prefix = "encoder." if layout == "smp" or any(key.startswith("encoder.") for key in state) else ""
     missing = [prefix + key for key in _TRUNK if prefix + key not in state]
     if missing:
         raise InputError(f"{file}: {layout} takes a FlexibleUNet or a ResNet, but this has no {missing[0]}")
+    if layout == "timm" and state[prefix + _TRUNK[0]].ndim != 4:
+        raise InputError(f"{file}: timm has networks in 2D alone, but this one is in 3D")
     if prefix + _SHORTCUT not in state:
         raise InputError(f"{file}: {layout} takes shortcuts with weights (type B), but this ResNet has none (type A)")
     if layout == "smp":
@@ -143,6 +151,8 @@ def stock_network(conversion: Conversion, file: str | Path) -> str:
             f"{file}: {conversion.layout} with {conversion.lost[0]}, for which the stock network has no place and "
             f"without which its features are others"
         )
+    if STEM in state:
+        return swin_network(state)
     stem = next(state[key] for key in (_TRUNK[0], _ENCODER[0], _GENESIS_SIGNS[0]) if key in state)
     dims, channels = stem.ndim - 2, stem.shape[1]
     if _GENESIS_SIGNS[0] in state:

@@ -340,6 +340,25 @@ def test_round_trips_are_exact(tmp_path, spatial_dims):
     assert_equal(loaded(tmp_path / "torchvision.pt"), numbered(RESNET50))
 
 
+def test_timm_reads_the_same_features(tmp_path):
+    timm = pytest.importorskip("timm")
+    options = {"conv1_t_stride": 2, "bias_downsample": False, "feed_forward": False}
+    ours = resnet50(spatial_dims=2, n_input_channels=3, **options).eval()
+    file = saved(ours.state_dict(), tmp_path / "model.pt")
+    lines = export_weights(file, tmp_path / "timm.pt", "timm")
+    assert lines[:2] == [f"{file}: 318 of 318 tensors", f"{tmp_path / 'timm.pt'}: names of timm"]
+    theirs = timm.create_model("resnet50", num_classes=0).eval()
+    theirs.load_state_dict(loaded(tmp_path / "timm.pt"))  # strict
+    x = torch.rand(1, 3, 64, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.avgpool(ours.layer4(trunk(ours, x))).flatten(1), theirs(x.mT))
+
+
+def trunk(network, x):
+    x = network.maxpool(network.act(network.bn1(network.conv1(x))))
+    return network.layer3(network.layer2(network.layer1(x)))
+
+
 @pytest.mark.parametrize(
     ("state", "target", "reason"),
     [
@@ -350,7 +369,8 @@ def test_round_trips_are_exact(tmp_path, spatial_dims):
         (lambda: flexible_unet(2, pre_conv="default").state_dict(), "smp", r"same tensors, first decoder\.blocks\.0"),
         (lambda: flexible_unet(2, decoder_bias=True).state_dict(), "smp", r"first decoder\.blocks\.0\.conv1\.0\.bias"),
         (lambda: flexible_unet(2, norm="instance").state_dict(), "smp", "same tensors, first decoder.*running_var"),
-        (lambda: {"a": torch.ones(1)}, "onnx", "layout must be torchvision or smp, got onnx"),
+        (lambda: resnet10(spatial_dims=3, bias_downsample=False).state_dict(), "timm", "timm has networks in 2D alone"),
+        (lambda: {"a": torch.ones(1)}, "onnx", "layout must be torchvision, smp, timm or nnunet, got onnx"),
     ],
 )
 def test_export_refuses_what_the_layout_lacks(tmp_path, state, target, reason):
