@@ -74,18 +74,18 @@ class RunBundle:
             self.update(engine)
 
     def update(self, engine: ResumableTrainer) -> None:
-        """Write the bundle if there are new weights."""
-        if not is_same_file(self.ckpt_dir / "model.pt", self.bundle / "models/model.pt"):
+        """Write the bundle if there are new weights; where it failed, only the end tries again."""
+        if not self.failure and not is_same_file(self.ckpt_dir / "model.pt", self.bundle / "models/model.pt"):
             self.write(engine)
 
     def complete(self, engine: ResumableTrainer) -> None:
-        """Write the bundle once more, or say again why there is none: the first time is far above by now."""
+        """Write the bundle once more, or say again why there is none: the first time is far above."""
         self.write(engine)
         print(self.failure, end="")
 
     def write(self, engine: ResumableTrainer) -> None:
         """Write the bundle, or say why not."""
-        if self.failure or not (self.ckpt_dir / "model.pt").is_file():
+        if not (self.ckpt_dir / "model.pt").is_file():
             return
         states = random_states()
         try:
@@ -93,10 +93,12 @@ class RunBundle:
             self.made = self.made or self._make_configs(engine)
             names = ["model.pt", *(["objective.pt"] if "objective_def" in self.config else [])]
             write_bundle(self.bundle, self._files(engine), {name: self.ckpt_dir / name for name in names})
+            self.failure = ""
         except Exception as error:  # a training of days must not end for want of a bundle
             shutil.rmtree(self.bundle, ignore_errors=True)  # of an earlier run, whose weights are no longer the newest
-            self.failure = f"{self.bundle}: no bundle of this run is made: {find_cause(error)}\n"
-            print(self.failure, end="")
+            failure = f"{self.bundle}: no bundle of this run is made: {find_cause(error)}\n"
+            print(failure if failure != self.failure else "", end="")
+            self.failure = failure
         finally:
             load_random_states(states)
 
