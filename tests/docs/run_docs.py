@@ -6,7 +6,7 @@
 use (DIR, scan.png, boxes.csv, ...); ``OUT/log`` gets what each block of commands wrote. The READMEs train the bundles,
 and each page of docs begins with what they left. Long runs on real scans are cut short, and skipped where DIRA_DATA
 names no folder of them. What needs a network, other machines or an environment of its own is named with the test or the
-make target that runs it. Needs 16 GB, of which the log stays. Ends with status 1 if a block fails; then ``OUT/work``
+make target that runs it. The notebooks of docs are run from top to bottom. Needs 16 GB, of which the log stays. Ends with status 1 if a block fails; then ``OUT/work``
 stays too.
 """
 
@@ -19,10 +19,13 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import SimpleITK
 import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from pages import ASSIGNMENT, PAGES, ROOT, blocks
 from PIL import Image
 from reference import filled, layout
@@ -267,6 +270,21 @@ def run_page(out, page, logs):
     return failed
 
 
+def run_notebook(file, logs, temporary):
+    """1 if a cell fails, else 0; the notebook with what its cells gave goes to the log."""
+    notebook = nbformat.read(file, as_version=4)
+    started = time.monotonic()
+    failed = 0
+    try:
+        NotebookClient(notebook, timeout=900).execute(env=os.environ | {"TMPDIR": str(temporary)})
+    except CellExecutionError as error:
+        print(error)
+        failed = 1
+    nbformat.write(notebook, logs / file.name)
+    print(f"{'FAIL' if failed else 'ok  '} {time.monotonic() - started:4.0f} s {file.relative_to(ROOT)}", flush=True)
+    return failed
+
+
 def order(page):
     """README first, then pre-training before the bundles that take its weights, then docs."""
     starts = ("README.md", "bundles/dira_pretrain", "bundles/", "docs/")
@@ -295,6 +313,9 @@ def main(out, *names):
             if page.parent == ROOT / "docs":
                 begin_with(work, trained)
             failed += run_page(work, page, logs)
+    for file in sorted((ROOT / "docs").glob("*.ipynb")):
+        if not names or str(file.relative_to(ROOT)) in names:
+            failed += run_notebook(file, logs, temporary)
     for folder in (trained, temporary, *(() if failed else (work,))):
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{failed} blocks failed; what each wrote is in {logs}")
