@@ -12,7 +12,7 @@ def pretrain(
     method: str | None = None,
     run: str | None = None,
     dims: int | None = None,
-    hours: float | None = None,
+    hours: float | None = 12.0,
     **values: Any,
 ) -> Iterator[str]:
     """Pre-train on a folder of scans, or a list of them; every value at the top of train.json is an option.
@@ -22,7 +22,8 @@ def pretrain(
         method: overlay of the bundle such as simsiam, or several as in gravis,skin; by default DiRA.
         run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
-        hours: that the training may last; the values that are not given are planned, as by the command plan.
+        hours: that the training may last; the values that are not given are planned, as by the command plan. None: they
+            are those of the bundle.
         values: of train.json to replace, such as --batch_size 4 --network_def#features "[16, 32, 64, 128, 256, 16]".
     """
     from ..workflows.train import pretrain as start  # here, since --help needs none of it
@@ -38,7 +39,7 @@ def finetune(
     pretrained: str | None = None,
     run: str | None = None,
     dims: int | None = None,
-    hours: float | None = None,
+    hours: float | None = 12.0,
     **values: Any,
 ) -> Iterator[str]:
     """Fine-tune on labeled scans; every value at the top of train.json is an option.
@@ -49,7 +50,8 @@ def finetune(
         pretrained: folder of a pre-training run, or a file of weights.
         run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
-        hours: that the training may last; the values that are not given are planned, as by the command plan.
+        hours: that the training may last; the values that are not given are planned, as by the command plan. None: they
+            are those of the bundle.
         values: of train.json to replace, such as --class_names "[background, liver]" --label_fraction 0.1.
     """
     from ..workflows.train import finetune as start  # here, since --help needs none of it

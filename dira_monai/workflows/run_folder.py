@@ -38,7 +38,8 @@ def run_folder(verb: str, data: str | Path, run: str | Path | None, resume: bool
     except BaseException:
         if made and not (folder / RECORD).exists():
             with suppress(OSError):  # whatever else lies there stays
-                (folder / "datalist.json").unlink(missing_ok=True)
+                for name in ("datalist.json", "plan.json"):
+                    (folder / name).unlink(missing_ok=True)
                 folder.rmdir()
         raise
     print(f"run: {folder}")

@@ -32,12 +32,12 @@ def pretrain(
     method: str | Path | Sequence[str | Path] | None = None,
     run: str | Path | None = None,
     dims: int | None = None,
-    hours: float | None = None,
+    hours: float | None = 12.0,
     **values: Any,
 ) -> Path:
     """Pre-train on scans by the bundle ``dira_pretrain_2d`` or ``dira_pretrain_3d``; the folder of the run.
 
-    The same as ``python -m monai.bundle run`` with these files and values.
+    The same as ``python -m monai.bundle run`` with these files, the planned values and those that are given.
 
     Args:
         data: folder of scans, datalist, or folder of the command prepare.
@@ -46,7 +46,7 @@ def pretrain(
         run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
         dims: 2 or 3; by default what the data are.
         hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
-            in ``plan.json`` of the run; by default they are those of the bundle.
+            in ``plan.json`` of the run; None: they are those of the bundle.
         values: of the configuration to replace, by their ids: ``batch_size=4``, ``**{"network_def#features": [...]}``.
 
     Raises:
@@ -58,7 +58,7 @@ def pretrain(
     _check_values(files, values, ARGUMENTS)
     with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
         next_step = f"fine-tune: dira-monai finetune LABELED --pretrained {folder} --task segmentation"
-        planned = {} if hours is None else _plan(files, data, PRETRAIN, folder, hours, values)
+        planned = _plan(files, data, PRETRAIN, folder, hours, values)
         _train(files, bundle, data, folder, planned | {"next_step": next_step} | values)
     return folder
 
@@ -70,12 +70,12 @@ def finetune(
     pretrained: str | Path | None = None,
     run: str | Path | None = None,
     dims: int | None = None,
-    hours: float | None = None,
+    hours: float | None = 12.0,
     **values: Any,
 ) -> Path:
     """Fine-tune on labeled scans by the bundle of the task, in 2D or 3D; the folder of the run.
 
-    The same as ``python -m monai.bundle run`` with this file and these values.
+    The same as ``python -m monai.bundle run`` with this file, the planned values and those that are given.
 
     Args:
         data: folder of images and labels, or labeled datalist.
@@ -85,7 +85,7 @@ def finetune(
         run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
         dims: 2 or 3; by default what the data are.
         hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
-            in ``plan.json`` of the run; by default they are those of the bundle.
+            in ``plan.json`` of the run; None: they are those of the bundle.
         values: of the configuration to replace, by their ids: ``class_names=["background", "liver"]``.
 
     Raises:
@@ -99,18 +99,21 @@ def finetune(
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
         next_step = f"measure: dira-monai evaluate {folder}; use: dira-monai infer {folder} IMAGES"
-        planned = {} if hours is None else _plan(files, data, task, folder, hours, values)
+        planned = _plan(files, data, task, folder, hours, values)
         _train(files, bundle, data, folder, planned | {"next_step": next_step} | _start(pretrained) | values)
     return folder
 
 
 def _plan(
-    files: Sequence[Path], data: str | Path, task: str, folder: Path, hours: float, values: Mapping[str, Any]
+    files: Sequence[Path], data: str | Path, task: str, folder: Path, hours: float | None, values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Planned values that are not given; of a run that goes on those of its start."""
+    """Planned values that are not given; of a run that goes on those of its start, if it had any."""
     kept = folder / "plan.json"
-    if values.get("resume") and kept.is_file():
-        return {name: value for name, value in json.loads(kept.read_text()).items() if name != "_desc_"}
+    if values.get("resume"):
+        planned = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        return {name: value for name, value in planned.items() if name != "_desc_"}
+    if hours is None:
+        return {}
     bundle = ",".join(map(str, files))
     made = plan(data, task=task, hours=hours, device=values.get("device"), bundle=bundle, given=values)
     made.write(kept)

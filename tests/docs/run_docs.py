@@ -6,7 +6,8 @@
 use (DIR, scan.png, boxes.csv, ...); ``OUT/log`` gets what each block of commands wrote. The READMEs train the bundles,
 and each page of docs begins with what they left. Long runs on real scans are cut short, and skipped where DIRA_DATA
 names no folder of them. What needs a network, other machines or an environment of its own is named with the test or the
-make target that runs it. The notebooks of docs are run from top to bottom. Needs 16 GB, of which the log stays. Ends with status 1 if a block fails; then ``OUT/work``
+make target that runs it. The notebooks of docs are run from top to bottom.
+Needs 16 GB, of which the log stays. Ends with status 1 if a block fails; then ``OUT/work``
 stays too.
 """
 

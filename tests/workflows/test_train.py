@@ -27,11 +27,11 @@ def home(tmp_path, monkeypatch):
 
 
 def small(dims, **more):
-    return pretrain_bundle.SMALL | pretrain_bundle.OWN[dims] | FEW | more
+    return pretrain_bundle.SMALL | pretrain_bundle.OWN[dims] | FEW | {"hours": None} | more
 
 
 def small_labeled(kind, **more):
-    return finetune_bundle.SMALL | finetune_bundle.OWN[kind] | FEW | more
+    return finetune_bundle.SMALL | finetune_bundle.OWN[kind] | FEW | {"hours": None} | more
 
 
 def last_config(run):
@@ -49,9 +49,9 @@ def test_pretrain_gives_the_weights_of_the_bundle(dims, method, pretrain_scans, 
         assert_equal_states(load(run / "models" / name), load(tmp_path / "models" / name))
 
 
-def test_hours_plan_the_values_that_are_not_given(finetune_scans, tmp_path, capsys):
+def test_values_that_are_not_given_are_planned_and_kept(finetune_scans, tmp_path, capsys):
     given = {"network_def#backbone": "resnet10", "device": "cpu", "batch_size": 2, **FEW}
-    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "run", hours=1, **given)
+    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "run", **given)
     planned = {name: value for name, value in json.loads((run / "plan.json").read_text()).items() if name != "_desc_"}
     config = last_config(run)
     assert planned["label_values"] == [0, 255]  # so that a folder is enough
@@ -59,6 +59,9 @@ def test_hours_plan_the_values_that_are_not_given(finetune_scans, tmp_path, caps
     assert given == {name: config["network_def"]["backbone"] if "#" in name else config[name] for name in given}
     assert not planned.keys() & given.keys()
     assert "the label maps hold the values 0, 255" in capsys.readouterr().out
+    finetune(finetune_scans[2], task="segmentation", run=run, resume=True, **given | {"max_epochs": 2})
+    config = last_config(run)
+    assert planned == {name: config[name] for name in planned}
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 2), ("classification", 3)])
@@ -79,6 +82,7 @@ def test_values_arrive_as_python_has_them(pretrain_scans, home, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "--bath_size", "null"])  # words of another program
     values = small(2, intensity_range=None, tensorboard=False, crop_scale=[0.5, 1.0])
     run = pretrain(pretrain_scans[2], **values)
+    del values["hours"]
     config = last_config(run)
     assert {name: config[name] for name in values if "#" not in name} == {
         n: v for n, v in values.items() if "#" not in n
@@ -130,7 +134,10 @@ REFUSED = [
     ("name the folder of the run that goes on by --run", {"resume": True}),
     ("--run True: name a folder, or leave --run out for a new one", {"run": "True"}),
     ("dims must be 2 or 3, got 4", {"dims": 4}),
-    ("--network_def#width: BasicUNet.__init__() got an unexpected keyword", {"network_def#width": 4}),
+    (
+        "network_def cannot be built (BasicUNet.__init__() got an unexpected keyword argument 'width')",
+        {"network_def#width": 4},
+    ),
 ]
 
 

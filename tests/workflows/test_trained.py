@@ -21,14 +21,15 @@ FEW = {"max_epochs": 1, "epoch_length": 2}
 def pretrained(pretrain_scans, tmp_path_factory):
     """A run in 3D."""
     options = pretrain_bundle.SMALL | pretrain_bundle.OWN[3] | FEW
-    return pretrain(pretrain_scans[3], run=tmp_path_factory.mktemp("pretrained"), **options)
+    return pretrain(pretrain_scans[3], run=tmp_path_factory.mktemp("pretrained"), hours=None, **options)
 
 
 @pytest.fixture(scope="module")
 def classified(finetune_scans, tmp_path_factory):
     """A fine-tuning in 2D."""
     options = finetune_bundle.SMALL | finetune_bundle.OWN["classification", 2] | FEW
-    return finetune(finetune_scans[2], task="classification", run=tmp_path_factory.mktemp("classified"), **options)
+    folder = tmp_path_factory.mktemp("classified")
+    return finetune(finetune_scans[2], task="classification", run=folder, hours=None, **options)
 
 
 def test_evaluate_gives_the_numbers_of_the_bundle(pretrained, pretrain_scans, tmp_path):
