@@ -133,10 +133,10 @@ federation-test: .venv-federation/installed
 	$(FEDERATION) tests/federation/simulate.py $(DEMO)/federation-test
 
 # an environment of its own: the SDK of MONAI Deploy brings Holoscan and CuPy along; it runs without a GPU
-.venv-deploy/installed: setup.cfg constraints.txt tests/deploy/constraints.txt
+.venv-deploy/installed: setup.cfg tests/deploy/constraints.txt
 	$(PYTHON) -m venv .venv-deploy
-	$(DEPLOY) -m pip install --quiet --constraint constraints.txt torch
-	$(DEPLOY) -m pip install --quiet --constraint constraints.txt --constraint tests/deploy/constraints.txt \
+	$(DEPLOY) -m pip install --quiet --constraint tests/deploy/constraints.txt torch
+	$(DEPLOY) -m pip install --quiet --constraint tests/deploy/constraints.txt \
 	  --editable ".[readers,seg]" monai-deploy-app-sdk holoscan-cu13 pytest
 	touch $@
 

@@ -90,7 +90,8 @@ def check_stock_series(folder: Path, count: int) -> None:
         count: files that MONAI takes for the series.
 
     Raises:
-        InputError: if the folder holds several volumes or copies of slices, or slices are missing or uneven.
+        InputError: if the folder holds several volumes or copies of slices, or slices are missing, uneven or of
+            several number types.
     """
     volumes = list_series(folder)
     if len(volumes) != 1:
@@ -101,6 +102,11 @@ def check_stock_series(folder: Path, count: int) -> None:
     if len(files) != count:
         raise InputError(f"{folder}: MONAI would read {count} files where the series has {len(files)} slices")
     headers = [_need_header(file) for file in files]
+    if len({header.pixel_type for header in headers}) > 1:  # PET with a slope of 1 in one slice, of 0.25 in another
+        raise InputError(
+            f"{folder}: slices have several number types after rescaling, and MONAI would cut all to the first one; "
+            "train by --reader dira_monai.ScanReader, or convert the series to NIfTI"
+        )
     slices, order = slices_of(headers), np.arange(len(files))
     if headers[0].size[2:] not in ((), (1,)):
         order, slices = read_frames(files[0])

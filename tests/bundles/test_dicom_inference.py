@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 import torch
 from monai.bundle import run
+from monai.transforms import LoadImage
 from running import causes
 from scan_files import AXIAL, SAGITTAL, mend, write_series
 
@@ -184,6 +185,7 @@ def test_stock_inference_refuses_a_folder_of_several_series(two_series):
         ([0, 2, 4, 8, 10], {}, "a gap of 4 mm beside gaps of 2 mm, where slices are missing"),
         ([0, 2, 4, 6.5, 9], {}, "uneven slice gaps of 2 to 2.5 mm, which stock MONAI would read as even ones"),
         ([0, 0, 2, 2, 4], {"EchoTime": [10, 80, 10, 80, 10]}, "holds 2 DICOM volumes where one is needed"),
+        (EVEN, {"RescaleSlope": [1, 0.25, 1, 1, 1]}, "several number types after rescaling, and MONAI would cut"),
     ],
 )
 def test_what_stock_monai_reads_as_another_volume_is_refused(tmp_path, depths, tags, words):
@@ -192,6 +194,15 @@ def test_what_stock_monai_reads_as_another_volume_is_refused(tmp_path, depths, t
         for file, value in zip(files, values, strict=True):
             mend(file, lambda data, name=name, value=value: setattr(data, name, value))
     check_refused(tmp_path, words, stock=False)
+
+
+def test_slices_of_one_number_type_have_each_its_slope(tmp_path):
+    slopes = [0.5, 0.25, 0.75, 0.5, 0.25]
+    for file, slope in zip(write_series(tmp_path / "series", body(EVEN), EVEN), slopes, strict=True):
+        mend(file, lambda data, slope=slope: setattr(data, "RescaleSlope", slope))
+    assert package_result(tmp_path).status == "done"
+    expected = body(EVEN) * np.reshape(slopes, (5, 1, 1)) - 1024
+    np.testing.assert_array_equal(LoadImage()(tmp_path / "series").numpy(), expected.T)
 
 
 def test_copies_of_slices_are_refused(tmp_path):
