@@ -211,6 +211,13 @@ def test_what_is_no_whole_upright_series_is_refused(name, tmp_path):
         app.read_selected(select(tmp_path / "series"))
 
 
+def test_a_refusal_ends_the_application_without_a_segmentation(trained, tmp_path):
+    write_two(tmp_path / "series")
+    with pytest.raises(ValueError, match="expected one series that fits the rules, got 2"):
+        run_app(trained, tmp_path / "series", tmp_path / "results")
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 @pytest.mark.parametrize("reader", ["NibabelReader", {"_target_": "ITKReader", "reverse_indexing": True}])
 def test_a_bundle_with_another_reader_is_refused(reader):
     with pytest.raises(ValueError, match=r"expected a bundle with the reader null or dira_monai\.ScanReader, got"):
