@@ -13,6 +13,7 @@ from .inference_config import ALWAYS_THERE, NOT_CARRIED
 
 ONE_PROCESS = {"rank": 0, "world_size": 1}
 OF_THE_PACKAGE = "dira_monai"
+BUILT = {"network", "initialized", "objective", "objective_def", "parameters"}  # no values, and take long to build
 
 
 def make_evaluation_config(
@@ -48,7 +49,8 @@ def make_pretraining_evaluation(
     parser = ConfigParser(copy_parts(dict(trained)))
     at_hand = dict(trained)  # such as the length of the queue, which depends on the number of processes
     for name, value in trained.items():
-        if name not in FRAME and is_expression(value) and OF_THE_PACKAGE in value:
+        of_package = is_expression(value) and OF_THE_PACKAGE in value
+        if name not in FRAME and of_package and not find_references(value) & BUILT:
             with suppress(Exception):  # what is no plain value stays as it is
                 at_hand[name] = as_json(parser.get_parsed_content(name))
     merged = merge_configs(at_hand, overlay, inference) | FRAME | RUN_FOLDER
