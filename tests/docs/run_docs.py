@@ -69,6 +69,7 @@ srun() { "$@" & "$@" && wait $!; }
 ELSEWHERE = {
     r"git clone|(\S*/)?pip install|hf auth|python3.11 -m venv": "make .venv/installed and make label-test set up so",
     r"make ": "a make target",
+    r"(run|tuned|result) = dira_monai|dira_monai.evaluate|print.result": "docs/first_steps.ipynb, on phantoms",
     r"dira-monai ": "tests/test_wheel.py and tests/workflows, with short trainings",
     r"deploy/bin/": "make deploy-test",
     r"label/bin/python|(mkdir|cp) .*app/|curl ": "make label-test",
