@@ -349,9 +349,10 @@ def test_timm_reads_the_same_features(tmp_path):
     assert lines[:2] == [f"{file}: 318 of 318 tensors", f"{tmp_path / 'timm.pt'}: names of timm"]
     theirs = timm.create_model("resnet50", num_classes=0).eval()
     theirs.load_state_dict(loaded(tmp_path / "timm.pt"))  # strict
-    x = torch.rand(1, 3, 64, 32)
+    x = torch.rand(1, 3, 64, 32).double()
     with torch.no_grad():
-        torch.testing.assert_close(ours.avgpool(ours.layer4(trunk(ours, x))).flatten(1), theirs(x.mT))
+        features = ours.double().avgpool(ours.layer4(trunk(ours, x))).flatten(1)
+        torch.testing.assert_close(features, theirs.double()(x.mT))
 
 
 def trunk(network, x):
