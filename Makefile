@@ -36,11 +36,13 @@ endef
 
 .PHONY: demo demo-3d demo-2d methods test site docs-test lint types federation-test clean
 
-# torch comes first and pinned, so that no other package brings another build of it along
+# torch comes first and pinned, so that no other package brings another build of it along; nnU-Net's networks come without
+# the torchvision that they ask for and do not need, since the one of the package index may not suit this torch
 .venv/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
 	touch $@
 
 demo: demo-3d demo-2d
@@ -105,6 +107,7 @@ label-test: tests/label/.venv/installed
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --constraint tests/compat/$*.txt torch
 	.venv-$*/bin/python -m pip install --quiet --constraint tests/compat/$*.txt --editable ".[test]"
+	.venv-$*/bin/python -m pip install --quiet --constraint tests/compat/$*.txt --no-deps dynamic-network-architectures
 	touch $@
 
 .PHONY: compat-test

@@ -152,7 +152,8 @@ def test_results_are_those_of_the_bundle_in_folders_like_the_images(finetuned, t
         (tmp_path / place / name).symlink_to(images / name)
     values = later(kind, options)
     if spacing:  # of which the record of the training would not hear
-        (tmp_path / "models").symlink_to(options["ckpt_dir"])
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models/model.pt").symlink_to(f"{options['ckpt_dir']}/model.pt")
         values |= {"spacing": spacing[: kind[1]], "ckpt_dir": str(tmp_path / "models")}
     folder = infer(bundle(*kind), tmp_path / "in", **values | {"output_dir": str(tmp_path / "out")}).output_dir
     plain = {"datalist": [str(images / name) for name in names], "output_dir": str(tmp_path / "plain")}
