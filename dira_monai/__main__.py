@@ -13,7 +13,7 @@ from pathlib import Path
 import fire
 
 from .cli.deferred import deferred
-from .utils.errors import InputError
+from .utils.errors import InputError, silence_needless
 
 COMMANDS = {  # the module of each, below cli
     "pretrain": "workflows",
@@ -71,6 +71,7 @@ def _stub(line: str) -> Callable:
 
 def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
+    silence_needless()
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     known = word in COMMANDS or word in FORMER
     # a command with **values would take --help for one of them

@@ -1,11 +1,13 @@
 """Errors a user can mend: one sentence that names the file, the rule and the value."""
 
+import logging
 import sys
 import warnings
 from types import TracebackType
 
-# MONAI 1.6 says so of a GPU decoder wherever pydicom is installed, whatever is read
+# what MONAI 1.6 says of a GPU decoder wherever pydicom is installed, whatever is read; and what says it once more
 NEEDLESS = "NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register"
+NEEDLESS_LOGGER = "monai.data.nvimgcodec_pydicom_plugin"
 
 
 class InputError(ValueError):
@@ -35,13 +37,19 @@ def find_input_error(error: BaseException | None) -> InputError | None:
     return None
 
 
+def silence_needless() -> None:
+    """Silence what MONAI says that concerns no run, for bundles and commands; never on import."""
+    warnings.filterwarnings("ignore", NEEDLESS, UserWarning)
+    logging.getLogger(NEEDLESS_LOGGER).setLevel(logging.ERROR)
+
+
 def install_error_hook() -> None:
     """Make the interpreter print an ``InputError`` as its one sentence instead of a stack trace, exit status 1.
 
-    So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. A warning of MONAI that concerns
-    no run is silenced. Called by the bundles' ``initialize``, never on import.
+    So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. Called by the bundles'
+    ``initialize``, never on import.
     """
-    warnings.filterwarnings("ignore", NEEDLESS, UserWarning)
+    silence_needless()
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         known = find_input_error(error)
