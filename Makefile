@@ -89,7 +89,7 @@ site: .venv/installed
 
 docs-test: .venv/installed
 	rm -rf $(DEMO)/docs-test
-	$(BIN)/python tests/docs/run_docs.py $(DEMO)/docs-test
+	PYTHONPATH=tests/helpers $(BIN)/python tests/docs/run_docs.py $(DEMO)/docs-test
 
 # a server of its own on loopback, in an environment of its own (Python 3.11), since it needs an older pydicom
 tests/label/.venv/installed: tests/label/constraints.txt

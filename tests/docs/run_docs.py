@@ -1,6 +1,6 @@
 """Run the commands of README and docs as they are written, in a folder of their own.
 
-    python tests/docs/run_docs.py OUT [PAGE ...]
+    PYTHONPATH=tests/helpers python tests/docs/run_docs.py OUT [PAGE ...]
 
 ``OUT/work`` gets a copy of the bundles whose trainings are short, and synthetic scans under the names that the pages
 use (DIR, scan.png, boxes.csv, ...); ``OUT/log`` gets what each block of commands wrote. The READMEs train the bundles,
