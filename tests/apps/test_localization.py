@@ -256,3 +256,10 @@ def test_draw_boxes_leaves_out_what_the_slice_does_not_meet():
     tile, _ = draw_boxes(np.ones(shape), np.zeros(shape), truth, np.array([[1.0, 1, 5, 4, 4, 8]]), np.eye(4)).tiles
     assert (np.asarray(tile) == GREEN).all(axis=-1).any()
     assert not (np.asarray(tile) == RED).all(axis=-1).any()
+
+
+def test_draw_boxes_where_the_map_is_constant(spatial_dims):
+    shape, truth = (8, 8, 9)[:spatial_dims], np.array([[1.0] * spatial_dims + [4.0] * spatial_dims])
+    tile, _ = draw_boxes(np.ones(shape), np.zeros(shape), truth, np.zeros((0, 2 * spatial_dims)), np.eye(4)).tiles
+    assert (np.asarray(tile) == GREEN).all(axis=-1).any()
+    assert not (np.asarray(tile) == RED).all(axis=-1).any()

@@ -36,8 +36,9 @@ def face_viewer(array: ndarray, affine: ndarray) -> tuple[ndarray, ndarray]:
 
 def turn_boxes(boxes: ndarray, turn: ndarray) -> ndarray:
     """Boxes (N, 2 spatial_dims) in the axes of ``face_viewer``, by its affine."""
-    ends = apply_affine(turn, boxes.reshape(len(boxes), 2, -1) - 0.5) + 0.5  # half a voxel beside centers
-    return np.sort(ends, axis=1).reshape(boxes.shape)
+    ends = np.stack(np.split(boxes, 2, axis=1), axis=1)  # of no boxes too
+    turned = apply_affine(turn, ends - 0.5) + 0.5  # half a voxel beside centers
+    return np.sort(turned, axis=1).reshape(boxes.shape)
 
 
 def draw_boxes(
