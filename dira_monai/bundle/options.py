@@ -3,7 +3,7 @@
 import difflib
 import json
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.properties import TrainProperties
 
 from ..utils.errors import InputError
+from .values import list_texts
 
 WORDS = {"null": "None", "false": "False", "true": "True"}
 READ_BY_MONAI = {"initialize", "run", "finalize", "imports", "_meta_", *(p["id"] for p in TrainProperties.values())}
@@ -43,13 +44,14 @@ def check_options(
 
 
 def check_words(given: Mapping[str, Any]) -> None:
-    """Refuse words of other languages, which would arrive as texts; only classes may have such names.
+    """Refuse words of other languages, which would arrive as texts; only a class in a list may have such a name.
 
     Raises:
         InputError: names the option, and the word of Python for it.
     """
     for name, value in given.items():
-        for word in () if name == "class_names" else _texts(value):
+        names_of_classes = name == "class_names" and not isinstance(value, str)
+        for word in () if names_of_classes else list_texts(value):
             if word in WORDS:
                 raise InputError(f"--{name} {value}: write {WORDS[word]} instead of {word}")
 
@@ -88,12 +90,3 @@ def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: 
 def _section(name: str) -> str:
     """The part of a value's name that stands at the top of a configuration."""
     return name.lstrip("+").split("#")[0].split("::")[0]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value, also in lists and objects."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(part)

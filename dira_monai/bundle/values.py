@@ -1,5 +1,6 @@
-"""The values of a bundle's configuration by which images are prepared and classes are named."""
+"""The values of a bundle's configuration: those by which images are prepared and classes are named; texts in any."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,3 +33,12 @@ class ImageValues:
 IMAGE_VALUES = tuple(field.name for field in fields(ImageValues))
 NETWORK_VALUES = IMAGE_VALUES[:2]  # that a datalist is made for
 PREPARED_VALUES = tuple(name for name in IMAGE_VALUES if name != "patch_size")  # that prepared images depend on
+
+
+def list_texts(value: Any) -> Iterator[str]:
+    """Every text in a value, also in lists and objects, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from list_texts(part)

@@ -2,22 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
+from ..bundle.values import list_texts
+
 SEPARATOR = "::"
 NESTED = re.compile(r"@\w+(::\w+)+")  # a reference to a part of something, as MONAI rewrites it
-
-
-def list_texts(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep."""
-    if isinstance(value, str):
-        yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for part in inner:
-        yield from list_texts(part)
 
 
 def find_references(value: Any) -> set[str]:

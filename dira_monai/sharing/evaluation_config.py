@@ -7,7 +7,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
-from .config_parts import as_json, copy_parts, find_references, is_expression, list_texts, needed_imports, needed_parts
+from ..bundle.values import list_texts
+from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports, needed_parts
 from .evaluation_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, RUN_FOLDER
 from .inference_config import ALWAYS_THERE, NOT_CARRIED
 

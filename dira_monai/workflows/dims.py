@@ -7,10 +7,9 @@ from ..datalists.checks import LISTS, check_datalist, find_root
 from ..datalists.io import read_datalist
 from ..dicom.headers import group_series
 from ..images.facts import FORMATS
-from ..images.find import Image, find_files, first_file, read_image, without_label_maps
+from ..images.find import PIL_SUFFIXES, Image, find_files, first_file, read_image, without_label_maps
 from ..utils.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg")
 CURE = "give --dims 2 or --dims 3"
 
 
@@ -62,7 +61,7 @@ def _measure(images: Sequence[Image], root: Path) -> dict[int, str]:
     """The kinds of some images, each with one of it; pictures are not opened."""
     kinds: dict[bool, list[Image]] = {True: [], False: []}
     for image in images:
-        kinds[first_file(image).lower().endswith(PICTURES)].append(image)
+        kinds[first_file(image).lower().endswith(PIL_SUFFIXES)].append(image)
     found = {2: first_file(kinds[True][0])} if kinds[True] else {}
     reasons = []
     for image in _sample(kinds[False]):

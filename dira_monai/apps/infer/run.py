@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...bundle.config import BundleConfig, read_config
+from ...bundle.options import check_words
 from ...bundle.run_json import PREPARATION, check_preparation, find_record
 from ...utils.errors import InputError
 from ...utils.optional_import import import_package
@@ -19,7 +20,6 @@ from .step import Step, companions
 from .table import FAILED, Inference, Result, read_earlier
 
 CURE = "give the values of the training, such as --class_names, --image_size or --network_def#features"
-WORDS = {"null": "None", "false": "False", "true": "True"}
 DECIDED = ("image", "datalist", "dataset", "dataset_dir")  # values of a configuration that say which images are meant
 
 
@@ -91,8 +91,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if value is not None and name.replace("::", "#").split("#")[0] in DECIDED:
             raise InputError(f"{name} {value}: give images without the name of a value, as in: infer . scan.nii.gz")
-        if isinstance(value, str) and value in WORDS:
-            raise InputError(f"--{name} {value}: write {WORDS[value]} instead")
+    check_words(values)
 
 
 def _load_network(config: BundleConfig, bundle: Path) -> nn.Module:
