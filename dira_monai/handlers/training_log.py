@@ -1,7 +1,6 @@
 """What a person sees of a run: a line an epoch, TensorBoard, metrics.csv, a last line; and a stop on invalid losses."""
 
 import csv
-import io
 import math
 import sys
 import time
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import world_size
 from ..utils.errors import InputError
-from ..utils.files import atomic_write
+from ..utils.files import write_csv
 
 
 class TrainingLog:
@@ -232,12 +231,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows whose columns may differ, whole or not at all."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    cells = [[f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, names)] for row in rows]
+    write_csv(path, [names, *cells])
 
 
 def name_finetuning(spatial_dims: int, ckpt_dir: str) -> str:

@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, and their digests."""
 
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -45,6 +47,23 @@ def write_json(path: str | Path, content: object, indent: int | None = None) -> 
     """Write content as JSON, whole or not at all; what JSON does not know becomes its text."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=indent, default=str) + "\n").encode())
+
+
+def write_csv(
+    path: str | Path, rows: Iterable[Iterable[object]], lineterminator: str = "\r\n", errors: str = "strict"
+) -> None:
+    """Write rows as CSV, whole or not at all; None is an empty cell.
+
+    Args:
+        path: of the file.
+        rows: the head first.
+        lineterminator: end of each line; CSV has both characters (RFC 4180).
+        errors: what becomes of characters that UTF-8 does not have, as ``str.encode`` takes it.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=lineterminator).writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode("utf-8", errors))
 
 
 def sha256(path: str | Path) -> str:

@@ -1,7 +1,5 @@
 """Features of images by the encoder of a run, as a table."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +21,7 @@ from ..networks.image_features import image_features
 from ..sharing.archive import find_bundle
 from ..transforms.views import to_unit
 from ..utils.errors import InputError
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, write_csv
 from ..weights.files import load_module, load_weights
 from .trained import TrainedRun, read_run
 
@@ -135,14 +133,12 @@ def _encode(network: nn.Module, images: Sequence[Image], config: BundleConfig, n
 
 def _write(path: Path, files: Sequence[str], features: np.ndarray) -> None:
     """The table, in which numbers have all digits of float32; or numbers and files apart."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     table = path.suffix == ".csv"
-    writer.writerow(["file", *([f"f{channel}" for channel in range(features.shape[1])] if table else [])])
-    for file, row in zip(files, features, strict=True):
-        writer.writerow([file, *([f"{value:.9g}" for value in row] if table else [])])
-    with atomic_write(path.with_suffix(".csv")) as target:
-        target.write(text.getvalue().encode())
+    head = ["file", *([f"f{channel}" for channel in range(features.shape[1])] if table else [])]
+    rows = [
+        [file, *([f"{value:.9g}" for value in row] if table else [])] for file, row in zip(files, features, strict=True)
+    ]
+    write_csv(path.with_suffix(".csv"), [head, *rows])
     if not table:
         with atomic_write(path) as target:
             np.save(target, features)

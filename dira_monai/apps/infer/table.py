@@ -1,14 +1,13 @@
 """The table of an inference: what became of each image."""
 
 import csv
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...utils.errors import InputError
-from ...utils.files import atomic_write
+from ...utils.files import write_csv
 from ...utils.tables import format_table
 
 DONE, FAILED, OPEN = "done", "failed", "not reached"
@@ -137,10 +136,7 @@ def read_earlier(path: Path, columns: Sequence[str], files: set[str]) -> tuple[l
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+    write_csv(path, rows, lineterminator="\n", errors="surrogateescape")
 
 
 def _printable(text: str) -> str:

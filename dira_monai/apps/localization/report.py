@@ -1,12 +1,10 @@
 """What localization reached, as files and as a short table."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...utils.files import atomic_write, write_json
+from ...utils.files import write_csv, write_json
 from ...utils.tables import format_table
 from ...visualize.tiles import Row, draw_grid, save_picture
 from .metrics import COMPONENTS, OVERLAPS, THRESHOLDS, Case, best_overlaps, choose, summarize
@@ -61,16 +59,13 @@ def _describe_case(case: Case, threshold: float, component: str) -> dict[str, An
 
 def write_report(report: Mapping[str, Any], rows: Sequence[Row], output_dir: str | Path) -> None:
     """Write ``localization.json``, ``localization.csv`` and, where there are rows of pictures, ``localization.png``."""
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(["finding", "boxes", "component", "threshold", *(f"iou_{least}" for least in OVERLAPS)])
+    table: list[list[Any]] = [["finding", "boxes", "component", "threshold", *(f"iou_{least}" for least in OVERLAPS)]]
     for name, found in report["findings"].items():
         for row in report["sweep"][name]:
-            writer.writerow([name, found["boxes"], row["component"], row["threshold"], *row["accuracy"].values()])
-        writer.writerow([name, found["boxes"], "centered_box", "", *found["accuracy_of_centered_box"].values()])
+            table.append([name, found["boxes"], row["component"], row["threshold"], *row["accuracy"].values()])
+        table.append([name, found["boxes"], "centered_box", "", *found["accuracy_of_centered_box"].values()])
     write_json(Path(output_dir, "localization.json"), report, indent=1)
-    with atomic_write(Path(output_dir, "localization.csv")) as file:
-        file.write(table.getvalue().encode())
+    write_csv(Path(output_dir, "localization.csv"), table)
     if rows:
         save_picture(draw_grid(rows), Path(output_dir, "localization.png"))
 
