@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..bundle.values import NETWORK_VALUES
+from ..images.facts import loaded_shape
 from ..images.find import find_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
@@ -28,13 +30,15 @@ def prepare_data(
     seed: int,
     validation_fraction: float = VALIDATION_FRACTION,
     patch_size: Sequence[int] | int | None = None,
+    resume: bool = False,
+    **image_values: Any,
 ) -> dict:
     """The datalist that a bundle trains on, with absolute paths; made on first use, then read from ``output_dir``.
 
     Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
-    file, or a ``datalist.json`` in the folder, is used as it is. Anything else goes through ``make_datalist`` into
-    ``output_dir/datalist.json``, which is used again while arguments and files stay the same. Among several
-    processes the first one works and the others wait.
+    file, or a ``datalist.json`` in the folder, is used as it is; anything else goes through ``make_datalist``, whose
+    result is used again while arguments and files stay the same. ``output_dir/datalist.json`` holds the list in the
+    end, in any case. Among several processes the first one works and the others wait.
 
     Args:
         dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
@@ -44,30 +48,61 @@ def prepare_data(
         seed: of the split and the phantoms.
         validation_fraction: part of the patients kept for validation.
         patch_size: voxels, only to say how many images are smaller and so will be padded.
+        resume: as ``make_list`` takes it.
+        image_values: ``axcodes``, ``spacing`` and ``image_size`` by which images change their shape before.
 
     Raises:
         InputError: as ``make_datalist`` and ``load_datalist`` do, in every process.
     """
-    network = {"spatial_dims": spatial_dims, "in_channels": in_channels}
-    options: dict[str, Any] = {**network, "seed": seed, "validation_fraction": validation_fraction}
+    options = {
+        "spatial_dims": spatial_dims,
+        "in_channels": in_channels,
+        "seed": seed,
+        "validation_fraction": validation_fraction,
+    }
 
     def work() -> dict:
         if dataset_dir:
             source = Path(dataset_dir).expanduser()
         else:
             source = make_phantoms(Path(output_dir), spatial_dims, seed) / "images"
-        path = find_given(source)
-        if path is None:
-            path = Path(output_dir, "datalist.json")
-            make_list(path, source, options, [source], [], lambda: make_datalist(source, **options))
-        datalist = load_datalist(path)
-        for key, value in network.items():
-            if datalist.get(key, value) != value:
-                raise InputError(f"{path} was made for {key} {datalist[key]} where the network has {value}.")
-        _announce(datalist, path, patch_size)
+        datalist, path = list_images(source, Path(output_dir), options, resume)
+        _announce(datalist, path, patch_size, image_values)
         return datalist
 
     return on_first_process(work)
+
+
+def list_images(source: Path, output: Path, options: Mapping[str, Any], resume: bool = False) -> tuple[dict, Path]:
+    """The datalist of a source, with absolute paths, and its file; ``output/datalist.json`` holds it in any case.
+
+    Args:
+        source: a datalist, a folder that holds one, or a folder of scans.
+        output: folder of the run.
+        options: ``spatial_dims``, ``in_channels`` and whatever else ``make_datalist`` takes.
+        resume: as ``make_list`` takes it.
+
+    Raises:
+        InputError: as ``make_datalist`` and ``load_datalist`` do, or if the list was made for another network.
+    """
+    given, path = find_given(source), output / "datalist.json"
+    if given is None:
+        make_list(path, source, options, [source], [], lambda: make_datalist(source, **options), resume)
+    datalist = load_datalist(given or path)
+    for key in NETWORK_VALUES:
+        if datalist.get(key, options[key]) != options[key]:
+            raise InputError(
+                f"{given or path} was made for {key} {datalist[key]} where the network has {options[key]}."
+            )
+    if given:
+        keep_list(datalist, given, path)
+    return datalist, given or path
+
+
+def keep_list(datalist: dict, given: Path, path: Path) -> None:
+    """Write a list that the user gives to the folder of the run too, unless it lies there."""
+    if given.resolve() != path.resolve():
+        write_datalist(datalist, path)
 
 
 def make_phantoms(output: Path, spatial_dims: int, seed: int, tell: bool = False) -> Path:
@@ -106,16 +141,24 @@ def make_list(
     folders: Sequence[Path],
     tables: Sequence[Path],
     make: Callable[[], dict],
+    resume: bool = False,
 ) -> None:
-    """Write what ``make`` gives to ``path``, unless it was made there for the same options, folders and tables."""
-    wanted = {"dataset_dir": os.path.abspath(source), **options, "fingerprint": _fingerprint(folders, tables)}
+    """Write what ``make`` gives to ``path``, unless it was made there for the same options, folders and tables.
+
+    With ``resume`` that of the same options stays also where files have changed since, which a line says: the images
+    of training, validation and test must not change places within a run.
+    """
+    wanted, fingerprint = {"dataset_dir": os.path.abspath(source), **options}, _fingerprint(folders, tables)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         current = all(kept[key] == value for key, value in wanted.items())
+        same_files = kept["fingerprint"] == fingerprint
     except (OSError, ValueError, TypeError, KeyError):
-        current = False
-    if not current:
-        write_datalist(make() | {"fingerprint": wanted["fingerprint"]}, path)
+        current = same_files = False
+    if current and resume and not same_files:
+        print(f"{path}: files of {source} have changed since this run began; it goes on with its list as it is")
+    elif not (current and same_files):
+        write_datalist(make() | {"fingerprint": fingerprint}, path)
 
 
 def _fingerprint(folders: Sequence[Path], tables: Sequence[Path]) -> str:
@@ -127,10 +170,14 @@ def _fingerprint(folders: Sequence[Path], tables: Sequence[Path]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None) -> None:
+def _announce(
+    datalist: dict, path: Path, patch_size: Sequence[int] | int | None, image_values: Mapping[str, Any]
+) -> None:
     skipped = datalist.get("skipped", [])
     print(summarize_datalist(datalist) + (f" (the first: {skipped[0]['reason']} See {path})" if skipped else ""))
-    shapes = [entry["shape"] for entry in entries_of(datalist, LISTS[:2]) if "shape" in entry]
+    stored = "prepared" in datalist  # with the shape that they have now
+    measured = [entry for entry in entries_of(datalist, LISTS[:2]) if "shape" in entry]
+    shapes = [entry["shape"] if stored else loaded_shape(entry, **image_values) for entry in measured]
     if patch_size is None or not shapes:
         return
     size = [patch_size] * len(shapes[0]) if isinstance(patch_size, int) else list(patch_size)
@@ -138,4 +185,4 @@ def _announce(datalist: dict, path: Path, patch_size: Sequence[int] | int | None
         raise InputError(f"patch_size {size} has {len(size)} axes where the images of {path} have {len(shapes[0])}.")
     small = sum(any(have < want for have, want in zip(shape, size, strict=True)) for shape in shapes)
     if small:
-        print(f"{small} of {len(shapes)} images are smaller than the region of {span([size])}: padded, unless resized")
+        print(f"{small} of {len(shapes)} images are smaller than the region of {span([size])} and padded")

@@ -11,12 +11,12 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
-from .io import make_absolute, read_datalist, write_datalist
+from .io import make_absolute, read_datalist
 from .label_maps import label_folder
 from .labeled import make_labeled_datalist
 from .leakage import check_overlap
 from .options import LabelOptions
-from .prepare import find_given, make_list, make_phantoms
+from .prepare import find_given, keep_list, make_list, make_phantoms
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
 from .summary import describe_labeled
 
@@ -83,6 +83,7 @@ def prepare_labeled(
     pretrained: str | None = None,
     pretraining_list: str | None = None,
     allow_overlap: bool = False,
+    resume: bool = False,
     **options: Any,
 ) -> dict:
     """The labeled datalist that a bundle is fine-tuned on, with absolute paths; prints a table of it.
@@ -106,6 +107,7 @@ def prepare_labeled(
         pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
+        resume: as ``make_list`` takes it.
         options: the others of ``LabelOptions``; a given list must record the same ``exclude_patients_of``.
 
     Raises:
@@ -117,7 +119,13 @@ def prepare_labeled(
     )
 
     def work() -> dict:
-        datalist, path = _load_or_make(dataset_dir, Path(output_dir), wanted)
+        if dataset_dir:
+            source = Path(dataset_dir).expanduser()
+        else:
+            source = make_phantoms(Path(output_dir), spatial_dims or 2, seed, tell=True)
+        datalist, path = list_labeled(source, Path(output_dir), wanted, resume)
+        if given := find_given(source):
+            print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
         print(describe_labeled(datalist))
         overlap = [UNCHECKED] if pretrained else []
         if pretraining_list:
@@ -129,18 +137,26 @@ def prepare_labeled(
     return on_first_process(work)
 
 
-def _load_or_make(dataset_dir: str | None, output: Path, options: LabelOptions) -> tuple[dict, Path]:
-    """The whole datalist with absolute paths, and the file in ``output`` that holds it."""
+def list_labeled(source: Path, output: Path, options: LabelOptions, resume: bool = False) -> tuple[dict, Path]:
+    """The whole labeled datalist of a source, with absolute paths, and the file in ``output`` that holds it.
+
+    Args:
+        source: a datalist, a folder that holds one, or a folder of images and labels.
+        output: folder of the run.
+        options: what the list depends on.
+        resume: as ``make_list`` takes it.
+
+    Raises:
+        InputError: as ``make_labeled_datalist`` and ``load_labeled`` do.
+    """
     options.check()
     options = LabelOptions(**json.loads(json.dumps(asdict(options))))  # tuples become lists, as in the file
-    if dataset_dir:
-        source = Path(dataset_dir).expanduser()
-    else:
-        source = make_phantoms(output, options.spatial_dims or 2, options.seed, tell=True)
     given, path = find_given(source), output / "datalist.json"
     if given is None:
         folders, tables = _inputs(source, options)
-        make_list(path, source, asdict(options), folders, tables, lambda: make_labeled_datalist(source, options))
+        make_list(
+            path, source, asdict(options), folders, tables, lambda: make_labeled_datalist(source, options), resume
+        )
         datalist = load_labeled(path, options)
     else:
         datalist = _take_given(given, path, options)
@@ -157,10 +173,8 @@ def _take_given(given: Path, path: Path, options: LabelOptions) -> dict:
             f"{given} is used as it is and was made for exclude_patients_of "
             f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
         )
-    print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
     datalist["dataset_dir"] = str(find_root(datalist, given))
-    if given.resolve() != path.resolve():
-        write_datalist(datalist, path)
+    keep_list(datalist, given, path)
     return datalist
 
 

@@ -1,17 +1,20 @@
 """Facts of images, and whether one can be trained on."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import nibabel as nib
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..utils.errors import InputError
 from ..utils.parallel import parallel_map
 from .find import Image, first_file, read_image
 
 Item = TypeVar("Item")
+WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
 
 
@@ -25,10 +28,10 @@ def measure_image(image: Image, directory: str | Path = ".", resample: bool = Tr
 
 
 def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
-    """``shape``, ``channels``, ``spacing``, ``range``, ``mean`` and ``note`` of what ``read_image`` gives.
+    """``shape``, ``channels``, ``spacing``, ``axcodes``, ``range``, ``mean`` and ``note`` of what ``read_image`` gives.
 
-    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, range is [lowest, highest], and note is
-    an empty text or says what is unusual.
+    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, axcodes is the orientation of a volume,
+    such as LPS, else None; range is [lowest, highest], and note is an empty text or says what is unusual.
 
     Raises:
         InputError: if the image is constant, or if voxels are NaN or infinite.
@@ -47,10 +50,52 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
         "shape": [int(length) for length in array.shape[:rank]],
         "channels": array.shape[rank] if array.ndim > rank else 1,
         "spacing": [_short(length) for length in lengths] if "affine" in meta else None,
+        "axcodes": "".join(nib.aff2axcodes(np.asarray(meta["affine"]))) if rank == 3 and "affine" in meta else None,
         "range": [_short(low), _short(high)],
         "mean": _short(float(array.mean(dtype=np.float64))),
         "note": "; ".join(notes),
     }
+
+
+def turn(values: Sequence, own: str | None, axcodes: str | None) -> list:
+    """Values of a volume's axes in their order once it is turned from the orientation ``own`` to ``axcodes``."""
+    if own is None or axcodes is None:
+        return list(values)
+    places = [WORLD_AXES[letter] for letter in own]
+    return [values[places.index(WORLD_AXES[letter])] for letter in axcodes]
+
+
+def resampled_shape(shape: ArrayLike, spacing: ArrayLike, wanted: ArrayLike) -> np.ndarray:
+    """The shape that ``Spacing`` of MONAI makes: the centers of the outer voxels stay where they are.
+
+    Args:
+        shape: voxels, (..., D).
+        spacing: mm, (..., D).
+        wanted: mm to resample to, (D,).
+    """
+    return np.round((np.asarray(shape) - 1) * np.asarray(spacing) / np.asarray(wanted) + 1).astype(int)
+
+
+def loaded_shape(
+    facts: Mapping[str, Any],
+    axcodes: str | None = None,
+    spacing: Sequence[float] | None = None,
+    image_size: int | None = None,
+) -> list[int]:
+    """The shape that ``pretrain_preprocessing`` gives an image before it is padded.
+
+    Args:
+        facts: of the file, see ``measure_array``.
+        axcodes: orientation that it is turned to.
+        spacing: mm that it is resampled to.
+        image_size: voxels that its longest side is resized to.
+    """
+    own, known = facts.get("axcodes"), facts.get("spacing")
+    shape = turn(facts["shape"], own, axcodes)
+    if spacing is not None and known is not None:
+        shape = resampled_shape(shape, turn(known, own, axcodes), spacing).tolist()
+    scale = 1 if image_size is None else image_size / max(shape)
+    return [round(length * scale) for length in shape]
 
 
 def measure_each(

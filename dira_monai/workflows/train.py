@@ -115,7 +115,7 @@ def _plan(
     if hours is None:
         return {}
     bundle = ",".join(map(str, files))
-    made = plan(data, task=task, hours=hours, device=values.get("device"), bundle=bundle, given=values)
+    made = plan(data, task=task, hours=hours, device=values.get("device"), bundle=bundle, given=values, output=folder)
     made.write(kept)
     print(made.table())
     return made.values

@@ -28,7 +28,9 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
         "15 training and 2 validation images of 17 patients (by file), 4 skipped (the first: p03.png"
     )
     assert first.endswith(f"See {kept})")
-    assert second == "17 of 17 images are smaller than the region of 7 x 7: padded, unless resized"
+    assert second == "17 of 17 images are smaller than the region of 7 x 7 and padded"
+    prepare(flawed, tmp_path / "out", patch_size=[7, 7], image_size=10)
+    assert len(capsys.readouterr().out.splitlines()) == 1  # 6 x 8 become 8 x 10
 
 
 def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp_path, capsys):
@@ -61,6 +63,16 @@ def test_prepare_data_reuses_its_list(flawed, tmp_path, made):
     assert len(made) == 7
 
 
+def test_a_run_that_goes_on_keeps_its_list(pictures, tmp_path, made, capsys):
+    first = prepare(pictures, tmp_path / "out")
+    write_image(pictures / "new.png", noise(6, 8))
+    assert prepare(pictures, tmp_path / "out", resume=True) == first
+    assert "out/datalist.json: files of" in (told := capsys.readouterr().out)
+    assert "have changed since this run began; it goes on with its list as it is" in told
+    assert len(made) == 1
+    assert prepare(pictures, tmp_path / "out", resume=True, seed=1) != first
+
+
 def test_a_changed_file_is_read_again_whatever_its_date(pictures, tmp_path):
     first = prepare(pictures, tmp_path / "out")
     file = sorted(pictures.rglob("*.png"))[0]
@@ -88,7 +100,7 @@ def test_prepare_data_takes_a_given_list(pictures, tmp_path, made, name):
     source = pictures if name.startswith("scans") else tmp_path / name
     assert len(prepare(source, tmp_path / "out")["validation"]) == 10
     assert len(made) == 1
-    assert not (tmp_path / "out").exists()
+    assert load_datalist(tmp_path / "out/datalist.json") == load_datalist(tmp_path / name)
     with pytest.raises(InputError, match=r"\.json was made for in_channels 1 where the network has 3"):
         prepare(source, tmp_path / "out", in_channels=3)
 

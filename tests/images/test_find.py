@@ -1,8 +1,10 @@
+import nibabel as nib
 import numpy as np
 import pytest
 from scan_files import AXIAL, SAGITTAL, noise, relative, write_image, write_nifti, write_series, write_slice
 
-from dira_monai.images.facts import check_facts, measure_image
+from dira_monai.data.preprocessing import pretrain_preprocessing
+from dira_monai.images.facts import check_facts, loaded_shape, measure_image
 from dira_monai.images.find import find_images
 from dira_monai.utils.errors import InputError
 
@@ -79,10 +81,31 @@ def test_check_image_gives_facts(tmp_path):
         "shape": [4, 5, 6],
         "channels": 1,
         "spacing": [1.0, 2.0, 3.5],
+        "axcodes": "RAS",
         "range": [volume.min(), volume.max()],
         "mean": pytest.approx(volume.mean(), rel=1e-5),
         "note": "",
     }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"axcodes": "RAS", "spacing": [0.9, 2, 2.5]},
+        {"axcodes": None, "spacing": [1, 1, 1.7]},
+        {"axcodes": "SPL", "image_size": 20},
+        {"image_size": 13},
+    ],
+    ids=str,
+)
+def test_the_shape_of_a_loaded_image_is_known_before(values, tmp_path):
+    dims = 3 if "axcodes" in values else 2
+    affine = np.array([[0, 0, 2.0, 0], [-1.5, 0, 0, 0], [0, 5.0, 0, 0], [0, 0, 0, 1]])  # the axes of the file: P, S, R
+    nib.save(nib.Nifti1Image(noise(*(9, 11, 14)[:dims]), affine), tmp_path / "a.nii")
+    wanted = {"axcodes": None, "spacing": None, "image_size": None} | values
+    transform = pretrain_preprocessing(in_channels=1, intensity_range=None, **wanted)
+    loaded = transform({"image": str(tmp_path / "a.nii")})["image"]
+    assert loaded_shape(measure_image("a.nii", tmp_path), **values) == list(loaded.shape[1:])
 
 
 def test_facts_of_a_picture_and_a_series(tmp_path):

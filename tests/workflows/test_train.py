@@ -1,7 +1,9 @@
 """Pre-training and fine-tuning in one call: the numbers of MONAI's command, and what is refused."""
 
 import json
+import os
 import sys
+from collections import Counter
 
 import finetune_bundle
 import pretrain_bundle
@@ -11,7 +13,11 @@ from running import assert_equal_states, causes, load
 import dira_monai
 from dira_monai import InputError, finetune, pretrain
 from dira_monai.__main__ import main
+from dira_monai.apps.planning import labels as planned_labels
 from dira_monai.cli.deferred import parse_values
+from dira_monai.datalists import label_maps
+from dira_monai.images import facts
+from dira_monai.images.find import first_file, read_image
 
 FEW = {"max_epochs": 1, "epoch_length": 2}
 
@@ -62,6 +68,37 @@ def test_values_that_are_not_given_are_planned_and_kept(finetune_scans, tmp_path
     finetune(finetune_scans[2], task="segmentation", run=run, resume=True, **given | {"max_epochs": 2})
     config = last_config(run)
     assert planned == {name: config[name] for name in planned}
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each file was read as a whole for the list of images and for the plan."""
+    counts = Counter()
+
+    def read(image, directory=".", resample=True):
+        counts.update([os.path.join(directory, first_file(image))])
+        return read_image(image, directory, resample)
+
+    for module in (facts, label_maps, planned_labels):
+        monkeypatch.setattr(module, "read_image", read)
+    return counts
+
+
+def test_an_image_is_listed_once_for_plan_and_training(finetune_scans, pretrain_scans, reads, tmp_path):
+    """The plan itself reads a sample of 16 images, and label maps for their classes."""
+    labels = {"network_def#backbone": "resnet10", "device": "cpu", "batch_size": 2, **FEW}
+    plain = small(3) | {"device": "cpu"}
+    planned = {name: value for name, value in plain.items() if name != "hours"}
+    for hours in ({}, {"hours": None}):
+        pretrain(pretrain_scans[3], run=tmp_path / f"pretrain{len(hours)}", **planned, **hours)
+        assert {*reads.values()} == {1 if hours else 2}, hours
+        reads.clear()
+    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "finetune", **labels)
+    assert len(reads) == 32
+    assert {*reads.values()} == {2}
+    reads.clear()
+    finetune(finetune_scans[2], task="segmentation", run=run, resume=True, **labels | {"max_epochs": 2})
+    assert not reads
 
 
 @pytest.mark.parametrize("kind", [("segmentation", 2), ("classification", 3)])

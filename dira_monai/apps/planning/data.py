@@ -7,13 +7,12 @@ from typing import Any
 
 from ...bundle.config import BundleConfig, read_config
 from ...bundle.shipped import bundle_folders
-from ...datalists.checks import LISTS, find_root
+from ...datalists.checks import LISTS
 from ...datalists.io import load_datalist, read_datalist
 from ...datalists.label_maps import in_image_folders
-from ...datalists.labeled import make_labeled_datalist
 from ...datalists.options import LabelOptions
-from ...datalists.prepare_labeled import FIXED, load_labeled
-from ...datalists.unlabeled import make_datalist
+from ...datalists.prepare import list_images
+from ...datalists.prepare_labeled import FIXED, list_labeled
 from ...images.find import Image, find_images, first_file, without_label_maps
 from ...images.reader import NIFTI_SUFFIXES, PIL_SUFFIXES
 from ...losses.classification import check_classes
@@ -47,7 +46,7 @@ class Data:
             self.config.parser[name] = choice.value
 
 
-def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any]) -> Data:
+def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any], output: Path) -> Data:
     """The images of a folder or a datalist, and the bundle's configuration for them.
 
     Args:
@@ -55,6 +54,7 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
         task: pretrain, segmentation or classification.
         bundle: folder or files; None: that of the task which comes with the package.
         given: values of the configuration that the user gives.
+        output: folder that keeps the list of images, as a training keeps it.
 
     Raises:
         InputError: if the data, the bundle or a value cannot be used.
@@ -78,15 +78,12 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
     reason = f"{alike.count(channels)} of {len(alike)} images that were read" if alike else "as the list was made"
     found.take("in_channels", Choice(channels, reason), given)
     if task == PRETRAIN:
-        found.datalist = load_datalist(listed) if content else _make_unlabeled(path, dims, found.config)
+        values = {name: found.config.build(name) for name in ("in_channels", "seed", "validation_fraction")}
+        found.datalist, _ = list_images(path, output, {"spatial_dims": dims, **values})
     else:
-        _read_labeled(found, path, listed if content else None, _options(found, task, dims, images, given), given)
+        options = _options(found, task, dims, images, given)
+        _read_labeled(found, path, listed if content else None, options, given, output)
     return found
-
-
-def _make_unlabeled(path: Path, dims: int, config: BundleConfig) -> dict:
-    names = ("in_channels", "seed", "validation_fraction")
-    return make_datalist(path, spatial_dims=dims, **{name: config.build(name) for name in names})
 
 
 def _options(found: Data, task: str, dims: int, images: Sequence[Image], given: Mapping[str, Any]) -> LabelOptions:
@@ -105,7 +102,7 @@ def _options(found: Data, task: str, dims: int, images: Sequence[Image], given: 
 
 
 def _read_labeled(
-    found: Data, path: Path, listed: Path | None, options: LabelOptions, given: Mapping[str, Any]
+    found: Data, path: Path, listed: Path | None, options: LabelOptions, given: Mapping[str, Any], output: Path
 ) -> None:
     """Make or load the labeled list, and take what its labels mean."""
     if listed is not None:
@@ -120,11 +117,7 @@ def _read_labeled(
     chosen: dict[str, Any] = {name: choice.value for name, choice in choices.items() if name not in given}
     chosen = {name: None if value == NONE else value for name, value in chosen.items()}
     options = replace(options, **chosen)
-    if listed is None:
-        found.datalist = make_labeled_datalist(path, options)
-    else:
-        loaded = load_labeled(listed, options)
-        found.datalist = loaded | {"dataset_dir": str(find_root(loaded, listed))}
+    found.datalist, _ = list_labeled(path, output, options)
     if options.task == "classification":
         check_classes(found.datalist["validation"], "validation")  # as the training does
 

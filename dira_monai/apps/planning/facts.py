@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from ...images.facts import measure_array, measure_each, measure_image
-from ...images.find import PIL_SUFFIXES, Image, first_file, read_image
+from ...images.facts import measure_each, measure_image, resampled_shape, turn
+from ...images.find import PIL_SUFFIXES, Image, first_file
 from ...networks.encoder_decoder import downsampling
 from ...networks.size_checks import size_divisor
 from ...utils.errors import InputError
 
 SAMPLE = 16  # images that are read to know channels and the order of axes
-WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
 RESERVE = 2**30  # bytes of a process without a network, roughly
 SHARE = 0.8  # of the memory that a step may fill
 
@@ -66,7 +64,7 @@ class DataFacts:
         """Shapes after resampling to a spacing in mm, or as they are."""
         if spacing is None or self.spacings is None:
             return self.shapes
-        return np.maximum(1, np.round(self.shapes * self.spacings / np.asarray(spacing))).astype(int)
+        return resampled_shape(self.shapes, self.spacings, spacing)
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,10 @@ class NetworkFacts:
 
 
 def look_at(images: Sequence[Image], directory: str | Path) -> list[dict]:
-    """Facts of ``measure_image`` and ``affine`` of a sample at even distances; what cannot be read is left out."""
+    """Facts of ``measure_image`` of a sample at even distances; what cannot be read is left out."""
     count = min(len(images), SAMPLE)
     places = [round(number) for number in np.linspace(0, len(images) - 1, count)]
-
-    def measure(image: Image, folder: str | Path) -> dict:
-        array, meta = read_image(image, folder)
-        return measure_array(first_file(image), array, meta) | {"affine": meta.get("affine")}
-
-    found = measure_each(measure, [images[place] for place in places], directory)
+    found = measure_each(measure_image, [images[place] for place in places], directory)
     return [facts for facts in found if isinstance(facts, dict)]
 
 
@@ -117,47 +110,34 @@ def most_frequent(values: Sequence[Any], default: Any) -> Any:
     return max(sorted(set(values)), key=values.count, default=default)
 
 
-def find_axis_order(sample: Sequence[dict], axcodes: str | None, spatial_dims: int) -> list[int]:
-    """For each axis of a loaded volume the axis of the file: images are turned to ``axcodes`` before all else.
-
-    That of most images of the sample; datalists hold shapes and spacings in the order of the files.
-    """
-    as_it_is = tuple(range(spatial_dims))
-    if axcodes is None or spatial_dims != 3:
-        return list(as_it_is)
-    orders = []
-    for facts in sample:
-        if len(facts["shape"]) == 3 and facts["affine"] is not None:
-            world = [int(axis) for axis in nib.orientations.io_orientation(np.asarray(facts["affine"]))[:, 0]]
-            orders.append(tuple(world.index(WORLD_AXES[letter]) for letter in axcodes))
-    return list(most_frequent(orders, as_it_is))
-
-
 def gather_facts(datalist: dict, axcodes: str | None) -> DataFacts:
     """Facts of the training and validation images of a checked datalist; those that it lacks are measured.
 
     Args:
         datalist: with ``dataset_dir``.
-        axcodes: orientation of loaded volumes.
+        axcodes: orientation to which volumes are turned; datalists hold the axes in the order of the files.
 
     Raises:
         InputError: if an image without facts cannot be read, or the images differ in their number of axes.
     """
     entries = [*datalist["training"], *datalist["validation"]]
     root, prepared = datalist.get("dataset_dir", "."), datalist.get("prepared") or {}
-    if not prepared and any("shape" not in entry or "range" not in entry for entry in entries):
+    if not prepared and any(not {"shape", "range", "axcodes"} <= entry.keys() for entry in entries):
         found = measure_each(measure_image, [entry["image"] for entry in entries], root, strict=True)
         entries = [entry | facts for entry, facts in zip(entries, found, strict=True) if isinstance(facts, dict)]
     dims = {len(entry["shape"]) for entry in entries}
     if len(dims) > 1:
         raise InputError(f"the images have {' and '.join(map(str, sorted(dims)))} axes; list those of one kind.")
     files = [first_file(entry["image"]) for entry in entries]
-    sample = [] if prepared or axcodes is None else look_at([entry["image"] for entry in entries], root)
-    order = find_axis_order(sample, axcodes, *dims)
+    axcodes = None if prepared else axcodes  # which were turned before they were stored
+
+    def turned(name: str) -> np.ndarray:
+        return np.array([turn(entry[name], entry.get("axcodes"), axcodes) for entry in entries])
+
     known = all(entry.get("spacing") for entry in entries)
     return DataFacts(
-        shapes=np.array([entry["shape"] for entry in entries])[:, order],
-        spacings=np.array([entry["spacing"] for entry in entries], dtype=float)[:, order] if known else None,
+        shapes=turned("shape"),
+        spacings=turned("spacing").astype(float) if known else None,
         ranges=np.array([entry.get("range", [0, 1]) for entry in entries], dtype=float),
         training=len(datalist["training"]),
         validation=len(datalist["validation"]),

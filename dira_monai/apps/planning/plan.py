@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...datalists.options import TASKS
@@ -74,6 +75,7 @@ def plan(
     bundle: str | None = None,
     given: Mapping[str, Any] | None = None,
     seconds_per_step: float | None = None,
+    output: str | Path | None = None,
 ) -> Plan:
     """Values that suit the images, the device and the time; the same for the same files, but for the measured speed.
 
@@ -85,6 +87,7 @@ def plan(
         bundle: folder of the bundle, or its configuration files; None: that of the task which comes with the package.
         given: values of the configuration that stay as they are, by their ids, such as ``network_def#features``.
         seconds_per_step: of a step with the planned batch; None: measured by a few steps on random images.
+        output: folder of the run that follows, which then need not make the list of images again.
 
     Raises:
         InputError: if the data, the device or a value cannot be used.
@@ -94,7 +97,8 @@ def plan(
     if isinstance(hours, bool) or not isinstance(hours, int | float) or not hours > 0:
         raise InputError(f"hours must be a number above 0, got {hours!r}.")
     where = find_device(device)
-    found = read_data(Path(data).expanduser(), task, bundle, given or {})
+    with TemporaryDirectory() as temporary:
+        found = read_data(Path(data).expanduser(), task, bundle, given or {}, Path(output or temporary))
     planner = Planner(found, task, where, given or {})
     planner.plan_images()
     planner.plan_batch()

@@ -8,7 +8,16 @@ COLUMNS = 6  # at most
 VALUES = 10  # of a column, at most; more numbers become RANGES ranges
 RANGES = 5
 HIDDEN = ("image", "source", "sha256")
-MEASURED = ("patient", "shape", "channels", "spacing", "range", "mean", "note")  # facts of the files: after all others
+MEASURED = (
+    "patient",
+    "shape",
+    "channels",
+    "spacing",
+    "axcodes",
+    "range",
+    "mean",
+    "note",
+)  # facts of the files: after all others
 
 
 def find_columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
