@@ -26,6 +26,7 @@ class SeededSampler(DistributedSampler):
             most world - 1 samples are left out.
         samples: for validation, the number of samples; the data is gone through as often as that takes.
         min_batch_size: least number of images of all processes together; with batch norm a single one fails.
+        start: samples of this process that the next epoch leaves out, since a run resumes behind them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class SeededSampler(DistributedSampler):
         else:
             self.total_size = max(1, (samples or size) // self.num_replicas) * self.num_replicas
         self.num_samples = self.total_size // self.num_replicas
+        self.start = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         size = len(self.dataset)  # type: ignore[arg-type]
@@ -60,7 +62,8 @@ class SeededSampler(DistributedSampler):
             order = sample_seeds(~self.seed, epoch, rounds * size).reshape(rounds, size).argsort(dim=1).flatten()
         else:
             order = torch.arange(size).repeat(rounds)
-        own = slice(self.rank, self.total_size, self.num_replicas)
+        own = slice(self.rank + self.start * self.num_replicas, self.total_size, self.num_replicas)
+        self.start = 0
         return iter(zip(order[: self.total_size][own].tolist(), seeds[own].tolist(), strict=True))
 
     def __len__(self) -> int:

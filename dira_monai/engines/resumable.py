@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..utils.distributed import average_gradients
 from ..utils.errors import InputError
+from .preemption import Preemption
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,9 +90,20 @@ class ResumableTrainer(SupervisedTrainer):
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)
         self.gradient_clip = gradient_clip
         self.schedule_epochs = schedule_epochs or self.state.max_epochs
+        self.sums: dict[str, Tensor] = {}  # of the step metrics of this epoch, which TrainingLog adds
+        self.summed = 0  # how many iterations they have
         self.context = autocast(self.state.device, precision)
         self.loss_scaler = make_scaler(self.state.device, precision)  # MONAI resets its own `scaler` in every run
+        self.preemption = Preemption()
         self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
+
+    def run(self) -> None:
+        """Train; a signal that announces the end of the job is heard meanwhile (see ``Preemption``)."""
+        self.preemption.listen()
+        try:
+            super().run()
+        finally:
+            self.preemption.stop_listening()
 
     def check_schedule(self) -> None:
         """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""

@@ -12,7 +12,6 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.handlers import MLFlowHandler
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -59,8 +58,6 @@ class TrainingLog:
         self.interval = interval
         self.opened = False
         self.rows: list[dict[str, Any]] = []
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
         self.images = 0
         self.started = 0.0
         self.line: list[str] = []  # of the epoch, until it is shown
@@ -102,18 +99,20 @@ class TrainingLog:
         if not self.opened:
             self._open(engine)
         self._tell()
-        self.sums, self.count, self.images, self.started = {}, 0, 0, time.perf_counter()
+        if engine.state.iteration % engine.state.epoch_length == 0:  # else a run was resumed inside the epoch
+            engine.sums, engine.summed = {}, 0
+        self.images, self.started = 0, time.perf_counter()
         self.stage = engine.stage(engine.state.epoch)
         self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs} {self.stage}".rstrip())
 
     def iteration(self, engine: ResumableTrainer) -> None:
         """Add the losses; every ``interval`` iterations, look at them."""
         for name, value in engine.step_metrics().items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
-        self.count += 1
+            engine.sums[name] = engine.sums.get(name, 0) + value.detach().float()
+        engine.summed += 1
         self.images += len(engine.state.batch["image"]) * world_size()
         self.bar.update()
-        if self.count % self.interval == 0 or self.count == 1:
+        if engine.summed % self.interval == 0 or engine.summed == 1:
             self._look(engine)
 
     def _look(self, engine: ResumableTrainer) -> dict[str, float]:
@@ -122,7 +121,7 @@ class TrainingLog:
         Raises:
             InputError: if one is not finite.
         """
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        means = {name: float(value) / engine.summed for name, value in engine.sums.items()}
         parts = engine.losses[1:]
         broken = [name for name in parts if not math.isfinite(means.get(name, 0.0))]
         if broken or not math.isfinite(means["loss"]):

@@ -1,17 +1,26 @@
 """Training states put back where torch has no public way: learning rates, schedules, random numbers."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from .errors import InputError
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer's moments and keep its own rates: a resumed run may be given another rate."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], kind: str | None, path: str | Path) -> None:
+    """Load the optimizer's moments and keep its own values: a resumed run may be given another rate or decay.
+
+    Raises:
+        InputError: if the moments in the file ``path`` are of another kind of optimizer; None: the file does not say.
+    """
+    own_kind = type(optimizer).__name__
+    if kind not in (None, own_kind):
+        raise InputError(f"{path}: its optimizer is {kind}, which a resumed run cannot change to {own_kind}.")
+    own = optimizer.state_dict()["param_groups"]
+    groups = [mine | {"params": saved["params"]} for mine, saved in zip(own, state["param_groups"], strict=True)]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 def fast_forward(scheduler: LRScheduler, steps: int) -> None:

@@ -127,10 +127,19 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
+        _check_sums(path)
         return load_weights_only(path, device)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def _check_sums(path: str | Path) -> None:
+    """Refuse a file of ``torch.save`` whose content differs from its checksums, at which torch never looks."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"its part {damaged} is damaged: the checksum differs; take another copy of the file")
 
 
 def load_module(module: nn.Module, state: Mapping[str, Any], path: str | Path, part: str) -> None:

@@ -27,7 +27,7 @@ def test_a_checkpoint_is_resumed(pretrain_scans, tmp_path):
     options = overrides(3, pretrain_scans, tmp_path, stage_epochs=[0, 1, 1], max_epochs=3, resume=True)
     run(3, ["train"], options)
     before, after = load(HERE / "checkpoint_0.1.0.pt"), load(tmp_path / "models/checkpoint.pt")
-    assert before.keys() == after.keys()
+    assert before.keys() <= after.keys()
     assert (before["epoch"], after["epoch"], after["iteration"]) == (2, 3, 9)
     assert {state["step"].item() for state in after["optimizer"]["state"].values()} == {9}
     assert {state["step"].item() for state in after["discriminator_optimizer"]["state"].values()} == {6}

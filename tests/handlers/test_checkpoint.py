@@ -4,7 +4,12 @@ import logging
 import math
 import os
 import resource
+import signal
+import subprocess
+import sys
+import zipfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +17,10 @@ import torch
 from ignite.engine import Events
 from ignite.metrics import Metric
 from power_cut import cut_power
-from trainer_runs import assert_same, basic_unet, differs, genesis_unet, make_run, run_epochs, states
+from trainer_runs import assert_same, basic_unet, differs, genesis_unet, make_loader, make_run, run_epochs, states
 
 from dira_monai.handlers.checkpoint import Checkpoint
+from dira_monai.handlers.training_log import TrainingLog, read_rows
 from dira_monai.networks.encoder_decoder import encode, encoder_only
 from dira_monai.objectives.moco import MoCo
 from dira_monai.utils.errors import InputError
@@ -104,6 +110,152 @@ def test_a_resumed_run_equals_one_that_was_never_stopped_bit_for_bit(tmp_path, o
         assert done == [5, 6, 7, 8]
         assert_same(everything(second), expected)
         assert_same(files_of(tmp_path / name), expected_files)
+
+
+def send(trainer, number, iteration):
+    """Let a scheduler send a signal to this process during an iteration."""
+    trainer.add_event_handler(Events.ITERATION_STARTED(once=iteration), lambda _: os.kill(os.getpid(), number))
+
+
+@pytest.mark.parametrize(
+    ("number", "iteration", "last", "accumulation"),
+    [(signal.SIGTERM, 5, 5, 1), (signal.SIGUSR1, 1, 2, 2), (signal.SIGHUP, 4, 4, 1)],
+    ids=["inside", "accumulating", "end of an epoch"],
+)
+@pytest.mark.parametrize("size", [(16, 16), (16, 16, 16)], ids=["2d", "3d"])
+def test_a_signal_saves_after_the_step_and_a_resumed_run_equals_an_unbroken_one(
+    tmp_path, capsys, number, iteration, last, accumulation, size
+):
+    def start(name, **options):
+        loader = make_loader(size, epoch_length=4)
+        log = partial(TrainingLog, str(tmp_path / name), "models", tensorboard=False)
+        objective = {"queue_size": 9, "final_momentum": 1.0}
+        options |= {"patch_size": size, "max_epochs": 2, "accumulation_steps": accumulation, "objective": objective}
+        return make_run(tmp_path / name, build=unet_with_dropout, loader=loader, log=log, **options)
+
+    whole = start("whole")
+    whole.trainer.run()
+    first = start("stopped")
+    send(first.trainer, number, iteration)
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop:
+        first.trainer.run()
+    assert stop.value.code == 128 + number
+    assert signal.getsignal(number) == handler
+    assert first.trainer.state.iteration == last
+    assert (
+        f"{number.name}: training stopped in epoch {1 + (last - 1) // 4} after iteration {last}, all of it saved"
+        in (capsys.readouterr().err)
+    )
+
+    torch.manual_seed(99)
+    second = start("stopped", resume=True, seed=98)
+    done = []
+    second.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: done.append(engine.state.iteration))
+    second.trainer.run()
+    assert done == list(range(last + 1, 9))
+    assert_same(everything(second), everything(whole))
+    kept = [read_rows(tmp_path / name / "metrics.csv") for name in ("whole", "stopped")]
+    assert kept[0] == [row | {"images_per_second": kept[0][i]["images_per_second"]} for i, row in enumerate(kept[1])]
+
+
+def test_a_signal_in_the_last_epoch_lets_the_run_end(tmp_path):
+    run = make_run(tmp_path, max_epochs=1)
+    send(run.trainer, signal.SIGTERM, 2)
+    run.trainer.run()
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_minutes_save_inside_an_epoch(tmp_path):
+    run = make_run(tmp_path, saving={"minutes": 1e-9}, loader=make_loader((16, 16), epoch_length=4))
+    seen = []
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda _: seen.append(load_weights(tmp_path / "checkpoint.pt")["iteration"])
+    )
+    run_epochs(run.trainer, 1)
+    assert seen == [1, 2, 3, 3]
+    assert load_weights(tmp_path / "checkpoint.pt")["iteration"] == 4
+
+
+def test_an_epoch_of_another_length_begins_anew(tmp_path, caplog):
+    run = make_run(tmp_path, loader=make_loader((16, 16), epoch_length=4))
+    send(run.trainer, signal.SIGTERM, 6)
+    with pytest.raises(SystemExit):
+        run.trainer.run()
+    again = make_run(tmp_path, resume=True, loader=make_loader((16, 16), epoch_length=3))
+    done = []
+    again.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: done.append(engine.state.iteration))
+    run_epochs(again.trainer, 2)
+    assert done == [4, 5, 6]
+    assert "saved after 2 of 4 iterations of an epoch, which now has 3" in caplog.text
+
+
+def test_workers_survive_the_signal_and_end_with_the_process(tmp_path):
+    code = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from ignite.engine import Events
+from trainer_runs import make_loader, make_run
+run = make_run({str(tmp_path)!r}, loader=make_loader((16, 16), epoch_length=4, num_workers=2))
+run.trainer.add_event_handler(Events.ITERATION_STARTED(once=2), lambda _: os.killpg(0, signal.SIGTERM))
+run.trainer.run()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], start_new_session=True, timeout=100, capture_output=True)
+    assert ended.returncode == 143, ended.stderr.decode()
+    assert load_weights(tmp_path / "checkpoint.pt")["iteration"] == 2
+
+
+@pytest.mark.parametrize("part", ["network", "objective", "discriminator"])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, part):
+    """A gradient that is not finite in the last step of an epoch has finite losses before it."""
+    run_epochs(make_run(tmp_path).trainer, 1)
+    kept = files_of(tmp_path)
+    run = make_run(tmp_path, resume=True)
+    tensor = next(getattr(run.trainer, part).parameters()).detach().view(-1)
+    run.trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), lambda _: tensor[:1].fill_(math.nan))
+    with pytest.raises(InputError, match=rf"epoch 2, iteration 4: .* of {part} is not finite; training stopped"):
+        run.trainer.run()
+    assert_same(files_of(tmp_path), kept)
+
+
+def test_so_many_checkpoints_are_kept(tmp_path):
+    run_epochs(make_run(tmp_path, saving={"keep": 3}).trainer, 4)
+    names = ("checkpoint", "checkpoint_1", "checkpoint_2")
+    assert [load_weights(tmp_path / f"{name}.pt")["epoch"] for name in names] == [4, 3, 2]
+    assert not list(tmp_path.glob("checkpoint_3*"))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_damaged_bytes_are_found(tmp_path, one_epoch, share):
+    content = bytearray((one_epoch / "checkpoint.pt").read_bytes())
+    with zipfile.ZipFile(one_epoch / "checkpoint.pt") as archive:
+        large = [entry for entry in archive.infolist() if entry.file_size > 64]
+    entry = large[int(share * len(large))]
+    begin = entry.header_offset + 30 + len(entry.filename)
+    data = content.index((one_epoch / "checkpoint.pt").read_bytes()[begin + 64 : begin + 96], begin)
+    content[data] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be read as a checkpoint \(its part \S+ is damaged"):
+        make_run(tmp_path, resume=True).trainer.run()
+
+
+def test_a_resumed_run_has_its_own_decay_and_betas_and_the_moments_of_before(tmp_path):
+    run_epochs(make_run(tmp_path).trainer, 1)
+    run = make_run(tmp_path, resume=True)
+    own = {"weight_decay": 0.5, "betas": (0.8, 0.9), "eps": 1e-6}
+    run.trainer.optimizer.param_groups[0].update(own)
+    seen = []
+    first = Events.EPOCH_STARTED(once=2)
+    run.trainer.add_event_handler(first, lambda e: seen.append(copy.deepcopy(e.optimizer.state_dict())))
+    run.trainer.run()
+    assert {name: seen[0]["param_groups"][0][name] for name in own} == own
+    assert seen[0]["state"][0]["step"] == 2
+
+
+def test_another_kind_of_optimizer_is_refused(tmp_path):
+    run_epochs(make_run(tmp_path).trainer, 1)
+    with pytest.raises(InputError, match="its optimizer is Adam, which a resumed run cannot change to AdamW"):
+        make_run(tmp_path, resume=True, optimizer="AdamW").trainer.run()
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

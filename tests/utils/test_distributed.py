@@ -1,10 +1,13 @@
 """Two real processes are started once for all tests here; each test looks at one part of what they sent back."""
 
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
 from float64 import use_float64
+from ignite.engine import Events
 from norms import interleaved, synchronized
 from torch import nn
 from trainer_runs import assert_same, genesis_unet, make_loader, make_run, record, states
@@ -25,7 +28,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-def train(folder, batch_size, seed=0, **options):
+def train(folder, batch_size, seed=0, prepared=lambda trainer: None, **options):
     """Three iterations with all losses, then a validation; what it came to."""
     run = make_run(
         folder,
@@ -40,6 +43,7 @@ def train(folder, batch_size, seed=0, **options):
     )
     use_float64(run.trainer)  # only the losses are rounded to float32
     outputs = record(run.trainer)
+    prepared(run.trainer)
     run.trainer.run()
     return {
         "seeds": [seed for _, seed in run.trainer.data_loader.sampler],
@@ -48,6 +52,18 @@ def train(folder, batch_size, seed=0, **options):
         "metrics": dict(run.evaluator.state.metrics),
         "iteration": run.trainer.state.iteration,
     }
+
+
+def preempted(folder):
+    """The status with which a run ends whose second process gets a signal, and what it comes to when it is resumed."""
+
+    def signal_second(trainer):
+        during = Events.ITERATION_STARTED(once=2)
+        trainer.add_event_handler(during, lambda _: rank() == 1 and os.kill(os.getpid(), signal.SIGTERM))
+
+    with pytest.raises(SystemExit) as end:
+        train(folder, batch_size=2, seed=rank(), prepared=signal_second)
+    return {"status": end.value.code} | train(folder, batch_size=2, seed=7 + rank(), resume=True)
 
 
 def stepwise():
@@ -141,6 +157,7 @@ def work(folder):
         "train": train(f"{folder}/models", batch_size=2, seed=process),
         "stepwise": train(f"{folder}/stepwise", batch_size=2, seed=process, **stepwise()),
         "resumed": train(f"{folder}/models", batch_size=2, seed=7 + process, resume=True),
+        "preempted": preempted(f"{folder}/preempted"),
     }
 
 
@@ -269,6 +286,13 @@ def test_two_processes_resume_from_the_file_of_the_first(both):
     for found in both:
         assert found["resumed"]["iteration"] == 3
         assert_same(found["resumed"]["states"], found["train"]["states"])
+
+
+def test_a_signal_to_one_process_ends_both_behind_the_same_step(both):
+    for found in both:
+        assert found["preempted"]["status"] == 143
+        assert len(found["preempted"]["losses"]) == 1
+        assert_same(found["preempted"]["states"], found["train"]["states"])
 
 
 def test_a_collapsed_run_stops_in_all_processes(both):
