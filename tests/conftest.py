@@ -1,7 +1,6 @@
 """Settings and fixtures of all tests."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import finetune_bundle
 import pretrain_bundle
 import pytest
 import torch
-from running import ENVIRONMENT
+from programs import run_python
+from running import execute
 
 from dira_monai.__main__ import main
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))  # more threads wait: the tensors are tiny
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(params=[2, 3])
@@ -53,7 +53,10 @@ def finetune_scans(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory):
-    """Runs Python as someone who has all packages but this one; the folder to begin in is empty."""
+    """Runs Python as someone who has all packages but this one; the folder to begin in is empty.
+
+    A ``fresh`` interpreter starts for what the import of MONAI could change.
+    """
     links = tmp_path_factory.mktemp("packages")
     for place in (Path(p) for p in reversed(sys.path) if p.endswith("site-packages")):
         for path in place.iterdir():
@@ -62,12 +65,14 @@ def stranger(tmp_path_factory):
                 (links / path.name).symlink_to(path)
     home = tmp_path_factory.mktemp("home")
 
-    def run(*words, cwd=home, path=()):
-        environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, [*path, links])), "HOME": str(home)}
-        words = [sys.executable, "-S", *map(str, words)]  # -S: no .pth file brings an editable install along
-        return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    def run(*words, cwd=home, path=(), fresh=False):
+        environment = {"PYTHONPATH": os.pathsep.join(map(str, [*path, links])), "HOME": str(home)}
+        if fresh:
+            return execute(["-S", *words], cwd, **environment)  # -S: no .pth file brings an editable install along
+        return run_python(words, cwd=cwd, bare=True, **environment)
 
-    assert "No module named 'dira_monai'" in run("-c", "import dira_monai").stderr
+    for fresh in (False, True):
+        assert "No module named 'dira_monai'" in run("-c", "import dira_monai", fresh=fresh).stderr
     return run
 
 

@@ -43,8 +43,8 @@ def installed(wheel, tmp_path_factory):
 def typed(installed, stranger, tmp_path):
     """Runs a command line of the installed console script in an empty folder, without the checkout."""
 
-    def run(*words):
-        done = stranger(installed / "bin/dira-monai", *words, cwd=tmp_path, path=[installed])
+    def run(*words, **options):
+        done = stranger(installed / "bin/dira-monai", *words, cwd=tmp_path, path=[installed], **options)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -69,9 +69,9 @@ def test_the_wheel_holds_every_file_of_the_package_and_the_bundles(wheel):
 
 def test_the_wheel_runs_without_the_checkout(installed, stranger, typed):
     code = "import dira_monai; print(dira_monai.__file__, dira_monai.InputError)"
-    done = stranger("-c", code, path=[installed])
+    done = stranger("-c", code, path=[installed], fresh=True)
     assert done.stdout.split()[0] == str(installed / "dira_monai/__init__.py"), done.stderr
-    assert "datalist" in typed("--help").stderr
+    assert "datalist" in typed("--help", fresh=True).stderr
 
 
 def test_the_wheel_gives_its_bundles(typed, tmp_path):

@@ -24,7 +24,8 @@ from html_pages import read_page
 from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, command_of, execute, load
+from programs import run_python
+from running import FLOAT64, assert_equal_states, command_of, load
 
 from dira_monai.utils.errors import InputError, find_input_error
 
@@ -160,7 +161,7 @@ def test_resumed_run_equals_unbroken_run(kind, finetune_scans, tmp_path):
 def test_two_processes_train_like_one(kind, finetune_scans, tmp_path):
     two = overrides(kind, finetune_scans, tmp_path / "two", max_epochs=1)
     files = ["train", FLOAT64]  # in float32 norms of few values amplify the rounding of each order of sums
-    result = execute(command_of(bundle(*kind), [*files, "multi_gpu_train"], two, TORCHRUN), PYTHONPATH=HELPERS)
+    result = run_python(command_of(bundle(*kind), [*files, "multi_gpu_train"], two), processes=2)
     assert result.returncode == 0, result.stderr
     train(kind, overrides(kind, finetune_scans, tmp_path / "one", max_epochs=1, batch_size=4), files)
     rows = [next(csv.DictReader((tmp_path / run / "out/metrics.csv").open())) for run in ("two", "one")]
@@ -277,7 +278,7 @@ def test_the_learning_rate_falls_over_the_epochs_of_the_trainer(kind):
 
 def fails(kind, options):
     """What a user reads when the run stops: one sentence, without a stack trace."""
-    result = execute(command_of(bundle(*kind), ["train"], options))
+    result = run_python(command_of(bundle(*kind), ["train"], options))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     return result.stderr.strip().splitlines()[-1]

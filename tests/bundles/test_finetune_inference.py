@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import monai.bundle
@@ -14,7 +13,8 @@ import torch
 from finetune_bundle import KINDS, TASKS, bundle, config, configs, later, values_in
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from running import causes, command_of, execute, load
+from programs import run_python
+from running import causes, command_of, load
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
@@ -146,7 +146,7 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
         (configs(kind, EVALUATION), own | {"output_dir": options["output_dir"]}),
         (configs(kind, INFERENCE), own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}),
     ]
-    result = execute([sys.executable, "-c", WITHOUT_THE_PACKAGE.format(runs=runs)])
+    result = run_python(["-c", WITHOUT_THE_PACKAGE.format(runs=runs)])
     assert result.returncode == 0, result.stderr
     assert not (folder / "out/evaluation/run.json").exists()
     metrics = dict(line.split(",") for line in (folder / "out/evaluation/metrics.csv").read_text().split())
@@ -298,7 +298,7 @@ def test_with_the_package_an_evaluation_ends_with_its_sentence(finetuned, tmp_pa
 @pytest.mark.parametrize("files", [["train"], EVALUATION], ids=lambda files: files[-1])
 def test_a_word_that_monai_ignores_is_named_with_its_option(tmp_path, files):
     words = command_of(bundle("classification", 2), files, {"output_dir": str(tmp_path), "intensity_range": "null"})
-    result = execute(words)
+    result = run_python(words)
     assert result.returncode == 1
     assert "--intensity_range null: write '$None'" in result.stderr
     assert "Traceback" not in result.stderr

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -21,7 +19,8 @@ from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
-from running import ENVIRONMENT, FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
+from programs import run_python, start
+from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
 from dira_monai.bundle.command_line import bundle_root, check_command_line
 from dira_monai.utils.errors import InputError, find_input_error, install_error_hook, silence_needless
@@ -245,29 +244,24 @@ def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, t
 def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, pretrain_scans, tmp_path):
     length = {"max_epochs": 4, "epoch_length": 4, "stage_epochs": [1, 1, 2]}
     whole = overrides(spatial_dims, pretrain_scans, tmp_path / "whole", **length)
-    unbroken = execute(command(spatial_dims, ["train"], whole))
+    unbroken = (execute if spatial_dims == 2 else run_python)(command(spatial_dims, ["train"], whole))
     assert unbroken.returncode == 0, unbroken.stderr
     assert re.findall(r"^epoch (\d)/4 \w+: .*val_loss", unbroken.stdout, re.MULTILINE) == list("1234")
     assert [line[:19] for line in unbroken.stderr.splitlines()] == ["parsing config_file"]
     broken = overrides(spatial_dims, pretrain_scans, tmp_path / "broken", **length)
     checkpoint = tmp_path / "broken/models/checkpoint.pt"
-    with subprocess.Popen(
-        command(spatial_dims, ["train"], broken),
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not (checkpoint.exists() and load(checkpoint)["epoch"] >= 2):
-            assert process.poll() is None, "ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    process = start(command(spatial_dims, ["train"], broken))
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists() and load(checkpoint)["epoch"] >= 2):
+        assert process.is_alive(), "ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.join()
     assert load(checkpoint)["epoch"] < 4
     left, right = (tmp_path / kind / "out/bundle" for kind in ("broken", "whole"))
     assert {p.relative_to(right) for p in right.rglob("*")} <= {p.relative_to(left) for p in left.rglob("*")}
-    resumed = execute(command(spatial_dims, ["train"], broken | {"resume": True}))
+    resumed = run_python(command(spatial_dims, ["train"], broken | {"resume": True}))
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from" in resumed.stdout
     assert_equal_states(load(checkpoint), load(tmp_path / "whole/models/checkpoint.pt"))
@@ -304,7 +298,8 @@ def test_two_processes_train_like_one(spatial_dims, methods, more, pretrain_scan
     more = {"max_epochs": 1, "epoch_length": 1, "stage_epochs": "$None", "warmup_epochs": 0} | more
     files = ["train", *methods, FLOAT64]
     two = overrides(spatial_dims, pretrain_scans, tmp_path / "two", **more, batch_size=2)
-    result = execute(command(spatial_dims, [*files, "multi_gpu_train"], two, TORCHRUN), PYTHONPATH=HELPERS)
+    words = command(spatial_dims, [*files, "multi_gpu_train"], two)
+    result = run_python(words, processes=2) if methods else execute([*TORCHRUN, *words], PYTHONPATH=HELPERS)
     assert result.returncode == 0, result.stderr
     run(spatial_dims, files, overrides(spatial_dims, pretrain_scans, tmp_path / "one", **more, batch_size=4))
     first, second = (figures_of(tmp_path / kind) for kind in ("two", "one"))
@@ -334,7 +329,7 @@ def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, c
 
 def fails(spatial_dims, options):
     """What a user reads when the run stops: one sentence, without a stack trace."""
-    result = execute(command(spatial_dims, ["train"], options))
+    result = run_python(command(spatial_dims, ["train"], options))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     return result.stderr.strip().splitlines()[-1]

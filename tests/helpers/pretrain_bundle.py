@@ -1,6 +1,5 @@
 """Pretrain bundle, shared by several test files."""
 
-import sys
 from pathlib import Path
 
 import monai.bundle
@@ -67,6 +66,6 @@ def parsed(spatial_dims, files, **options):
     return parser
 
 
-def command(spatial_dims, files, options, launcher=(sys.executable,)):
-    """The command line that a user types."""
-    return command_of(BUNDLES[spatial_dims], files, options, launcher)
+def command(spatial_dims, files, options):
+    """The command line that a user types behind ``python``."""
+    return command_of(BUNDLES[spatial_dims], files, options)

@@ -10,8 +10,8 @@ import torch
 
 HELPERS = str(Path(__file__).parent)
 FLOAT64 = f"{HELPERS}/float64"  # a config as run and command take them: without .json
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads wait: the tensors are tiny
 
 
 def load_script(path):
@@ -22,18 +22,20 @@ def load_script(path):
     return module
 
 
-def command_of(bundle, files, options, launcher=(sys.executable,)):
-    """The command line that a user types."""
+def command_of(bundle, files, options):
+    """The command line that a user types behind ``python``."""
     configs = [str(bundle / "configs" / f"{f}.json") for f in files]
-    words = [*launcher, "-m", "monai.bundle", "run", "--config_file", str(configs) if len(configs) > 1 else configs[0]]
+    words = ["-m", "monai.bundle", "run", "--config_file", str(configs) if len(configs) > 1 else configs[0]]
     for key, value in options.items():
         words += [f"--{key}", value if isinstance(value, str) else repr(value)]
     return words
 
 
 def execute(words, cwd="/", **environment):
+    """What ``python WORDS`` came to in a new interpreter, which takes seconds to import MONAI."""
+    words = [sys.executable, *words]
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=240, env=ENVIRONMENT | environment, cwd=cwd, check=False
+        words, capture_output=True, text=True, timeout=240, env=os.environ | environment, cwd=cwd, check=False
     )
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from programs import METHOD
 
 
 def _run(process, work, folder, args):
@@ -17,5 +18,5 @@ def _run(process, work, folder, args):
 
 def in_two_processes(folder, work, *args):
     """What ``work(*args)`` gives in each process: tensors, numbers, strings in dicts and lists."""
-    torch.multiprocessing.spawn(_run, (work, str(folder), args), nprocs=2)
+    torch.multiprocessing.start_processes(_run, (work, str(folder), args), nprocs=2, start_method=METHOD)
     return [torch.load(f"{folder}/{process}.pt", weights_only=True) for process in (0, 1)]

@@ -11,7 +11,8 @@ import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from running import command_of, execute, load
+from programs import run_python
+from running import command_of, load
 from scan_files import noise, write_nifti
 from zip_files import names_in, refusal, write_zip
 
@@ -127,19 +128,19 @@ def test_a_run_from_elsewhere_says_which_code_runs(command, archives, tmp_path):
     bundle = tmp_path / "out/dira_pretrain_3d"
     options = {"device": "$print('version', dira_monai.__version__)"}
     words = [*command_of(bundle, ["inference"], options), "--run_id", "device"]
-    same = execute(words)
+    same = run_python(words)
     assert same.returncode == 0, same.stderr
     assert "that the bundle brings" not in same.stderr
     version = bundle / "dira_monai/utils/version.py"
     version.write_text(version.read_text().replace(f'"{__version__}"', '"99.0"'))
-    installed = execute(words)
+    installed = run_python(words)
     assert f"version {__version__}" in installed.stdout
     (line,) = [line for line in installed.stderr.splitlines() if "that the bundle brings" in line]
     assert line == (
         f"dira_monai {__version__} in {PACKAGE.parent} runs, not the other code (99.0) that the bundle brings; "
         f"to run that: PYTHONPATH={bundle}"
     )
-    packed = execute(words, PYTHONPATH=str(bundle))
+    packed = run_python(words, PYTHONPATH=str(bundle))
     assert "version 99.0" in packed.stdout, packed.stderr
     assert "that the bundle brings" not in packed.stderr
 

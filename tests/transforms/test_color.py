@@ -9,9 +9,8 @@ import pytest
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage
 from PIL import Image
-from pretrain_bundle import BUNDLES, OWN, SMALL, command, parsed
+from pretrain_bundle import BUNDLES, OWN, SMALL, parsed, run
 from random_images import random_images, streams
-from running import execute
 from scipy import ndimage
 
 from dira_monai.data.preprocessing import ToChannelsd
@@ -266,13 +265,12 @@ def test_skin_keeps_the_crop_of_the_method_before():
 
 @pytest.fixture(scope="module")
 def skin_run(tmp_path_factory):
-    """A finished small run on color images from the command line: its folder and its options."""
+    """The folder of a finished small run on color images."""
     folder = tmp_path_factory.mktemp("skin_run")
     paths = {"output_dir": str(folder / "out"), "ckpt_dir": str(folder / "models")}
     options = SMALL | OWN[2] | paths | {"dataset_dir": str(write_lesions(folder / "skin")), "views_per_image": 3}
     options |= {"max_epochs": 1, "epoch_length": 2, "restoration_weight": 1, "adversarial_weight": 0.1}
-    result = execute(command(2, ["train", "gravis", "skin"], options))
-    assert result.returncode == 0, result.stderr
+    run(2, ["train", "gravis", "skin"], options)
     return folder
 
 
