@@ -228,6 +228,20 @@ def test_one_validation_image_is_enough_for_segmentation(dims, finetune_scans, t
     assert 0 <= float(row["val_dice_blob"]) <= 1
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind[0] == "classification"])
+def test_logits_in_half_precision_are_judged_in_float32(kind):
+    parser = ConfigParser(config(kind, "train"))
+    parser["class_names"] = ["a", "b"]
+    logits = torch.tensor([[4.0, 1.0], [3.0, 3.25], [8.0, 0.5]])
+    made = parser.get_parsed_content("validate#postprocessing")([{"pred": row} for row in logits.bfloat16()])
+    pairs = [pair | {"label": torch.eye(2)[label]} for pair, label in zip(made, (0, 1, 0), strict=True)]
+    for pair, row in zip(made, logits, strict=True):
+        torch.testing.assert_close(pair["pred"], row.softmax(0), rtol=1e-6, atol=0)
+    for metric in parser.get_parsed_content("validate#class_metrics").values():
+        metric.update(metric._output_transform(pairs))
+        assert 0 <= metric.compute() <= 1
+
+
 def transformed(kind, options, entry):
     """A sample as the fixed transforms of train.json make it."""
     parser = ConfigParser(config(kind, "train"))
