@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ..utils.errors import InputError
 from .files import NNUNET, is_nnunet, read_weights, save_atomic, unwrap, without_wrappers
-from .layouts import KNOWN, PREFIXES, convert, export, stock_network
-from .nnunet import MIRRORED, from_nnunet, nnunet_network, to_nnunet, turned
+from .layouts import KNOWN, PREFIXES, convert, export, has_pictures, stock_network
+from .nnunet import MIRRORED, from_nnunet, nnunet_network, to_nnunet
 
+TURNED = "2D kernels were turned between row, column, as others read pictures, and the axes x, y of MONAI"
 _OWNER = re.compile(rf"^(?:(?:{PREFIXES}|encoder)\.)*(\w+)")
 
 
@@ -22,8 +23,9 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
     their authors' network layer3 and layer4 have stride 1 and dilation 2 and 4, in MONAI's stride 2 and no dilation,
     so that the features differ; a line says so. Of ``SwinUNETR`` the files of MONAI's SwinUNETR-SSL and of VoCo are
     known, and of nnU-Net and nnssl (OpenMind) the checkpoints of ``PlainConvUNet`` and ``ResidualEncoderUNet``, see
-    ``weights.nnunet``. The file is a state dict, or a checkpoint with one as an entry (``files.WRAPPERS``); one of
-    another layout is refused, or with encoder or decoder tensors that the stock network lacks.
+    ``weights.nnunet``. 2D kernels are turned from row, column to the axes x, y, in which MONAI reads pictures. The file
+    is a state dict, or a checkpoint with one as an entry (``files.WRAPPERS``); one of another layout is refused, or
+    with encoder or decoder tensors that the stock network lacks.
     """
     _refuse_same(file, output)
     content = read_weights(file)
@@ -43,6 +45,7 @@ def import_weights(file: str | Path, output: str | Path) -> list[str]:
         f"dropped: {', '.join(dropped) or 'nothing'}",
         f"{output}: fits {target}",
         *[conversion.note][: bool(conversion.note)],
+        *([f"note: {TURNED}"] if conversion.turned else []),
     ]
 
 
@@ -58,8 +61,8 @@ def export_weights(
         file: weights of a ``FlexibleUNet``, a MONAI ResNet, or for nnunet of a network of nnU-Net.
         output: file to write.
         layout: torchvision (the encoder as a torchvision ResNet without fc), smp (``FlexibleUNet`` as ``Unet`` of
-            segmentation_models_pytorch), timm (the encoder in 2D, kernels turned from the axes x, y that MONAI reads to
-            row, column) or nnunet (see ``weights.nnunet``).
+            segmentation_models_pytorch), timm (as torchvision, in 2D alone) or nnunet (see ``weights.nnunet``). 2D
+            kernels are turned from the axes x, y, in which MONAI reads pictures, to row, column.
         patch_size: of the pre-training along x, y, z; with it, nnunet has the plan by which nnU-Net adapts nnssl's
             checkpoints.
     """
@@ -71,9 +74,7 @@ def export_weights(
     else:
         content = written = export(state, layout, file)
         more = [f"{output}: names of {layout}"]
-    if layout == "timm":
-        content = {name: turned(tensor) for name, tensor in written.items()}
-        more.append("note: kernels were turned from the axes x, y to row, column, in which timm's images are")
+        more += [f"note: {TURNED}"] if has_pictures(written) else []
     save_atomic(content, output)
     return [f"{file}: {len(written)} of {len(state)} tensors", *more]
 

@@ -33,6 +33,7 @@ class _Kind:
     gray: bool = False  # whether the first sign has one input channel and the file no fc
     body: str = r"(?:conv1|bn1|layer\d)\..+"  # pattern of the keys that make the features and may not be dropped
     note: str = ""  # what the user should know of its features; empty: nothing
+    rows: bool = True  # whether pictures have the axes row, column where it is trained
     stock: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # kept tensors to those of the stock network
 
     def fits(self, names: Mapping[str, str], state: Mapping[str, Tensor]) -> bool:
@@ -70,8 +71,8 @@ _KINDS = (
         body=r"(?:en|de)coder\..+",
         stock=smp_to_stock,
     ),
-    _Kind("SwinUNETR-SSL of MONAI", SSL_SIGNS, SSL_PLACES, body=SSL_PLACES, note=ALONE, stock=ssl_to_stock),
-    _Kind("SwinUNETR of VoCo", VOCO_SIGNS, VOCO_PLACES, body=VOCO_PLACES),
+    _Kind("SwinUNETR-SSL of MONAI", SSL_SIGNS, SSL_PLACES, body=SSL_PLACES, note=ALONE, rows=False, stock=ssl_to_stock),
+    _Kind("SwinUNETR of VoCo", VOCO_SIGNS, VOCO_PLACES, body=VOCO_PLACES, rows=False),
     _Kind("U-Net of Models Genesis or TransVW", _GENESIS_SIGNS, f"(?P<name>{_GENESIS})"),
     _Kind("ResNet of SimSiam", (*_ENCODER, "predictor.0.weight"), _SIMSIAM, body=rf"encoder\.{_Kind.body}"),
     _Kind("ResNet of MoCo", _TRUNK, _PLAIN, mark="encoder_q."),
@@ -95,6 +96,7 @@ class Conversion:
     dropped: list[str]  # keys of the file, as they stand there, that have none
     lost: list[str]  # those of them without which the features are others
     note: str  # what the user should know of the features; empty: nothing
+    turned: bool = False  # whether 2D kernels were turned from row, column to x, y
 
 
 def convert(state: Mapping[str, Tensor]) -> Conversion | None:
@@ -102,7 +104,7 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
 
     ResNets come out with the names of ``monai.networks.nets.ResNet``, U-Nets with those of ``FlexibleUNet``,
     ``GenesisUNet`` and ``SwinUNETR``, in 2D or 3D. ``encoder.`` with neither smp's decoder nor a predictor is
-    FlexibleUNet's own layout.
+    FlexibleUNet's own layout. 2D kernels are turned from row, column to the axes x, y, in which MONAI reads pictures.
     Before the names may stand what ``_PREFIX`` lists.
     """
     names = {_PREFIX.sub("", key): key for key in state}
@@ -113,7 +115,26 @@ def convert(state: Mapping[str, Tensor]) -> Conversion | None:
     kept = {stock: state[names[name]] for name, stock in places.items()}
     dropped = {name: key for name, key in names.items() if name not in places}
     lost = [key for name, key in dropped.items() if re.fullmatch(kind.body, name)]
-    return Conversion(kind.layout, kind.stock(kept), [*dropped.values()], lost, kind.note)
+    stock = kind.stock(kept)
+    turn = kind.rows and has_pictures(stock)
+    return Conversion(
+        kind.layout, turn_pictures(stock) if turn else stock, [*dropped.values()], lost, kind.note, turned=turn
+    )
+
+
+def has_pictures(state: Mapping[str, Tensor]) -> bool:
+    """Whether a network has 2D kernels."""
+    return any(tensor.ndim == 4 for tensor in state.values())
+
+
+def turned(tensor: Tensor) -> Tensor:
+    """A kernel with its spatial axes in the opposite order."""
+    return tensor.permute(0, 1, *range(tensor.ndim - 1, 1, -1)).contiguous() if tensor.ndim > 3 else tensor
+
+
+def turn_pictures(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with its 2D kernels turned between row, column and x, y; those of volumes stay."""
+    return {name: turned(tensor) if tensor.ndim == 4 else tensor for name, tensor in state.items()}
 
 
 def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[str, Tensor]:
@@ -137,7 +158,7 @@ def export(state: Mapping[str, Tensor], layout: str, file: str | Path) -> dict[s
     wrong += [key for key in needed if key not in written]
     if wrong:
         raise InputError(f"{file}: {layout} and this network do not have the same tensors, first {wrong[0]}")
-    return written
+    return turn_pictures(written)
 
 
 def stock_network(conversion: Conversion, file: str | Path) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import InputError
-from .layouts import Conversion
+from .layouts import Conversion, turned
 
 PACKAGE = "dynamic_network_architectures.architectures.unet"
 MIRRORED = (
@@ -84,11 +84,6 @@ def _all_names(name: str, norm: int) -> list[str]:
     sequence = re.sub(r"\.norm\.(?=\w+$)", f".all_modules.{norm}.", sequence)
     names = dict.fromkeys((name, sequence))
     return [*names, *(f"decoder.{alias}" for alias in names if name.startswith("encoder."))]
-
-
-def turned(tensor: Tensor) -> Tensor:
-    """A kernel with its spatial axes in the opposite order."""
-    return tensor.permute(0, 1, *range(tensor.ndim - 1, 1, -1)).contiguous() if tensor.ndim > 3 else tensor
 
 
 def _kind(state: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 """Pre-trained weights put into a network, with a report of what went where; never in silence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 
@@ -76,12 +76,19 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     content = read_weights(path)
     state = without_wrappers(unwrap(content, path)[0])
     conversion = convert(state)
-    if is_nnunet(content) or (conversion is not None and not conversion.state.keys() <= state.keys()):
+    renamed = conversion is not None and not conversion.state.keys() <= state.keys()
+    if is_nnunet(content) or renamed or _is_of_imagenet(state):
         raise InputError(
-            f"{path}: has the names of a published layout; convert it first with "
+            f"{path}: has the layout of published weights; convert it first with "
             f"python -m dira_monai import-weights {path} --output model.pt"
         )
     return state, [conversion.note] if conversion is not None and conversion.note else []
+
+
+def _is_of_imagenet(state: Mapping[str, Tensor]) -> bool:
+    """Whether a ResNet has the 1000 classes of ImageNet: its names are those of MONAI, its kernels row, column."""
+    head = state.get("fc.weight")
+    return head is not None and head.shape[0] == 1000 and "conv1.weight" in state
 
 
 def _refuse_contradiction(network: nn.Module, match: Match, path: str | Path) -> None:

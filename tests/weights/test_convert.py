@@ -3,12 +3,15 @@ import re
 import sys
 from argparse import Namespace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import small_networks
 import torch
 from monai.networks.nets import FlexibleUNet, resnet10, resnet18, resnet50
+from monai.transforms import LoadImage
+from PIL import Image
 from reference import GOLDEN, assert_matches, filled, layout, normal
 from torch import nn
 from weight_files import assert_equal, loaded, saved
@@ -29,6 +32,9 @@ NORM = ("batch", {"eps": 1e-5, "momentum": 0.1})
 flexible_unet = partial(small_networks.flexible_unet, in_channels=3, out_channels=2, norm=NORM)
 
 
+TURNED = "note: 2D kernels were turned between row, column, as others read pictures, and the axes x, y of MONAI"
+
+
 def numbered(keys, prefix="", start=1):
     """A state dict of full shapes whose tensor number i holds the number i throughout, in the memory of one number."""
     return {f"{prefix}{key}": torch.tensor(float(i)).expand(shape) for i, (key, shape) in enumerate(keys, start)}
@@ -44,12 +50,13 @@ def test_imported_dira_unet_gives_the_published_values_and_exports_to_the_bit(tm
         "dropped: epoch",
         f"{tmp_path / 'model.pt'}: fits FlexibleUNet(3, 1, 'resnet50', spatial_dims=2, "
         "decoder_channels=(256, 128, 64, 32, 16), pre_conv=None, norm=('batch', {'eps': 1e-5, 'momentum': 0.1}))",
+        TURNED,
     ]
     network = FlexibleUNet(3, 1, "resnet50", spatial_dims=2, pre_conv=None, norm=NORM)
     network.load_state_dict(loaded(tmp_path / "model.pt"))
     network.eval()
     with torch.no_grad():
-        logits = network(0.5 + 0.1 * normal(51, (2, 3, 64, 64)))
+        logits = network(0.5 + 0.1 * normal(51, (2, 3, 64, 64)).mT).mT  # row, column where it was published
     assert_matches(logits, GOLDEN["unet_resnet50"]["logits_before_sigmoid"])
     export_weights(tmp_path / "model.pt", tmp_path / "smp.pt", "smp")
     assert_equal(loaded(tmp_path / "smp.pt"), published)
@@ -88,6 +95,7 @@ def test_training_checkpoint_of_dira(tmp_path, prefix):
     assert_equal(loaded(tmp_path / "model.pt"), smp_to_stock(wanted))
 
 
+STOCK18 = {"conv1_t_stride": 2, "shortcut_type": "B", "bias_downsample": False, "feed_forward": False}
 FC = [("fc.weight", (10, 2048)), ("fc.bias", (10,))]
 MLP = [(f"{layer}.{name}", (4,)) for layer in (0, 2) for name in ("weight", "bias")]
 KEYS = RESNET50 + [(f"fc.{key}", shape) for key, shape in MLP]
@@ -135,6 +143,7 @@ def test_resnets_load_into_stock_networks(tmp_path, kind):
         f"dropped: {dropped}",
         f"{tmp_path / 'model.pt'}: fits resnet50(spatial_dims=2, n_input_channels=3, conv1_t_stride=2, "
         "shortcut_type='B', bias_downsample=False, feed_forward=False)",
+        TURNED,
     ]
     written = loaded(tmp_path / "model.pt")
     assert_equal(written, numbered(RESNET50))
@@ -340,6 +349,26 @@ def test_round_trips_are_exact(tmp_path, spatial_dims):
     assert_equal(loaded(tmp_path / "torchvision.pt"), numbered(RESNET50))
 
 
+@pytest.mark.parametrize("target", ["torchvision", "timm"])
+def test_a_picture_has_the_features_that_it_has_where_the_weights_come_from(tmp_path, target):
+    """Others read rows and columns, MONAI x and y."""
+    theirs = resnet18(spatial_dims=2, n_input_channels=3, **STOCK18).eval()
+    file = saved(theirs.state_dict() | {"fc.weight": torch.ones(1000, 512)}, tmp_path / "resnet18.pth")
+    ours = copy.deepcopy(theirs)
+    with pytest.raises(InputError, match="has the layout of published weights; convert it first with python -m"):
+        load_pretrained(ours, file)
+    import_weights(file, tmp_path / "model.pt")
+    ours = load_pretrained(ours, tmp_path / "model.pt", minimum_coverage=1)
+    picture = Path(__file__).parents[2] / "docs/images/what_comes_out.jpg"
+    rows = torch.tensor(np.asarray(Image.open(picture).crop((0, 0, 160, 96)))).movedim(-1, 0)[None] / 255
+    axes = LoadImage(reader="PILReader", ensure_channel_first=True)(picture).as_tensor()[None, :, :160, :96] / 255
+    with torch.no_grad():
+        torch.testing.assert_close(trunk(ours, axes).mT, trunk(theirs, rows))
+        assert not torch.allclose(trunk(theirs, axes).mT, trunk(theirs, rows), rtol=0.1, atol=0.1)
+    export_weights(tmp_path / "model.pt", tmp_path / "back.pt", target)
+    assert_equal(loaded(tmp_path / "back.pt"), theirs.state_dict())
+
+
 def test_timm_reads_the_same_features(tmp_path):
     timm = pytest.importorskip("timm")
     options = {"conv1_t_stride": 2, "bias_downsample": False, "feed_forward": False}
@@ -427,5 +456,5 @@ def test_commands(tmp_path, monkeypatch, capsys):
         main()
     output = capsys.readouterr().out.splitlines()
     assert output[0] == "1.pth: U-Net of segmentation_models_pytorch (DiRA 2D)"
-    assert output[-2:] == ["2.pt: 380 of 380 tensors", "3: names of smp"]
+    assert output[-3:] == ["2.pt: 380 of 380 tensors", "3: names of smp", TURNED]
     assert_equal(loaded("3"), numbered(UNET))
