@@ -20,6 +20,7 @@ _NAMES = {  # the module of each public name
     "data.loaders": "training_loader validation_loader",
     "data.prepared": "check_prepared",
     "data.preprocessing": "ToChannelsd ToStoraged check_intensity_range intensity_transform pretrain_preprocessing",
+    "data.resampling": "ResampleLabeld",
     "data.sampler": "SeededSampler",
     "datalists.io": "load_datalist",
     "datalists.prepare": "prepare_data",

@@ -1,6 +1,7 @@
 """Fixed preprocessing: intensities, channels and the type that images are stored in."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from monai.config import KeysCollection
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
+    Lambdad,
     LoadImaged,
     MapTransform,
     Orientationd,
@@ -23,6 +25,7 @@ from torch import Tensor
 from ..images.find import first_file
 from ..images.reader import ScanReader
 from ..utils.errors import InputError
+from .resampling import low_pass
 
 STORED = {  # type that images are kept in, and what 1.0 becomes in it
     "uint8": (torch.uint8, 255),
@@ -137,7 +140,7 @@ def pretrain_preprocessing(
     axcodes: str | None,
     spacing: Sequence[float] | None,
     intensity_range: Sequence[float] | None,
-    image_size: int | Sequence[int] | None,
+    image_size: int | None,
 ) -> Compose:
     """The transforms of the key image, from a file to the image that is cached, of the pre-training bundles.
 
@@ -161,9 +164,14 @@ def pretrain_preprocessing(
         steps.append(Spacingd("image", pixdim=spacing, mode="bilinear"))
     steps.append(intensity_transform("image", intensity_range))
     if image_size is not None:
-        steps.append(Resized("image", spatial_size=image_size, size_mode="longest", anti_aliasing=True))
+        steps.append(Lambdad("image", partial(_low_pass, longest=image_size)))
+        steps.append(Resized("image", spatial_size=image_size, size_mode="longest", mode="bilinear"))
     if region_size is not None:
         steps.append(SpatialPadd("image", spatial_size=region_size))
     if dtype is not None:
         steps.append(ToStoraged("image", dtype))
     return Compose(steps)
+
+
+def _low_pass(image: Tensor, longest: int) -> Tensor:
+    return low_pass(image, [voxels * longest / max(image.shape[1:]) for voxels in image.shape[1:]])
