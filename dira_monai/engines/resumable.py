@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..utils.distributed import average_gradients
 from ..utils.errors import InputError
+from ..utils.locking import release_folders
 from .preemption import Preemption
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -98,12 +99,16 @@ class ResumableTrainer(SupervisedTrainer):
         self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
 
     def run(self) -> None:
-        """Train; a signal that announces the end of the job is heard meanwhile (see ``Preemption``)."""
+        """Train; a signal that announces the end of the job is heard meanwhile (see ``Preemption``).
+
+        At the end other runs may write into the folders that the handlers have locked.
+        """
         self.preemption.listen()
         try:
             super().run()
         finally:
             self.preemption.stop_listening()
+            release_folders()
 
     def check_schedule(self) -> None:
         """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""

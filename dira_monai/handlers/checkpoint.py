@@ -22,6 +22,7 @@ from ..engines.preemption import spare_workers
 from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import on_first_process, rank, world_size
 from ..utils.errors import InputError, check_integers
+from ..utils.locking import lock_folder
 from ..utils.resuming import fast_forward, load_optimizer, load_random_states, random_states
 from ..weights.files import load_module, load_weights, on_cpu, save_atomic
 
@@ -139,6 +140,7 @@ class Checkpoint:
         """Take over what ``resume`` or ``start_from`` name; all processes read the same file."""
         if engine.state.iteration > 0:  # a further round of a federation, which has put its weights into the network
             return
+        on_first_process(lambda: lock_folder(self.ckpt_dir))
         path = self.ckpt_dir / CHECKPOINT
         if self.resume and path.exists():
             self._resume(engine, path)
@@ -230,7 +232,7 @@ class Checkpoint:
             )
         raise SystemExit(128 + number)
 
-    def _check(self, engine: ResumableTrainer) -> dict:
+    def _check(self, engine: ResumableTrainer) -> None:
         """Nothing, where all weights and buffers are finite.
 
         Raises:
@@ -246,7 +248,6 @@ class Checkpoint:
                     f" training stopped, the files of before in {self.ckpt_dir} are kept; try a lower learning_rate or "
                     "gradient_clip 1.0"
                 )
-        return {}
 
     def save(self, engine: ResumableTrainer) -> None:
         """Write the files of this epoch; the checkpoint last, so that it never names an epoch without weights."""

@@ -20,6 +20,7 @@ from ..data.digest import data_sha256
 from ..datalists.checks import LISTS
 from ..utils.distributed import rank, world_size
 from ..utils.files import atomic_write
+from ..utils.locking import lock_folder
 from ..utils.version import __version__
 
 CURE = "give the values of the training, or evaluate by configs/evaluate.json in output_dir/bundle, which has them"
@@ -49,6 +50,7 @@ class RunRecord:
     def __init__(self, output_dir: str, datalist: Mapping[str, Any], trained: str | None = None) -> None:
         self.path = Path(output_dir) / NAME
         self.datalist = datalist
+        self.trains = trained is None
         self.config = running_config()
         if trained is not None:
             record = trained if Path(trained).name == NAME else find_record(trained, Path(output_dir).parent)
@@ -64,6 +66,8 @@ class RunRecord:
         """Write the start, once."""
         if self.recorded:
             return
+        if self.trains:
+            lock_folder(self.path.parent)
         start = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,

@@ -1,6 +1,7 @@
 """What many processes must agree on: gradients, keys, weights; one process alone exchanges nothing."""
 
 from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 
+Given = TypeVar("Given")
 LARGE = 2**16  # numbers of a gradient, from which it is exchanged by itself
 
 
@@ -112,7 +114,7 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     return _SumOverProcesses.apply(everyone)  # zeros elsewhere: the sum is the batch
 
 
-def on_first_process(work: Callable[[], dict]) -> dict:
+def on_first_process(work: Callable[[], Given]) -> Given:
     """What ``work`` gives in process 0, in every process; the others wait for it.
 
     Raises:
@@ -121,7 +123,7 @@ def on_first_process(work: Callable[[], dict]) -> dict:
     """
     if not (dist.is_available() and dist.is_initialized()):
         return work()
-    answer: list = [None]
+    answer: list[Any] = [None]
     failure = None
     if dist.get_rank() == 0:
         try:

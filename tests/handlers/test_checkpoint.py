@@ -69,7 +69,7 @@ def everything(run):
 
 
 def files_of(folder):
-    return {path.name: torch.load(path, weights_only=True) for path in Path(folder).iterdir()}
+    return {path.name: torch.load(path, weights_only=True) for path in Path(folder).glob("[!.]*")}
 
 
 @pytest.fixture(scope="module")
