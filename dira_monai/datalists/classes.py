@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, find_images, first_file
+from ..images.find import Image, find_images, first_file, without_label_maps
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
 from .options import NO_CLASS, LabelOptions
@@ -32,7 +32,7 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
-    images, table = find_images(root), find_table(root, options.labels)
+    images, table = without_label_maps(find_images(root)), find_table(root, options.labels)
     if table is None:
         return _read_class_folders(root, images, options.patient)
     images = in_image_folders(images)

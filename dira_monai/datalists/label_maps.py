@@ -2,8 +2,7 @@
 
 import os
 import posixpath
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -11,14 +10,22 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..images.facts import measure_array
-from ..images.find import IMAGE_FOLDERS, LABEL_FOLDERS, Image, find_images, first_file, read_image
+from ..images.find import (
+    IMAGE_FOLDERS,
+    Image,
+    find_images,
+    first_file,
+    is_label_map,
+    kind_folder,
+    read_image,
+    stem,
+)
 from ..utils.errors import InputError
+from .layouts import match_names
 from .options import LabelOptions
 from .rows import Found, Row
 from .splits import folder_splits
-from .tables import stem
 
-ENDINGS = re.compile(r"(_mask|_label|_seg|_gt|_0000)+$", re.IGNORECASE)
 GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
 MAX_VALUES = 8  # that an error lists
 MANY = 256  # values of what is rather an image: their ends are enough
@@ -36,29 +43,29 @@ class MisfitError(InputError):
 def find_label_maps(root: Path, options: LabelOptions) -> Found:
     """Images with their label maps, relative to ``root``; what has no partner is skipped.
 
-    Without ``labels`` the images lie in folders ``images`` (or ``imagesTr``) and the label maps in ``labels``,
-    ``masks`` or ``labelsTr`` beside them; else ``labels`` is the folder of the label maps, in ``root`` or anywhere.
-    Partners have the same place and name but for suffix and the endings _mask, _label, _seg, _gt and _0000; a DICOM
-    series has the name of its folder, unless it is one file beside other images. An exact name wins.
+    Without ``labels`` the label maps are those of ``is_label_map``, in folders of one kind or beside the images, and
+    the images lie in folders ``images`` (or ``imagesTr``) where there are any; else ``labels`` is the folder of the
+    label maps, in ``root`` or anywhere. Partners have the same place and name, but for words of either side and, where
+    that finds none, of modalities, or are alone in a folder; a DICOM series has the name of its folder, unless it is
+    one file beside other images. An exact name wins.
 
     Raises:
-        InputError: if there are no such folders, or several kinds of label folders, or as ``find_patients`` does.
+        InputError: if there are no such files, or several kinds of label folders, or as ``find_patients`` does.
     """
     images, maps = _both_sides(root, options.labels)
-    exact, short = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    for key, file in maps:
-        exact[key].append(file)
-        short[ENDINGS.sub("", key)].append(file)
-    claimed = {file for key, _ in images for file in exact.get(key, [])}
     partners: dict[str, Image] = {}
     found = Found(root, [])
-    for key, image in images:
-        choice = exact.get(key) or [file for file in short.get(ENDINGS.sub("", key), []) if file not in claimed]
+    choices, exact = match_names([key for key, _ in images], maps), {file: key for key, file in maps}
+    wanted = Counter(choice[0] for choice in choices if choice)
+    for (key, image), choice in zip(images, choices, strict=True):
         name = first_file(image)
         if not choice:
             found.skip(image, f"{name} has no label map.")
         elif len(choice) > 1:
             found.skip(image, f"{name} has several label maps: {', '.join(choice)}.")
+        elif wanted[choice[0]] > 1 and exact[choice[0]] != key:
+            others = f"the label map {choice[0]} with {wanted[choice[0]] - 1} other images"
+            found.skip(image, f"{name} shares {others}; say which images belong together by --modalities.")
         elif choice[0] in partners:
             other = first_file(partners[choice[0]])
             found.skip(image, f"{name} has the same label map as {other}, {choice[0]}.")
@@ -79,10 +86,13 @@ def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]]
     crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
     located = [(*_locate(image, crowds), image) for image in everything]
     if labels is None:
-        maps = [(kind, key, image) for kind, key, image in located if kind in LABEL_FOLDERS and isinstance(image, str)]
-        if len(kinds := sorted({kind for kind, _, _ in maps})) > 1:
+        others = ("labelsts", "labelsva")
+        named = [row for row in located if is_label_map(first_file(row[2]))]
+        maps = [(kind, key, first_file(image)) for kind, key, image in named if kind not in others]
+        if len(kinds := sorted({kind for kind, _, _ in maps} - {""})) > 1:
             raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
         found = [(key, file) for _, key, file in maps]
+        located = [row for row in located if not is_label_map(first_file(row[2]))]
     else:
         folder = label_folder(root, labels)
         inside = [image for image in find_images(folder) if isinstance(image, str)]
@@ -90,13 +100,14 @@ def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]]
         found = [(_locate(file)[1], str(above / file)) for file in inside]
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
-    if labels is not None and located and not images:
+    if located and not images:
         shared = posixpath.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
-        images = [(key.removeprefix(f"{shared}/"), image) for _, key, image in located]
+        start = f"{shared}/" if labels is not None else ""
+        images = [(key.removeprefix(start), image) for _, key, image in located]
     if not images or not found:
         raise InputError(
-            f"{root} holds no images with label maps: folders images and labels (or masks, or imagesTr and labelsTr) "
-            f"are needed, or --labels FOLDER, got {labels!r}."
+            f"{root} holds no images with label maps: folders images and labels (or masks, or imagesTr and labelsTr), "
+            f"names such as x_seg beside x, or --labels FOLDER are needed, got {labels!r}."
         )
     return images, found
 
@@ -121,17 +132,18 @@ def _folder(image: Image) -> PurePosixPath:
 
 
 def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
-    """The first folder named as one of images or labels, "" where none does, and the path without it and the suffix.
+    """The folder named as one of images or labels, "" where none is, and the path without it and the suffix.
 
-    A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
+    A DICOM series has the path of its folder, one of a single file in a
+    folder of the ``crowds`` its own.
     """
     path = PurePosixPath(first_file(image))
     own = isinstance(image, str) or (len(image) == 1 and path.parent in crowds)
     parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
-    for index, part in enumerate(path.parent.parts):
-        if part.lower() in IMAGE_FOLDERS + LABEL_FOLDERS:
-            return part.lower(), "/".join(parts[:index] + parts[index + 1 :])
-    return "", "/".join(parts)
+    kind, place = kind_folder(str(path))
+    if place >= 0:
+        del parts[place]
+    return kind, "/".join(parts)
 
 
 def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> dict:

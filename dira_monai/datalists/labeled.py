@@ -13,6 +13,7 @@ from ..utils.errors import InputError
 from .classes import find_labels, parse_labels
 from .label_maps import find_label_maps, measure_pair, refuse_wrong_classes
 from .options import LabelOptions
+from .patients import MAX_EXAMPLES, list_patients
 from .rows import Row, majority
 from .splits import SPLITS, check_labeled, check_pictures, split_entries
 
@@ -62,6 +63,7 @@ def make_labeled_datalist(
         "dataset_dir": str(root),
         **asdict(options),
         "patient_rule": found.patient_rule,
+        "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **split_entries(entries, options.test_fraction, options.validation_fraction, options.seed),
         "skipped": found.skipped,
         "excluded": dict(found.excluded),

@@ -122,12 +122,12 @@ def _by_rule(images: Sequence[Image], directory: str | Path, training: Training,
         return []
     if rule == "folder":
         return _by_folder(images, directory, training)
-    if rule == "file" or rule.lower().endswith(".csv"):
+    if rule != "dicom" and not rule.startswith("dicom and "):
         known = [entry["image"] for entry in training.entries]
         for entry, found in zip(training.entries, _by_name(known, training.root, training, rule), strict=True):
             _compare(first_file(entry["image"]), found, str(entry["patient"]), training, rule)
         return _by_name(images, directory, training, rule)
-    if not rule.startswith("dicom and "):
+    if rule == "dicom":
         return find_patients(images, directory, rule)
     pictures = training._replace(entries=[entry for entry in training.entries if _is_file(entry)])
     return by_kind(images, rule, lambda part, own_rule: _by_rule(part, directory, pictures, own_rule))
@@ -142,9 +142,9 @@ def _compare(image: str, found: str, named: str, training: Training, rule: str) 
 
 
 def _by_name(images: Sequence[Image], directory: str | Path, training: Training, rule: str) -> list[str]:
-    """By the names of files or by a table, whose paths may begin in either folder, in its own, or with /."""
-    if rule == "file":
-        return find_patients(images, directory, rule)
+    """By the names, from the folder of the datalist, or by a table, whose paths may begin there, with / and so on."""
+    if not rule.lower().endswith(".csv"):
+        return find_patients([path_from(image, directory, training.root) for image in images], training.root, rule)
     found = [""] * len(images)
     for start in (directory, training.root, Path(rule).parent, "/"):
         called = [path_from(image, directory, start) for image in images]

@@ -31,7 +31,8 @@ class LabelOptions:
         label_column: name of the label's column in the CSV file.
         label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}".
         labels: folder of the label maps, or CSV file of the labels; by default looked for.
-        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split.
+        patient: auto, a rule of ``find_patients`` (dicom, name, folder, file, case, path, prefix1, ...), or a CSV file
+            with the columns file, patient and perhaps split.
         test_fraction: part of the training patients for test, where no table gives them; 0 for none.
         validation_fraction: part of the other patients for validation, where no table gives them.
         seed: of the draws of these patients.

@@ -1,32 +1,100 @@
 """Which patient an image belongs to."""
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..dicom.headers import read_header
-from ..images.find import Image, first_file
+from ..images.find import Image, first_file, stem
 from ..utils.errors import InputError
-from .tables import FILE_COLUMNS, image_names, pick_column, read_table, stem
+from .checks import first_names
+from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, without_scans
+from .tables import FILE_COLUMNS, image_names, pick_column, read_table
 
-RULES = ("dicom", "folder", "file")
+RULES = ("dicom", "name", "folder", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient_id", "patient_group", "subject")
-MIN_FOLDERS = 5  # fewer sub-folders are rather splits or classes than patients
+MIN_FOLDERS = 5  # fewer sub-folders, or more files in each of them, are rather groups than patients
+MAX_EXAMPLES = 5
+MAX_GROUP = 20  # images of a folder of unlike names beyond which it is rather a group
 
 
 def choose_rule(images: Sequence[Image]) -> str:
-    """What tells patients apart: "dicom" for DICOM series, "folder" or "file" for other files, or both by name.
+    """What tells patients apart: "dicom" for DICOM series, a rule of ``find_patients`` for other files, or both.
 
-    Other files go by "folder" where every one of them lies in a folder below the one that they share and there are at
-    least 5 such folders, and else by "file".
+    Raises:
+        InputError: if the names leave open what a patient is; names the two likeliest answers.
     """
     others = [image for image in images if isinstance(image, str)]
-    folders = _folders(others)
-    rule = "folder" if None not in folders and len(set(folders)) >= MIN_FOLDERS else "file"
-    if len(others) == len(images):
+    if not others:
+        return "dicom"
+    rule = _simplest(others, _choose_by_names(others))
+    return rule if len(others) == len(images) else f"dicom and {rule}"
+
+
+def _choose_by_names(files: Sequence[str]) -> str:
+    named = {named_patient(file) for file in files}
+    if None not in named and len(named) > 1:
+        return "name"
+    folders, cases = _folders(files, words=False), [case_of(file) for file in files]
+    if None not in folders and len(set(folders)) > 1 and (rule := _judge_folders(files, folders, cases)):
         return rule
-    return f"dicom and {rule}" if others else "dicom"
+    if "" in cases and len(set(_folders(files))) > 1:
+        return "folder"
+    if _partition(cases) != _partition([_path_of(file) for file in files]):  # the same name in several folders
+        return "path"
+    if count := count_prefix(cases):
+        raise _doubt(files, f"prefix{count}", "file")
+    return "case"
+
+
+def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
+    """Whether folders are patients: "folder", or "" where they are groups of patients."""
+    names, mean = {str(folder) for folder in folders}, len(files) / len(set(folders))
+    alike = len({*cases}) * 2 <= len(files)  # the same few names in each
+    if _numbered(names):
+        grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
+        repeated = all(str(folder) in stem(file) for folder, file in zip(folders, files, strict=True))
+        if alike or (repeated and not grades):
+            return "folder"
+        if len(names) < MIN_FOLDERS or grades or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
+            raise _doubt(files, "folder", "file")
+        return "folder"
+    if "" in cases:
+        return "folder"
+    if mean < MIN_FOLDERS and _partition(cases) != _partition(folders):
+        raise _doubt(files, "folder", "path")
+    return ""
+
+
+def _partition(names: Sequence[Any]) -> list[int]:
+    """For each name the place of the first that is equal: the same for the same patients by whatever names."""
+    first: dict[Any, int] = {}
+    return [first.setdefault(name, index) for index, name in enumerate(names)]
+
+
+def _simplest(files: Sequence[str], rule: str) -> str:
+    """The rule, or "file" or "folder" where they give the same patients."""
+    wanted = _partition(find_patients(files, "", rule))
+    if wanted == _partition([stem(file) for file in files]):
+        return "file"
+    return "folder" if wanted == _partition(_folders(files)) else rule
+
+
+def _doubt(files: Sequence[str], *rules: str) -> InputError:
+    """What to ask where two rules are as likely."""
+    answers = []
+    for rule in rules:
+        patients: dict[str, list[str]] = {}
+        for name, file in zip(find_patients(files, "", rule), files, strict=True):
+            patients.setdefault(name, []).append(file)
+        name, own = max(patients.items(), key=lambda item: len(item[1]))
+        answers.append(f"{len(patients)} by --patient {rule} (such as {name}: {first_names(own)})")
+    return InputError(
+        f"the names of {len(files)} files do not tell who is a patient: {' or '.join(answers)}; "
+        "give one of these options, or a CSV file with the columns file and patient by --patient."
+    )
 
 
 def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> list[str]:
@@ -35,25 +103,39 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
     Args:
         images: relative to ``directory``, as ``find_images`` lists them.
         directory: the folder of the images.
-        rule: "dicom" takes the PatientID (the study where it is empty), "folder" the first folder below the one that
-            all images share, "file" the file name without suffixes; "dicom and ..." the latter for what is no DICOM.
+        rule: "dicom" takes the PatientID (the study where it is empty), "name" what ``named_patient`` finds, "folder"
+            the first folder below the one that all images share which is no word as train or T1, "file" the file name
+            without suffixes, "case" that without modality and the like, "path" the folders and the case, "prefix2" the
+            first two parts of the case; "dicom and ..." the latter for what is no DICOM.
 
     Raises:
         InputError: if the rule is unknown or does not fit an image.
     """
     if rule.startswith("dicom and "):
         return by_kind(images, rule, lambda part, own_rule: find_patients(part, directory, own_rule))
-    if rule not in RULES:
-        raise InputError(f"patient must be auto, {', '.join(RULES)} or a CSV file, got {rule!r}.")
+    if rule not in RULES and not re.fullmatch(r"prefix[1-9]", rule):
+        raise InputError(f"patient must be auto, {', '.join(RULES)}, prefix1, prefix2 or a CSV file, got {rule!r}.")
     if rule == "dicom":
         return [_dicom_patient(image, directory) for image in images]
-    if rule == "file":
-        return [stem(first_file(image)) for image in images]
-    folders = _folders(images)
-    if None in folders:
-        name = first_file(images[folders.index(None)])
-        raise InputError(f"{name} lies in no folder of its own, so the patient rule folder does not fit.")
-    return [str(folder) for folder in folders]
+    found = _folders(images) if rule == "folder" else [_by_name(first_file(image), rule) for image in images]
+    if None in found:
+        name = first_file(images[found.index(None)])
+        reason = "lies in no folder of its own" if rule == "folder" else "has no patient in its name"
+        raise InputError(f"{name} {reason}, so the patient rule {rule} does not fit.")
+    return [str(name) for name in found]
+
+
+def _by_name(file: str, rule: str) -> str | None:
+    if rule == "name":
+        return named_patient(file)
+    if rule == "path":
+        return _path_of(file)
+    case = case_of(file) or stem(file)
+    return stem(file) if rule == "file" else case if rule == "case" else prefix_of(case, int(rule[-1]))
+
+
+def _path_of(file: str) -> str:
+    return "/".join((*without_scans(PurePosixPath(file).parent.parts), case_of(file) or stem(file)))
 
 
 def by_kind(images: Sequence[Image], rule: str, find: Callable[[list[Image], str], list[str]]) -> list[str]:
@@ -73,16 +155,35 @@ def _dicom_patient(image: Image, directory: str | Path) -> str:
     return header.patient if header is not None and header.patient else image[0]
 
 
-def _folders(images: Sequence[Image]) -> list[str | None]:
+def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
+    """Of each image the first folder below the shared one that may be a patient, or with ``words`` the first of all.
+
+    Levels of words without numbers are passed where all images have such a folder further down.
+    """
     parents = [PurePosixPath(first_file(image)).parent for image in images]
     shared = posixpath.commonpath(parents) if parents else ""
     below = [parent.relative_to(shared).parts for parent in parents]
-    return [parts[0] if parts else None for parts in below]
+    parts = [[part for part in own if not names_no_patient(part)] for own in below]
+    while all(len(own) > 1 for own in parts) and not _numbered({own[0] for own in parts}):
+        parts = [own[1:] for own in parts]
+    if words:
+        parts = [own or list(whole) for own, whole in zip(parts, below, strict=True)]
+    return [own[0] if own else None for own in parts]
+
+
+def _numbered(names: Collection[str]) -> bool:
+    """Whether at least half of the names hold a digit."""
+    return 2 * sum(any(map(str.isdigit, name)) for name in names) >= len(names)
 
 
 def patient_of(entry: Mapping[str, Any]) -> str:
     """The patient of an entry of a datalist; without one, the image is a patient of its own."""
     return str(entry.get("patient", first_file(entry["image"])))
+
+
+def list_patients(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The patients of the entries, sorted."""
+    return sorted({patient_of(entry) for entry in entries})
 
 
 def read_patient_table(

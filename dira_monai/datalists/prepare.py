@@ -19,6 +19,7 @@ from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 
+LATER = {"patient": "auto"}  # options that lists of older versions were made without
 PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in data set, by spatial_dims
 
 
@@ -29,6 +30,7 @@ def prepare_data(
     in_channels: int,
     seed: int,
     validation_fraction: float = VALIDATION_FRACTION,
+    patient: str = "auto",
     patch_size: Sequence[int] | int | None = None,
     resume: bool = False,
     **image_values: Any,
@@ -47,6 +49,7 @@ def prepare_data(
         in_channels: channels of the network.
         seed: of the split and the phantoms.
         validation_fraction: part of the patients kept for validation.
+        patient: what tells them apart, as ``make_datalist`` takes it.
         patch_size: voxels, only to say how many images are smaller and so will be padded.
         resume: as ``make_list`` takes it.
         image_values: ``axcodes``, ``spacing`` and ``image_size`` by which images change their shape before.
@@ -59,6 +62,7 @@ def prepare_data(
         "in_channels": in_channels,
         "seed": seed,
         "validation_fraction": validation_fraction,
+        "patient": patient,
     }
 
     def work() -> dict:
@@ -87,7 +91,9 @@ def list_images(source: Path, output: Path, options: Mapping[str, Any], resume: 
     """
     given, path = find_given(source), output / "datalist.json"
     if given is None:
-        make_list(path, source, options, [source], [], lambda: make_datalist(source, **options), resume)
+        patient = str(options.get("patient"))
+        tables = [Path(patient)] if patient.lower().endswith(".csv") else []
+        make_list(path, source, options, [source], tables, lambda: make_datalist(source, **options), resume)
     datalist = load_datalist(given or path)
     for key in NETWORK_VALUES:
         if datalist.get(key, options[key]) != options[key]:
@@ -151,7 +157,7 @@ def make_list(
     wanted, fingerprint = {"dataset_dir": os.path.abspath(source), **options}, _fingerprint(folders, tables)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        current = all(kept[key] == value for key, value in wanted.items())
+        current = all((LATER | kept)[key] == value for key, value in wanted.items())
         same_files = kept["fingerprint"] == fingerprint
     except (OSError, ValueError, TypeError, KeyError):
         current = same_files = False

@@ -55,9 +55,11 @@ class Found:
             filled = read_patient_table(rule, own, *columns)
             self.patient_rule = self.table_rule(rule)
         else:
-            images = own if images is None else images
-            self.patient_rule = choose_rule(images) if rule == "auto" else rule
-            filled = [(name, "") for name in find_patients(images, self.root, self.patient_rule)]
+            below = own if images is None else images
+            if len({first_file(image) for image in below}) < len(own):  # the same name in several of these folders
+                below = own
+            self.patient_rule = choose_rule(below) if rule == "auto" else rule
+            filled = [(name, "") for name in find_patients(below, self.root, self.patient_rule)]
         pairs = zip(self.rows, filled, strict=True)
         self.rows = [row._replace(patient=name, split=row.split or split) for row, (name, split) in pairs]
 

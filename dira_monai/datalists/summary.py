@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 
 from ..images.find import Image, first_file
 from ..utils.tables import format_table
-from .checks import LISTS
-from .patients import patient_of
+from .checks import LISTS, entries_of
+from .patients import MAX_EXAMPLES, list_patients, patient_of
 from .splits import count_classes
 
 MAX_ROWS = 20  # of the table, and of what the commands list
@@ -16,14 +16,21 @@ def summarize_datalist(datalist: dict) -> str:
     """One line: how many images for training and validation, of how many patients, how many skipped and left out."""
     training, validation = datalist["training"], datalist["validation"]
     patients = {patient_of(entry) for entry in [*training, *validation]}
-    rule = f" (by {datalist['patient_rule']})" if "patient_rule" in datalist else ""
     counts = [
-        f"{len(training)} training and {len(validation)} validation images of {len(patients)} patients{rule}",
+        f"{len(training)} training and {len(validation)} validation images of {len(patients)} "
+        f"patients ({_rule(datalist, LISTS[:2])})",
         f"{len(datalist.get('skipped', []))} skipped",
         *(f"{count} label maps left out" for count in [datalist.get("label_maps")] if count),
         *(f"{count} of split {split} left out" for split, count in _excluded(datalist).items()),
     ]
     return ", ".join(counts)
+
+
+def _rule(datalist: dict, lists: Sequence[str]) -> str:
+    """What tells patients apart, and some of them."""
+    names = list_patients(entries_of(datalist, lists))
+    more = ", ..." if len(names) > MAX_EXAMPLES else ""
+    return f"by {datalist.get('patient_rule', 'the list')}: {', '.join(names[:MAX_EXAMPLES])}{more}"
 
 
 def _excluded(datalist: dict) -> dict[str, int]:
@@ -92,7 +99,7 @@ def describe_labeled(datalist: dict) -> str:
     for number, name in enumerate(datalist["class_names"]):
         rows.append([f"  {name}", *(str(known[number]) if (known := counts[key]) else "?" for key in LISTS)])
     skipped = datalist.get("skipped", [])
-    lines = [format_table(rows), f"{len(skipped)} skipped, patients by {datalist.get('patient_rule', 'the list')}"]
+    lines = [format_table(rows), f"{len(skipped)} skipped, patients {_rule(datalist, LISTS)}"]
     lines += [f"skipped: {entry['reason']}" for entry in skipped[:MAX_REASONS]]
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
     if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:

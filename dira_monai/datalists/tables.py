@@ -6,16 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, first_file, map_files
+from ..images.find import Image, first_file, map_files, stem
 from ..utils.errors import InputError
 
 FILE_COLUMNS = ("file", "image", "path")
-
-
-def stem(file: str) -> str:
-    """The file name without its suffix, or without both of ``.nii.gz``."""
-    name = PurePosixPath(file).name
-    return name[:-7] if name.lower().endswith(".nii.gz") else PurePosixPath(name).stem
 
 
 def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:

@@ -12,6 +12,7 @@ from ..images.find import find_images, without_label_maps
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
 from .options import VALIDATION_FRACTION, check_arguments
+from .patients import MAX_EXAMPLES, list_patients
 from .rows import Found, Row, majority
 from .splits import SPLITS, split_entries
 
@@ -40,8 +41,9 @@ def make_datalist(
         directory: folder that is searched with all its sub-folders.
         spatial_dims: 2 or 3; by default what most images have.
         in_channels: channels that every image must have; gray images fit 3.
-        patient: auto, dicom (PatientID), folder, file, or a CSV file with the columns file, patient and perhaps split:
-            training and validation, or any other word (test), which leaves images out.
+        patient: auto, a rule of ``find_patients`` (dicom, name, folder, file, case, path, prefix1, ...), or a CSV file
+            with the columns file, patient and perhaps split: training and validation, or any other word (test), which
+            leaves images out.
         patient_column: name of the patient's column in the CSV file.
         file_column: name of the file's column in the CSV file.
         validation_fraction: part of the patients kept for validation, 0.1 by default. Where it is given, training and
@@ -75,7 +77,9 @@ def make_datalist(
         "in_channels": in_channels,
         "seed": seed,
         "validation_fraction": validation_fraction,
+        "patient": patient,
         "patient_rule": found.patient_rule,
+        "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **_split(entries, found.skipped, validation_fraction, seed),
         "skipped": found.skipped,
         "label_maps": len(everything) - len(images),

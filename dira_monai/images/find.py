@@ -1,8 +1,9 @@
 """Which images a folder holds, and the array of one."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ ITK_SUFFIXES = (".nrrd", ".mhd", ".mha")
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, or the files of one DICOM series in slice order
 IMAGE_FOLDERS = ("images", "imagestr")
-LABEL_FOLDERS = ("labels", "masks", "labelstr")
+_MAP = r"segs?|segmentations?|masks?|gt|ground_?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
+_MAP_FOLDER = re.compile(
+    rf"{_MAP}|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|.+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
+    re.IGNORECASE,
+)
+_MAP_ENDING = re.compile(rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels)[_\-. ]?\d*|roi))+$", re.IGNORECASE)
+_MAP_START = re.compile(rf"^(?:{_MAP})(?:[_\-. ](?=\d+$)|$)", re.IGNORECASE)
 
 
 def find_files(directory: str | Path, on_error: Callable[[OSError], None] | None = None) -> tuple[list[str], list[str]]:
@@ -68,10 +75,27 @@ def find_images(directory: str | Path) -> list[Image]:
     return sorted([*images, *series], key=first_file)
 
 
+def kind_folder(path: str) -> tuple[str, int]:
+    """The last folder of a path that is named as one of images or label maps, lower case, and its place; or "", -1."""
+    folders = [part.lower() for part in path.split("/")[:-1]]
+    named = [place for place, part in enumerate(folders) if part in IMAGE_FOLDERS or _MAP_FOLDER.fullmatch(part)]
+    return (folders[named[-1]], named[-1]) if named else ("", -1)
+
+
+def without_map_words(name: str) -> str:
+    """A name without what tells that it is a label map: ``x`` of ``x_seg`` and ``x_mask_1``, 7 of ``mask_7``."""
+    return _MAP_START.sub("", _MAP_ENDING.sub("", name))
+
+
+def is_label_map(path: str) -> bool:
+    """Whether a file is a label map or an overlay by its name, or by a folder as ``labels`` or ``derivatives``."""
+    kind, name = kind_folder(path)[0], stem(path)
+    return (kind not in ("", *IMAGE_FOLDERS)) or without_map_words(name) != name
+
+
 def without_label_maps(images: Sequence[Image]) -> list[Image]:
-    """Those that lie in no folder ``labels``, ``masks``, ``labelsTr`` or ``labelsTs``, or all where all do."""
-    apart = {*LABEL_FOLDERS, "labelsts"}
-    kept = [image for image in images if not apart & {*first_file(image).lower().split("/")[:-1]}]
+    """Those that are no label map by their names, or all where all are."""
+    kept = [image for image in images if not is_label_map(first_file(image))]
     return kept or list(images)
 
 
@@ -81,6 +105,12 @@ def without_results(images: Sequence[Image], directory: str | Path, output_dir: 
     if root.resolve() not in results.parents:
         return list(images)
     return [image for image in images if results not in (root / first_file(image)).resolve().parents]
+
+
+def stem(file: str) -> str:
+    """The file name without its suffix, or without both of ``.nii.gz``."""
+    name = PurePosixPath(file).name
+    return name[:-7] if name.lower().endswith(".nii.gz") else PurePosixPath(name).stem
 
 
 def first_file(image: Image) -> str:

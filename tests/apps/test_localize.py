@@ -236,7 +236,7 @@ def test_patients_of_the_report(study):
     table = write_table(study["boxes"].with_name("p.csv"), "file,patient", "a,a", "b,b", "c,c", "d,d")
     assert f"training: {datalist}, patients by {table}" in describe_report(localize(**study, patient=str(table)))
     assert localize(**study, patient=None)["patient_rule"] == "file"
-    with pytest.raises(InputError, match="patient must be auto, dicom, folder, file or a CSV file, got '5'"):
+    with pytest.raises(InputError, match=r"patient must be auto, dicom, .* or a CSV file, got '5'"):
         localize(**study, patient=5)
 
 

@@ -70,7 +70,7 @@ def test_describe_labeled(tmp_path):
     ill = [sum(entry["label"] for entry in made[key]) for key in LISTS]
     assert table[3].split() == ["healthy", *(str(counts[key] - n) for key, n in zip(LISTS, ill, strict=True))]
     assert table[4].split() == ["ill", *map(str, ill)]
-    assert notes[0] == "5 skipped, patients by labels.csv"
+    assert notes[0] == "5 skipped, patients by labels.csv: p0, p1, p2, p3"
     assert notes[1].startswith("skipped: gone0 does not exist")
     assert notes[4] == "skipped: ... and 2 more"
 

@@ -25,17 +25,24 @@ def test_dicom_without_a_patient_goes_by_the_study(tmp_path):
     assert sorted(entry["patient"] for entry in made["training"] + made["validation"]) == ["1.9.0"] * 2 + ["1.9.1"] * 2
 
 
-@pytest.mark.parametrize(("folders", "rule", "count"), [(6, "folder", 6), (4, "file", 12)])
-def test_auto_rule_takes_five_folders_as_patients(tmp_path, folders, rule, count):
-    for folder in range(folders):
+def test_auto_rule_takes_five_folders_as_patients_and_asks_of_fewer(tmp_path):
+    def write(folder):
         for scan in range(3):
             path = tmp_path / "images" / f"f{folder}" / "study" / f"{folder}_{scan}.png"
-            write_image(path, noise(4, 4, seed=scan))
+            write_image(path, noise(4, 4, seed=3 * folder + scan))
+
+    for folder in range(4):
+        write(folder)
+    doubt = (
+        r"12 files do not tell who is a patient: 4 by --patient folder \(such as f0: images/f0/study/0_0\.png, "
+        r".*\) or 12 by --patient file \(such as 0_0: images/f0/study/0_0\.png\); give one of these options, or a CSV"
+    )
+    refuses(doubt, make_datalist, tmp_path)
+    assert make_datalist(tmp_path, patient="file")["patient_examples"] == ["0_0", "0_1", "0_2", "1_0", "1_1"]
+    write(4)
     made = make_datalist(tmp_path)
-    assert made["patient_rule"] == rule
-    patients = {entry["patient"] for entry in made["training"] + made["validation"]}
-    assert len(patients) == count
-    assert ("f0" in patients) == (rule == "folder")
+    assert (made["patient_rule"], made["patient_examples"]) == ("folder", ["f0", "f1", "f2", "f3", "f4"])
+    assert len(made["validation"]) == 3
 
 
 def test_dicom_and_other_files_together(tmp_path):
@@ -52,7 +59,10 @@ def test_patients_of_a_table(pictures, tmp_path, monkeypatch):
     made = make_datalist(pictures, patient=str(table))
     assert made["patient_rule"] == str(table)
     monkeypatch.chdir(table.rename(pictures / "t.csv").parent)
-    assert make_datalist(pictures, patient="t.csv") == made | {"patient_rule": "t.csv"}  # from the folder of the images
+    assert make_datalist(pictures, patient="t.csv") == made | {
+        "patient": "t.csv",
+        "patient_rule": "t.csv",
+    }  # from the folder of the images
     assert made["skipped"] == [{"image": "p19.png", "reason": "p19.png has no patient in the patient table."}]
     assert {entry["patient"] for entry in made["validation"]} < {"0", "1", "2", "3", "4"}
     assert len(made["validation"]) in (3, 4)

@@ -25,7 +25,8 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
     assert os.path.isabs(data["training"][0]["image"])
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "15 training and 2 validation images of 17 patients (by file), 4 skipped (the first: p03.png"
+        "15 training and 2 validation images of 17 patients (by file: p00, p01, p02, p04, p06, ...), 4 skipped "
+        "(the first: p03.png"
     )
     assert first.endswith(f"See {kept})")
     assert second == "17 of 17 images are smaller than the region of 7 x 7 and padded"
@@ -35,7 +36,9 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
 
 def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp_path, capsys):
     prepare(pictures, tmp_path / "out", patch_size=6)
-    assert capsys.readouterr().out == "18 training and 2 validation images of 20 patients (by file), 0 skipped\n"
+    assert capsys.readouterr().out == (
+        "18 training and 2 validation images of 20 patients (by file: p00, p01, p02, p03, p04, ...), 0 skipped\n"
+    )
     with pytest.raises(InputError, match=r"patch_size \[6, 6, 6\] has 3 axes where the images of .* have 2"):
         prepare(pictures, tmp_path / "out", patch_size=[6, 6, 6])
 

@@ -48,7 +48,8 @@ def test_validation_fraction(pictures, fraction, count):
         ({"validation_fraction": "all"}, "validation_fraction must lie between 0 and 1, got 'all'"),
         ({"spatial_dims": 4}, "spatial_dims must be 2 or 3, got 4"),
         ({"in_channels": 0}, "in_channels must be a whole number from 1, got 0"),
-        ({"patient": "name"}, "patient must be auto, dicom, folder, file or a CSV file, got 'name'"),
+        ({"patient": "names"}, "patient must be auto, dicom, name, .*, prefix1, prefix2 or a CSV file, got 'names'"),
+        ({"patient": "name"}, r"p00\.png has no patient in its name, so the patient rule name does not fit"),
         ({"patient": "dicom"}, r"p00\.png is no DICOM file"),
         ({"patient": "folder"}, r"p00\.png lies in no folder of its own"),
         ({"patient": "none.csv"}, r"the patient table none\.csv does not exist"),
@@ -217,7 +218,9 @@ def test_table_groups_many_images(pictures):
     assert head.split() == ["format", "folder", "images", "shape", "spacing", "mm", "intensity"]
     assert first.split()[:6] == ["JPEG", "wide", "3", "5-7", "x", "9"]
     assert second.split()[:7] == ["PNG", ".", "20", "8", "x", "6", "-"]
-    assert summarize_datalist(made) == "21 training and 2 validation images of 23 patients (by file), 0 skipped"
+    assert summarize_datalist(made) == (
+        "21 training and 2 validation images of 23 patients (by file: 0, 1, 2, p00, p01, ...), 0 skipped"
+    )
 
 
 def test_an_error_tells_what_was_skipped(tmp_path):

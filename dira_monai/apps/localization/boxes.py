@@ -10,9 +10,9 @@ import numpy as np
 from numpy import ndarray
 
 from ...datalists.label_maps import check_geometry, in_image_folders
-from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table, stem
+from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
 from ...images.facts import measure_array, measure_each
-from ...images.find import Image, find_images, first_file, read_image
+from ...images.find import Image, find_images, first_file, read_image, stem
 from ...images.reader import SUFFIXES
 from ...utils.errors import InputError
 from .metrics import component_boxes

@@ -1,0 +1,141 @@
+"""What the names of files and folders tell of patients: conventions of data sets, and words that name no patient."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+
+from ..images.find import stem, without_map_words
+
+LAYOUTS = {  # the patient is the first group that is not empty; the path begins in the folder of the data
+    "BIDS": r"(?:^|[/_])(sub-[a-z0-9+]+)(?=[/_])",  # bids-specification.readthedocs.io: entities
+    "ChestX-ray14": r"(?:^|/)(\d{8})_\d{3}\.\w+$",  # Wang et al., 2017: patient and follow-up
+    "MIMIC-CXR": r"(?:^|/)(p\d{8})/s\d+/",  # physionet.org/content/mimic-cxr-jpg
+    "DeepLesion": r"(?:^|/)(\d{6})_\d\d_\d\d[/_]\d+\.\w+$",  # Yan et al., 2018: patient, study, series
+    "TCGA": r"(TCGA[-_][a-z0-9]{2}[-_][a-z0-9]{4})(?![a-z0-9])",  # docs.gdc.cancer.gov: barcode
+    "ADNI": r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)",  # adni.loni.usc.edu: site, subject
+    "OASIS": r"(OAS[12]_\d{4}|OAS3\d{4})(?!\d)",  # sites.wustl.edu/oasisbrains
+    "IXI": r"(IXI\d{3})-",  # brain-development.org/ixi-dataset
+    "BraTS 2023": r"(BraTS-[a-z]+-\d{5})-\d{3}(?!\d)",  # synapse.org/brats2023: patient and time
+    "CBIS-DDSM": r"(?<![a-z])(P_\d{5})_(?:LEFT|RIGHT)",  # cancerimagingarchive.net
+    "INbreast": r"(?:^|/)\d+_([0-9a-f]{16})_MG_",  # Moreira et al., 2012
+    "BreakHis": r"(?:^|/)SOB_[BM]_[a-z]+-(\d\d-\d+[a-z]*)-\d+-\d+\.\w+$",  # Spanhol et al., 2016
+    "Kermany": r"(?:^|/)(?:((?:NORMAL2-)?IM-\d{4})(?:-\d{4})+|(?:CNV|DME|DRUSEN|NORMAL)-(\d+)-\d+)\.\w+$",  # 2018
+    "nnU-Net": r"(?:^|/)([^/]*\d[^/]*)_000\d\.[^/]+$",  # its documentation, dataset_format: case and channel
+    # CheXpert, MURA, ACDC, KiTS, Camelyon17, ...: a word for a person, and a number
+    "patient": r"(?:^|[/_\-. ])((?:patient|participant|subject|person|subj|pat|pt|sub|case)[_\-. ]?\d+)(?!\d)",
+}
+_PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in LAYOUTS.values()]
+
+# one of several scans of a patient: modality, view, time, state of processing, part that dcm2niix writes
+_SCAN = (
+    r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
+    r"cta?|cbct|pet|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|cc|mlo|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
+    r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
+    r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|pre|post|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
+    r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
+    r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
+)
+# a folder that gathers patients: split, class, site, format, part of a download
+_GROUP = (
+    r"train|training|val|valid|validation|dev|test|testing|holdout|labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
+    r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
+    r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|covid|covid19|pneumonia|cancer|tumou?r|controls?|cases|"
+    r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
+    r"stage|level|images)[_\-. ]*\d*"
+)
+_IMAGE_WORDS = re.compile(r"_0000$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
+_GAP = r"[_\-. ]+"
+_ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN}))+$", re.IGNORECASE)
+_SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
+_WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
+_PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
+
+
+def named_patient(path: str) -> str | None:
+    """The patient that a path names by the first of the ``LAYOUTS`` that fits, its last match; else None."""
+    for pattern in _PATTERNS:
+        if found := [*pattern.finditer(path)]:
+            return next(group for group in found[-1].groups() if group)
+    return None
+
+
+def case_of(path: str) -> str:
+    """The file name without suffixes, modality, view, time and the like; empty where nothing else is in it."""
+    name = stem(path)
+    return "" if _SCANS_ONLY.fullmatch(name) else _ENDINGS.sub("", name)
+
+
+def names_no_patient(folder: str) -> bool:
+    """Whether a folder is a word for scans of one patient or for a group of patients."""
+    return bool(_WORDS_ONLY.fullmatch(folder))
+
+
+def without_scans(folders: Sequence[str]) -> tuple[str, ...]:
+    """The folders that are no word for one of several scans of a patient."""
+    return tuple(folder for folder in folders if not _SCANS_ONLY.fullmatch(folder))
+
+
+def prefix_of(case: str, count: int) -> str:
+    """The first ``count`` parts of a name, between which ``_ - . ( )``, a blank or a last letter stand."""
+    ends = [found.start() for found in _PART_ENDS.finditer(case) if 0 < found.start() <= found.end() < len(case)]
+    return case[: ends[count - 1]] if len(ends) >= count else case
+
+
+def count_prefix(cases: Collection[str]) -> int:
+    """How many parts of the names may be a patient of several images; 0: no doubt that each name is one.
+
+    These are the fewest parts that several names share, and that differ from those of others by a number alone.
+    """
+    for count in (1, 2, 3):
+        shared = Counter(prefix_of(case, count) for case in set(cases))
+        shapes = Counter(_shape(start) for start in shared)
+        patients = [start for start in shared if shared[start] > 1 and not names_no_patient(start)]
+        if any(_shape(start) != start and shapes[_shape(start)] > 1 for start in patients):
+            return count
+    return 0
+
+
+def _shape(name: str) -> str:
+    """The name with a sign in place of each number."""
+    return re.sub(r"\d+", "#", name)
+
+
+def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """The label maps that each image may have, by the first of ``_TIERS`` in which there is any.
+
+    Args:
+        keys: names of the images, with their folders.
+        maps: the same of each label map, and its file.
+    """
+    choices: list[list[str]] = [[] for _ in keys]
+    for name in _TIERS:
+        claimed = {file for choice in choices for file in choice}
+        named, crowd = defaultdict[str, list[str]](list), Counter(map(name, keys))
+        for key, file in maps:
+            named[name(key)] += [] if file in claimed else [file]
+        for key, choice in zip(keys, choices, strict=True):
+            if not choice and (name is not _folder_of or crowd[name(key)] == 1):
+                choice += named.get(name(key), [])
+    return choices
+
+
+def _short(key: str) -> str:
+    """Without the words of label maps, of images and nnU-Net's channel 0."""
+    above, _, name = key.rpartition("/")
+    return f"{above}/{_IMAGE_WORDS.sub('', without_map_words(name))}"
+
+
+def _stem_of(key: str) -> str:
+    return _short(key).rpartition("/")[2] or key
+
+
+def _case_of(key: str) -> str:
+    above, _, name = _short(key).rpartition("/")
+    return f"{above}/{case_of(name + '.x')}"
+
+
+def _folder_of(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+_TIERS: tuple[Callable[[str], str], ...] = (str, _short, _stem_of, _case_of, _folder_of)  # what partners share

@@ -1,0 +1,151 @@
+"""Patients are known by the names that public data sets give their files; where names leave it open, we ask."""
+
+import pytest
+from scan_files import noise, refuses, write_image
+
+from dira_monai.datalists.layouts import LAYOUTS, match_names
+from dira_monai.datalists.patients import choose_rule, find_patients
+from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.images.find import is_label_map
+
+BRATS = ("flair", "t1", "t1ce", "t2")
+UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.1009"
+LAYOUT_FILES = {  # the files of each patient, as the documentation of the data set names them
+    "CheXpert": [
+        *([f"train/patient{p:05d}/study{s}/view1_frontal.jpg" for s in (1, 2)] for p in (1, 2, 3)),
+        ["valid/patient64541/study1/view1_frontal.jpg", "valid/patient64541/study1/view2_lateral.jpg"],
+    ],
+    "ChestX-ray14": [[f"images_00{p}/images/0000000{p}_00{v}.png" for v in range(3)] for p in (1, 2, 3)],
+    "MIMIC-CXR": [[f"files/p10/p1000{p}/s5041{s}/{p}{s}-ab.jpg" for s in (1, 2)] for p in ("0032", "0764", "0980")],
+    "BraTS 2018": [
+        [f"{grade}/Brats18_{case}_1/Brats18_{case}_1_{scan}.nii.gz" for scan in BRATS]
+        for grade, case in (("HGG", "2013_10"), ("HGG", "CBICA_AAB"), ("LGG", "2013_0"), ("LGG", "TCIA_101"))
+    ],
+    "BraTS 2020": [[f"BraTS20_Training_00{c}/BraTS20_Training_00{c}_{s}.nii" for s in BRATS] for c in range(1, 7)],
+    "BraTS 2023": [[f"BraTS-GLI-0000{c}-00{t}/BraTS-GLI-0000{c}-00{t}-t1c.nii.gz" for t in (0, 1)] for c in range(3)],
+    "nnU-Net": [[f"imagesTr/BRATS_00{c}_000{m}.nii.gz" for m in range(4)] for c in range(3)],
+    "Decathlon": [[f"{'imagesTr' if c < 3 else 'imagesTs'}/hippocampus_00{c}.nii.gz"] for c in range(5)],
+    "BIDS": [
+        [f"sub-{p}/ses-{s}/anat/sub-{p}_ses-{s}_{scan}.nii.gz" for s in (1, 2) for scan in ("T1w", "FLAIR")]
+        for p in ("01", "02", "control3")
+    ],
+    "dcm2niix": [[f"scan{i}{end}.nii.gz" for end in ("", "_Eq_1", "_Tilt_1", "_ROI1")] for i in range(3)],
+    "LUNA16": [[f"subset{k}/{UID}{k}{i}.mhd"] for k in range(6) for i in range(2)],
+    "KiTS": [[f"case_0000{c}/imaging.nii.gz"] for c in range(3)],
+    "ACDC": [[f"training/patient00{c}/patient00{c}_frame{f}.nii.gz" for f in ("01", "12")] for c in range(3)],
+    "ISIC": [[f"ISIC_00243{c}.jpg"] for c in range(10, 20)],
+    "BUSI": [[f"{name}/{name} ({i}).png"] for name in ("benign", "malignant", "normal") for i in (1, 2, 3)],
+    "classes": [[f"{name}/img{i}.png"] for name in ("akiec", "bcc", "bkl", "df", "mel", "nv") for i in range(6)],
+    "Kermany, chest": [
+        *(
+            [f"train/PNEUMONIA/person{p}_{kind}_{i}.jpeg" for i in (1, 2)]
+            for p, kind in ((1, "bacteria"), (2, "virus"))
+        ),
+        *([f"train/NORMAL/IM-011{c}-0001.jpeg"] for c in (5, 6)),
+    ],
+    "Kermany, eye": [
+        [f"train/{k}/{k}-{p}-{i}.jpeg" for i in (1, 2)] for k, p in (("CNV", 10), ("DME", 72), ("CNV", 8))
+    ],
+    "OASIS-1": [[f"disc{d}/OAS1_{p}_MR{d}/RAW/OAS1_{p}_MR{d}_mpr.img" for d in (1, 2)] for p in ("0001", "0061")],
+    "ADNI": [[f"ADNI/002_S_{p}/MPR/2006-04-1{v}/S1/ADNI_002_S_{p}_I{v}.nii" for v in (7, 8)] for p in ("0295", "0413")],
+    "IXI": [[f"IXI-{m}/IXI0{p}-HH-12{p}-{m}.nii.gz" for m in ("T1", "T2", "PD")] for p in (12, 13, 14)],
+    "PROMISE12": [[f"Case0{c}.mhd"] for c in range(4)],
+    "AMOS": [[f"images{part}/amos_000{c}.nii.gz"] for part, c in (("Tr", 1), ("Tr", 4), ("Va", 8), ("Ts", 2))],
+    "TotalSegmentator": [[f"s000{c}/ct.nii.gz"] for c in range(6)],
+    "DeepLesion": [[f"Images_png/00000{p}_0{s}_01/{k}.png" for s in (1, 2) for k in (103, 104)] for p in (1, 2)],
+    "BCCD": [[f"JPEGImages/BloodImage_0000{c}.jpg"] for c in range(5)],
+    "WMH": [
+        [f"{site}/{p}/{kind}/{scan}.nii.gz" for kind in ("orig", "pre") for scan in ("FLAIR", "T1")]
+        for site, p in (("Utrecht", 0), ("Utrecht", 2), ("Singapore", 50), ("GE3T", 100))
+    ],
+    "LiTS": [[f"Training Batch {b}/volume-{c}.nii"] for b, c in ((1, 0), (1, 1), (2, 28), (2, 29))],
+    "MURA": [[f"train/XR_WRIST/patient0000{p}/study1_positive/image{i}.png" for i in (1, 2)] for p in (1, 2)],
+    "M&Ms": [[f"Training/Labeled/{c}/{c}_sa.nii.gz"] for c in ("A0S9V9", "A1D0Q7", "A1D9Z7", "A1E9Q1", "A2C0I1")],
+    "DRIVE": [[f"training/images/2{c}_training.png"] for c in (1, 2)] + [["test/images/01_test.png"]],
+    "BreakHis": [
+        [f"benign/SOB/adenosis/SOB_B_A-14-{p}/{zoom}X/SOB_B_A-14-{p}-{zoom}-001.png" for zoom in (40, 100)]
+        for p in ("22549AB", "22549CD", "29960AB")
+    ],
+    "CBIS-DDSM": [[f"jpeg/Mass-Training_P_0000{p}_{s}_CC/1-1.jpg" for s in ("LEFT", "RIGHT")] for p in (1, 4, 9)],
+    "retinopathy": [[f"train/{p}_{side}.jpeg" for side in ("left", "right")] for p in (10, 13, 15)],
+    "SPIDER": [[f"images/{p}_{scan}.mha" for scan in ("t1", "t2", "t2_SPACE")] for p in range(1, 5)],
+    "no layout": [[f"{name}.png"] for name in ("liver", "knee", "a12", "b7", "x", "chest3")],
+    "a counter": [[f"img_{index:04d}.png"] for index in range(9)],
+    "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUT_FILES)
+def test_the_patients_of_public_data_sets(name):
+    patients = LAYOUT_FILES[name]
+    files = sorted(file for own in patients for file in own)
+    found = find_patients(files, "", choose_rule(files))
+    groups = {patient: {file for file, own in zip(files, found, strict=True) if own == patient} for patient in found}
+    assert sorted(map(sorted, groups.values())) == sorted(map(sorted, patients))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([f"x{p}_{i}.png" for p in range(4) for i in range(3)], r"4 by --patient prefix1 \(such as x0: .* or 12 by"),
+        ([f"{p}{side}.png" for p in (10, 11, 12) for side in "ab"], r"3 by --patient prefix1 \(such as 10: .* or 6 by"),
+        ([f"{p}_20252_{v}_0.nii.gz" for p in (1000, 1001) for v in (2, 3)], r"2 by --patient prefix1 \(such as 1000: "),
+        ([f"{g}/{g}{i:x}.png" for g in range(5) for i in range(9)], "5 by --patient folder .* or 45 by --patient file"),
+        ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
+    ],
+)
+def test_names_that_leave_open_what_a_patient_is(files, words):
+    refuses(words, choose_rule, files)
+
+
+def test_the_answers_are_rules():
+    files = ["x0_1.png", "x0_2_t1.png", "a/x1_1.png"]
+    assert find_patients(files, "", "prefix1") == ["x0", "x0", "x1"]
+    assert find_patients(files, "", "case") == ["x0_1", "x0_2", "x1_1"]
+    assert find_patients(files, "", "path") == ["x0_1", "x0_2", "a/x1_1"]
+    assert set(LAYOUTS) <= {*LAYOUT_FILES, "TCGA", "OASIS", "INbreast", "Kermany", "patient"}
+
+
+def test_no_class_is_the_validation(tmp_path):
+    names = ("akiec", "bcc", "bkl", "df", "mel", "nv")
+    for number, name in enumerate(names):
+        for index in range(6):
+            write_image(tmp_path / name / f"img{index}.png", noise(6, 8, seed=6 * number + index))
+    made = make_datalist(tmp_path)
+    assert {entry["image"].split("/")[0] for entry in made["training"]} == {*names}
+    assert (made["patient_rule"], len(made["validation"])) == ("path", 4)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/a.png", "labels/a.png"),
+        ("imagesTr/la_003_0000.nii.gz", "labelsTr/la_003.nii.gz"),
+        ("Case00.mhd", "Case00_segmentation.mhd"),
+        ("case_00000/imaging.nii.gz", "case_00000/segmentation.nii.gz"),
+        ("Training Batch 1/volume-3.nii", "Training Batch 1/segmentation-3.nii"),
+        ("benign/benign (1).png", "benign/benign (1)_mask.png"),
+        ("patient001_frame01.nii.gz", "patient001_frame01_gt.nii.gz"),
+        ("A/A_sa.nii.gz", "A/A_sa_gt.nii.gz"),
+        ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task1_Training_GroundTruth/ISIC_1_segmentation.png"),
+        ("sub-1/anat/sub-1_T1w.nii.gz", "derivatives/labels/sub-1/anat/sub-1_T1w_dseg.nii.gz"),
+        ("s0000/ct.nii.gz", "s0000/segmentations/liver.nii.gz"),
+        ("cxr_lungseg/images/7.png", "cxr_lungseg/masks/7.png"),
+        ("scan1_ROI1.nii.gz", "scan1_roi.nii.gz"),
+        ("HGG/X/X_flair.nii.gz", "HGG/X/X_seg.nii.gz"),
+        ("images/x.png", "images/x_overlay.png"),
+    ],
+)
+def test_label_maps_by_their_names(image, label):
+    assert (is_label_map(image), is_label_map(label)) == (False, True)
+
+
+def test_partners_by_their_names():
+    maps = [("a_seg", "a_seg.nii"), ("b/segmentation", "b/segmentation.nii"), ("c/7_gt", "c/7_gt.nii")]
+    assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
+        ["a_seg.nii"],
+        ["b/segmentation.nii"],
+        ["c/7_gt.nii"],
+        [],
+        [],
+    ]
