@@ -11,8 +11,10 @@ from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils.errors import InputError
+from .header import check_header
 from .options import check_options
 from .packed_code import name_running_code
+from .running_config import running_config
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
 MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
@@ -21,7 +23,7 @@ BUNDLE_COMMAND = ("monai", "bundle", "__main__.py")  # as the path of the runnin
 
 
 def check_command_line(words: Sequence[str] | None = None) -> None:
-    """Refuse options and values on the command line that would not arrive as they are meant.
+    """Refuse options and values on the command line that would not arrive as they are meant, and those out of range.
 
     Fire makes (true) strings of ``null`` and ``false`` and ``True`` of an option without a value, and MONAI leaves out
     an option whose value is ``None`` (as the expression ``$None`` it arrives) and one that the configuration does not
@@ -48,6 +50,7 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     if any("train" in ConfigParser.load_config_file(file) for file in files):
         options = {_name(option): value.startswith("--") or value for option, value in given if option != "--"}
         check_options(options, files, MONAI_OPTIONS, "the command line")
+    check_header(running_config() or {})
 
 
 def config_files(words: Sequence[str]) -> list[str]:

@@ -318,7 +318,7 @@ def test_bad_input_gives_one_sentence(kind, finetune_scans, tmp_path, change, se
         (("classification", 2), {"class_names": ["dark", "light"]}, "bright"),
         (("classification", 2), {"class_weights": [1, 2, 3]}, "class_weights must be 2 numbers"),
         (("segmentation", 3), {"pretrained": "/nowhere/model.pt"}, "/nowhere/model.pt: no such"),
-        (("segmentation", 3), {"layer_decay": 2}, "layer_decay must lie in"),
+        (("segmentation", 3), {"layer_decay": 2}, "--layer_decay must be a number above 0 and at most 1, got 2"),
         (("segmentation", 3), {"class_weights": [1, 2]}, "class_weights must be 3 numbers"),
         (("segmentation", 3), {"intensity_range": [0, 65535]}, "do not suit intensity_range"),
         (("classification", 2), {"validation_fraction": 0.05}, "the validation list has no class that some of its 1"),

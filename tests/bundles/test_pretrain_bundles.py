@@ -339,10 +339,11 @@ def fails(spatial_dims, options):
     ("change", "sentence"),
     [
         ({"dataset_dir": "/nowhere"}, "/nowhere"),
+        ({"gradient_clip": -1}, "--gradient_clip must be a number above 0, or None, got -1."),
         ({"patch_size": [48, 50]}, r"patch_size [48, 50] does not fit FlexibleUNet"),
         ({"learning_rate": 1e30, "stage_epochs": "$None"}, "loss is not finite"),
     ],
-    ids=["missing folder", "patch size", "diverging"],
+    ids=["missing folder", "value", "patch size", "diverging"],
 )
 def test_bad_input_gives_one_sentence(pretrain_scans, tmp_path, change, sentence):
     said = fails(2, overrides(2, pretrain_scans, tmp_path, **change))
