@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..utils.files import atomic_write
 
+NEWEST_PANELS = 10
 COLUMNS = ("target", "distorted", "restored", "error")
 BACKGROUND = "#282828"
 WIDTH = 224  # of a tile, pixels
@@ -98,9 +99,18 @@ def draw_panel(
 
 
 def save_panel(panel: Image.Image, output_dir: Path, epoch: int) -> None:
-    """Write a picture as ``panel.png``, the newest, and as that of its epoch in ``panels``."""
-    for path in (output_dir / "panels" / f"epoch_{epoch:04d}.png", output_dir / "panel.png"):
+    """Write a picture as ``panel.png``, the newest, and as that of its epoch in ``panels``.
+
+    Of these stay the newest 10, and the 1st, 2nd, 4th, 8th, ... of all, which ``report.html`` shows.
+    """
+    folder = output_dir / "panels"
+    for path in (folder / f"epoch_{epoch:04d}.png", output_dir / "panel.png"):
         save_picture(panel, path)
+    older = sorted((int(path.stem[6:]), path) for path in folder.glob("epoch_*.png"))[:-NEWEST_PANELS]
+    for number, path in older:
+        place, off_grid = divmod(number, older[0][0])  # validations come at equal intervals, but the last
+        if off_grid or place & (place - 1):
+            path.unlink()
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -8,8 +8,9 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from dira_monai.handlers.label_panel import LabelPanel
+from dira_monai.handlers.report.panels import choose_epochs
 from dira_monai.visualize.labels import COLORS, OPACITY, center_of, draw_bars, paint
-from dira_monai.visualize.tiles import GAP, TITLE, middle_slices
+from dira_monai.visualize.tiles import GAP, TITLE, middle_slices, save_panel
 
 
 def one_hot(classes, count):
@@ -100,3 +101,12 @@ def test_a_classifier_is_shown_by_bars(tmp_path):
         np.asarray(panel.rows[0].tiles[1]),
         np.asarray(draw_bars(["no", "yes"], samples[0]["label"], samples[0]["pred"])),
     )
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_the_newest_panels_stay_and_ever_fewer_of_the_older_ones(tmp_path, interval):
+    for validation in range(1, 41):
+        save_panel(Image.new("L", (2, 2)), tmp_path, interval * validation)
+    kept = [interval * n for n in (1, 2, 4, 8, 16, *range(31, 41))]
+    assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == [f"epoch_{n:04d}.png" for n in kept]
+    assert set(choose_epochs([interval * n for n in range(1, 41)])) <= {*kept}
