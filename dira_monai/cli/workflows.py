@@ -82,7 +82,7 @@ def embed(
         data: folder of images, or datalist, of which all lists are taken.
         output: table to write: .csv, or .npy with the names of the files in a .csv beside it; by default
             embeddings/DATA.csv in the folder of the run.
-        device: such as cpu or cuda:0; by default that of the run.
+        device: such as cpu or cuda:0; by default the GPU, if there is one.
         num_workers: processes that read images.
     """
     from ..workflows.embed import embed as start  # here, since --help needs none of it

@@ -62,7 +62,7 @@ def find_bundle(folder: str | Path) -> Path:
         InputError: if the training has left none.
     """
     folder = Path(folder)
-    if (folder / METADATA).is_file() or not (folder / "run.json").is_file():
+    if not (folder / "run.json").is_file():
         return folder
     if not (folder / "bundle" / METADATA).is_file():
         raise InputError(f"{folder}: its training has left no bundle; the log of the training says why")

@@ -32,7 +32,8 @@ ONLY_LISTS = {  # several labels an image: no folder can say them
 RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
     "_desc_": "with the values of the training; needs dira_monai; its validation images, or --dataset_dir",
     "dataset_dir": "$@bundle_root + '/../datalist.json'",
-    "output_dir": "@bundle_root",
+    "output_dir": "$@bundle_root + '/evaluation'",
+    "evaluation_dir": "@output_dir",
 }
 IMPORTS = ["$import glob", "$import json", "$import os", "$import warnings"]
 GENERATED = (  # as configurations, for the audit of received ones

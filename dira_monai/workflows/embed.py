@@ -6,24 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import SpatialPad
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..bundle.config import BundleConfig, find_cause, read_config, to_device
+from ..bundle.config import BundleConfig, find_cause, read_config
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
-from ..sharing.archive import find_bundle
 from ..transforms.views import to_unit
 from ..utils.errors import InputError
 from ..utils.files import atomic_write, write_csv
 from ..weights.files import load_module, load_weights
-from .trained import TrainedRun, read_run
+from .run_folder import find_finished
 
 SUFFIXES = (".csv", ".npy")
 
@@ -38,14 +36,15 @@ def embed(
 ) -> Path:
     """Write the features of images by the encoder of a run: the global average of its deepest map, float32.
 
-    Images are prepared as the run prepares them, and seen through windows of its patches (``image_features``).
+    Images are prepared by ``bundle/configs/inference.json`` of the run, and seen through windows of its patches, see
+    ``image_features``.
 
     Args:
-        run: folder of a run.
+        run: folder of a run, which is ``output_dir`` of a training.
         data: folder of images, or datalist, of which all lists are taken.
         output: table to write: .csv has a row an image, its file and its features; .npy has the features alone, shape
             (N, D), and the .csv beside it the files. By default embeddings/DATA.csv in the folder of the run.
-        device: such as cpu or cuda:0; None: that of the run.
+        device: such as cpu or cuda:0; None: the GPU, if there is one.
         num_workers: processes that read images.
 
     Returns:
@@ -54,36 +53,25 @@ def embed(
     Raises:
         InputError: if there is no such run, no image, an image cannot be prepared, or the network has no known encoder.
     """
-    trained = read_run(run)
-    path = _output(output, trained, data)
-    config = _read_setup(trained, device)
+    folder, bundle = find_finished(run)
+    path = _output(output, folder, data)
+    config = read_config(bundle, None, ("inference.json",), "embedding", device)
     images = _find_images(data)
-    network = to_device(config.build("network_def"), config.build("device")).eval()
-    weights = trained.folder / "models/model.pt"
+    network, weights = config.build_network(), bundle / "models/model.pt"
     load_module(network, load_weights(weights), weights, type(network).__name__)
     if not encoder_names(network):
-        raise InputError(f"{trained.folder}: the encoder of {type(network).__name__} is not known")
+        raise InputError(f"{folder}: the encoder of {type(network).__name__} is not known")
     features = _encode(network, images, config, num_workers)
     _write(path, [first_file(image) for image in images], features)
     return path
 
 
-def _output(output: str | Path | None, trained: TrainedRun, data: str | Path) -> Path:
+def _output(output: str | Path | None, folder: Path, data: str | Path) -> Path:
     name = Path(data).absolute().name.removesuffix(".json")
-    path = Path(output).expanduser() if output else trained.folder / "embeddings" / f"{name}.csv"
+    path = Path(output).expanduser() if output else folder / "embeddings" / f"{name}.csv"
     if path.suffix not in SUFFIXES:
         raise InputError(f"output must end with .csv or .npy, got {path}")
     return path
-
-
-def _read_setup(trained: TrainedRun, device: str | None) -> BundleConfig:
-    """The configuration that prepares images: of a pre-training its own, of a fine-tuning that of its bundle."""
-    if "objective_def" not in trained.config:
-        return read_config(find_bundle(trained.folder), None, ("inference.json",), "embedding", device)
-    parser = ConfigParser(trained.config)
-    parser.update(trained.places | ({} if device is None else {"device": device}))
-    parser["preprocessing"] = "@train#preprocessing"
-    return BundleConfig(parser, str(trained.folder / "run.json"), "embedding")
 
 
 def _find_images(data: str | Path) -> list[Image]:

@@ -1,23 +1,31 @@
 """Measuring a run in one call."""
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..bundle.config import read_config
 from ..bundle.options import check_options, check_words
 from ..bundle.workflow import run_workflow
 from ..utils.errors import InputError
-from .trained import read_run
+from .run_folder import find_finished
+
+OWN_HANDLERS = [  # that the evaluation of a fine-tuning, which runs with MONAI alone, does not have
+    {
+        "_target_": "dira_monai.RunRecord",
+        "output_dir": "@evaluation_dir",
+        "datalist": "${@split: @validate#dataset#data}",
+    },
+    {"_target_": "dira_monai.HtmlReport", "output_dir": "@evaluation_dir"},
+]
 
 
 def evaluate(run: str | Path, **values: Any) -> Path:
     """Measure the best weights of a run: of a fine-tuning on the test images, of a pre-training on those of validation.
 
-    The same as ``python -m monai.bundle run`` with train.json, the values of the training, and evaluate.json.
+    The same as ``python -m monai.bundle run`` with ``bundle/configs/evaluate.json`` of the run, and a report.
 
     Args:
-        run: folder of a run.
+        run: folder of a run, which is ``output_dir`` of a training.
         values: of evaluate.json to replace, by their ids, such as ``surface_tolerance=1.0``.
 
     Returns:
@@ -26,15 +34,15 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     Raises:
         InputError: if there is no such run or value, or an image cannot be used.
     """
-    trained = read_run(run)
-    for name in trained.places.keys() & values.keys():
+    folder, bundle = find_finished(run)
+    results = folder / "evaluation"
+    places = {"bundle_root": str(bundle), "ckpt_dir": str(bundle / "models"), "output_dir": str(results)}
+    for name in places.keys() & values.keys():
         raise InputError(f"--{name} cannot be given: it is that of the run")
     check_words(values)
-    configs = trained.bundle / "configs"
-    with TemporaryDirectory() as temporary:
-        recorded = Path(temporary, "train.json")
-        recorded.write_text(json.dumps(trained.config), encoding="utf-8")
-        files = [recorded, configs / "evaluate.json"]
-        check_options(values, files, ())
-        run_workflow(files, trained.places | values, configs=configs)
-    return trained.folder / "evaluation"
+    config = read_config(bundle, files=("evaluate.json",)).parser
+    files = [bundle / "configs/evaluate.json"]
+    check_options(values, files, ())
+    handlers = config["validate#handlers"] if "objective" in config else [*OWN_HANDLERS, *config["validate#handlers"]]
+    run_workflow(files, places | {"validate#handlers": handlers} | values)
+    return results

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..sharing.archive import find_bundle
 from ..utils.errors import InputError
 
 RECORD = "run.json"
@@ -43,6 +44,18 @@ def run_folder(verb: str, data: str | Path, run: str | Path | None, resume: bool
                 folder.rmdir()
         raise
     print(f"run: {folder}")
+
+
+def find_finished(run: str | Path) -> tuple[Path, Path]:
+    """The folder of a run, and the bundle that its training has left there.
+
+    Raises:
+        InputError: if there is none.
+    """
+    folder = Path(run).expanduser().absolute()
+    if not (folder / RECORD).is_file():
+        raise InputError(f"{folder}: holds no run; give the folder that a training named, its --run or --output_dir")
+    return folder, find_bundle(folder)
 
 
 def _given(run: str | Path, resume: bool) -> Path:

@@ -141,15 +141,18 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
     kind, folder, options = finetuned
     task, dims = kind
     dataset = Path(options["dataset_dir"])
-    own = later(kind, options)
+    own, bundle_of_run = later(kind, options), str(folder / "out/bundle")
     runs = [
         (configs(kind, EVALUATION), own | {"output_dir": options["output_dir"]}),
         (configs(kind, INFERENCE), own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}),
+        (f"{bundle_of_run}/configs/evaluate.json", {"bundle_root": bundle_of_run, "output_dir": f"{tmp_path}/own"}),
     ]
     result = run_python(["-c", WITHOUT_THE_PACKAGE.format(runs=runs)])
     assert result.returncode == 0, result.stderr
     assert not (folder / "out/evaluation/run.json").exists()
-    metrics = dict(line.split(",") for line in (folder / "out/evaluation/metrics.csv").read_text().split())
+    told = (folder / "out/evaluation/metrics.csv").read_text()
+    assert (tmp_path / "own/metrics.csv").read_text() == told  # which has the values of the training in itself
+    metrics = dict(line.split(",") for line in told.split())
     listed = json.loads((folder / "out/datalist.json").read_text())["test"]
     if task == "classification":
         rows = list(csv.DictReader((tmp_path / "probabilities.csv").open()))

@@ -11,7 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 from running import load
 
-from dira_monai import InputError, embed, evaluate, finetune, infer, pretrain
+from dira_monai import InputError, embed, evaluate, finetune, infer
 from dira_monai.networks.encoder_decoder import encode
 
 FEW = {"max_epochs": 1, "epoch_length": 2}
@@ -19,14 +19,15 @@ FEW = {"max_epochs": 1, "epoch_length": 2}
 
 @pytest.fixture(scope="module")
 def pretrained(pretrain_scans, tmp_path_factory):
-    """A run in 3D."""
-    options = pretrain_bundle.SMALL | pretrain_bundle.OWN[3] | FEW
-    return pretrain(pretrain_scans[3], run=tmp_path_factory.mktemp("pretrained"), hours=None, **options)
+    """A run in 3D by MONAI's own command, with the weights elsewhere."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    pretrain_bundle.run(3, ["train"], pretrain_bundle.overrides(3, pretrain_scans, folder, **FEW))
+    return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def classified(finetune_scans, tmp_path_factory):
-    """A fine-tuning in 2D."""
+    """A run in 2D by ``finetune``."""
     options = finetune_bundle.SMALL | finetune_bundle.OWN["classification", 2] | FEW
     folder = tmp_path_factory.mktemp("classified")
     return finetune(finetune_scans[2], task="classification", run=folder, hours=None, **options)
@@ -34,7 +35,7 @@ def classified(finetune_scans, tmp_path_factory):
 
 def test_evaluate_gives_the_numbers_of_the_bundle(pretrained, pretrain_scans, tmp_path):
     found = evaluate(pretrained) / "evaluation.json"
-    options = pretrain_bundle.overrides(3, pretrain_scans, tmp_path, **FEW, ckpt_dir=str(pretrained / "models"))
+    options = pretrain_bundle.overrides(3, pretrain_scans, tmp_path, **FEW, ckpt_dir=str(pretrained.parent / "models"))
     pretrain_bundle.run(3, ["train", "evaluate"], options)
     expected = tmp_path / "out/evaluation/evaluation.json"
     assert json.loads(found.read_text()) == json.loads(expected.read_text())
@@ -54,15 +55,11 @@ def test_evaluate_measures_the_test_images(classified, finetune_scans, tmp_path)
 
 @pytest.mark.parametrize("verb", [evaluate, lambda run: embed(run, ".")])
 def test_no_run(verb, tmp_path):
-    with pytest.raises(InputError, match="holds no run; give the folder that pretrain or finetune named"):
+    with pytest.raises(InputError, match="holds no run; give the folder that a training named, its --run or --output"):
         verb(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"starts": [{"config": {"bundle_root": "b"}}]}))
-    with pytest.raises(InputError, match=r"has no weights, models/model\.pt; give the folder of a finished pretrain"):
+    with pytest.raises(InputError, match="its training has left no bundle; the log of the training says why"):
         verb(tmp_path)
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/model.pt").write_bytes(b"weights")
-    with pytest.raises(InputError, match=r"was trained by b, expected a bundle of this package \(dira_finetune_"):
-        evaluate(tmp_path)
 
 
 def test_evaluate_refuses(pretrained):
@@ -85,7 +82,7 @@ def test_embed_averages_the_deepest_map(pretrained, pretrain_scans, tmp_path, mo
     assert files == sorted(str(file) for file in pretrain_scans[3].iterdir())
     parser = ConfigParser(json.loads((pretrained / "run.json").read_text())["starts"][0]["config"])
     network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(load(pretrained / "models/model.pt"))
+    network.load_state_dict(load(pretrained.parent / "models/model.pt"))
     image = parser.get_parsed_content("train#preprocessing")({"image": files[2]})["image"]
     assert image.shape[1:] == (48, 48, 48)  # two windows of 32, 32, 16 and one that ends with the image
     windows = [
@@ -96,7 +93,7 @@ def test_embed_averages_the_deepest_map(pretrained, pretrain_scans, tmp_path, mo
     ]
     with torch.no_grad():
         means = [encode(network, window)[-1].mean((2, 3, 4)) for window in windows]
-    np.testing.assert_allclose(features[2], torch.cat(means).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(features[2], torch.cat(means).mean(0), rtol=1e-3)  # which the training rounds to 16 bits
     assert [*tmp_path.iterdir()] == []
 
 

@@ -8,16 +8,8 @@ COLUMNS = 6  # at most
 VALUES = 10  # of a column, at most; more numbers become RANGES ranges
 RANGES = 5
 HIDDEN = ("image", "source", "sha256")
-MEASURED = (
-    "patient",
-    "shape",
-    "channels",
-    "spacing",
-    "axcodes",
-    "range",
-    "mean",
-    "note",
-)  # facts of the files: after all others
+# facts of the files: after all others
+MEASURED = ("patient", "shape", "channels", "spacing", "axcodes", "range", "mean", "note")
 
 
 def find_columns(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:

@@ -14,9 +14,9 @@ ABSENT = object()
 
 
 def read_shipped(folder: Path | None, files: Sequence[str] = ("train.json",)) -> dict[str, Any] | None:
-    """Files of a folder of configurations, the later over the earlier; None where one is missing."""
-    paths = [] if folder is None else [folder / name for name in files]
-    return ConfigParser.load_config_files(paths) if paths and all(path.is_file() for path in paths) else None
+    """Those files of a folder of configurations that are there, the later over the earlier; None where none is."""
+    paths = [] if folder is None else [folder / name for name in files if (folder / name).is_file()]
+    return ConfigParser.load_config_files(paths) if paths else None
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -66,7 +66,7 @@ def show_values(config: Mapping[str, Any] | None, shipped: Mapping[str, Any] | N
     if shipped is None:
         about = paragraph("train.json of the bundle was not found: what was changed is not known.", soft=True)
     else:
-        about = "" if rows else paragraph("All values are those of the bundle's train.json.")
+        about = "" if rows else paragraph("All values are those of the bundle.")
     heads = ["value", "of this run", "shipped", *(["reason"] if reasons else [])]
     return about + table(heads, (row[: len(heads)] for row in rows)) + details("all other values", rest)
 
