@@ -29,6 +29,7 @@ _NAMES = {  # the module of each public name
     "engines.evaluator": "DiRAEvaluator",
     "engines.finetuner": "FineTuner",
     "engines.trainer": "DiRATrainer",
+    "handlers.bundle_scores": "BundleScores",
     "handlers.checkpoint": "Checkpoint LocalObjective StrictCheckpointLoader",
     "handlers.collapse_monitor": "CollapseMonitor",
     "handlers.early_stop": "EarlyStop",

@@ -17,6 +17,7 @@ from ..data.datasets import PretrainDataset, is_stored
 from ..data.preprocessing import stored_unit
 from ..engines.resumable import ResumableTrainer
 from ..sharing.agreement import agree, build, check_network, check_postprocessing, parse, prepare_image
+from ..sharing.archive import METADATA
 from ..sharing.bundle_folder import is_same_file, place_file, write_bundle
 from ..sharing.config_parts import copy_parts, undo_overlay
 from ..sharing.evaluation_config import make_evaluation_config, make_pretraining_evaluation, needs_package
@@ -24,6 +25,7 @@ from ..sharing.inference_config import add_suffixes, keep_image, make_inference_
 from ..sharing.metadata import make_metadata
 from ..sharing.model_card import PICTURE, make_card
 from ..sharing.run_facts import RunFacts, count_patients, find_modality, find_suffixes, finite, resolve_values
+from ..sharing.test_scores import CARD, NAME, kept_scores, show_scores
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from ..utils.resuming import load_random_states, random_states
@@ -164,9 +166,11 @@ class RunBundle:
         """Content of all files but the weights."""
         facts, picture = self._facts(engine), self._picture()
         metadata = make_metadata(json.loads(self._read("configs/metadata.json")), facts)
+        card = make_card(self._read("docs/README.md"), facts, metadata, picture is not None)
+        if scores := kept_scores(self.bundle, self.ckpt_dir / "model.pt"):
+            metadata, card = metadata | {NAME: scores}, show_scores(card, scores)
         texts = {name: json.dumps(config, indent=4) + "\n" for name, config in self.made.items()}
-        texts["configs/metadata.json"] = json.dumps(metadata, indent=4) + "\n"
-        texts["docs/README.md"] = make_card(self._read("docs/README.md"), facts, metadata, picture is not None)
+        texts |= {METADATA: json.dumps(metadata, indent=4) + "\n", CARD: card}
         texts |= {name: self._read(name) for name in ("LICENSE", "configs/logging.conf")}
         return {name: text.encode() for name, text in texts.items()} | ({PICTURE: picture} if picture else {})
 

@@ -17,12 +17,14 @@ OWN_HANDLERS = [  # that the evaluation of a fine-tuning, which runs with MONAI 
     },
     {"_target_": "dira_monai.HtmlReport", "output_dir": "@evaluation_dir"},
 ]
+BUNDLE_SCORES = {"_target_": "dira_monai.BundleScores", "datalist_file": "@datalist_file", "split": "@split"}
 
 
 def evaluate(run: str | Path, **values: Any) -> Path:
     """Measure the best weights of a run: of a fine-tuning on the test images, of a pre-training on those of validation.
 
-    The same as ``python -m monai.bundle run`` with ``bundle/configs/evaluate.json`` of the run, and a report.
+    The same as ``python -m monai.bundle run`` with ``bundle/configs/evaluate.json`` of the run, with a report, and with
+    the scores of the test images in the bundle's model card.
 
     Args:
         run: folder of a run, which is ``output_dir`` of a training.
@@ -43,6 +45,8 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     config = read_config(bundle, files=("evaluate.json",)).parser
     files = [bundle / "configs/evaluate.json"]
     check_options(values, files, ())
-    handlers = config["validate#handlers"] if "objective" in config else [*OWN_HANDLERS, *config["validate#handlers"]]
+    handlers = config["validate#handlers"]
+    if "objective" not in config:
+        handlers = [BUNDLE_SCORES | {"run": str(folder)}, *OWN_HANDLERS, *handlers]
     run_workflow(files, places | {"validate#handlers": handlers} | values)
     return results

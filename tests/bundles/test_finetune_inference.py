@@ -42,7 +42,7 @@ def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
         content["initialize"] = []
         assert content.pop("package") == "$importlib.util.find_spec('dira_monai')"
         assert content.pop("bundle_root") == "$dira_monai.bundle_root() if @package else '.'"
-        for name in ("RunRecord", "HtmlReport"):
+        for name in ("RunRecord", "BundleScores", "HtmlReport"):
             own = content["validate#handlers"].pop(0)
             assert (own["_target_"], own["_disabled_"]) == (f"dira_monai.{name}", "$@package is None")
     assert not [target for target in targets(content) if "." in target and not target.startswith(("torch.", "monai."))]

@@ -1,7 +1,9 @@
 """Evaluation and features of finished runs."""
 
 import csv
+import hashlib
 import json
+import shutil
 
 import finetune_bundle
 import numpy as np
@@ -42,15 +44,49 @@ def test_evaluate_gives_the_numbers_of_the_bundle(pretrained, pretrain_scans, tm
 
 
 def test_evaluate_measures_the_test_images(classified, finetune_scans, tmp_path):
+    shutil.copytree(classified, tmp_path / "out")
     found = evaluate(classified, tensorboard=False)
     assert found == classified / "evaluation"
     assert not (found / "tensorboard").exists()
     kind = ("classification", 2)
     options = finetune_bundle.overrides(kind, finetune_scans, tmp_path, **FEW, ckpt_dir=str(classified / "models"))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/datalist.json").write_text((classified / "datalist.json").read_text())
     finetune_bundle.train(kind, options, ("train", "evaluate"))
     assert (found / "metrics.csv").read_text() == (tmp_path / "out/evaluation/metrics.csv").read_text()
+    for name in ("configs/metadata.json", "docs/README.md"):
+        assert (classified / "bundle" / name).read_text() == (tmp_path / "out/bundle" / name).read_text()
+
+
+def scores_of(run):
+    """The scores in the metadata of a run's bundle, after a look at its card."""
+    scores = json.loads((run / "bundle/configs/metadata.json").read_text()).get("test_metrics")
+    card = (run / "bundle/docs/README.md").read_text()
+    assert card.count("| metric of the test images (4 of 4 patients) | value |") == (scores is not None)
+    for name, value in (scores or {"metrics": {}})["metrics"].items():
+        assert f"| {name} | {value:.4g} |" in card
+    return scores
+
+
+def test_the_card_has_the_test_scores_of_its_weights_alone(classified, finetune_scans, tmp_path, capsys):
+    run = shutil.copytree(classified, tmp_path / "run")
+    evaluate(run)
+    told = dict(line.split(",") for line in (run / "evaluation/metrics.csv").read_text().split())
+    reached = {name.replace("val_", "test_"): float(value) for name, value in told.items() if value != "nan"}
+    scores = scores_of(run)
+    assert scores["metrics"] == pytest.approx(reached, rel=1e-5)
+    assert scores["weights_sha256"] == hashlib.sha256((run / "bundle/models/model.pt").read_bytes()).hexdigest()
+    evaluate(run, split="validation")
+    assert scores_of(run) == scores  # those of test, once
+    options = finetune_bundle.SMALL | finetune_bundle.OWN["classification", 2] | FEW
+    again = {**options, "run": run, "resume": True, "hours": None, "learning_rate": 0}
+    finetune(finetune_scans[2], task="classification", **again | {"max_epochs": 2})
+    assert scores_of(run) == scores  # the weights are those of before
+    state = load(run / "models/model.pt")
+    torch.save({name: value + 1 for name, value in state.items()}, run / "models/model.pt")
+    evaluate(run, model_path=str(run / "models/model.pt"))
+    assert "bundle: its model card does not get these scores, which are of other weights" in capsys.readouterr().out
+    assert scores_of(run) == scores
+    finetune(finetune_scans[2], task="classification", **again | {"max_epochs": 3})
+    assert scores_of(run) is None
 
 
 @pytest.mark.parametrize("verb", [evaluate, lambda run: embed(run, ".")])
