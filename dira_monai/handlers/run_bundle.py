@@ -16,7 +16,7 @@ from ..bundle.running_config import running_config, running_configs_folder
 from ..data.datasets import PretrainDataset, is_stored
 from ..data.preprocessing import stored_unit
 from ..engines.resumable import ResumableTrainer
-from ..sharing.agreement import agree, build, check_network, check_postprocessing, parse, prepare_image
+from ..sharing.agreement import agree, check_network, check_postprocessing, parse, prepare_image
 from ..sharing.archive import METADATA
 from ..sharing.bundle_folder import is_same_file, place_file, write_bundle
 from ..sharing.config_parts import copy_parts, undo_overlay
@@ -136,7 +136,7 @@ class RunBundle:
             self._check_image(inference, dataset)
             check_postprocessing(inference, config, dataset[0])
             evaluation = make_evaluation_config(config, overlay, inference)
-        check_network(inference, engine.network, (build(parse(inference), "in_channels"), *self._shape(inference)))
+        check_network(inference, engine.network, (parse(inference).build("in_channels"), *self._shape(inference)))
         return {"configs/inference.json": inference, "configs/evaluate.json": evaluation}
 
     def _config_of_one_process(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class RunBundle:
         """Refuse another preparation of images; where the training has its own transforms, these are taken."""
         image, expected = dataset.data[0]["image"], dataset[0]["image"]
         if not agree(prepare_image(inference, image), expected):
-            modes = build(parse(self.config), "modes")
+            modes = parse(self.config, "the configuration of the training").build("modes")
             inference["preprocessing"]["transforms"] = keep_image(self.config["fixed_transforms"], modes)
             if not agree(prepare_image(inference, image), expected):
                 raise InputError(OTHER_IMAGE)

@@ -8,7 +8,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from ..bundle.config import find_cause
+from ..bundle.config import BundleConfig, find_cause
 from ..utils.errors import InputError
 from ..weights.files import load_module, on_cpu
 from .config_parts import copy_parts
@@ -16,21 +16,14 @@ from .config_parts import copy_parts
 FILES_AND_GEOMETRY = ("Invertd", "SaveImaged", "SqueezeDimd", "DeleteItemsd", "CastToTyped")  # change no prediction
 
 
-def parse(config: Mapping[str, Any]) -> ConfigParser:
-    """A parser of a copy of the configuration, for the CPU."""
-    return ConfigParser(copy_parts(dict(config)) | {"device": "cpu"})
+def parse(config: Mapping[str, Any], name: str = "inference.json") -> BundleConfig:
+    """A copy of the configuration for the CPU, whose parts can be built.
 
-
-def build(parser: ConfigParser, name: str) -> Any:
-    """A part of a configuration.
-
-    Raises:
-        InputError: if it cannot be built.
+    Args:
+        config: the configuration.
+        name: what errors call it.
     """
-    try:
-        return parser.get_parsed_content(name)
-    except Exception as error:  # whatever the expressions of a configuration raise
-        raise InputError(f"{name} cannot be built alone ({find_cause(error)})") from error
+    return BundleConfig(ConfigParser(copy_parts(dict(config)) | {"device": "cpu"}), name, "the bundle of a run")
 
 
 def check_network(config: Mapping[str, Any], network: nn.Module, shape: tuple[int, ...]) -> None:
@@ -45,7 +38,7 @@ def check_network(config: Mapping[str, Any], network: nn.Module, shape: tuple[in
         InputError: if the weights do not fit, or the same input gives another output.
     """
     weight, training = next(network.parameters()), network.training
-    built = build(parse(config), "network_def").to(weight.dtype).eval()
+    built = parse(config).build("network_def").to(weight.dtype).eval()
     load_module(built, on_cpu(network.state_dict()), "inference.json", "network_def")
     image = torch.linspace(0, 1, torch.Size(shape).numel(), dtype=weight.dtype).reshape(1, *shape)
     with torch.no_grad():
@@ -61,7 +54,7 @@ def prepare_image(config: Mapping[str, Any], image: Any) -> Tensor:
     Raises:
         InputError: if it cannot be built or run.
     """
-    transform = build(parse(config), "preprocessing")
+    transform = parse(config).build("preprocessing")
     try:
         return torch.as_tensor(transform({"image": image})["image"]).detach().cpu().float()
     except Exception as error:  # whatever a transform raises
@@ -90,8 +83,8 @@ def check_postprocessing(config: Mapping[str, Any], trained: Mapping[str, Any], 
         InputError: if the results differ.
     """
     logits = torch.randn((len(config["class_names"]), *_shape(sample)), generator=torch.Generator().manual_seed(0))
-    own = _postprocess(config, "postprocessing", {"image": sample["image"], "pred": logits.clone()})
-    expected = _postprocess(trained, "validate::postprocessing", {**sample, "pred": logits.clone()})
+    own = _postprocess(config, "inference.json", "postprocessing", {"image": sample["image"], "pred": logits.clone()})
+    expected = _postprocess(trained, "the training", "validate::postprocessing", {**sample, "pred": logits.clone()})
     if len(own) == 1 < len(expected):  # class numbers, and one channel a class
         expected = expected.argmax(0, keepdim=True)
     if not agree(own, expected):
@@ -102,10 +95,12 @@ def _shape(sample: Mapping[str, Any]) -> tuple[int, ...]:
     return () if sample["label"].ndim == 1 else tuple(sample["label"].shape[1:])
 
 
-def _postprocess(config: Mapping[str, Any], place: str, sample: dict[str, Any]) -> Tensor:
+def _postprocess(config: Mapping[str, Any], name: str, place: str, sample: dict[str, Any]) -> Tensor:
     """The prediction behind those transforms that neither write files nor change the geometry."""
-    parser = parse(config)
-    transforms = [t for t in parser[place]["transforms"] if t["_target_"].split(".")[-1] not in FILES_AND_GEOMETRY]
-    parser[place]["transforms"] = transforms
-    transform: Compose = build(parser, place)
+    parsed = parse(config, name)
+    transforms = [
+        t for t in parsed.parser[place]["transforms"] if t["_target_"].split(".")[-1] not in FILES_AND_GEOMETRY
+    ]
+    parsed.parser[place]["transforms"] = transforms
+    transform: Compose = parsed.build(place)
     return torch.as_tensor(transform(sample)["pred"])

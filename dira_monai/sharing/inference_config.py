@@ -6,6 +6,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from ..images.find import Image, first_file
 from ..utils.errors import InputError
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports
 
@@ -82,9 +83,9 @@ def _plain(value: Any, place: str) -> Any:
         raise InputError(f"{place} is {type(value).__name__}, which no configuration file can hold") from error
 
 
-def add_suffixes(config: dict[str, Any], images: Iterable[Any]) -> None:
+def add_suffixes(config: dict[str, Any], images: Iterable[Image]) -> None:
     """Let inference find files as those of the training, where their suffix is none of the shipped ones."""
-    names = [str(image[0] if isinstance(image, list | tuple) else image).lower() for image in images]
+    names = [first_file(image).lower() for image in images]
     known = tuple(config.get("suffixes", ()))
     others = {Path(name).suffix for name in names if known and not name.endswith(known) and not Path(name).is_dir()}
     if others - {""}:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..bundle.values import CLASS_VALUES, IMAGE_VALUES
 from ..dicom.headers import is_dicom, read_tags
+from ..images.find import Image, first_file
 from ..utils.errors import InputError
-from .agreement import build, parse
+from .agreement import parse
 from .config_parts import as_json
 
 UNKNOWN = "not known"
@@ -52,8 +53,8 @@ class RunFacts:
 
 def resolve_values(inference: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an inference configuration by which images are prepared and classes are named."""
-    parser = parse(inference)
-    return {name: as_json(build(parser, name)) for name in (*CLASS_VALUES, *IMAGE_VALUES) if name in inference}
+    parsed = parse(inference)
+    return {name: as_json(parsed.build(name)) for name in (*CLASS_VALUES, *IMAGE_VALUES) if name in inference}
 
 
 def count_patients(lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
@@ -71,21 +72,21 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in numbers.items() if math.isfinite(value)}
 
 
-def first_file_of(image: Any) -> Path:
+def _file_of(image: Image) -> Path:
     """A file of an image: of a list the first, of a folder any."""
-    path = Path(str(image[0] if isinstance(image, list | tuple) else image))
+    path = Path(first_file(image))
     return next((file for file in sorted(path.iterdir()) if file.is_file()), path) if path.is_dir() else path
 
 
-def find_suffixes(images: Sequence[Any]) -> tuple[str, ...]:
+def find_suffixes(images: Sequence[Image]) -> tuple[str, ...]:
     """Suffixes of the files of images, without what else a name holds between dots."""
-    names = [first_file_of(image).name.lower() for image in images]
+    names = [_file_of(image).name.lower() for image in images]
     return tuple(sorted({".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix for name in names} - {""}))
 
 
-def find_modality(image: Any, intensity_range: Any) -> str:
+def find_modality(image: Image, intensity_range: Any) -> str:
     """What an image shows: that of its DICOM header; CT where Hounsfield units are scaled; else ``UNKNOWN``."""
-    file = first_file_of(image)
+    file = _file_of(image)
     if file.is_file() and is_dicom(file):
         with suppress(InputError):  # pydicom may be missing, where another reader is used
             return str(getattr(read_tags(file, ["Modality"]), "Modality", "") or UNKNOWN)
