@@ -20,7 +20,12 @@ from ..sharing.agreement import agree, check_network, check_postprocessing, pars
 from ..sharing.archive import METADATA
 from ..sharing.bundle_folder import is_same_file, place_file, write_bundle
 from ..sharing.config_parts import copy_parts, undo_overlay
-from ..sharing.evaluation_config import make_evaluation_config, make_pretraining_evaluation, needs_package
+from ..sharing.evaluation_config import (
+    make_evaluation_config,
+    make_pretraining_evaluation,
+    parts_of_package,
+    require_package,
+)
 from ..sharing.inference_config import add_suffixes, keep_image, make_inference_config
 from ..sharing.metadata import make_metadata
 from ..sharing.model_card import PICTURE, make_card
@@ -137,7 +142,8 @@ class RunBundle:
             check_postprocessing(inference, config, dataset[0])
             evaluation = make_evaluation_config(config, overlay, inference)
         check_network(inference, engine.network, (parse(inference).build("in_channels"), *self._shape(inference)))
-        return {"configs/inference.json": inference, "configs/evaluate.json": evaluation}
+        made = {"configs/inference.json": inference, "configs/evaluate.json": evaluation}
+        return {name: require_package(config) for name, config in made.items()}
 
     def _config_of_one_process(self) -> dict[str, Any]:
         """The configuration without what makes it one of several processes."""
@@ -206,7 +212,7 @@ class RunBundle:
             epoch=epoch,
             metrics=self._metrics(epoch),
             started_from=bool(self.config.get("pretrained")),
-            needs_package=needs_package(*self.made.values()),
+            needs_package=bool(parts_of_package(*self.made.values())),
         )
 
     def _metrics(self, epoch: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The evaluation of a run as one configuration: its training and ``evaluate.json`` merged, and what neither needs."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -9,7 +10,7 @@ from monai.bundle.utils import merge_kv
 
 from ..bundle.values import list_texts
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports, needed_parts
-from .evaluation_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, RUN_FOLDER
+from .evaluation_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, PRESENCE, RUN_FOLDER
 from .inference_config import ALWAYS_THERE, NOT_CARRIED
 
 ONE_PROCESS = {"rank": 0, "world_size": 1}
@@ -87,6 +88,17 @@ def _of_package(value: Any) -> bool:
     return any(OF_THE_PACKAGE in text or "package" in find_references(text) for text in list_texts(value))
 
 
-def needs_package(*configs: Mapping[str, Any]) -> bool:
-    """Whether configurations name parts of this package."""
-    return any(OF_THE_PACKAGE in text for config in configs for text in list_texts(config))
+def parts_of_package(*configs: Mapping[str, Any]) -> list[str]:
+    """The parts of this package that configurations name."""
+    texts = (text for config in configs for text in list_texts(config))
+    return sorted({part for text in texts for part in re.findall(rf"{OF_THE_PACKAGE}\.\w+", text)})
+
+
+def require_package(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that ends in a sentence where it names parts of this package and it is not there."""
+    parts = parts_of_package(config)
+    if not parts:
+        return dict(config)
+    sentence = f"this bundle needs the package dira-monai, for {', '.join(parts)}; install it"
+    lists = {name: [*PRESENCE[name], *config[name]] for name in ("imports", "initialize")}
+    return {"needs": sentence, "package": PRESENCE["package"], **config, **lists}

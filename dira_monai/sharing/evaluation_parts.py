@@ -36,7 +36,13 @@ RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
     "evaluation_dir": "@output_dir",
 }
 IMPORTS = ["$import glob", "$import json", "$import os", "$import warnings"]
-GENERATED = (  # as configurations, for the audit of received ones
+PRESENCE = {  # where parts of this package are named
+    "imports": ["$import importlib", "$import sys"],
+    "package": "$importlib.util.find_spec('dira_monai')",
+    "initialize": ["$@package or sys.exit(@needs)"],
+}
+GENERATED = (
+    PRESENCE,  # as configurations, for the audit of received ones
     FRAME | NEW_FOLDER | PAIRS,
     FOLDERS | RUN_FOLDER,
     ONLY_LISTS | {"imports": IMPORTS, "initialize": [EMPTY], "validate": {"dataset": {"data": "@items"}}},

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import re
 import sys
+from pathlib import Path
 
 import monai.bundle
 import numpy as np
@@ -24,7 +25,7 @@ from html_pages import read_page
 from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from programs import run_python
+from programs import run_python, without_the_package
 from running import FLOAT64, assert_equal_states, command_of, load
 
 from dira_monai.utils.errors import InputError, find_input_error
@@ -203,6 +204,15 @@ def test_pretrained_weights_are_where_the_training_starts(kind, finetune_scans, 
     assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
 
 
+def runs_of(made, images, output):
+    """Inference and evaluation of a run's bundle."""
+    own = {"bundle_root": str(made), "output_dir": str(output)}
+    return [
+        (str(made / "configs/inference.json"), own | {"dataset_dir": str(images)}),
+        (str(made / "configs/evaluate.json"), own),
+    ]
+
+
 def test_several_labels_with_unknown_ones_train_and_are_judged(finetune_scans, tmp_path):
     kind = ("classification", 2)
     rows = ["file,bright,odd"] + [f"case{i}.png,{i % 2},{'' if i % 4 == 0 else i % 3 % 2}" for i in range(16)]
@@ -216,6 +226,42 @@ def test_several_labels_with_unknown_ones_train_and_are_judged(finetune_scans, t
     listed = json.loads((tmp_path / "out/datalist.json").read_text())
     assert any(None in entry["label"] for entry in listed["training"])
     assert {"val_auc_bright", "val_auc_odd", "val_ap_odd", "val_ece_odd"} <= rows[0].keys()
+    done = without_the_package(
+        runs_of(tmp_path / "out/bundle", Path(options["dataset_dir"], "images"), tmp_path / "own")
+    )
+    assert done.returncode == 0, done.stderr
+    told = {row["file"]: row for row in csv.DictReader((tmp_path / "own/probabilities.csv").open())}
+    assert len(told) == 16
+    measured = dict(line.split(",") for line in (tmp_path / "own/metrics.csv").read_text().split())
+    for number, name in enumerate(table["class_names"]):
+        known = [
+            (entry["label"][number], told[f"{options['dataset_dir']}/{entry['image']}"][name])
+            for entry in listed["test"]
+        ]
+        positive, negative = ([float(p) for label, p in known if label == value] for value in (1, 0))
+        pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+        assert float(measured[f"val_auc_{name}"]) == pytest.approx(np.mean(pairs) if pairs else np.nan, nan_ok=True)
+
+
+def test_a_network_of_this_package_is_told_where_it_is_not_there(finetune_scans, tmp_path):
+    options = overrides(("segmentation", 2), finetune_scans, tmp_path, max_epochs=1)
+    del options["network_def#backbone"]
+    network = {"_target_": "dira_monai.GenesisUNet", "spatial_dims": 2, "out_channels": 2, "features": [2, 4, 6, 8]}
+    train(("segmentation", 2), options | {"network_def": network})
+    made, images = tmp_path / "out/bundle", Path(options["dataset_dir"], "images")
+    sentence = "this bundle needs the package dira-monai, for dira_monai.GenesisUNet; install it"
+    for run in runs_of(made, images, tmp_path / "own"):
+        done = without_the_package([run])
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, sentence)
+        monai.bundle.run(config_file=run[0], **run[1])
+    assert len([*(tmp_path / "own").glob("*_seg.png")]) == 16
+    measured = dict(line.split(",") for line in (tmp_path / "own/metrics.csv").read_text().split())
+    dices = []
+    for entry in json.loads((tmp_path / "out/datalist.json").read_text())["test"]:
+        truth = np.asarray(Image.open(images.parent / entry["label"])) > 127
+        found = np.asarray(Image.open(tmp_path / "own" / f"{Path(entry['image']).stem}_seg.png")) > 0
+        dices.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
+    assert float(measured["val_mean_dice"]) == pytest.approx(np.mean(dices), abs=1e-5)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -13,7 +13,7 @@ import torch
 from finetune_bundle import KINDS, TASKS, bundle, config, configs, later, values_in
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from programs import run_python
+from programs import run_python, without_the_package
 from running import causes, command_of, load
 from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
@@ -128,15 +128,6 @@ def check_figures(metrics, told, listed, names):
     assert float(metrics["val_mean_auc"]) == pytest.approx(np.mean(aucs), abs=1e-5)
 
 
-WITHOUT_THE_PACKAGE = """
-import sys
-sys.modules["dira_monai"] = None
-from monai.bundle import run
-for files, options in {runs!r}:
-    run(config_file=files, **options)
-"""
-
-
 def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, tmp_path):
     kind, folder, options = finetuned
     task, dims = kind
@@ -147,7 +138,7 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
         (configs(kind, INFERENCE), own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}),
         (f"{bundle_of_run}/configs/evaluate.json", {"bundle_root": bundle_of_run, "output_dir": f"{tmp_path}/own"}),
     ]
-    result = run_python(["-c", WITHOUT_THE_PACKAGE.format(runs=runs)])
+    result = without_the_package(runs)
     assert result.returncode == 0, result.stderr
     assert not (folder / "out/evaluation/run.json").exists()
     told = (folder / "out/evaluation/metrics.csv").read_text()

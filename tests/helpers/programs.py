@@ -98,3 +98,10 @@ def run_python(words, processes=1, timeout=240, **options):
             raise subprocess.TimeoutExpired(words, timeout)
         first = next((rank for rank, code in enumerate(codes) if code), 0)
         return subprocess.CompletedProcess(words, codes[first], *(Path(path).read_text() for path in outputs[first]))
+
+
+def without_the_package(runs):
+    """Runs configurations, each a pair of files and options, in a process that cannot import this package."""
+    lines = ["import sys", "sys.modules['dira_monai'] = None", "from monai.bundle import run"]
+    lines += [f"run(config_file={files!r}, **{options!r})" for files, options in runs]
+    return run_python(["-c", "\n".join(lines)])
