@@ -66,7 +66,7 @@ def merge_configs(
     parser = ConfigParser(copy_parts(dict(trained)))
     carried = [name for name in inference if name in trained and name not in NOT_CARRIED]
     shared = {name: inference[name] for name in [*carried, *ALWAYS_THERE]}
-    for name, value in {**shared, **FRAME, **ONE_PROCESS, "mlflow": None}.items():
+    for name, value in {**shared, **FRAME, **ONE_PROCESS, "mlflow": None, "resume": False}.items():
         if name in trained:
             parser[name] = copy_parts(value)
     for name, value in overlay.items():
