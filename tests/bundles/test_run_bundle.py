@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import monai.bundle
@@ -307,6 +308,21 @@ def test_a_value_that_refers_to_the_training_alone_is_refused_by_name():
     trained = config(kind, "train") | {"spacing": "$@train#inferer"}
     with pytest.raises(InputError, match="spacing refers to train::inferer, which inference"):
         make_inference_config(trained, config(kind, "inference"))
+
+
+def test_the_shipped_inference_refuses_weights_of_other_values(finetuned):
+    kind, folder, options = finetuned
+    trained = {name: options[name] for name in ("class_names", "image_size", "ckpt_dir") if name in options}
+    others = {
+        "class_names": options["class_names"][::-1],
+        "intensity_range": [0, 7],
+        "image_size": [8, 8, 8][: kind[1]],
+    }
+    for name, value in {"ckpt_dir": str(folder / "models"), **others}.items():
+        parser = ConfigParser(config(kind, "inference") | trained | {name: value})
+        refused = pytest.raises(SystemExit, match=f"value of {name} is not that of the training, by .*models/run.json;")
+        with refused if name in others else nullcontext():
+            parser.get_parsed_content("initialize")
 
 
 @pytest.mark.parametrize("place", ["shipped", "elsewhere"])
