@@ -5,7 +5,7 @@ from scan_files import AXIAL, SAGITTAL, noise, relative, write_image, write_nift
 
 from dira_monai.data.preprocessing import pretrain_preprocessing
 from dira_monai.images.facts import check_facts, loaded_shape, measure_image
-from dira_monai.images.find import find_images
+from dira_monai.images.find import find_images, without_label_maps
 from dira_monai.utils.errors import InputError
 
 
@@ -86,6 +86,20 @@ def test_check_image_gives_facts(tmp_path):
         "mean": pytest.approx(volume.mean(), rel=1e-5),
         "note": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("kept", "left_out"),
+    [
+        (["images/a.png", "images/b.png"], ["labels/a.png", "nodules/a.png"]),
+        (["p1/imagesTr/a.nii", "p1/imagesTs/b.nii"], ["p1/labelsTr/a.nii", "predictions/b.nii"]),
+        (["a.png", "more/b.png"], ["masks/a.png"]),
+        (["images/a.png", "more/b.png"], []),
+        (["labels/a.png", "masks/a.png"], []),
+    ],
+)
+def test_label_maps_are_left_out(kept, left_out):
+    assert without_label_maps(sorted([*kept, *left_out])) == kept
 
 
 @pytest.mark.parametrize(
