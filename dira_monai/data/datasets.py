@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import CacheDataset
 from monai.data import Dataset as MonaiDataset
-from monai.transforms import Transform
+from monai.transforms import Compose, Randomizable, Transform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -116,10 +118,44 @@ class SeededCacheDataset(CacheDataset):
     """MONAI's ``CacheDataset`` whose random transforms are fixed by the seed that an item is asked with.
 
     With ``SeededSampler`` every sample is a function of seed, epoch and position, whatever worker or process makes it.
+
+    Args:
+        data: as in ``CacheDataset``.
+        transform: as in ``CacheDataset``.
+        kwargs: further arguments of ``CacheDataset``.
+
+    Raises:
+        InputError: if a transform hides a random one, as a ``Lambda`` around it does: no seed would reach that, and
+            what it makes would be kept as if it were fixed.
     """
+
+    def __init__(self, data: Sequence[Any], transform: Any, **kwargs: Any) -> None:
+        parts = transform.flatten().transforms if isinstance(transform, Compose) else [transform]
+        for part in parts:
+            if not isinstance(part, Randomizable) and (hidden := _find_random(part)):
+                raise InputError(
+                    f"the transform {type(part).__name__} holds {type(hidden).__name__}, which no seed reaches there; "
+                    f"name {type(hidden).__name__} in the list itself, or make a class of Randomizable of both."
+                )
+        super().__init__(data, transform, **kwargs)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         """The sample of a plain index, or of an (index, seed) pair."""
         index, seed = item if isinstance(item, tuple) else (item, 0)
         self.transform.set_random_state(seed=seed % 2**32)
         return super().__getitem__(index)
+
+
+def _find_random(holder: object, depth: int = 4) -> Randomizable | None:
+    """The first random transform that an object holds in attributes, containers, arguments or a closure, or None."""
+    if isinstance(holder, Randomizable) and not isinstance(holder, Compose):
+        return holder
+    if depth == 0 or isinstance(holder, type | ModuleType):
+        return None
+    parts = [*getattr(holder, "__dict__", {}).values(), getattr(holder, "__self__", None)]
+    parts += [cell.cell_contents for cell in getattr(holder, "__closure__", None) or ()]
+    if isinstance(holder, partial):
+        parts += [holder.func, *holder.args, *holder.keywords.values()]
+    if isinstance(holder, Mapping | list | tuple | set):
+        parts += holder.values() if isinstance(holder, Mapping) else holder
+    return next((found for part in parts if (found := _find_random(part, depth - 1))), None)

@@ -1,13 +1,14 @@
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Transform
+from monai.transforms import Compose, Lambda, Lambdad, RandRotated, ScaleIntensity, Transform
 from trainer_runs import assert_same
 
 from dira_monai.data import sampler as sampler_module
-from dira_monai.data.datasets import PretrainDataset
+from dira_monai.data.datasets import PretrainDataset, SeededCacheDataset
 from dira_monai.data.preprocessing import ToChannelsd, ToStoraged, check_intensity_range, intensity_transform
 from dira_monai.data.sampler import SeededSampler
 from dira_monai.utils.errors import InputError
@@ -297,3 +298,27 @@ def test_some_odd_images_are_no_reason_to_refuse():
     check_intensity_range([{"image": "unknown.png"}], [-1000, 1000])
     with pytest.raises(InputError, match="in 2 of 2 images"):
         check_intensity_range([*items_with((0, 9), (0, 9)), {"image": "unknown.png"}], [-1000, 1000])
+
+
+def rotate_by(transform):
+    return lambda sample: transform(sample)
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda random: Lambda(random),
+        lambda random: Lambda(rotate_by(random)),
+        lambda random: Lambdad("image", Compose([random])),
+        lambda random: partial(lambda change, sample: change["a"](sample), {"a": random}),
+        lambda random: Lambda(random.__call__),
+    ],
+    ids=["lambda", "closure", "compose", "dictionary", "method"],
+)
+def test_a_hidden_random_transform_is_refused(hide):
+    data, random = [{"image": torch.zeros(1, 4, 4)}], RandRotated("image", prob=1)
+    SeededCacheDataset(data, Compose([random, Lambdad("image", Compose([ScaleIntensity()]))]), progress=False)
+    with pytest.raises(
+        InputError, match=r"the transform \w+ holds RandRotated, which no seed reaches there; name RandRo"
+    ):
+        SeededCacheDataset(data, Compose([random, hide(random)]), progress=False)
