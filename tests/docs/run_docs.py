@@ -54,6 +54,7 @@ REPLACED = {
     r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
     r"(?ms)(^cd .*--dataset_dir) DIR": r"\1 {out}/DIR",
     r"\bNAME\b": "dira_pretrain_3d",
+    r"(dira_monai infer) (BUNDLE|RUN)\b": r"\1 RUN1/output",
     r"(?m)^torchrun (?=--nnodes)": "srun torchrun ",
     r"(--nnodes\S+ --nproc_per_node)=8": r"\1=1",
     r"(?<==)HOST0:": "127.0.0.1:",
