@@ -22,6 +22,7 @@ _NAMES = {  # the module of each public name
     "data.preprocessing": "ToChannelsd ToStoraged check_intensity_range intensity_transform pretrain_preprocessing",
     "data.resampling": "ResampleLabeld",
     "data.sampler": "SeededSampler",
+    "data.trained_on": "evaluation_list tell_seen",
     "datalists.io": "load_datalist",
     "datalists.prepare": "prepare_data",
     "datalists.prepare_labeled": "LabeledLists prepare_labeled",

@@ -1,14 +1,15 @@
-"""Datalists as files: written and loaded."""
+"""Datalists as files: written, loaded, and kept where a run goes on."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..images.find import files_of, map_files
+from ..images.find import files_of, first_file, map_files
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
-from .checks import LISTS, check_datalist, entries_of, find_root
+from .checks import LISTS, check_datalist, entries_of, find_root, first_names
+from .patients import patient_of
 
 
 def write_datalist(datalist: dict, path: str | Path) -> None:
@@ -71,3 +72,86 @@ def make_absolute(
             for file in files_of(entry[key]):
                 if not os.path.exists(file):  # a folder is a DICOM series
                     raise InputError(f"{file}, {'an' if key == 'image' else 'a'} {key} of {path}, does not exist.")
+
+
+def read_own(path: Path) -> dict:
+    """The list of a run, as it is; empty where there is none, or a broken one."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept if all(isinstance(kept[key], list) for key in LISTS[:2]) else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def take_list(given: dict, source: Path, path: Path, resume: bool) -> None:
+    """Copy a list that the user gives, which names its ``dataset_dir``, to the ``path`` of that of the run.
+
+    Raises:
+        InputError: if ``resume`` is set and the list has patients or images of the run in another of its lists.
+    """
+    if source.resolve() == path.resolve():
+        return
+    if resume and (kept := read_own(path)) and (moved := _moved(given, kept)):
+        raise InputError(
+            f"{source} has {len(moved)} patients in other lists than {path}, with which the training that goes on "
+            f"began: {_describe(moved)}; correct it, or train anew in another output_dir."
+        )
+    write_datalist(given, path)
+
+
+def keep_places(made: dict, kept: dict, path: Path, resume: bool) -> tuple[dict, str]:
+    """A new list with the patients of an earlier one where they were, and a line with counts of the others.
+
+    What a table or folders say of training, validation and test is followed: only what is drawn is put back.
+
+    Raises:
+        InputError: if ``resume`` is set and such a table moves a patient, or joins patients of several lists.
+    """
+    drawn = {"training", *made.get("drawn", LISTS[:2])}
+    moved = _moved(made, kept)
+    lists: dict[str, list[dict]] = {name: [] for name in LISTS if name in made}
+    for name, entries in [(name, made[name]) for name in lists]:
+        for entry in entries:
+            new, places = moved.get(patient_of(entry), (name, {name}))
+            own = next(iter(places))
+            lists[own if len(places) == 1 and {own, new} <= drawn else name].append(entry)
+    made = made | {name: sorted(entries, key=lambda e: first_file(e["image"])) for name, entries in lists.items()}
+    if resume and (wrong := _moved(made, kept)):
+        raise InputError(
+            f"the splits of the data have {len(wrong)} patients in other lists than {path}, with which the training "
+            f"that goes on began: {_describe(wrong)}; correct them, or train anew in another output_dir."
+        )
+    before = {patient_of(entry) for name in LISTS for entry in kept.get(name, [])}
+    now = {name: {patient_of(entry) for entry in made[name]} for name in lists}
+    added = {name: len(patients - before) for name, patients in now.items()}
+    stay = len(before & set().union(*now.values()))
+    counts = ", ".join(f"{count} for {name}" for name, count in added.items())
+    words = f"{stay} patients keep their places, {sum(added.values())} are new ({counts}), {len(before) - stay} gone"
+    return made, f"{path}: {words}"
+
+
+def _moved(made: dict, kept: dict) -> dict[str, tuple[str, set[str]]]:
+    """Patients that were in another list before, or images of theirs: the list now, and those of before."""
+    places: dict[str, set[str]] = {}
+    for name in LISTS:
+        for entry in kept.get(name, []):
+            for key in (f"patient {patient_of(entry)}", f"image {_real(entry, kept)}"):
+                places.setdefault(key, set()).add(name)
+    moved: dict[str, tuple[str, set[str]]] = {}
+    for name in LISTS:
+        for entry in made.get(name, []):
+            patient = patient_of(entry)
+            keys = f"patient {patient}", f"image {_real(entry, made)}"
+            before = set().union(*(places.get(key, ()) for key in keys), moved.get(patient, (name, set()))[1])
+            if before - {name}:
+                moved[patient] = (name, before)
+    return moved
+
+
+def _real(entry: dict, datalist: dict) -> str:
+    return os.path.realpath(os.path.join(datalist.get("dataset_dir", ""), first_file(entry["image"])))
+
+
+def _describe(moved: Mapping[str, tuple[str, set[str]]]) -> str:
+    """The first patients with their lists before and now."""
+    return first_names([f"{who} ({' and '.join(sorted(old))}, now {new})" for who, (new, old) in moved.items()])

@@ -1,7 +1,6 @@
 """The datalist that a bundle trains on: found, or made on first use."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -10,16 +9,17 @@ from typing import Any
 
 from ..bundle.values import NETWORK_VALUES
 from ..images.facts import loaded_shape
-from ..images.find import find_files
+from ..images.find import files_of, find_files, first_file, without_label_maps
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, entries_of
-from .io import load_datalist, write_datalist
+from .io import keep_places, load_datalist, read_own, take_list, write_datalist
 from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 
 LATER = {"patient": "auto"}  # options that lists of older versions were made without
+DRAWN_BY = ("dataset_dir", "seed", "patient", "test_fraction", "validation_fraction", "exclude_patients_of")
 PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in data set, by spatial_dims
 
 
@@ -55,7 +55,7 @@ def prepare_data(
         image_values: ``axcodes``, ``spacing`` and ``image_size`` by which images change their shape before.
 
     Raises:
-        InputError: as ``make_datalist`` and ``load_datalist`` do, in every process.
+        InputError: as ``make_datalist``, ``load_datalist``, ``make_list`` and ``take_list`` do, in every process.
     """
     options = {
         "spatial_dims": spatial_dims,
@@ -101,14 +101,8 @@ def list_images(source: Path, output: Path, options: Mapping[str, Any], resume: 
                 f"{given or path} was made for {key} {datalist[key]} where the network has {options[key]}."
             )
     if given:
-        keep_list(datalist, given, path)
+        take_list(datalist, given, path, resume)
     return datalist, given or path
-
-
-def keep_list(datalist: dict, given: Path, path: Path) -> None:
-    """Write a list that the user gives to the folder of the run too, unless it lies there."""
-    if given.resolve() != path.resolve():
-        write_datalist(datalist, path)
 
 
 def make_phantoms(output: Path, spatial_dims: int, seed: int, tell: bool = False) -> Path:
@@ -151,20 +145,39 @@ def make_list(
 ) -> None:
     """Write what ``make`` gives to ``path``, unless it was made there for the same options, folders and tables.
 
-    With ``resume`` that of the same options stays also where files have changed since, which a line says: the images
-    of training, validation and test must not change places within a run.
+    With ``resume`` that of the same options stays as it is, and a line says how many images have come in since. Else,
+    where a list is there for the same ``DRAWN_BY`` or ``resume`` is set, its patients keep their places in what is
+    drawn, and a line says how many are new, or why patients are drawn anew.
+
+    Raises:
+        InputError: as ``keep_places`` does.
     """
-    wanted, fingerprint = {"dataset_dir": os.path.abspath(source), **options}, _fingerprint(folders, tables)
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        current = all((LATER | kept)[key] == value for key, value in wanted.items())
-        same_files = kept["fingerprint"] == fingerprint
-    except (OSError, ValueError, TypeError, KeyError):
-        current = same_files = False
-    if current and resume and not same_files:
-        print(f"{path}: files of {source} have changed since this run began; it goes on with its list as it is")
-    elif not (current and same_files):
-        write_datalist(make() | {"fingerprint": fingerprint}, path)
+    wanted = {"dataset_dir": os.path.abspath(source), **options, "fingerprint": _fingerprint(folders, tables)}
+    kept = read_own(path)
+    other = [key for key, value in wanted.items() if (LATER | kept).get(key) != value]
+    if kept and resume and other == ["fingerprint"]:
+        print(
+            f"{path}: files of {source} have changed since this run began; it goes on with its list as it is, "
+            f"without {_count_new(kept, folders)} images that have come in"
+        )
+    elif other:
+        made = make() | {"fingerprint": wanted["fingerprint"]}
+        if kept and not resume and (anew := [key for key in DRAWN_BY if key in other]):
+            print(f"{path}: its patients are drawn anew, for another {' and '.join(anew)}")
+        elif kept:
+            made, line = keep_places(made, kept, path, resume)
+            print(line)
+        write_datalist(made, path)
+
+
+def _count_new(kept: dict, folders: Sequence[Path]) -> int:
+    """How many images of the folders are in no list and were not skipped; label maps in folders of their own do not."""
+    known = [*(entry["image"] for entry in entries_of({key: kept.get(key, []) for key in LISTS}))]
+    known += [entry["image"] for entry in kept.get("skipped", [])]
+    listed = {os.path.join(kept["dataset_dir"], file) for image in known for file in files_of(image)}
+    found = without_label_maps([*chain(*find_files(folders[0]))])
+    paths = [os.path.join(os.path.abspath(folders[0]), first_file(name)) for name in found]
+    return sum(path not in listed and os.path.dirname(path) not in listed for path in paths)
 
 
 def _fingerprint(folders: Sequence[Path], tables: Sequence[Path]) -> str:

@@ -11,12 +11,12 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
-from .io import make_absolute, read_datalist
+from .io import make_absolute, read_datalist, take_list
 from .label_maps import label_folder
 from .labeled import make_labeled_datalist
 from .leakage import check_overlap
 from .options import LabelOptions
-from .prepare import find_given, keep_list, make_list, make_phantoms
+from .prepare import find_given, make_list, make_phantoms
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
 from .summary import describe_labeled
 
@@ -90,9 +90,8 @@ def prepare_labeled(
 
     Without ``dataset_dir`` the built-in phantoms of the seed are written to a folder in ``output_dir/phantom``. A JSON
     file, or a ``datalist.json`` in the folder, is used as it is, with its own splits and labels; anything else goes
-    through ``make_labeled_datalist``, whose result is used again while arguments and files stay the same.
-    ``output_dir/datalist.json`` holds the whole list in the end, in any case. Among several processes the first one
-    works and the others wait.
+    through ``make_list``. ``output_dir/datalist.json`` holds the whole list in the end, in any case. Among several
+    processes the first one works and the others wait.
 
     Args:
         dataset_dir: folder of scans, a datalist, or None or "" for phantoms.
@@ -111,8 +110,8 @@ def prepare_labeled(
         options: the others of ``LabelOptions``; a given list must record the same ``exclude_patients_of``.
 
     Raises:
-        InputError: as ``make_labeled_datalist``, ``load_labeled``, ``check_overlap`` and ``take_fraction`` do, in
-            every process; or if ``exclude_patients_of`` cannot be followed, since a list is given.
+        InputError: as ``make_labeled_datalist``, ``load_labeled``, ``make_list``, ``take_list``, ``check_overlap`` and
+            ``take_fraction`` do, in every process; or if ``exclude_patients_of`` cannot be followed by a given list.
     """
     wanted = LabelOptions(
         task=task, spatial_dims=spatial_dims, in_channels=in_channels, class_names=class_names, seed=seed, **options
@@ -159,13 +158,13 @@ def list_labeled(source: Path, output: Path, options: LabelOptions, resume: bool
         )
         datalist = load_labeled(path, options)
     else:
-        datalist = _take_given(given, path, options)
+        datalist = _take_given(given, path, options, resume)
     keys = ("image", "label") if options.task == "segmentation" else ("image",)
     make_absolute(datalist, path, datalist["dataset_dir"], LISTS, keys)
     return datalist, path
 
 
-def _take_given(given: Path, path: Path, options: LabelOptions) -> dict:
+def _take_given(given: Path, path: Path, options: LabelOptions, resume: bool) -> dict:
     """A list that the user gives, with its own splits and labels, and a copy of it in ``path``."""
     datalist, excluded = load_labeled(given, options), options.exclude_patients_of
     if excluded is not None and datalist.get("exclude_patients_of") != excluded:
@@ -174,7 +173,7 @@ def _take_given(given: Path, path: Path, options: LabelOptions) -> dict:
             f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
         )
     datalist["dataset_dir"] = str(find_root(datalist, given))
-    keep_list(datalist, given, path)
+    take_list(datalist, given, path, resume)
     return datalist
 
 

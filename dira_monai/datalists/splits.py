@@ -1,13 +1,11 @@
 """Which labeled images are for training, validation and test, and whether the three lists can be used."""
 
-import math
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
 
 from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
 from ..utils.errors import InputError
@@ -34,14 +32,14 @@ def split_entries(
 ) -> dict[str, Any]:
     """The lists ``training``, ``validation`` and ``test``, and in ``drawn`` the part of each list that is drawn.
 
-    Where no row says test, ``choose_validation`` draws the test patients from those for training; where none says
+    Where no row says test, ``draw_patients`` draws the test patients from those for training; where none says
     validation, it then draws these from the patients that are left.
     Too few patients are refused.
 
     Args:
         rows: entries with ``patient``, and the word of ``SPLITS`` that a table gives them.
-        test_fraction: part of the patients for training, 0 for an empty list.
-        validation_fraction: part of those that are left.
+        test_fraction: chance of a patient for training to be one for test, 0 for an empty list.
+        validation_fraction: chance of one that is left to be one for validation.
         seed: of both draws.
     """
     lists = {name: [entry for entry, word in rows if SPLITS[word.lower()] == name] for name in LISTS}
@@ -56,8 +54,8 @@ def split_entries(
                 f"{first_names(pool)}; give another patient rule, or --test_fraction 0."
             )
     for name, fraction in drawn.items():
-        pool = [entry["patient"] for entry in lists["training"]]
-        chosen = choose_validation(pool, fraction, seed)
+        left = 2 if name == "test" and "validation" in drawn else 1
+        chosen = draw_patients([entry["patient"] for entry in lists["training"]], fraction, seed, name, left)
         lists[name] = [entry for entry in lists["training"] if entry["patient"] in chosen]
         lists["training"] = [entry for entry in lists["training"] if entry["patient"] not in chosen]
     return {**lists, "drawn": drawn}
@@ -147,9 +145,9 @@ def _absent(datalist: dict, counts: Sequence[int] | None) -> list[str]:
 def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, list[str]]:
     """The datalist with a part of the training patients, and lines that say what was taken.
 
-    These are the first ``ceil(fraction * patients)`` of a permutation by ``seed``, so that a larger fraction holds all
-    of a smaller one, and, for classification, the first patient of each class that would be missing. Validation and
-    test stay. A fraction that is not in (0, 1] is refused.
+    These are drawn by ``draw_patients``, so that a larger fraction holds all of a smaller one, and, for classification,
+    the first patient in its order of each class that would be missing. Validation and test stay. A fraction that is not
+    in (0, 1] is refused.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
         raise InputError(f"label_fraction must be above 0 and at most 1, got {fraction!r}.")
@@ -158,9 +156,8 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
     classes: dict[str, set[int]] = {}
     for entry in datalist["training"]:
         classes.setdefault(patient_of(entry), set()).update(present_classes(entry) or [])
-    names = sorted(classes)
-    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    first = order[: math.ceil(round(fraction * len(order), 9))]  # 0.07 * 100 is 7.000000000000001
+    order = sorted(classes, key=lambda name: draw(name, seed, "label"))
+    first = draw_patients(order, fraction, seed, "label") if len(order) > 1 else set(order)
     present = set().union(*(classes[name] for name in first))
     absent = sorted(set().union(*classes.values()) - present) if datalist["task"] == "classification" else []
     added = {number: next(name for name in order if number in classes[name]) for number in absent}
@@ -174,16 +171,24 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
     return datalist | {"training": entries}, lines
 
 
-def choose_validation(patients: Sequence[str], fraction: float, seed: int) -> set[str]:
-    """The patients kept for validation: a seeded draw of ``fraction`` of them, at least one and not all.
+def draw(patient: str, seed: int, purpose: str) -> float:
+    """A number in [0, 1) of a patient, a seed and a purpose alone, evenly spread: of the SHA-256 of the three."""
+    digest = hashlib.sha256(f"{seed} {purpose} {patient}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48
 
-    A single patient is refused.
+
+def draw_patients(patients: Sequence[str], fraction: float, seed: int, purpose: str, left: int = 1) -> set[str]:
+    """The patients whose ``draw`` lies below ``fraction``, at least one, and so few that as many as ``left`` are left.
+
+    Each is drawn by itself, so that further patients move no other one; the price is that their number varies about
+    the fraction: of n it has a standard deviation of sqrt(n * fraction * (1 - fraction)). Only where none lies below,
+    or too many do, the choice depends on the others: it is that of the least draws. A single patient is refused.
     """
-    names = sorted(set(patients))
-    if len(names) < 2:
+    order = sorted(set(patients), key=lambda name: draw(name, seed, purpose))
+    if len(order) < 2:
         raise InputError(
-            f"the images ({len(patients)}) all belong to one patient, {names[0]}, but "
+            f"the images ({len(patients)}) all belong to one patient, {order[0]}, but "
             "training and validation need one each; give another patient rule: file, folder or a CSV file."
         )
-    count = min(max(1, round(fraction * len(names))), len(names) - 1)
-    return {names[index] for index in np.random.default_rng(seed).permutation(len(names))[:count]}
+    count = sum(draw(name, seed, purpose) < fraction for name in order)
+    return set(order[: min(max(1, count), len(order) - left)])

@@ -6,6 +6,7 @@ A datalist is MONAI's: an object with the lists ``training`` and ``validation``,
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..images.facts import FORMATS, measure_each, measure_image
 from ..images.find import find_images, without_label_maps
@@ -91,7 +92,7 @@ def make_datalist(
 
 def _split(
     entries: Sequence[tuple[dict, str]], skipped: Sequence[dict], fraction: float | None, seed: int
-) -> dict[str, list[dict]]:
+) -> dict[str, Any]:
     """By the splits of a table, or drawn; an error says what was skipped, which may be why patients are missing."""
     if fraction is not None or {SPLITS[word.lower()] for _, word in entries} != {"training", "validation"}:
         entries = [(entry, "training") for entry, _ in entries]
@@ -102,4 +103,4 @@ def _split(
             raise
         causes = f"{len(skipped)} images were skipped, the first: {skipped[0]['reason']}"
         raise InputError(f"{str(error).rstrip('.')}; {causes}") from error
-    return {key: lists[key] for key in LISTS[:2]}
+    return {key: lists[key] for key in (*LISTS[:2], "drawn")}

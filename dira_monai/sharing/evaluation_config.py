@@ -34,7 +34,9 @@ def make_evaluation_config(
     merged |= own
     merged["validate"]["dataset"]["data"] = "@items"
     merged["validate"]["handlers"] = [h for h in merged["validate"]["handlers"] if not _of_package(h.get("_target_"))]
-    merged["initialize"] = [word for word in merged["initialize"] if not _of_package(word)] + [EMPTY]
+    for step in ("initialize", "run"):
+        merged[step] = [word for word in merged[step] if not _of_package(word)]
+    merged["initialize"].append(EMPTY)
     return prune(merged, own, [*IMPORTS, *merged["imports"]])
 
 

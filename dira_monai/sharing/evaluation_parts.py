@@ -31,7 +31,7 @@ ONLY_LISTS = {  # several labels an image: no folder can say them
 }
 RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
     "_desc_": "with the values of the training; needs dira_monai; its validation images, or --dataset_dir",
-    "dataset_dir": "$@bundle_root + '/../datalist.json'",
+    "run_list": "$@bundle_root + '/../datalist.json'",
     "output_dir": "$@bundle_root + '/evaluation'",
     "evaluation_dir": "@output_dir",
 }

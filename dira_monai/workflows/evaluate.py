@@ -6,6 +6,7 @@ from typing import Any
 from ..bundle.config import read_config
 from ..bundle.options import check_options, check_words
 from ..bundle.workflow import run_workflow
+from ..data.trained_on import tell_seen
 from ..utils.errors import InputError
 from .run_folder import find_finished
 
@@ -42,11 +43,14 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     for name in places.keys() & values.keys():
         raise InputError(f"--{name} cannot be given: it is that of the run")
     check_words(values)
-    config = read_config(bundle, files=("evaluate.json",)).parser
+    read = read_config(bundle, files=("evaluate.json",), purpose="an evaluation")
+    config = read.parser
     files = [bundle / "configs/evaluate.json"]
     check_options(values, files, ())
     handlers = config["validate#handlers"]
     if "objective" not in config:
+        config.update(places | values)
+        tell_seen([item["image"] for item in read.build("validate#dataset#data")], folder / "datalist.json")
         handlers = [BUNDLE_SCORES | {"run": str(folder)}, *OWN_HANDLERS, *handlers]
     run_workflow(files, places | {"validate#handlers": handlers} | values)
     return results

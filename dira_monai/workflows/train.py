@@ -11,6 +11,7 @@ from ..apps.planning.plan import plan
 from ..bundle.options import check_options, check_words
 from ..bundle.shipped import bundle_folders
 from ..bundle.workflow import run_workflow
+from ..data.trained_on import find_run_list
 from ..datalists.options import TASKS
 from ..utils.errors import InputError
 from .dims import choose_dims
@@ -126,8 +127,8 @@ def _start(pretrained: str | Path | None) -> dict[str, Any]:
     if pretrained is None:
         return {"pretrained": None}
     path = Path(pretrained).expanduser()
-    listed = (path / "datalist.json").absolute()
-    seen = {"pretraining_list": str(listed), "allow_overlap": True} if listed.is_file() else {}
+    listed = find_run_list(path if path.is_file() else path / "models/model.pt")
+    seen = {"pretraining_list": str(listed), "allow_overlap": True} if listed else {}
     return {"pretrained": str(path), **seen}
 
 

@@ -182,7 +182,7 @@ def test_the_list_is_that_of_the_weights(study, how):
 
 def test_weights_of_no_run_need_a_named_list(study):
     moved = shutil.copy(study["bundle"] / "models/model.pt", study["output_dir"].parent / "best.pt")
-    with pytest.raises(InputError, match=r"best\.pt lies in no folder models of a run, .* by --datalist; --allow_leak"):
+    with pytest.raises(InputError, match=r"best\.pt lies in no folder of a run .* by --datalist; --allow_leak"):
         localize(**study, weights=moved)
     report = localize(**study, weights=moved, allow_leak=True)
     assert (report["leak"], report["datalist"]) == (None, None)

@@ -6,7 +6,7 @@ import pytest
 from labeled_files import LISTS, classify, entries, labels, reasons, ten, write_table
 from scan_files import cut, noise, write_image
 
-from dira_monai.datalists.splits import choose_validation
+from dira_monai.datalists.splits import draw_patients
 from dira_monai.utils.errors import InputError
 
 
@@ -144,7 +144,7 @@ def test_folders_of_splits_classes_and_patients(tmp_path):
                 write_image(tmp_path / split / kind / f"p{patient}" / f"{kind}.png", noise(6, 8))
     made = classify(tmp_path)
     assert [{entry["patient"] for entry in made[key]} for key in ("validation", "test")] == [
-        choose_validation([f"p{index}" for index in range(8)], 0.1, 0),
+        draw_patients([f"p{index}" for index in range(8)], 0.1, 0, "validation"),
         {"p8", "p9"},
     ]
     assert labels(made) == [0, 0, 1, 1] + [0] * 8 + [1] * 8

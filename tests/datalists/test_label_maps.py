@@ -5,7 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from labeled_files import LISTS, SHAPES, classify, entries, labels, reasons, segment, write_maps
+from labeled_files import SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
 from monai.transforms import LoadImage
 from scan_files import cut, noise, read, write_image, write_nifti, write_series, write_slice
 
@@ -26,7 +26,8 @@ def test_pairs_of_image_and_label_map(tmp_path, spatial_dims, folders, ending):
     assert [(entry["image"], entry["label"]) for entry in entries(made)] == [
         (f"{folders[0]}/case_{index}.nii.gz", f"{folders[1]}/case_{index}{ending}.nii.gz") for index in range(10)
     ]
-    assert [len(made[key]) for key in LISTS] == [7, 1, 2]  # 2 of 10, then round(0.8) of 8
+    test = drawn([f"case_{index}" for index in range(10)], 0.2, 0, "test")
+    assert {entry["patient"] for entry in made["test"]} == test
     assert all(entry["holds"] == [1, 1] for entry in entries(made))
     assert json.loads(json.dumps(made)) == made
 

@@ -25,7 +25,7 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
     assert os.path.isabs(data["training"][0]["image"])
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "15 training and 2 validation images of 17 patients (by file: p00, p01, p02, p04, p06, ...), 4 skipped "
+        "16 training and 1 validation images of 17 patients (by file: p00, p01, p02, p04, p06, ...), 4 skipped "
         "(the first: p03.png"
     )
     assert first.endswith(f"See {kept})")
@@ -37,7 +37,7 @@ def test_prepare_data_writes_and_announces(flawed, tmp_path, capsys):
 def test_prepare_data_says_nothing_of_images_that_are_large_enough(pictures, tmp_path, capsys):
     prepare(pictures, tmp_path / "out", patch_size=6)
     assert capsys.readouterr().out == (
-        "18 training and 2 validation images of 20 patients (by file: p00, p01, p02, p03, p04, ...), 0 skipped\n"
+        "19 training and 1 validation images of 20 patients (by file: p00, p01, p02, p03, p04, ...), 0 skipped\n"
     )
     with pytest.raises(InputError, match=r"patch_size \[6, 6, 6\] has 3 axes where the images of .* have 2"):
         prepare(pictures, tmp_path / "out", patch_size=[6, 6, 6])
@@ -101,7 +101,7 @@ def test_prepare_data_takes_a_given_list(pictures, tmp_path, made, name):
     given = make_datalist(pictures, validation_fraction=0.5)
     write_datalist(given, tmp_path / name)
     source = pictures if name.startswith("scans") else tmp_path / name
-    assert len(prepare(source, tmp_path / "out")["validation"]) == 10
+    assert len(prepare(source, tmp_path / "out")["validation"]) == 8
     assert len(made) == 1
     assert load_datalist(tmp_path / "out/datalist.json") == load_datalist(tmp_path / name)
     with pytest.raises(InputError, match=r"\.json was made for in_channels 1 where the network has 3"):

@@ -1,9 +1,9 @@
 import json
-import math
+from hashlib import sha256
 
 import numpy as np
 import pytest
-from labeled_files import LISTS, SHAPES, classify, segment
+from labeled_files import LISTS, SHAPES, classify, drawn, segment
 from scan_files import noise, refuses, write_image, write_nifti, write_series
 
 from dira_monai import LabeledLists, prepare_labeled
@@ -54,7 +54,7 @@ def test_prepare_labeled_of_segmentation(tmp_path, capsys, spatial_dims):
             (f"{tmp_path}/data/{entry['image']}", f"{tmp_path}/data/{entry['label']}") for entry in written[key]
         ]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["images", "7", "1", "2"]
+    assert lines[1].split() == ["images", "6", "2", "2"]
     assert lines[-1] == f"all of it: {tmp_path / 'out' / 'datalist.json'}"
 
 
@@ -250,9 +250,8 @@ def test_take_fraction_of_patients(fraction):
     training = [{"image": f"{n}.png", "label": "x", "patient": f"p{n // 2:03d}"} for n in range(200)]
     whole = {"task": "segmentation", "training": training, "validation": [1], "test": [2]}
     part, lines = take_fraction(whole, fraction, 5)
-    order = np.random.default_rng(5).permutation(100)
-    count = {0.07: 7, 0.1: 10, 0.29: 29, 0.5: 50, 0.99: 99}[fraction]
-    chosen = {f"p{n:03d}" for n in order[:count]}
+    chosen = drawn([f"p{n:03d}" for n in range(100)], fraction, 5, "label")
+    count = len(chosen)
     assert part["training"] == [entry for entry in training if entry["patient"] in chosen]
     assert (part["validation"], part["test"]) == ([1], [2])
     assert len(whole["training"]) == 200
@@ -269,17 +268,18 @@ def test_take_fraction_keeps_every_class_and_is_nested(multi_label):
         return {"image": f"{number:02d}", "label": [int(kind == n) for n in range(3)] if multi_label else kind}
 
     whole = {"task": "classification", "class_names": ["a", "b", "c"], "training": [entry(n) for n in range(20)]}
-    order = [f"{n:02d}" for n in np.random.default_rng(0).permutation(20)]
+    everyone = [f"{n:02d}" for n in range(20)]
+    order = sorted(everyone, key=lambda name: sha256(f"0 label {name}".encode()).digest())
     first = {order[0], *(next(name for name in order if name in rare) for rare in (("03", "17"), ("05", "11")))}
     smaller: set[str] = set()
     for fraction in (0.01, 0.05, 0.2, 0.4, 0.7, 1):
         part, lines = take_fraction(whole, fraction, 0)
         names = {entry["image"] for entry in part["training"]}
         assert smaller <= names
-        assert names >= {*order[: math.ceil(fraction * 20)], *first} - ({order[0]} - names)
+        assert names == drawn(everyone, fraction, 0, "label") | (first if fraction < 1 else set()) | {order[0]}
         smaller = names
-        if fraction == 0.05:
-            assert names == first | {order[0]}
+        if fraction == 0.01:
+            assert names == first
             assert [line.split(", the first")[0] for line in lines[1:]] == [
                 f"added {name}" for rare in (("03", "17"), ("05", "11")) for name in first & {*rare} - {order[0]}
             ]
@@ -289,7 +289,7 @@ def test_a_class_that_a_part_of_the_labels_lacks_is_told(tmp_path, capsys):
     write_cases(tmp_path / "data", count=12)
     rows = "".join(f"case_{n},p{n},{'train' if n < 8 else 'val' if n < 10 else 'test'}\n" for n in range(12))
     (tmp_path / "p.csv").write_text("file,patient,split\n" + rows)
-    first = np.random.default_rng(0).permutation(8)[:2]
+    first = [int(name[1:]) for name in drawn([f"p{n}" for n in range(8)], 0.25, 0, "label")]
     other = next(n for n in range(8) if n not in first)
     for number in range(8):
         if number != other:
@@ -312,9 +312,9 @@ def test_label_fraction_out_of_range(cases, tmp_path, fraction):
 def test_the_file_holds_all_labels(cases, tmp_path, capsys):
     part = prepare(cases, tmp_path / "out", label_fraction=0.3, label_seed=2)
     written = json.loads((tmp_path / "out" / "datalist.json").read_text())
-    assert [len(part[key]) for key in LISTS] == [3, 1, 2]
-    assert [len(written[key]) for key in LISTS] == [7, 1, 2]
-    assert "label_fraction 0.3: 3 of 7 training patients" in capsys.readouterr().out
+    assert [len(part[key]) for key in LISTS] == [2, 2, 2]
+    assert [len(written[key]) for key in LISTS] == [6, 2, 2]
+    assert "label_fraction 0.3: 2 of 6 training patients" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -441,7 +441,7 @@ def test_command_of_segmentation(tmp_path, command):
     first = [line.split()[0] for line in output.splitlines()]
     assert first == ["training", "images", "patients", "background", "2", "0", "drawn", "lists/l.json"]
     written = json.loads((tmp_path / "lists" / "l.json").read_text())
-    assert [len(written[key]) for key in LISTS] == [7, 1, 2]
+    assert [len(written[key]) for key in LISTS] == [6, 2, 2]
 
 
 def test_command_of_classification(cases, tmp_path, command):

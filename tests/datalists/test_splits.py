@@ -1,22 +1,46 @@
 """Training, validation and test by patient: drawn, of a table, of folders."""
 
 import pytest
-from labeled_files import LISTS, classify, entries, reasons, segment, ten, write_maps, write_table
+from labeled_files import LISTS, classify, drawn, entries, reasons, segment, ten, write_maps, write_table
 from scan_files import noise, refuses, write_image
 
-from dira_monai.datalists.splits import choose_validation
+from dira_monai.datalists.splits import draw_patients, split_entries, take_fraction
 from dira_monai.datalists.summary import describe_labeled
 from dira_monai.utils.errors import InputError
+
+
+def test_further_patients_move_no_other_one():
+    everyone = [f"p{index}" for index in range(400)]
+    for purpose, fraction in (("test", 0.2), ("validation", 0.1), ("label", 0.05)):
+        before: set[str] = set()
+        for count in (60, 61, 100, 400):
+            chosen = draw_patients(everyone[:count], fraction, 3, purpose)
+            assert chosen == drawn(everyone[:count], fraction, 3, purpose)
+            assert chosen >= before
+            before = chosen
+        assert abs(len(before) - 400 * fraction) < 4 * (400 * fraction * (1 - fraction)) ** 0.5
+        assert before != draw_patients(everyone, fraction, 4, purpose)
+        assert before <= draw_patients(everyone, fraction + 0.1, 3, purpose)
+    kept = [{"image": name, "label": "x"} for name in everyone]
+    parts = [take_fraction({"task": "segmentation", "training": kept[:n]}, 0.1, 0)[0]["training"] for n in (200, 400)]
+    assert [entry for entry in parts[1] if entry in kept[:200]] == parts[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_list_of_few_patients_stays_empty(seed):
+    rows = [({"patient": f"p{index}"}, "") for index in range(3)]
+    lists = split_entries(rows, 0.9, 0.01, seed)
+    assert [len(lists[key]) for key in LISTS] == [1, 1, 1]
 
 
 def test_splits_are_drawn_by_patient(tmp_path):
     text, names = ten(["healthy", "ill"], "file,label,patient", lambda index: f",p{index // 2}")
     root = write_table(tmp_path, text, names)
     everyone = [f"p{index}" for index in range(5)]
-    for seed in (0, 1, 2):
+    for seed in (1, 2, 3):
         made = classify(root, test_fraction=0.4, validation_fraction=0.3, seed=seed)
-        test = choose_validation(everyone, 0.4, seed)
-        validation = choose_validation(sorted({*everyone} - test), 0.3, seed)
+        test = drawn(everyone, 0.4, seed, "test")
+        validation = drawn({*everyone} - test, 0.3, seed, "validation")
         assert [{entry["patient"] for entry in made[key]} for key in LISTS] == [
             {*everyone} - test - validation,
             validation,
@@ -56,16 +80,16 @@ def test_splits_of_the_table(tmp_path):
         classify(tmp_path, exclude_patients_of="box")
 
 
-@pytest.mark.parametrize(("given", "drawn"), [("test", "validation"), ("val", "test")])
-def test_what_the_table_lacks_is_drawn_from_training(tmp_path, given, drawn):
+@pytest.mark.parametrize(("given", "lacks"), [("test", "validation"), ("val", "test")])
+def test_what_the_table_lacks_is_drawn_from_training(tmp_path, given, lacks):
     text, names = ten(["healthy", "ill"], "file,label,split", lambda index: f",{given if index < 2 else 'train'}")
-    made = classify(write_table(tmp_path, text, names), **{f"{drawn}_fraction": 0.5})
+    made = classify(write_table(tmp_path, text, names), **{f"{lacks}_fraction": 0.5})
     everyone = {f"x{index}" for index in range(2, 10)}
-    chosen = choose_validation(sorted(everyone), 0.5, 0)
+    chosen = drawn(everyone, 0.5, 0, lacks)
     patients = {key: {entry["patient"] for entry in made[key]} for key in LISTS}
     other = {"test": "test", "val": "validation"}[given]
-    assert patients == {"training": everyone - chosen, other: {"x0", "x1"}, drawn: chosen}
-    assert describe_labeled(made).endswith(f"drawn from the training patients: {drawn} ({drawn}_fraction 0.5)")
+    assert patients == {"training": everyone - chosen, other: {"x0", "x1"}, lacks: chosen}
+    assert describe_labeled(made).endswith(f"drawn from the training patients: {lacks} ({lacks}_fraction 0.5)")
 
 
 def test_no_test_is_drawn_of_nothing(tmp_path):

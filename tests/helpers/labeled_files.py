@@ -1,5 +1,7 @@
 """Small labeled data, and the lists that are made of them."""
 
+import hashlib
+
 import numpy as np
 from scan_files import noise, write_image, write_nifti
 
@@ -9,6 +11,15 @@ from dira_monai.datalists.options import LabelOptions
 LUNG = ["background", "lung"]
 SHAPES = {2: (6, 8), 3: (6, 8, 5)}
 LISTS = ("training", "validation", "test")
+
+
+def drawn(patients, fraction, seed, purpose):
+    """The patients of which the first 12 hexadecimal digits of a SHA-256 lie below the fraction of all of them."""
+
+    def digits(name):
+        return int(hashlib.sha256(f"{seed} {purpose} {name}".encode()).hexdigest()[:12], 16)
+
+    return {name for name in patients if digits(name) < fraction * 16**12}
 
 
 def write_maps(root, spatial_dims, count=10, folders=("images", "labels"), ending=""):

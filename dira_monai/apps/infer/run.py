@@ -10,6 +10,7 @@ from torch import nn
 from ...bundle.config import BundleConfig, read_config
 from ...bundle.options import check_words
 from ...bundle.run_json import PREPARATION, check_preparation, find_record
+from ...data.trained_on import find_run_list, tell_seen
 from ...utils.errors import InputError
 from ...utils.optional_import import import_package
 from ...weights.files import check_finite, load_module, load_weights
@@ -66,6 +67,7 @@ def infer(
         import_package("highdicom", "--dicom_seg")
     ending = f"_{config.build(f'{saver}::output_postfix')}{config.build(f'{saver}::output_ext')}" if saver else ""
     inference = _start_table(config, found, output_dir, ending, truth)
+    inference.warning = tell_seen(found.paths, find_run_list(config.build("model_path"), bundle))
     step = Step(inference, config, ending, dicom_seg, pictures)
     loading = read_config(run or bundle, values, ("inference.json",), "inference")
     dataset = InputImages(found.paths, loading.build("preprocessing"), config.build("reader") is None)

@@ -50,12 +50,14 @@ class Inference:
         rows: one for each image.
         class_names: of the probabilities; empty for segmentation.
         left_out: how many images of the folders were not taken.
+        warning: how many images were trained on; empty where none.
     """
 
     output_dir: Path
     rows: list[Result]
     class_names: Sequence[str] = ()
     left_out: int = 0
+    warning: str = ""
     earlier: list[list[str]] = field(default_factory=list)  # rows of other images in the table that was there
     written: float = 0.0
 

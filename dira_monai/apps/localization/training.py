@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.values import CLASS_VALUES, NETWORK_VALUES
+from ...data.trained_on import find_run_list
 from ...datalists.checks import check_datalist
 from ...datalists.io import read_datalist
 from ...datalists.leakage import find_leaks
@@ -26,7 +27,7 @@ def check_training(
     Args:
         images: the boxed ones, relative to ``directory``.
         directory: their folder.
-        datalist: of the training; None: ``output/datalist.json`` beside the folder ``models`` of the weights.
+        datalist: of the training; None: see ``find_run_list``.
         classifier: whose configuration must name classes and network as the list does; what one of the two does not
             say is not compared.
         patient: see ``find_leaks``.
@@ -66,11 +67,10 @@ def check_training(
 
 
 def _find_datalist(weights: Path) -> Path:
-    folder = weights.resolve().parent
-    if folder.name != "models":
-        raise InputError(f"{weights} lies in no folder models of a run, so its list must be named by --datalist.")
-    path = folder.parent / "output" / "datalist.json"
-    if path.is_file() and _is_newer(path, weights):
+    path = find_run_list(weights.resolve())
+    if path is None:
+        raise InputError(f"{weights} lies in no folder of a run with its list, which must be named by --datalist.")
+    if _is_newer(path, weights):
         raise InputError(f"the datalist {path} is newer than {weights}; name the list of their training by --datalist.")
     return path
 

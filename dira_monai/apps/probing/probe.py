@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...bundle.config import BundleConfig, read_config
+from ...data.trained_on import find_run_list
 from ...datalists.checks import LISTS
 from ...datalists.io import make_absolute, read_datalist
 from ...datalists.leakage import check_overlap
@@ -61,7 +62,8 @@ def probe(
         temperature: of the votes of the k-NN.
         label_fraction: share of the training patients whose labels are used.
         label_subsets: number of such parts, with the seeds 0, 1, ..., over which the AUC are averaged.
-        pretraining_list: datalist of the pre-training, which must not hold test images or patients.
+        pretraining_list: datalist of the pre-training, which must not hold test images or patients; by default the one
+            of the run of the weights.
         allow_overlap: say so, but go on where it does.
         device: such as cpu or cuda:0; None: that of the configuration.
         num_workers: processes that read images.
@@ -77,6 +79,7 @@ def probe(
     bundle = read_config(config_file, overrides, purpose="probing", device=device)
     datalist = _read_labels(path, bundle)
     subsets = label_rows(datalist, label_fraction, label_subsets)
+    pretraining_list = pretraining_list or find_run_list(weights)
     lines = check_overlap(datalist, path, pretraining_list, allow_overlap) if pretraining_list else [UNCHECKED]
     print("\n".join(lines))
     features = _encode_lists(bundle, weights, random, datalist, num_workers)
