@@ -80,6 +80,6 @@ def stranger(tmp_path_factory):
 def finetuned(request, finetune_scans, tmp_path_factory):
     """A finished small fine-tuning: its kind, folder and options."""
     folder = tmp_path_factory.mktemp("tuned")
-    options = finetune_bundle.overrides(request.param, finetune_scans, folder)
+    options = finetune_bundle.overrides(request.param, finetune_scans, folder, finetune_bundle.SHIPPED)
     finetune_bundle.train(request.param, options)
     return request.param, folder, options

@@ -150,7 +150,7 @@ def test_results_are_those_of_the_bundle_in_folders_like_the_images(finetuned, t
     (tmp_path / "in/deep").mkdir(parents=True)
     for name, place in zip(names, ("in", "in/deep", "in/deep"), strict=True):
         (tmp_path / place / name).symlink_to(images / name)
-    values = later(kind, options)
+    values = later(options)
     if spacing:  # of which the record of the training would not hear
         (tmp_path / "models").mkdir()
         (tmp_path / "models/model.pt").symlink_to(f"{options['ckpt_dir']}/model.pt")
@@ -446,7 +446,7 @@ def test_a_classification_has_no_dicom_segmentation(tmp_path):
 def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, tmp_path):
     kind, folder, options = finetuned
     image = str(min(Path(options["dataset_dir"], "images").iterdir()))
-    values = later(kind, options) | {"output_dir": str(tmp_path)}
+    values = later(options) | {"output_dir": str(tmp_path)}
 
     def refused(sentence, **change):
         with pytest.raises(InputError, match=sentence):

@@ -171,9 +171,11 @@ def test_warmup_is_a_tenth_of_the_run_at_most():
 
 def run_by_plan(dims, task, scans, folder, caplog):
     """A plan of the folder, and a short training by it; what was warned of."""
-    own = pretrain_bundle.OWN[dims] if task == "pretrain" else finetune_bundle.OWN[(task, dims)]
-    given = {key: value for key, value in own.items() if "#" in key or key == "features"}
-    given |= {"discriminator_channels": 4} if task == "pretrain" else {}
+    if task == "pretrain":
+        given = pretrain_bundle.SHIPPED[dims] | {"discriminator_channels": 4}
+        del given["patch_size"]
+    else:
+        given = finetune_bundle.SHIPPED[task, dims]
     name = "dira_pretrain" if task == "pretrain" else f"dira_finetune_{task}"
     bundle = pretrain_bundle.ROOT / f"bundles/{name}_{dims}d"
     made = plan.plan(scans, task=task, hours=1, device="cpu", bundle=str(bundle), given=given, seconds_per_step=60)

@@ -6,8 +6,10 @@ import warnings
 from pathlib import Path
 
 import monai.bundle
+import pretrain_bundle
 import pytest
 import torch
+from finetune_bundle import NETWORKS
 from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType, WeightType
@@ -22,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 KINDS = [(task, dims) for task in ("pretrain", "finetune_segmentation", "finetune_classification") for dims in (2, 3)]
 PRETRAIN = [kind for kind in KINDS if kind[0] == "pretrain"]
 KEYS = {"pretrain": "val_loss", "finetune_segmentation": "val_mean_dice", "finetune_classification": "val_mean_auc"}
-NETWORKS = {2: {"network_def#backbone": "resnet10"}, 3: {"network_def#features": [4, 4, 8, 8, 8, 4]}}
 SMALL = {  # overrides that make a round last seconds
     "pretrain": {
         "batch_size": 2,
@@ -45,11 +46,11 @@ SMALL = {  # overrides that make a round last seconds
 SMALL["finetune_classification"] = SMALL["finetune_segmentation"]
 SPLITS = ("train", "val", "test")
 OWN = {
-    ("pretrain", 2): {"patch_size": [64, 64]},
-    ("pretrain", 3): {"patch_size": [32, 32, 16]},
+    ("pretrain", 2): pretrain_bundle.OWN[2],
+    ("pretrain", 3): pretrain_bundle.OWN[3],
     ("finetune_segmentation", 2): {
-        "patch_size": [64, 64],
-        "image_size": [64, 64],
+        "patch_size": [32, 32],
+        "image_size": [32, 32],
         "class_names": ["background", "lung"],
         "overlap": 0.25,
     },
@@ -59,9 +60,11 @@ OWN = {
         "class_names": ["background", "lung", "heart", "bone"],
         "overlap": 0.25,
     },
-    ("finetune_classification", 2): {"image_size": [64, 64], "network_def#_target_": "resnet10"},
-    ("finetune_classification", 3): {"image_size": [32, 32, 16], "features": [4, 4, 8, 8, 8, 4]},
+    ("finetune_classification", 2): {"image_size": [32, 32]},
+    ("finetune_classification", 3): {"image_size": [32, 32, 16]},
 }
+for (task, dims), network in NETWORKS.items():
+    OWN[f"finetune_{task}", dims] |= network
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +99,8 @@ def options_of(kind, sites, folder, site=1, **more):
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    rest = {"labels": str(data / "classes.csv")} if task == "finetune_classification" else NETWORKS[dims]
-    return SMALL[task] | rest | OWN[kind] | paths | {"max_epochs": 2} | more
+    labels = {"labels": str(data / "classes.csv")} if task == "finetune_classification" else {}
+    return SMALL[task] | labels | OWN[kind] | paths | {"max_epochs": 2} | more
 
 
 def make_client(kind, options, **arguments):

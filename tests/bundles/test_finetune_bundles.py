@@ -14,6 +14,7 @@ import torch
 from finetune_bundle import (
     KINDS,
     ROOT,
+    SHIPPED,
     TASKS,
     bundle,
     config,
@@ -93,7 +94,7 @@ def test_a_run_leaves_a_page(finetuned):
 @pytest.mark.parametrize("name", ["train", "inference"])
 def test_no_property_is_missing(finetuned, name):
     kind, _, options = finetuned
-    own = options if name == "train" else later(kind, options) | {"dataset_dir": options["dataset_dir"] + "/images"}
+    own = options if name == "train" else later(options) | {"dataset_dir": options["dataset_dir"] + "/images"}
     workflow = ConfigWorkflow(
         config_file=str(bundle(*kind) / f"configs/{name}.json"),
         workflow_type={"train": "train", "inference": "infer"}[name],
@@ -106,7 +107,7 @@ def test_no_property_is_missing(finetuned, name):
 def test_network_passes_monais_checks(finetuned, tmp_path):
     kind, folder, options = finetuned
     configs = bundle(*kind) / "configs"
-    own = {key: value for key, value in later(kind, options).items() if key != "ckpt_dir"}
+    own = {key: value for key, value in later(options).items() if key != "ckpt_dir"}
     arguments = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.json")}
     if kind != ("segmentation", 3):  # the metadata count the default classes
         monai.bundle.verify_net_in_out(net_id="network_def", device="cpu", **arguments, **own)
@@ -192,7 +193,7 @@ def pretrained_weights(kind, options, folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pretrained_weights_are_where_the_training_starts(kind, finetune_scans, tmp_path, capsys):
-    options = overrides(kind, finetune_scans, tmp_path)
+    options = overrides(kind, finetune_scans, tmp_path, SHIPPED)
     network = pretrained_weights(kind, options, tmp_path)
     parser = ConfigParser(config(kind, "train"))
     parser.update(options | {"pretrained": str(tmp_path / "model.pt")})
@@ -245,7 +246,6 @@ def test_several_labels_with_unknown_ones_train_and_are_judged(finetune_scans, t
 
 def test_a_network_of_this_package_is_told_where_it_is_not_there(finetune_scans, tmp_path):
     options = overrides(("segmentation", 2), finetune_scans, tmp_path, max_epochs=1)
-    del options["network_def#backbone"]
     network = {"_target_": "dira_monai.GenesisUNet", "spatial_dims": 2, "out_channels": 2, "features": [2, 4, 6, 8]}
     train(("segmentation", 2), options | {"network_def": network})
     made, images = tmp_path / "out/bundle", Path(options["dataset_dir"], "images")

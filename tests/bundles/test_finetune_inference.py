@@ -132,7 +132,7 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
     kind, folder, options = finetuned
     task, dims = kind
     dataset = Path(options["dataset_dir"])
-    own, bundle_of_run = later(kind, options), str(folder / "out/bundle")
+    own, bundle_of_run = later(options), str(folder / "out/bundle")
     runs = [
         (configs(kind, EVALUATION), own | {"output_dir": options["output_dir"]}),
         (configs(kind, INFERENCE), own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}),
@@ -218,7 +218,7 @@ def test_weights_and_results_lie_in_the_bundle_root(finetuned, tmp_path):
     (tmp_path / "images").mkdir()
     image = min(Path(options["dataset_dir"], "images").iterdir())
     (tmp_path / "images" / image.name).symlink_to(image)
-    own = later(kind, options)
+    own = later(options)
     del own["ckpt_dir"]
     run_files(kind, INFERENCE, bundle_root=str(tmp_path), **own)
     assert [path.is_file() for path in (tmp_path / "prediction").iterdir()] == [True]
@@ -242,13 +242,13 @@ def test_evaluation_and_inference_say_what_is_missing(tmp_path, kind):
 
 def test_inference_names_an_image_that_is_missing(finetuned, tmp_path):
     kind, _, options = finetuned
-    own = later(kind, options) | {"output_dir": str(tmp_path), "datalist": ["/nowhere.nii.gz"]}
+    own = later(options) | {"output_dir": str(tmp_path), "datalist": ["/nowhere.nii.gz"]}
     assert "/nowhere.nii.gz" in reasons(kind, INFERENCE, own)
 
 
 def test_evaluation_refuses_an_empty_list_and_other_classes(finetuned):
     kind, _, options = finetuned
-    own = later(kind, options) | {"output_dir": options["output_dir"]}
+    own = later(options) | {"output_dir": options["output_dir"]}
     assert "left" in reasons(kind, EVALUATION, own | {"split": "left"})
     others = options["class_names"][::-1]
     assert f"{others} is not in list" in reasons(kind, EVALUATION, own | {"class_names": others})
@@ -258,7 +258,7 @@ def test_weights_of_another_network_are_refused(finetuned, finetune_scans, tmp_p
     kind, _, options = finetuned
     state = load(Path(options["ckpt_dir"]) / "model.pt")
     torch.save({f"other.{key}": value for key, value in state.items()}, tmp_path / "model.pt")
-    own = later(kind, options) | {"output_dir": options["output_dir"], "ckpt_dir": str(tmp_path)}
+    own = later(options) | {"output_dir": options["output_dir"], "ckpt_dir": str(tmp_path)}
     assert 'Missing key(s) in state_dict: "' in reasons(kind, EVALUATION, own)
     own["dataset_dir"] = f"{finetune_scans[kind[1]]}/images"
     assert 'Missing key(s) in state_dict: "' in reasons(kind, INFERENCE, own)
@@ -271,7 +271,7 @@ def test_weights_of_another_network_are_refused(finetuned, finetune_scans, tmp_p
 )
 def test_with_the_package_values_of_another_training_are_refused(finetuned, change):
     kind, folder, options = finetuned
-    own = later(kind, options) | {"output_dir": options["output_dir"]}
+    own = later(options) | {"output_dir": options["output_dir"]}
     with pytest.raises(RuntimeError) as caught:
         run_files(kind, EVALUATION, **own, **change)
     (name, value), record = next(iter(change.items())), re.escape(str(folder / "models/run.json"))
@@ -282,7 +282,7 @@ def test_with_the_package_values_of_another_training_are_refused(finetuned, chan
 def test_with_the_package_an_evaluation_ends_with_its_sentence(finetuned, tmp_path):
     kind, _, options = finetuned
     (tmp_path / "run.json").write_text("[]")
-    own = later(kind, options) | {"output_dir": options["output_dir"], "evaluation_dir": str(tmp_path)}
+    own = later(options) | {"output_dir": options["output_dir"], "evaluation_dir": str(tmp_path)}
     with pytest.raises((RuntimeError, InputError)) as caught:
         run_files(kind, EVALUATION, **own)
     told = str(find_input_error(caught.value))

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -18,11 +19,12 @@ from html_pages import read_page
 from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from pretrain_bundle import BUNDLES, OWN, ROOT, command, overrides, run, write_scans
+from pretrain_bundle import BUNDLES, ROOT, SHIPPED, command, overrides, run, write_scans
 from programs import run_python, start
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
 from dira_monai.bundle.command_line import bundle_root, check_command_line
+from dira_monai.phantoms import chest
 from dira_monai.utils.errors import InputError, find_input_error, install_error_hook, silence_needless
 
 
@@ -30,7 +32,7 @@ from dira_monai.utils.errors import InputError, find_input_error, install_error_
 def trained(request, pretrain_scans, tmp_path_factory):
     """A finished small run: number of axes, its folder and its options."""
     folder = tmp_path_factory.mktemp(f"trained{request.param}")
-    options = overrides(request.param, pretrain_scans, folder, stage_epochs=[0, 1, 1])
+    options = overrides(request.param, pretrain_scans, folder, SHIPPED, stage_epochs=[0, 1, 1])
     run(request.param, ["train"], options)
     return request.param, folder, options
 
@@ -107,7 +109,7 @@ def test_metadata_satisfies_the_schema(spatial_dims):
 def test_no_property_is_missing(trained, kind):
     spatial_dims, _, options = trained
     configs = BUNDLES[spatial_dims] / "configs"
-    options = dict(options) if kind == "train" else {"dataset_dir": options["dataset_dir"], **OWN[spatial_dims]}
+    options = dict(options) if kind == "train" else {"dataset_dir": options["dataset_dir"], **SHIPPED[spatial_dims]}
     workflow = ConfigWorkflow(
         config_file=str(configs / f"{kind}.json"),
         workflow_type={"train": "train", "inference": "infer"}[kind],
@@ -120,7 +122,7 @@ def test_no_property_is_missing(trained, kind):
 def test_network_passes_monais_checks(trained, tmp_path):
     spatial_dims, folder, _ = trained
     configs = BUNDLES[spatial_dims] / "configs"
-    network = {key: value for key, value in OWN[spatial_dims].items() if key.startswith("network_def")}
+    network = {key: value for key, value in SHIPPED[spatial_dims].items() if key.startswith("network_def")}
     monai.bundle.verify_net_in_out(
         net_id="network_def",
         meta_file=str(configs / "metadata.json"),
@@ -141,7 +143,7 @@ def test_network_passes_monais_checks(trained, tmp_path):
     parser.update(network)
     plain = parser.get_parsed_content("network_def")
     plain.load_state_dict(load(folder / "models/model.pt"))
-    image = torch.rand(1, 1, *OWN[spatial_dims]["patch_size"])
+    image = torch.rand(1, 1, *SHIPPED[spatial_dims]["patch_size"])
     torch.testing.assert_close(torch.jit.load(str(script)).eval()(image), plain.eval()(image))
 
 
@@ -215,7 +217,7 @@ def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
     paths = {"dataset_dir": options["dataset_dir"], "output_dir": str(tmp_path / "own")}
     monai.bundle.run(config_file=str(made / "configs/inference.json"), **own, **paths)
     paths = {"dataset_dir": options["dataset_dir"], "output_dir": str(tmp_path / "shipped")}
-    run(spatial_dims, ["inference"], OWN[spatial_dims] | paths | {"ckpt_dir": str(folder / "models")})
+    run(spatial_dims, ["inference"], SHIPPED[spatial_dims] | paths | {"ckpt_dir": str(folder / "models")})
     files = [path.relative_to(tmp_path / "own") for path in (tmp_path / "own").rglob("*.*")]
     assert len(files) == 10
     assert all((tmp_path / "own" / file).read_bytes() == (tmp_path / "shipped" / file).read_bytes() for file in files)
@@ -226,7 +228,7 @@ def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, t
     suffix = {2: "png", 3: "nii.gz"}[spatial_dims]
     image = Path(options["dataset_dir"]) / f"case0.{suffix}"
     paths = {"image": str(image), "output_dir": str(tmp_path), "ckpt_dir": str(folder / "models")}
-    run(spatial_dims, ["inference"], OWN[spatial_dims] | paths)
+    run(spatial_dims, ["inference"], SHIPPED[spatial_dims] | paths)
     restored, shown = (tmp_path / "case0" / f"case0_{name}.{suffix}" for name in ("restored", "input"))
     assert restored.exists()
     if spatial_dims == 3:
@@ -313,7 +315,8 @@ def test_two_processes_train_like_one(spatial_dims, methods, more, pretrain_scan
     assert contents[0] == contents[1]  # nothing in it asks for the other process
 
 
-def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, capsys):
+def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(chest, "chest_ct", partial(chest.chest_ct, shape=(48, 44, 40), spacing=8.0))  # in less time
     options = overrides(3, pretrain_scans, tmp_path, max_epochs=1, epoch_length=1, stage_epochs="$None")
     del options["dataset_dir"]
     run(3, ["train"], options)
@@ -346,7 +349,7 @@ def fails(spatial_dims, options):
     ids=["missing folder", "value", "patch size", "diverging"],
 )
 def test_bad_input_gives_one_sentence(pretrain_scans, tmp_path, change, sentence):
-    said = fails(2, overrides(2, pretrain_scans, tmp_path, **change))
+    said = fails(2, overrides(2, pretrain_scans, tmp_path, SHIPPED, **change))
     assert said.startswith("error: ")
     assert sentence in said
 

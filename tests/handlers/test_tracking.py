@@ -111,7 +111,7 @@ def test_an_evaluation_of_fine_tuning_is_a_run_that_ends(kind, way, tmp_path, ur
     options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
     write_untrained(kind, options)
     files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
-    own = later(kind, options) | {"output_dir": options["output_dir"], way: {"tracking": "mlflow", "mlflow": uri}[way]}
+    own = later(options) | {"output_dir": options["output_dir"], way: {"tracking": "mlflow", "mlflow": uri}[way]}
     monai.bundle.run(config_file=files, **own)
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
@@ -128,7 +128,7 @@ def test_the_switch_records_an_inference(kind, tmp_path, uri):
     options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
     write_untrained(kind, options)
     image = str(min((tmp_path / "data/images").iterdir()))
-    own = later(kind, options) | {"datalist": [image], "output_dir": str(tmp_path / "out")}
+    own = later(options) | {"datalist": [image], "output_dir": str(tmp_path / "out")}
     monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), tracking="mlflow", **own)
     [(_, status, metrics)] = tracked(uri)
     assert (status, metrics) == ("FINISHED", {})

@@ -7,6 +7,7 @@ import monai.bundle
 import nibabel as nib
 import numpy as np
 from PIL import Image
+from pretrain_bundle import UNET
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("segmentation", "classification")
@@ -21,31 +22,26 @@ SMALL = {
     "validation_fraction": 0.34,
 }
 
-OWN = {
-    ("segmentation", 2): {
-        "network_def#backbone": "resnet10",
-        "patch_size": [32, 32],
-        "image_size": [32, 32],
-        "class_names": ["background", "blob"],
-    },
-    ("segmentation", 3): {
-        "network_def#features": [4, 4, 8, 8, 8, 4],
-        "patch_size": [32, 32, 16],
-        "class_names": ["background", "blob", "core"],
-    },
-    ("classification", 2): {
-        "network_def#_target_": "resnet10",
-        "image_size": [32, 32],
-        "class_names": ["dark", "bright"],
-    },
-    ("classification", 3): {
-        "features": [4, 4, 8, 8, 8, 4],
-        "image_size": [32, 32, 32],
-        "class_names": ["dark", "bright"],
-    },
+VALUES = {
+    ("segmentation", 2): {"patch_size": [32, 32], "image_size": [32, 32], "class_names": ["background", "blob"]},
+    ("segmentation", 3): {"patch_size": [32, 32, 16], "class_names": ["background", "blob", "core"]},
+    ("classification", 2): {"image_size": [32, 32], "class_names": ["dark", "bright"]},
+    ("classification", 3): {"image_size": [32, 32, 32], "class_names": ["dark", "bright"]},
 }
+FEATURES = [4, 4, 8, 8, 8, 4]
+NETWORKS = {  # whose files have kilobytes
+    ("segmentation", 2): {"network_def": UNET | {"out_channels": "$len(@class_names)"}},
+    ("segmentation", 3): {"network_def#features": FEATURES},
+    ("classification", 2): {"network_def#_target_": "resnet10", "network_def#widen_factor": 0.125},
+    ("classification", 3): {"features": FEATURES},
+}
+SHIPPED = NETWORKS | {  # of the shipped kinds
+    ("segmentation", 2): {"network_def#backbone": "resnet10"},
+    ("classification", 2): {"network_def#_target_": "resnet10"},
+}
+OWN = {kind: VALUES[kind] | NETWORKS[kind] for kind in KINDS}
 
-FOR_INFERENCE = ("network_def", "features", "patch_size", "image_size", "class_names")  # of these options
+FOR_INFERENCE = ("network_def", "features", "patch_size", "image_size", "class_names", "ckpt_dir")  # of these options
 
 
 def bundle(task, dims):
@@ -99,20 +95,19 @@ def write_data(folder, dims, count=16):
     return folder
 
 
-def overrides(kind, scans, folder, **more):
+def overrides(kind, scans, folder, networks=NETWORKS, **more):
     paths = {
         "dataset_dir": str(scans[kind[1]]),
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    return SMALL | OWN[kind] | paths | more
+    return SMALL | VALUES[kind] | networks[kind] | paths | more
 
 
 def train(kind, options, files=("train",)):
     monai.bundle.run(config_file=[str(bundle(*kind) / "configs" / f"{f}.json") for f in files], **options)
 
 
-def later(kind, options):
+def later(options):
     """The part of a training's options that evaluation and inference need as well."""
-    own = {key: value for key, value in OWN[kind].items() if key.split("#")[0] in FOR_INFERENCE}
-    return own | {"ckpt_dir": options["ckpt_dir"]}
+    return {key: value for key, value in options.items() if key.split("#")[0] in FOR_INFERENCE}

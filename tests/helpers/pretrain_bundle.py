@@ -22,10 +22,18 @@ SMALL = {  # overrides that make a run last seconds
     "discriminator_channels": 4,
 }
 
-OWN = {
-    2: {"patch_size": [64, 64], "network_def#backbone": "resnet10"},
-    3: {"patch_size": [32, 32, 16], "network_def#features": [4, 4, 8, 8, 8, 4]},
+UNET = {
+    "_target_": "BasicUNet",
+    "spatial_dims": "@spatial_dims",
+    "in_channels": "@in_channels",
+    "out_channels": "@in_channels",
+    "features": [4, 4, 8, 8, 8, 4],
 }
+OWN = {  # files of these networks have kilobytes
+    2: {"patch_size": [32, 32], "network_def": UNET},
+    3: {"patch_size": [32, 32, 16], "network_def#features": UNET["features"]},
+}
+SHIPPED = OWN | {2: {"patch_size": [64, 64], "network_def#backbone": "resnet10"}}  # networks of the shipped kind
 
 
 def write_scans(folder, spatial_dims, count=5, size=48):
@@ -44,13 +52,13 @@ def write_scans(folder, spatial_dims, count=5, size=48):
     return folder
 
 
-def overrides(spatial_dims, scans, folder, **more):
+def overrides(spatial_dims, scans, folder, own=OWN, **more):
     paths = {
         "dataset_dir": str(scans[spatial_dims]),
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    return SMALL | OWN[spatial_dims] | paths | more
+    return SMALL | own[spatial_dims] | paths | more
 
 
 def run(spatial_dims, files, options):

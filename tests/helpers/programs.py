@@ -16,7 +16,7 @@ from pathlib import Path
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT = multiprocessing.get_context(METHOD)
-CONTEXT.set_forkserver_preload(["torch", "monai.bundle"])  # nothing of this project: who runs may have another one
+CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "monai.bundle"])  # not dira_monai: bundles bring theirs
 SILENT = (os.devnull, os.devnull)
 
 

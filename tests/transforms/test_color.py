@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.transforms import EnsureChannelFirst, LoadImage
 from PIL import Image
-from pretrain_bundle import BUNDLES, OWN, SMALL, parsed, run
+from pretrain_bundle import BUNDLES, SHIPPED, SMALL, parsed, run
 from random_images import random_images, streams
 from scipy import ndimage
 
@@ -268,7 +268,7 @@ def skin_run(tmp_path_factory):
     """The folder of a finished small run on color images."""
     folder = tmp_path_factory.mktemp("skin_run")
     paths = {"output_dir": str(folder / "out"), "ckpt_dir": str(folder / "models")}
-    options = SMALL | OWN[2] | paths | {"dataset_dir": str(write_lesions(folder / "skin")), "views_per_image": 3}
+    options = SMALL | SHIPPED[2] | paths | {"dataset_dir": str(write_lesions(folder / "skin")), "views_per_image": 3}
     options |= {"max_epochs": 1, "epoch_length": 2, "restoration_weight": 1, "adversarial_weight": 0.1}
     run(2, ["train", "gravis", "skin"], options)
     return folder
@@ -293,7 +293,7 @@ def test_a_color_image_is_restored_in_color(skin_run, tmp_path):
     paths = {"ckpt_dir": str(skin_run / "models"), "output_dir": str(tmp_path)}
     image = skin_run / "skin/lesion0.png"
     config = str(BUNDLES[2] / "configs/inference.json")
-    monai.bundle.run(config_file=config, image=str(image), in_channels=3, **OWN[2], **paths)
+    monai.bundle.run(config_file=config, image=str(image), in_channels=3, **SHIPPED[2], **paths)
     before, shown, restored = (
         np.asarray(Image.open(file), float)
         for file in (image, *(tmp_path / f"lesion0/lesion0_{name}.png" for name in ("input", "restored")))

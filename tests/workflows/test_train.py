@@ -117,15 +117,15 @@ def test_finetune_gives_the_weights_of_the_bundle(kind, finetune_scans, tmp_path
 
 def test_values_arrive_as_python_has_them(pretrain_scans, home, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "--bath_size", "null"])  # words of another program
-    values = small(2, intensity_range=None, tensorboard=False, crop_scale=[0.5, 1.0])
-    run = pretrain(pretrain_scans[2], **values)
+    values = small(3, intensity_range=None, tensorboard=False, crop_scale=[0.5, 1.0])
+    run = pretrain(pretrain_scans[3], **values)
     del values["hours"]
     config = last_config(run)
     assert {name: config[name] for name in values if "#" not in name} == {
         n: v for n, v in values.items() if "#" not in n
     }
-    assert config["network_def"]["backbone"] == "resnet10"
-    assert run == home / f"pretrain_{pretrain_scans[2].name}"
+    assert config["network_def"]["features"] == pretrain_bundle.UNET["features"]
+    assert run == home / f"pretrain_{pretrain_scans[3].name}"
     assert not (run / "tensorboard").exists()
 
 

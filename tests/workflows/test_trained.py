@@ -165,7 +165,7 @@ def test_a_fine_tuned_run_needs_no_value_again(classified, finetune_scans, tmp_p
     rows = infer(classified, images / "case0.png", output_dir=str(tmp_path / "results")).rows
     assert [(row.status, row.predicted in ("dark", "bright")) for row in rows] == [("done", True)]
     files, features = read_table(embed(classified, images, device="cpu"))
-    assert (len(files), features.shape) == (16, (16, 512))
+    assert (len(files), features.shape) == (16, (16, 64))
     parser = ConfigParser(json.loads((classified / "bundle/configs/inference.json").read_text()))
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(load(classified / "models/model.pt"))
