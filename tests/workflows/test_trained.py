@@ -11,6 +11,7 @@ import pretrain_bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.inferers import SlidingWindowInferer
 from running import load
 
 from dira_monai import InputError, embed, evaluate, finetune, infer
@@ -130,6 +131,11 @@ def test_embed_averages_the_deepest_map(pretrained, pretrain_scans, tmp_path, mo
     with torch.no_grad():
         means = [encode(network, window)[-1].mean((2, 3, 4)) for window in windows]
     np.testing.assert_allclose(features[2], torch.cat(means).mean(0), rtol=1e-3)  # which the training rounds to 16 bits
+    maps = []  # as docs/sharing.md does it with MONAI alone
+    network.down_4.register_forward_hook(lambda module, inputs, output: maps.append(output.flatten(2).mean(2)))
+    with torch.no_grad():
+        SlidingWindowInferer((32, 32, 16), overlap=0)(image[None].float(), network)
+    np.testing.assert_allclose(torch.cat(maps).mean(0), torch.cat(means).mean(0), rtol=1e-5)
     assert [*tmp_path.iterdir()] == []
 
 
