@@ -7,6 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..bundle.run_json import find_record, read_starts
+from ..bundle.running_config import running_config
+from ..networks.encoder_decoder import output_layer
+from ..networks.encoder_parts import find_parts
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from .files import is_nnunet, read_weights, unwrap, without_wrappers
@@ -28,7 +32,8 @@ def load_pretrained(
     ``BasicUNet`` and ``GenesisUNet`` fill a ``Sequential`` that begins with the stages of their encoder, and back.
     Where a tensor of the network has several names, one of them in the file is enough.
     Other input channels are adapted so that a gray image, equal in all channels, has the same features. A head of
-    other width stays new.
+    other width stays new, and so does the output layer where a bundle with classes takes weights of a pre-training,
+    whose own restores images.
 
     Args:
         network: not wrapped. Its encoder is what ``encoder_names`` gives, and everything where that is none.
@@ -53,6 +58,9 @@ def load_pretrained(
     if not str(path).strip():
         raise InputError("pretrained is empty; give a file, or None ('$None' on the command line) for random weights")
     state, note = _read(path)
+    if restoring := [name for name in _output_names(network) if name in state] if _is_other_task(path) else []:
+        state = {name: tensor for name, tensor in state.items() if name not in restoring}
+        note.append(f"  note: {first(restoring)} of the file restore images and stay new")
     match = match_weights(network, state)
     if match.encoder_coverage < minimum_coverage:
         raise InputError(
@@ -83,6 +91,23 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
             f"python -m dira_monai import-weights {path} --output model.pt"
         )
     return state, [conversion.note] if conversion is not None and conversion.note else []
+
+
+def _is_other_task(path: str | Path) -> bool:
+    """Whether a bundle with classes runs and ``run.json`` beside the weights is that of a pre-training."""
+    if "class_names" not in (running_config() or {}):
+        return False
+    file = Path(path, "models", "model.pt") if Path(path).is_dir() else Path(path)
+    starts = read_starts(find_record(file))
+    return bool(starts) and "restoration_weight" in (starts[-1].get("config") or {})
+
+
+def _output_names(network: nn.Module) -> list[str]:
+    """Names of the tensors of the layer behind the decoder; none where the network has no decoder that is known."""
+    if find_parts(network) is None:
+        return []
+    own = {id(tensor) for tensor in output_layer(network).state_dict(keep_vars=True).values()}
+    return [name for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in own]
 
 
 def _is_of_imagenet(state: Mapping[str, Tensor]) -> bool:

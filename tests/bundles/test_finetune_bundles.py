@@ -205,6 +205,29 @@ def test_pretrained_weights_are_where_the_training_starts(kind, finetune_scans, 
     assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("pretrains", [True, False])
+def test_the_layer_that_restores_is_no_head_of_classes(dims, pretrains, finetune_scans, tmp_path, capsys):
+    """Two classes and the two channels of a restoration have the same shapes."""
+    kind = ("segmentation", dims)
+    options = overrides(kind, finetune_scans, tmp_path) | {"class_names": ["background", "lung"]}
+    options["pretrained"] = str(tmp_path / "models/model.pt")
+    source, tuned = (ConfigParser(config(kind, "train")) for _ in range(2))
+    source.update(options)
+    tuned.update(options)
+    source = source.get_parsed_content("network_def")
+    (tmp_path / "models").mkdir()
+    torch.save(source.state_dict(), tmp_path / "models/model.pt")
+    values = {"restoration_weight": 10} if pretrains else {"class_names": ["background", "lung"]}
+    (tmp_path / "models/run.json").write_text(json.dumps({"starts": [{"config": values}]}))
+    tuned = tuned.get_parsed_content("initialized")
+    head = {2: "segmentation_head.0.weight", 3: "final_conv.weight"}[dims]
+    assert torch.equal(tuned.state_dict()[head], source.state_dict()[head]) != pretrains
+    assert (f"{head}, " in capsys.readouterr().out) == pretrains
+    first = next(iter(source.state_dict()))
+    assert torch.equal(tuned.state_dict()[first], source.state_dict()[first])
+
+
 def runs_of(made, images, output):
     """Inference and evaluation of a run's bundle."""
     own = {"bundle_root": str(made), "output_dir": str(output)}
