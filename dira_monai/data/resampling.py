@@ -71,9 +71,15 @@ class ResampleLabeld(MapTransform):
 
 
 def _find_places(label: MetaTensor, image: MetaTensor) -> list[np.ndarray]:
-    """Where the voxels of the image lie along each axis of the label map, in voxels of the latter."""
+    """Where the voxels of the image lie along each axis of the label map, in voxels of the latter.
+
+    The files have the same voxels, as lists check; their affines may differ, where MONAI makes a tilted series upright.
+    """
     shape = image.shape[1:]
-    between = np.linalg.solve(np.asarray(label.affine, float), np.asarray(image.affine, float))
+    before, own, other = label.affine, label.meta.get("original_affine"), image.meta.get("original_affine")
+    if own is not None and other is not None:  # pictures have none
+        before = np.asarray(other) @ np.linalg.solve(np.asarray(own), np.asarray(before))
+    between = np.linalg.solve(np.asarray(before, float), np.asarray(image.affine, float))
     turn = between[: len(shape), : len(shape)]
     scale = turn.diagonal()
     if scale.min() <= 0 or (np.abs(turn - np.diag(scale)) @ shape).max() > 0.5:

@@ -4,29 +4,19 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Collection, Sequence
-from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..images.facts import measure_array
-from ..images.find import (
-    IMAGE_FOLDERS,
-    Image,
-    find_images,
-    first_file,
-    is_label_map,
-    kind_folder,
-    read_image,
-    stem,
-)
+from ..images.facts import GEOMETRY_TOLERANCE, corner_distance, measure_array
+from ..images.find import IMAGE_FOLDERS, Image, find_images, first_file, is_label_map, kind_folder, stem
+from ..images.stock import read_as_trained
 from ..utils.errors import InputError
 from .layouts import match_names
 from .options import LabelOptions
 from .rows import Found, Row
 from .splits import folder_splits
 
-GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
 MAX_VALUES = 8  # that an error lists
 MANY = 256  # values of what is rather an image: their ends are enough
 Pair = tuple[Image, str]
@@ -158,9 +148,10 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
         InputError: if one of them is unreadable, if their shapes differ, or as ``check_geometry`` and ``find_classes``.
     """
     image, label = pair
-    array, meta = read_image(image, directory, resample=False)  # as stock MONAI, which trains, reads it
+    image_reader, label_reader = options.readers
+    array, meta = read_as_trained(image, directory, image_reader)
     facts = measure_array(first_file(image), array, meta)
-    values, label_meta = read_image(label, directory)
+    values, label_meta = read_as_trained(label, directory, label_reader, "label_reader")
     shape = label_meta["spatial_shape"].tolist()
     if shape != facts["shape"]:
         sizes = [" x ".join(map(str, size)) for size in (shape, facts["shape"])]
@@ -182,10 +173,9 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
     """
     if affine is None or other is None:
         return
-    rank, affine = len(shape), np.asarray(affine)
-    corners = np.array([[*corner, *[0] * (3 - rank), 1] for corner in product(*((0, n - 1) for n in shape))])
-    away = np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max()
-    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min():  # nan is wrong too
+    affine = np.asarray(affine)
+    away = corner_distance(shape, affine, np.asarray(other))
+    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, : len(shape)], axis=0).min():  # nan is wrong too
         raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
 
 

@@ -4,11 +4,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ..dicom.headers import is_dicom
-from ..images.facts import measure_each, measure_image
-from ..images.find import Image
+from ..images.facts import measure_array, measure_each
+from ..images.find import Image, first_file
+from ..images.stock import read_as_trained, stock_path
 from ..utils.errors import InputError
 from .classes import find_labels, parse_labels
 from .label_maps import find_label_maps, measure_pair, refuse_wrong_classes
@@ -62,6 +62,7 @@ def make_labeled_datalist(
     datalist = {
         "dataset_dir": str(root),
         **asdict(options),
+        "read_by": options.readers,
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **split_entries(entries, options.test_fraction, options.validation_fraction, options.seed),
@@ -73,37 +74,22 @@ def make_labeled_datalist(
 
 
 def _measure(rows: Sequence[Row], root: Path, options: LabelOptions, workers: int | None) -> list[dict | InputError]:
-    """Facts of each image as stock MONAI, which trains, reads it, and of its label map."""
+    """Facts of each image as training reads it, and of its label map."""
     if options.task == "classification":
-        return measure_each(partial(measure_image, resample=False), [row.image for row in rows], root, workers=workers)
+        measure = partial(_measure_image, reader=options.readers[0])
+        return measure_each(measure, [row.image for row in rows], root, workers=workers)
     pairs = [(row.image, str(row.label)) for row in rows]
     facts = measure_each(partial(measure_pair, options=options), pairs, root, workers=workers)
     refuse_wrong_classes(facts, options)
     return facts
 
 
+def _measure_image(image: Image, directory: str | Path, reader: str | None) -> dict:
+    return measure_array(first_file(image), *read_as_trained(image, directory, reader))
+
+
 def _begin_entry(row: Row, root: Path, pictures: bool) -> dict:
     """Image and label of an entry; ``pictures`` refuses all but PNG and JPEG."""
     if pictures:
         check_pictures({"image": row.image, "label": row.label})
-    return {"image": _one_path(row.image, root), "label": row.label}
-
-
-def _one_path(image: Image, root: Path) -> str:
-    """The path of an image; of a DICOM series its folder, as stock MONAI reads it, or its one file among others.
-
-    A series of several files that shares its folder with other DICOM files is refused: stock MONAI leaves out hidden
-    files and those of other formats.
-    """
-    if isinstance(image, str):
-        return image
-    folder = PurePosixPath(image[0]).parent
-    files = [file for file in (root / folder).iterdir() if file.is_file() and not file.name.startswith(".")]
-    if len(image) == 1 and len(files) > 1:
-        return image[0]
-    if others := sum(map(is_dicom, files)) - len(image):
-        raise InputError(
-            f"{image[0]} begins a DICOM series of {len(image)} files in a folder with {others} others; "
-            "move each series to a folder of its own."
-        )
-    return str(folder)
+    return {"image": stock_path(row.image, root), "label": row.label}

@@ -38,6 +38,9 @@ class LabelOptions:
         seed: of the draws of these patients.
         exclude_patients_of: a split of the table, whose patients are left out of all lists.
         pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
+        reader: of the images, that training gets in place of the bundle's; what a reader of MONAI reads otherwise than
+            dira_monai.ScanReader is skipped.
+        label_reader: the same of the label maps.
     """
 
     task: str
@@ -56,6 +59,14 @@ class LabelOptions:
     seed: int = 0
     exclude_patients_of: str | None = None
     pictures_only: bool = True
+    reader: str | None = None
+    label_reader: str | None = None
+
+    @property
+    def readers(self) -> list[str | None]:
+        """By which images and, in segmentation, label maps are read in training, see ``read_as_trained``."""
+        stock = "PILReader" if self.pictures_only and self.spatial_dims != 3 else None
+        return [self.reader or stock, self.label_reader or stock][: 2 if self.task == "segmentation" else 1]
 
     def check(self) -> None:
         """Refuse an option that is out of range, does not fit the number of classes, or belongs to the other task."""

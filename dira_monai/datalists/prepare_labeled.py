@@ -3,10 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from ..dicom.headers import is_dicom
+from ..images.facts import measure_each
+from ..images.find import SUFFIXES, first_file
+from ..images.stock import name_reader, read_as_trained
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, entries_of, find_root
@@ -107,12 +111,14 @@ def prepare_labeled(
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         resume: as ``make_list`` takes it.
-        options: the others of ``LabelOptions``; a given list must record the same ``exclude_patients_of``.
+        options: the others of ``LabelOptions``, readers also as objects; a given list must record the same
+            ``exclude_patients_of``.
 
     Raises:
         InputError: as ``make_labeled_datalist``, ``load_labeled``, ``make_list``, ``take_list``, ``check_overlap`` and
             ``take_fraction`` do, in every process; or if ``exclude_patients_of`` cannot be followed by a given list.
     """
+    options |= {name: name_reader(options[name]) for name in ("reader", "label_reader") if name in options}
     wanted = LabelOptions(
         task=task, spatial_dims=spatial_dims, in_channels=in_channels, class_names=class_names, seed=seed, **options
     )
@@ -173,8 +179,29 @@ def _take_given(given: Path, path: Path, options: LabelOptions, resume: bool) ->
             f"{datalist.get('exclude_patients_of')!r}, expected {excluded!r}; make the list again."
         )
     datalist["dataset_dir"] = str(find_root(datalist, given))
+    if datalist.get("read_by") != options.readers:
+        datalist["read_by"] = options.readers
+        _check_reading(datalist, given, path, options)
     take_list(datalist, given, path, resume)
     return datalist
+
+
+def _check_reading(datalist: dict, given: Path, path: Path, options: LabelOptions) -> None:
+    """Refuse a list with files that training reads otherwise than this package; not again where ``path`` has it."""
+    if path.is_file() and read_datalist(path) == json.loads(json.dumps(datalist)):
+        return
+    entries = list(entries_of(datalist))
+    found = measure_each(partial(_compare, options=options), entries, datalist["dataset_dir"])
+    if wrong := [error for error in found if isinstance(error, InputError)]:
+        raise InputError(f"{given}: {wrong[0]} So do {len(wrong)} of its {len(entries)} entries.")
+
+
+def _compare(entry: dict, directory: str | Path, options: LabelOptions) -> dict:
+    for key, option, reader in zip(("image", "label"), ("reader", "label_reader"), options.readers, strict=False):
+        file = Path(directory, first_file(entry[key]))
+        if file.is_dir() or (file.is_file() and (file.name.lower().endswith(SUFFIXES) or is_dicom(file))):
+            read_as_trained(entry[key], directory, reader, option)
+    return {}
 
 
 def _inputs(source: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:

@@ -15,7 +15,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .frames import read_frames
 from .geometry import Slices, check_slices, describe, straighten
-from .headers import NO_IMAGES, DicomHeader, are_parallel, list_series, read_header, read_tags, unreadable
+from .headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
 
 # what a slice of several must have: fields of its header, and their tags
 PLACE = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient", "spacing": "PixelSpacing"}
@@ -80,39 +80,6 @@ def slices_of(headers: Sequence[DicomHeader]) -> Slices | None:
             raise InputError(f"{header.file} has another orientation or pixel spacing than {first.file}.")
     positions = np.array([header.position for header in headers])
     return Slices(positions, np.array(first.orientation), np.array(first.spacing)[::-1])
-
-
-def check_stock_series(folder: Path, count: int) -> None:
-    """Nothing, where stock MONAI reads a folder as the one volume that it holds: all slices, even gaps, in order.
-
-    Args:
-        folder: of the slices.
-        count: files that MONAI takes for the series.
-
-    Raises:
-        InputError: if the folder holds several volumes or copies of slices, or slices are missing, uneven or of
-            several number types.
-    """
-    volumes = list_series(folder)
-    if len(volumes) != 1:
-        raise InputError(
-            f"{folder}: holds {len(volumes)} DICOM volumes where one is needed; give each a folder of its own"
-        )
-    files = volumes[0]
-    if len(files) != count:
-        raise InputError(f"{folder}: MONAI would read {count} files where the series has {len(files)} slices")
-    headers = [_need_header(file) for file in files]
-    if len({header.pixel_type for header in headers}) > 1:  # PET with a slope of 1 in one slice, of 0.25 in another
-        raise InputError(
-            f"{folder}: slices have several number types after rescaling, and MONAI would cut all to the first one; "
-            "train by --reader dira_monai.ScanReader, or convert the series to NIfTI"
-        )
-    slices, order = slices_of(headers), np.arange(len(files))
-    if headers[0].size[2:] not in ((), (1,)):
-        order, slices = read_frames(files[0])
-    if slices is not None:
-        check_slices(slices, str(folder), resample=False)
-        _in_order_of_file(order, slices, files[0])
 
 
 def _affine_meta(affine: np.ndarray) -> dict:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from .find import Image, first_file, read_image
 Item = TypeVar("Item")
 WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
 FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
+GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
 
 
 def measure_image(image: Image, directory: str | Path = ".", resample: bool = True) -> dict:
@@ -96,6 +98,12 @@ def loaded_shape(
         shape = resampled_shape(shape, turn(known, own, axcodes), spacing).tolist()
     scale = 1 if image_size is None else image_size / max(shape)
     return [round(length * scale) for length in shape]
+
+
+def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """How far the corners of an image lie apart by two affines (4, 4), at most, in mm."""
+    corners = np.array([[*corner, *[0] * (3 - len(shape)), 1] for corner in product(*((0, n - 1) for n in shape))])
+    return float(np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max())
 
 
 def measure_each(

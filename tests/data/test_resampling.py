@@ -7,7 +7,7 @@ import torch
 from finetune_bundle import KINDS, ROOT
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, Resize
+from monai.transforms import Compose, Orientationd, Resize
 from PIL import Image
 
 from dira_monai import ResampleLabeld
@@ -94,7 +94,7 @@ def test_each_voxel_gets_the_class_with_the_largest_share(shape):
     scale = np.divide(shape, size)
     affine = np.diag([*scale, *[1.0] * (4 - len(shape))])
     affine[: len(shape), -1] = (scale - 1) / 2
-    image = MetaTensor(torch.zeros(1, *size), affine=affine)
+    image = MetaTensor(torch.zeros(1, *size), affine=affine, meta={"original_affine": np.eye(4)})
     found = ResampleLabeld("label")({"image": image, "label": MetaTensor(label)})["label"]
     channels = torch.nn.functional.one_hot(label[0].long(), 4).movedim(-1, 0)[None].double()
     mode = "bilinear" if len(shape) == 2 else "trilinear"
@@ -111,9 +111,24 @@ def test_a_label_map_on_the_grid_of_its_image_stays():
     assert torch.equal(ResampleLabeld("label")({"image": image, "label": label})["label"], label)
 
 
+def test_a_tilt_in_the_affine_of_the_label_map_alone_moves_nothing():
+    """MONAI reads the image of a tilted series without it."""
+    label = torch.randint(0, 9, (1, 6, 7, 5), generator=torch.Generator().manual_seed(0)).float()
+    upright, tilted = np.diag([-1.0, -1, 3, 1]), np.diag([-1.0, -1, 3, 1])
+    tilted[1, 2] = 0.9
+    turn = Orientationd(["image", "label"], axcodes="LPI", labels=None)
+    files = {"image": (label, upright), "label": (label, tilted)}
+    loaded = {key: MetaTensor(x, affine=a, meta={"original_affine": a}) for key, (x, a) in files.items()}
+    turned = turn(loaded)
+    found = ResampleLabeld("label")(turned)
+    assert torch.equal(found["label"].as_tensor(), turned["image"].as_tensor())
+    np.testing.assert_array_equal(found["label"].affine, turned["image"].affine)
+
+
 def test_a_label_map_that_is_turned_is_refused():
-    image = MetaTensor(torch.zeros(1, 8, 8, 8), affine=np.diag([1.0, -1, 1, 1]))
-    label = MetaTensor(torch.zeros(1, 8, 8, 8), meta={"filename_or_obj": "a.nii"})
+    affine, other = np.diag([1.0, -1, 1, 1]), np.eye(4)
+    image = MetaTensor(torch.zeros(1, 8, 8, 8), affine=affine, meta={"original_affine": other})
+    label = MetaTensor(torch.zeros(1, 8, 8, 8), meta={"filename_or_obj": "a.nii", "original_affine": other})
     with pytest.raises(InputError, match=r"^a\.nii is turned against its image: their affines differ\.$"):
         ResampleLabeld("label")({"image": image, "label": label})
 

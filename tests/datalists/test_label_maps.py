@@ -12,6 +12,7 @@ from scan_files import cut, noise, read, write_image, write_nifti, write_series,
 from dira_monai.datalists.label_maps import find_classes
 from dira_monai.datalists.options import LabelOptions
 from dira_monai.images.reader import ScanReader
+from dira_monai.images.stock import OUR_READER
 from dira_monai.utils.errors import InputError
 
 
@@ -76,7 +77,7 @@ def test_x_rays_in_one_folder_pair_by_their_names(tmp_path, images, maps, option
         tags = {"position": None, "Modality": "DX", "series": f"1.{index}", "patient": f"p{index}"}
         write_slice(tmp_path / images / f"x{index}.dcm", stored, **tags)
         write_image(tmp_path / maps / f"x{index}.png", stored > 100)
-    made = segment(tmp_path, test_fraction=0, strict=True, **options)
+    made = segment(tmp_path, test_fraction=0, strict=True, reader=OUR_READER, **options)
     pairs = [(entry["image"], entry["label"]) for entry in entries(made)]
     assert pairs == [(f"{images}/x{index}.dcm", f"{maps}/x{index}.png") for index in range(4)]
     for image, label in pairs:
@@ -253,7 +254,8 @@ def test_in_2d_only_what_the_bundles_read(tmp_path):
     reason = "has another format: 2D fine-tuning reads PNG and JPEG; convert it."
     skipped = sorted(skip["reason"] for skip in made["skipped"])
     assert skipped == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
-    assert len(entries(classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False))) == 8
+    taken = classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False, reader=OUR_READER)
+    assert len(entries(taken)) == 8
 
 
 def test_in_2d_label_maps_are_pictures_too(tmp_path):
@@ -266,7 +268,7 @@ def test_in_2d_label_maps_are_pictures_too(tmp_path):
     assert reasons(made) == {
         "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it."
     }
-    assert len(segment(tmp_path)["skipped"]) == 0
+    assert len(segment(tmp_path, label_reader=OUR_READER)["skipped"]) == 0
     assert len(entries(segment(write_maps(tmp_path / "3d", 3), pictures_only=True))) == 10
 
 

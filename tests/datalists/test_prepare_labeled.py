@@ -6,12 +6,13 @@ import pytest
 from labeled_files import LISTS, SHAPES, classify, drawn, segment
 from scan_files import noise, refuses, write_image, write_nifti, write_series
 
-from dira_monai import LabeledLists, prepare_labeled
+from dira_monai import LabeledLists, ScanReader, prepare_labeled
 from dira_monai.datalists import prepare_labeled as prepare_module
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.leakage import check_overlap, find_overlap
 from dira_monai.datalists.splits import take_fraction
 from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.images import stock
 from dira_monai.phantoms import chest as phantom
 from dira_monai.utils.errors import InputError
 
@@ -173,6 +174,38 @@ def test_given_lists_that_are_refused(cases, tmp_path, changes, options, message
 def test_a_given_list_of_volumes_may_hold_other_formats(cases, tmp_path):
     write_datalist(listed(cases), tmp_path / "l.json")
     prepare(tmp_path / "l.json", tmp_path / "out", "classification", pictures_only=True, spatial_dims=3)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_what_training_would_read_otherwise_is_left_out(cases, tmp_path, capsys, task):
+    write_nifti(cases / "images/case_3.nii.gz", noise(6, 8, 1, seed=3))  # stock MONAI keeps the third axis
+    data = prepare(cases, tmp_path / "out", task)
+    assert len([entry for key in LISTS for entry in data[key]]) == 9
+    (skipped,) = json.loads((tmp_path / "out/datalist.json").read_text())["skipped"]
+    assert skipped["reason"].startswith(
+        "images/case_3.nii.gz is 1 x 6 x 8 (channels first), and stock MONAI reads 1 x 6"
+    )
+    data = prepare(cases, tmp_path / "out", task, reader=ScanReader())
+    assert len([entry for key in LISTS for entry in data[key]]) == 10
+
+
+def test_a_given_list_is_read_once_where_it_does_not_say_by_what(cases, tmp_path, count_calls):
+    read = count_calls(stock, "read_image")
+    labels = {f"{key}s/case_{index}.nii.gz" for index in range(10) for key in ("image", "label")}
+    prepare(cases, tmp_path / "made", "segmentation")
+    assert len(read) == len(labels)
+    prepare(tmp_path / "made/datalist.json", tmp_path / "out", "segmentation")
+    assert len(read) == len(labels)  # its files have been compared
+    own = json.loads((tmp_path / "made/datalist.json").read_text())
+    del own["read_by"]
+    write_datalist(own, tmp_path / "own.json")
+    for _ in range(2):
+        prepare(tmp_path / "own.json", tmp_path / "other", "segmentation")
+        assert len(read) == 2 * len(labels)
+    write_nifti(cases / "labels/case_5.nii.gz", np.ones((6, 8, 1), np.uint8))
+    words = r"own\.json: labels/case_5\.nii\.gz is 1 x 6 x 8 .* give --label_reader .* So do 1 of its 10 entries\.$"
+    refuses(words, prepare, tmp_path / "own.json", tmp_path / "new", "segmentation")
+    prepare(tmp_path / "own.json", tmp_path / "new", "segmentation", label_reader="dira_monai.ScanReader")
 
 
 def test_lists_for_pretraining_and_missing_ones_are_refused(cases, tmp_path):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +10,8 @@ from monai.utils import TraceKeys
 from torch.utils.data import Dataset
 
 from ...bundle.config import find_cause
-from ...dicom.series import check_stock_series
 from ...images.find import read_image
 from ...utils.errors import InputError
-from ...utils.optional_import import import_package
 
 
 class Loaded(NamedTuple):
@@ -40,13 +37,13 @@ class InputImages(Dataset):
         paths: of files, or of folders of a DICOM series.
         preprocessing: from ``{"image": path}`` to the network's input. Only this data set may use it: an inversion
             switches tracing off for the time that it takes.
-        stock_reader: whether MONAI reads with its own readers, which take any folder for one series of even gaps.
+        in_channels: of the network.
     """
 
-    def __init__(self, paths: Sequence[str], preprocessing: Callable, stock_reader: bool) -> None:
+    def __init__(self, paths: Sequence[str], preprocessing: Callable, in_channels: int) -> None:
         self.paths = paths
         self.preprocessing = preprocessing
-        self.stock_reader = stock_reader
+        self.in_channels = in_channels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,10 +58,10 @@ class InputImages(Dataset):
         return Loaded(index, batch, reason, time.perf_counter() - start)
 
     def _load(self, path: str) -> dict[str, Any]:
-        if self.stock_reader and Path(path).is_dir():
-            _check_series(path)
         prepared = self.preprocessing({"image": path})
         image = prepared["image"]
+        if len(image) != self.in_channels:
+            raise InputError(f"{path} has {len(image)} channels where in_channels is {self.in_channels}.")
         if not torch.isfinite(image).all():
             raise InputError(f"{path} holds NaN or infinite voxels.")
         for operation in image.applied_operations:  # the inversion is by another object, made of the same values
@@ -75,23 +72,6 @@ class InputImages(Dataset):
 def only_batch(samples: Sequence[Loaded]) -> Loaded:
     """The one sample of a batch, which is a batch already."""
     return samples[0]
-
-
-def _check_series(folder: str) -> None:
-    """Refuse a folder that MONAI would read as another volume than it holds, or in part.
-
-    Raises:
-        InputError: if it holds several series, or slices that make no even stack.
-    """
-    names = import_package("itk", folder).GDCMSeriesFileNames.New(UseSeriesDetails=True)
-    names.AddSeriesRestriction("0008|0021")  # as MONAI asks
-    names.SetDirectory(folder)
-    found = names.GetSeriesUIDs()
-    if len(found) > 1:
-        raise InputError(
-            f"{folder}: holds several DICOM series; give the folder of one, or a --reader that takes them as one"
-        )
-    check_stock_series(Path(folder), len(names.GetFileNames(found[0])) if found else 0)
 
 
 def find_reason(path: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ from ...bundle.config import BundleConfig, read_config
 from ...bundle.options import check_words
 from ...bundle.run_json import PREPARATION, check_preparation, find_record
 from ...data.trained_on import find_run_list, tell_seen
+from ...images.stock import OUR_READER
 from ...utils.errors import InputError
 from ...utils.optional_import import import_package
 from ...weights.files import check_finite, load_module, load_weights
@@ -70,7 +71,9 @@ def infer(
     inference.warning = tell_seen(found.paths, find_run_list(config.build("model_path"), bundle))
     step = Step(inference, config, ending, dicom_seg, pictures)
     loading = read_config(run or bundle, values, ("inference.json",), "inference")
-    dataset = InputImages(found.paths, loading.build("preprocessing"), config.build("reader") is None)
+    if config.parser["reader"] is None:  # lists are made by it, and trained on where stock MONAI reads the same
+        loading.parser["reader"] = {"_target_": OUR_READER, "resample": False}
+    dataset = InputImages(found.paths, loading.build("preprocessing"), config.build("in_channels"))
     try:
         inference.save()
         _evaluate(config, network, dataset, step, saver)

@@ -15,6 +15,7 @@ from ...datalists.prepare import list_images
 from ...datalists.prepare_labeled import FIXED, list_labeled
 from ...images.find import Image, find_images, first_file, without_label_maps
 from ...images.reader import NIFTI_SUFFIXES, PIL_SUFFIXES
+from ...images.stock import name_reader
 from ...losses.classification import check_classes
 from ...utils.errors import InputError
 from .facts import NONE, Choice, look_at, most_frequent
@@ -98,6 +99,7 @@ def _options(found: Data, task: str, dims: int, images: Sequence[Image], given: 
     only = dims == 2 and (isinstance(reader, dict) or reader == "PILReader")
     known = {f.name for f in fields(LabelOptions)} - {"task", "spatial_dims", "pictures_only"}
     values = {name: found.config.build(name) for name in sorted(known) if name in found.config.parser}
+    values |= {name: name_reader(values[name]) for name in ("reader", "label_reader") if name in values}
     return LabelOptions(task=task, spatial_dims=dims, pictures_only=only, **values)
 
 

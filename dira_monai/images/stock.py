@@ -1,0 +1,113 @@
+"""Whether stock MONAI, by which bundles train and infer, reads an image as ``ScanReader`` does, which lists it.
+
+MONAI is imported with the first image, since no ``--help`` needs it.
+"""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ..dicom.headers import is_dicom
+from ..utils.errors import InputError
+from .facts import GEOMETRY_TOLERANCE, corner_distance
+from .find import PIL_SUFFIXES, Image, first_file, read_image
+
+OUR_READER = "dira_monai.ScanReader"
+VALUE_TOLERANCE = 1e-5  # of the largest value: rounding of rescaled numbers
+
+
+def name_reader(reader: Any) -> str | None:
+    """The name of a reader as a configuration has it: of MONAI's its class, of others also the module; None stays."""
+    if reader is None or isinstance(reader, str):
+        return reader
+    if getattr(reader, "resample", False):
+        return OUR_READER
+    kind = type(reader)
+    return kind.__name__ if kind.__module__.startswith("monai.") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def read_as_trained(
+    image: Image, directory: str | Path, reader: str | None, option: str = "reader"
+) -> tuple[np.ndarray, dict]:
+    """Array and meta data of ``read_image``, of an image that the reader of a training reads alike.
+
+    Of those of MONAI this is found out by reading the image twice. A reader of another package is the user's own.
+
+    Args:
+        image: relative to ``directory``.
+        directory: the folder of the images.
+        reader: its name; None: MONAI chooses one by the suffix; PILReader: for pictures as the bundles have it.
+        option: that gives the training another reader.
+
+    Raises:
+        InputError: if the image is unreadable, or MONAI reads another shape, other voxels or another place in space.
+    """
+    array, meta = read_image(image, directory, resample=reader == OUR_READER)
+    no_picture = reader == "PILReader" and not first_file(image).lower().endswith(PIL_SUFFIXES)
+    if no_picture and len(meta["spatial_shape"]) == 2:
+        return array, meta  # ``check_pictures`` refuses it
+    if reader is None or "." not in reader:
+        path = Path(directory, stock_path(image, Path(directory)))
+        if difference := _find_difference(array, meta, path, reader):
+            raise InputError(f"{first_file(image)} {difference}; give --{option} {OUR_READER}, or convert the image.")
+    return array, meta
+
+
+def stock_path(image: Image, root: Path) -> str:
+    """The path of an image; of a DICOM series its folder, as stock MONAI reads it, or its one file among others.
+
+    A series of several files that shares its folder with other DICOM files is refused: stock MONAI leaves out hidden
+    files and those of other formats.
+    """
+    if isinstance(image, str):
+        return image
+    folder = PurePosixPath(image[0]).parent
+    files = [file for file in (root / folder).iterdir() if file.is_file() and not file.name.startswith(".")]
+    if len(image) == 1 and len(files) > 1:
+        return image[0]
+    if others := sum(map(is_dicom, files)) - len(image):
+        raise InputError(
+            f"{image[0]} begins a DICOM series of {len(image)} files in a folder with {others} others; "
+            "move each series to a folder of its own."
+        )
+    return str(folder)
+
+
+def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | None) -> str:
+    """How stock MONAI reads an image otherwise, behind the name of the image; empty where it does not."""
+    from monai.transforms import LoadImage
+
+    rank = len(meta["spatial_shape"])
+    own = array[None] if array.ndim == rank else np.moveaxis(array, -1, 0)
+    try:
+        stock = LoadImage(_make_reader(reader, path, len(own)), ensure_channel_first=True)(path)
+    except Exception:  # whatever its readers raise
+        return "cannot be read by stock MONAI"
+    if stock.shape != own.shape:
+        shapes = [" x ".join(map(str, shape)) for shape in (own.shape, stock.shape)]
+        return f"is {shapes[0]} (channels first), and stock MONAI reads {shapes[1]}"
+    tolerance = VALUE_TOLERANCE * max(1.0, float(np.abs(np.nan_to_num(own)).max()))
+    if not np.allclose(stock, own, rtol=0, atol=tolerance, equal_nan=True):
+        return f"holds other values than stock MONAI reads, by up to {np.nanmax(np.abs(stock.numpy() - own)):.3g}"
+    if "affine" not in meta:
+        return ""
+    affine, theirs = np.asarray(meta["affine"]), np.asarray(stock.affine)
+    if rank == 2:  # of which ScanReader keeps the spacing alone
+        theirs = np.diag([*np.linalg.norm(theirs[:3, :2], axis=0), 1, 1])
+    tilted = "tilt" in meta.get("note", "")  # of which MONAI makes upright slices, at the place of the first one
+    away = corner_distance((*own.shape[1:3], 1) if tilted else own.shape[1:], affine, theirs)
+    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min():
+        return f"lies up to {away:.3g} mm away from where stock MONAI has it"
+    return ""
+
+
+def _make_reader(name: str | None, path: Path, channels: int) -> Any:
+    """What ``LoadImage`` takes; pictures are read as the bundles of 2D images do."""
+    from monai.data import PILReader
+
+    if name != "PILReader":
+        return name
+    mode = "L" if channels == 1 else "RGB"
+    reader = PILReader(converter=lambda image: image if image.mode[0] in "IF" else image.convert(mode))
+    return reader if path.name.lower().endswith(PIL_SUFFIXES) else None
