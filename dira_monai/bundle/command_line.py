@@ -15,6 +15,7 @@ from .header import check_header
 from .options import check_options
 from .packed_code import name_running_code
 from .running_config import running_config
+from .values import take_text
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
 MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
@@ -25,7 +26,8 @@ BUNDLE_COMMAND = ("monai", "bundle", "__main__.py")  # as the path of the runnin
 def check_command_line(words: Sequence[str] | None = None) -> None:
     """Refuse options and values on the command line that would not arrive as they are meant, and those out of range.
 
-    Fire makes (true) strings of ``null`` and ``false`` and ``True`` of an option without a value, and MONAI leaves out
+    Fire makes (true) strings of ``null`` and ``false``, ``True`` of an option without a value, a number of 2024_10, a
+    tuple of a,b and nothing of what stands behind a #; and MONAI leaves out
     an option whose value is ``None`` (as the expression ``$None`` it arrives) and one that the configuration does not
     know. Of an option or a further file it takes over ids that nothing reads. Where the configuration trains nothing,
     options that it does not know are let pass: it may be given all values of a training.
@@ -46,11 +48,25 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     for option, value in given:
         if value in MEANT:
             raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
+        _check_text(option, value)
     files = config_files(words)
     if any("train" in ConfigParser.load_config_file(file) for file in files):
         options = {_name(option): value.startswith("--") or value for option, value in given if option != "--"}
         check_options(options, files, MONAI_OPTIONS, "the command line")
     check_header(running_config() or {})
+
+
+def _check_text(option: str, value: str) -> None:
+    """Refuse a word that arrives as something else than the text that it is, by how it is to be typed."""
+    arrives = DefaultParseValue(value)
+    try:
+        meant = take_text(_name(option), value)
+    except KeyError:
+        cut = "#" in value and arrives != value and arrives == DefaultParseValue(value.split("#")[0])
+        meant = value if cut else arrives
+    if meant != arrives and not value.startswith(("$", "--")):
+        quoted = repr(meant) if '"' in repr(meant) else f'"{meant!r}"'
+        raise InputError(f"{option} {value}: arrives as {arrives!r}; write {option} {quoted}")
 
 
 def config_files(words: Sequence[str]) -> list[str]:

@@ -80,6 +80,8 @@ def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text
 
 def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: Collection[str]) -> None:
     for name, value in given.items():
+        if name.startswith("+"):
+            raise InputError(f"--{name} would replace, not add: + works in files; give the whole value by --{name[1:]}")
         if _section(name) not in known:
             hint = suggest(_section(name), known) or "its values stand at the top of train.json"
             raise InputError(f"--{name} is no value of the configuration; {hint}")

@@ -1,10 +1,14 @@
 """The values of a bundle's configuration: those by which images are prepared and classes are named; texts in any."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 CLASS_VALUES = ("class_names", "multi_label")
+TEXT_VALUES = ("pretrained", "start_from", "labels", "patient", "exclude_patients_of", "image")
+TEXT_ENDINGS = ("_dir", "_file", "_path", "_list", "_column", "_root")
+QUOTED = r"""'[^']*'|"[^"]*"|"""
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,51 @@ def list_texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list | tuple):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from list_texts(part)
+
+
+def take_text(name: str, word: str) -> Any:
+    """What a word of a command line means where a value is a path or a name, or consists of such; else the word.
+
+    Quotes around a word are taken away, and ``None`` is None.
+
+    Args:
+        name: of the value.
+        word: as it was typed.
+
+    Raises:
+        KeyError: if the value is of another kind.
+    """
+    name = re.split("#|::", name)[-1]
+    if name == "class_names":
+        return take_words(word)
+    if name == "label_map":
+        return take_mapping(word)
+    if name in TEXT_VALUES or name.endswith(TEXT_ENDINGS):
+        return _plain(word)
+    raise KeyError(name)
+
+
+def take_words(text: str) -> Any:
+    """The texts of a list as it is typed, such as ``[COVID-19, left lung, '1,5 T']``; a single word as it is."""
+    inner = re.fullmatch(r"\s*[\[(](.*)[\])]\s*", text, re.DOTALL)
+    if inner is None and "," not in text:
+        return text
+    words = re.findall(rf"\s*({QUOTED}[^,]*?)\s*(?:,|$)", inner[1] if inner else text)
+    return [_unquoted(word) for word in (words[:-1] if words and not words[-1] else words)]
+
+
+def take_mapping(text: str) -> Any:
+    """The texts of an object as it is typed, such as ``{COVID-19: other, poor: None}``; else the word."""
+    inner = re.fullmatch(r"\s*\{(.*)\}\s*", text, re.DOTALL)
+    part = rf"\s*({QUOTED}[^:,]*?)\s*:\s*({QUOTED}[^,]*?)\s*(?:,|$)"
+    if inner is None or not re.fullmatch(rf"(?:{part})*\s*", inner[1]):
+        return _plain(text)
+    return {_unquoted(word): _plain(name) for word, name in re.findall(part, inner[1])}
+
+
+def _plain(word: str) -> str | None:
+    return None if word == "None" else _unquoted(word)
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word

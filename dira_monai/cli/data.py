@@ -38,10 +38,6 @@ def labeled(
         workers: threads that read images.
         **options: see ``LabelOptions``.
     """
-    if isinstance(names := options["class_names"], list | tuple):
-        options["class_names"] = [str(name) for name in names]
-    if words := options.get("label_map"):
-        options["label_map"] = {str(word): name for word, name in words.items()}
     made = make_labeled_datalist(directory, LabelOptions(**options), strict=strict, workers=workers)
     yield describe_labeled(made)
     yield from warn_of_absent_classes(made)

@@ -3,13 +3,15 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from fire import decorators
 from fire.parser import DefaultParseValue
+
+from ..bundle.values import take_mapping, take_text, take_words
 
 decorators.FIRE_METADATA = "_fire_metadata"  # else --help of a command lists fire's own attribute as a group
 
@@ -28,7 +30,8 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     """The command for fire, which runs it before it complains of words that are left over.
 
     So nothing is done before all words are understood: a mistyped option ends the program at once. Arguments of the
-    type ``str``, perhaps or a path, are taken as they are written, where fire would make a number of 2024_01.
+    type ``str``, perhaps or a path, and lists and objects of them, are taken as they are written, where fire would make
+    a number of 2024_01, and nothing of what stands behind a #.
 
     Args:
         command: generator of the lines that it prints.
@@ -40,19 +43,32 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
 
     parameters = inspect.signature(command).parameters.values()
     others = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    named = {p.name: str if _is_text(p.annotation) else DefaultParseValue for p in parameters if p not in others}
+    named = {p.name: _parser_of(p.annotation) for p in parameters if p not in others}
     wrapper = decorators.SetParseFns(**named)(wrapper)
     return decorators.SetParseFn(str)(wrapper) if others else wrapper
 
 
-def _is_text(kind: object) -> bool:
-    """Whether an argument of this type is ``str``, perhaps or a path or None."""
-    return kind is str or (isinstance(kind, UnionType) and set(get_args(kind)) - {Path, NoneType} == {str})
+def _parser_of(kind: object) -> Callable[[str], Any]:
+    """What makes an argument of this type of a word: text for ``str``, perhaps or a path or None, or lists of it."""
+    kinds = {*get_args(kind)} if isinstance(kind, UnionType) else {kind}
+    if kinds - {Path, NoneType} == {str}:
+        return str
+    if Sequence[str] in kinds:
+        return take_words
+    return take_mapping if any(get_origin(part) is Mapping for part in kinds) else DefaultParseValue
 
 
 def parse_values(words: Mapping[str, str]) -> dict[str, Any]:
-    """The values of ``**values`` of a command, for which fire gives words; a folder is one, whatever its name."""
-    return {name: word if name.endswith("_dir") else DefaultParseValue(str(word)) for name, word in words.items()}
+    """The values of ``**values`` of a command, for which fire gives words."""
+    return {name: parse_value(name, str(word)) for name, word in words.items()}
+
+
+def parse_value(name: str, word: str) -> Any:
+    """A value by its name: text as ``take_text`` has it, anything else as fire has it."""
+    try:
+        return take_text(name, word)
+    except KeyError:
+        return DefaultParseValue(word)
 
 
 def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:

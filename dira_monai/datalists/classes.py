@@ -1,19 +1,23 @@
 """Classes of whole images: from a CSV file, or from one folder a class."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, find_images, first_file, without_label_maps
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
 from .options import NO_CLASS, LabelOptions
-from .patients import PATIENT_COLUMNS
+from .patients import PATIENT_COLUMNS, clean_patients
 from .rows import Found, Label, Row
 from .splits import folder_splits
-from .tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
+from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
 
-LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis")
+LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis", "finding labels", "dx", "target")
+MAX_WORDS = 20  # that an error lists
+REST = "*"  # in label_map: all other words
 
 
 def find_table(root: Path, labels: str | None) -> Path | None:
@@ -34,7 +38,7 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
     """
     images, table = without_label_maps(find_images(root)), find_table(root, options.labels)
     if table is None:
-        return _read_class_folders(root, images, options.patient)
+        return _read_class_folders(root, images, options)
     images = in_image_folders(images)
     found = read_label_table(table, root, images, options)
     if not any(row.split for row in found.rows):
@@ -50,16 +54,16 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
     if options.patient == "auto" and any(row.patient for row in found.rows):
         found.patient_rule = found.table_rule(table)
     else:
-        found.fill_patients(options.patient)
+        found.fill_patients(options.patient, (options.patient_column, options.file_column))
     return found
 
 
 def read_label_table(table: Path, root: Path, images: Sequence[Image], options: LabelOptions) -> Found:
     """The rows of a CSV file that name an image; those that name none are skipped.
 
-    A row names an image by its path (from ``root``, from the folder of the table, or from /), its file name, or its
-    file name without suffix. There is one column of labels, or one a class where ``multi_label`` is set and all of them
-    are there. Columns ``split`` and ``patient`` (``PATIENT_COLUMNS``) are taken along.
+    A row names an image by its path (from ``root``, from the folder of the table, or from /, see also
+    ``needless_folders``), its file name, or its file name without suffix. There is one column of labels, or one a class
+    where all of them are there. Columns ``split`` and ``patient`` (``PATIENT_COLUMNS``) are taken along.
 
     Args:
         table: CSV file with a header line.
@@ -68,39 +72,59 @@ def read_label_table(table: Path, root: Path, images: Sequence[Image], options: 
         options: classes and column; by default the first of ``LABEL_COLUMNS`` that is there.
 
     Raises:
-        InputError: if a column is missing, a row fits several images, or an image has rows that differ.
+        InputError: if a column is missing, no row names an image, a row fits several, an image has rows that differ, or
+            as ``clean_patients`` does.
     """
     columns, cells = read_table(table, "table of labels")
-    file = pick_column(table, columns, "file_column", None, FILE_COLUMNS)
-    patient = next((name for name in PATIENT_COLUMNS if name in columns), "")
+    file = pick_column(table, columns, "file_column", options.file_column, FILE_COLUMNS)
+    patient, split = _other_columns(table, columns, options)
     single = _single_column(table, columns, options)
     index = index_images(images, root, table)
+    cut = needless_folders([cell[file] for cell in cells], index)
+    people = clean_patients(table, [cell.get(patient, "") for cell in cells])
     found, rows = Found(root, []), dict[str, Row]()
-    for number, cell in enumerate(cells, start=2):
+    for number, (cell, person) in enumerate(zip(cells, people, strict=True), start=2):
         place = f"{table}, row {number}"
-        image = find_image(cell[file], index, place)
+        image = find_image(cell[file], index, place, cut)
         if image is None:
             found.skip(cell[file], f"{cell[file]} does not exist but is listed in {place}.")
             continue
         words = cell[single] if single else [cell[name] for name in options.class_names]
-        row = Row(image, words, cell.get(patient, ""), cell.get("split", ""), place)
+        row = Row(image, words, person, cell.get(split, ""), place)
         other = rows.setdefault(first_file(image), row)
         if other[1:4] != row[1:4]:
-            raise InputError(f"{place} says {row[1:4]} of {cell[file]} where {other.place} says {other[1:4]}.")
+            raise InputError(
+                f"{place} says {row[1:4]} of {cell[file]} where {other.place} says {other[1:4]}; keep one."
+            )
     found.rows = [*rows.values()]
+    if not rows:
+        first = f"the first of {len(cells)} is {cells[0][file]!r}" if cells else "it has none"
+        like = first_file(images[0]) if images else "missing"
+        raise InputError(
+            f"no row of {table} names an image: {first} in the column {file}, and the first image is {like}; write "
+            "names as they are, with leading zeros, or name another column by --file_column."
+        )
     return found
+
+
+def _other_columns(table: Path, columns: Sequence[str], options: LabelOptions) -> tuple[str, str]:
+    """The columns of the patient and of the split; "" where there is none."""
+    if options.patient_column:
+        pick_column(table, columns, "patient_column", options.patient_column, ())
+    return options.patient_column or find_column(columns, PATIENT_COLUMNS) or "", find_column(columns, ("split",)) or ""
 
 
 def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -> str:
     """The column of labels; "" where every class has a column of its own."""
-    if options.label_column is None and options.multi_label and set(options.class_names) <= set(columns):
+    several = options.multi_label or find_column(columns, LABEL_COLUMNS) is None
+    if options.label_column is None and several and set(options.class_names) <= set(columns):
         if options.label_map:
             raise InputError(f"{table} has one column a class, so label_map is invalid, got {options.label_map}.")
         return ""
     return pick_column(table, columns, "label_column", options.label_column, LABEL_COLUMNS)
 
 
-def _read_class_folders(root: Path, images: Sequence[Image], patient: str) -> Found:
+def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptions) -> Found:
     """Images with the name of the folder that they lie in, below ``root`` or below the folder of their split.
 
     The folders of the classes are never taken for patients.
@@ -115,7 +139,7 @@ def _read_class_folders(root: Path, images: Sequence[Image], patient: str) -> Fo
             below.append(image if isinstance(image, list) else "/".join(rest))
         else:
             found.skip(image, f"{name} lies in no folder of a class, and there is no table labels.csv.")
-    found.fill_patients(patient, images=below)
+    found.fill_patients(options.patient, (options.patient_column, options.file_column), below)
     return found
 
 
@@ -123,9 +147,16 @@ def parse_labels(found: Found, options: LabelOptions) -> None:
     """Give the rows their labels; leave out those that ``label_map`` leaves out, skip those of which nothing is known.
 
     Raises:
-        InputError: as ``parse_label`` does.
+        InputError: as ``parse_label`` does; of words that are no class it names all.
     """
     rows, found.rows = found.rows, []
+    words = [word for row in rows if isinstance(row.words, str) for word in _split_words(row.words, options)]
+    refuse_words(
+        words,
+        lambda word: word and _find_class(word, options),
+        options.class_names,
+        rows[0].place.rsplit(", row ", 1)[0] if rows else "",
+    )
     for row in rows:
         label = parse_label(row, options)
         if label is not None:
@@ -140,19 +171,33 @@ def parse_label(row: Row, options: LabelOptions) -> Label | None:
     """The label of an image: the number of its class, or for several labels a list of 1, 0 and None (not known).
 
     None where ``label_map`` leaves the row out, or where nothing is known of the image. Several labels of one column
-    stand between ``|``.
+    stand between ``|``, or as Python writes a list.
 
     Raises:
-        InputError: if a word is no class, and in a column of one class if it is not 1, 0, -1, nan or empty.
+        InputError: if a word is no class; in a column of one class if it is not 1, 0, -1, nan or empty, or if several
+            are 1 where ``multi_label`` is not set.
     """
     if isinstance(row.words, list):
         label = [_state(word, name, row) for word, name in zip(row.words, options.class_names, strict=True)]
-        return None if set(label) == {None} else label
+        if options.multi_label:
+            return None if set(label) == {None} else label
+        present = [number for number, state in enumerate(label) if state]
+        if len(present) > 1:
+            raise InputError(f"{row.place} has {len(present)} of the classes; give --multi_label True.")
+        return present[0] if present else None
+    names = [_find_class(word, options) for word in _split_words(row.words, options)]
+    if options.multi_label:
+        return None if None in names else [int(name in names) for name in options.class_names]
+    return None if names[0] in (None, "") else options.class_names.index(names[0])
+
+
+def _split_words(cell: str, options: LabelOptions) -> list[str]:
+    """The words of a cell: one, or with ``multi_label`` those between ``|`` or in a list such as ``['a', 'b']``."""
     if not options.multi_label:
-        name = _class_of(row.words, row, options) if row.words else None
-        return None if name is None else options.class_names.index(name)
-    names = [_class_of(word.strip(), row, options) for word in row.words.split("|")]
-    return None if None in names else [int(name in names) for name in options.class_names]
+        return [cell]
+    listed = re.fullmatch(r"\[(.*)\]", cell, re.DOTALL)
+    parts = listed[1].split(",") if listed else cell.split("|")
+    return [part.strip().strip("'\"").strip() for part in parts]
 
 
 def _state(word: str, name: str, row: Row) -> int | None:
@@ -167,18 +212,50 @@ def _state(word: str, name: str, row: Row) -> int | None:
     raise InputError(f"{row.place}: column {name} must be 1, 0, or -1, nan or empty for not known, got {word!r}.")
 
 
-def _class_of(word: str, row: Row, options: LabelOptions) -> str | None:
-    """The class that a word stands for, "" where it says that there is none, None where it leaves the row out."""
-    names = list(options.class_names)
-    name = (options.label_map or {}).get(word, word)
-    if name is None or name in names:
-        return name
-    if options.multi_label and name.lower() in NO_CLASS:
+def _find_class(word: str, options: LabelOptions) -> str | None:
+    """The class that a word stands for, "" where it says that there is none, None where it leaves the row out.
+
+    Raises:
+        KeyError: if it is no class.
+    """
+    names, words = list(options.class_names), options.label_map or {}
+    if word in words or word in names:
+        return words.get(word, word)
+    if not word or (options.multi_label and word.lower() in NO_CLASS):
         return ""
-    number = name.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
+    number = word.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
     if not options.multi_label and number.isdecimal() and int(number) < len(names):
         return names[int(number)]
+    return words[REST]
+
+
+def refuse_words(
+    words: Iterable[str], find: Callable[[str], object], class_names: Sequence[str], where: str | Path
+) -> None:
+    """Refuse words that are no class, all at once.
+
+    Args:
+        words: of a table or of folders.
+        find: raises a KeyError for a word that is none.
+        class_names: that are known.
+        where: the first word stands, or the table.
+
+    Raises:
+        InputError: names the words with their numbers, the most frequent first.
+    """
+    unknown: Counter[str] = Counter()
+    for word in words:
+        try:
+            find(word)
+        except KeyError:
+            unknown[word] += 1
+    if not unknown:
+        return
+    found = ", ".join(f"{word!r} ({count})" for word, count in unknown.most_common(MAX_WORDS))
+    more = f", and {len(unknown) - MAX_WORDS} others" if len(unknown) > MAX_WORDS else ""
+    first = next(iter(unknown))
     raise InputError(
-        f"{row.place}: {word!r} is none of the classes {', '.join(names)}; "
-        f'say what it is by --label_map "{{{word!r}: CLASS}}", or None instead of CLASS to leave such rows out.'
+        f"{where}: {found}{more} {'is' if len(unknown) == 1 else 'are'} none of the classes {', '.join(class_names)}; "
+        f'say what they are by --label_map "{{{first!r}: CLASS}}", with None instead of CLASS to leave such rows out, '
+        f"and {REST!r} for all others."
     )

@@ -66,7 +66,7 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
             found.skip(file, f"the label map {file} has no image.")
     pairs = zip(partners.items(), folder_splits([*partners.values()]), strict=True)
     found.rows = [Row(image, label=file, split=split) for (file, image), split in pairs]
-    found.fill_patients(options.patient)
+    found.fill_patients(options.patient, (options.patient_column, options.file_column))
     return found
 
 

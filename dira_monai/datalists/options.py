@@ -29,10 +29,13 @@ class LabelOptions:
         label_threshold: label maps have class 1 where their value is above.
         label_values: the value of each class in the label maps, such as "[0, 255]", where these are not 0, 1, 2, ...
         label_column: name of the label's column in the CSV file.
-        label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}".
+        label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}"; the
+            word * stands for all others.
         labels: folder of the label maps, or CSV file of the labels; by default looked for.
         patient: auto, a rule of ``find_patients`` (dicom, name, folder, file, case, path, prefix1, ...), or a CSV file
             with the columns file, patient and perhaps split.
+        patient_column: name of the patient's column in the CSV files.
+        file_column: name of the file's column in the CSV files.
         test_fraction: part of the training patients for test, where no table gives them; 0 for none.
         validation_fraction: part of the other patients for validation, where no table gives them.
         seed: of the draws of these patients.
@@ -54,6 +57,8 @@ class LabelOptions:
     label_map: Mapping[str, str | None] | None = None
     labels: str | None = None
     patient: str = "auto"
+    patient_column: str | None = None
+    file_column: str | None = None
     test_fraction: float = TEST_FRACTION
     validation_fraction: float = VALIDATION_FRACTION
     seed: int = 0
@@ -97,6 +102,8 @@ class LabelOptions:
             raise InputError(f"label_values must be {count} different values, one a class, got {values!r}.")
 
     def _check_label_map(self) -> None:
+        if not isinstance(self.label_map, Mapping | None):
+            raise InputError(f"label_map must be an object such as {{'virus': 'pneumonia'}}, got {self.label_map!r}.")
         for word, name in (self.label_map or {}).items():
             if name not in (*self.class_names, None) and not (self.multi_label and str(name).lower() in NO_CLASS):
                 raise InputError(

@@ -11,10 +11,10 @@ from ..images.find import Image, first_file, stem
 from ..utils.errors import InputError
 from .checks import first_names
 from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, without_scans
-from .tables import FILE_COLUMNS, image_names, pick_column, read_table
+from .tables import FILE_COLUMNS, find_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "file", "case", "path")
-PATIENT_COLUMNS = ("patient", "patient_id", "patient_group", "subject")
+PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "lesion id")
 MIN_FOLDERS = 5  # fewer sub-folders, or more files in each of them, are rather groups than patients
 MAX_EXAMPLES = 5
 MAX_GROUP = 20  # images of a folder of unlike names beyond which it is rather a group
@@ -192,17 +192,34 @@ def read_patient_table(
     """Patient and split of each image from a CSV file; empty where there is no row, or no column ``split``.
 
     A row names an image by one of its ``image_names``. Columns are by default the first of ``PATIENT_COLUMNS`` and of
-    ``FILE_COLUMNS`` that is there.
+    ``FILE_COLUMNS`` that is there, see ``find_column``.
 
     Raises:
-        InputError: if the file is missing or has no such columns, or if a file has two patients or splits.
+        InputError: if the file is missing or has no such columns, if a file has two patients or splits, or as
+            ``clean_patients`` does.
     """
     columns, cells = read_table(table, "patient table")
     patient = pick_column(table, columns, "patient_column", patient_column, PATIENT_COLUMNS)
     file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
+    split = find_column(columns, ("split",)) or ""
+    people = clean_patients(table, [row[patient] for row in cells])
     rows: dict[str, tuple[str, str]] = {}
-    for row in cells:
-        name, found = row[file], (row[patient], row.get("split", ""))
+    for row, person in zip(cells, people, strict=True):
+        name, found = row[file], (person, row.get(split, ""))
         if rows.setdefault(name, found) != found:
             raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
     return [next((rows[name] for name in image_names(image) if name in rows), ("", "")) for image in images]
+
+
+def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
+    """Patients as a table names them, whole numbers without the ``.0`` that pandas writes where cells are missing.
+
+    Raises:
+        InputError: if two names differ in case alone: they may be one patient, in two lists.
+    """
+    cleaned = [name.removesuffix(".0") if name.removesuffix(".0").isdecimal() else name for name in names]
+    known: dict[str, str] = {}
+    for name in cleaned:
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            raise InputError(f"{table} has the patients {other} and {name}, which differ in case alone; write one.")
+    return cleaned

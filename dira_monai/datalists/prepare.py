@@ -32,6 +32,8 @@ def prepare_data(
     validation_fraction: float = VALIDATION_FRACTION,
     patient: str = "auto",
     patch_size: Sequence[int] | int | None = None,
+    patient_column: str | None = None,
+    file_column: str | None = None,
     resume: bool = False,
     **image_values: Any,
 ) -> dict:
@@ -51,6 +53,8 @@ def prepare_data(
         validation_fraction: part of the patients kept for validation.
         patient: what tells them apart, as ``make_datalist`` takes it.
         patch_size: voxels, only to say how many images are smaller and so will be padded.
+        patient_column: of a table of patients.
+        file_column: of the same table.
         resume: as ``make_list`` takes it.
         image_values: ``axcodes``, ``spacing`` and ``image_size`` by which images change their shape before.
 
@@ -63,6 +67,8 @@ def prepare_data(
         "seed": seed,
         "validation_fraction": validation_fraction,
         "patient": patient,
+        "patient_column": patient_column,
+        "file_column": file_column,
     }
 
     def work() -> dict:

@@ -13,7 +13,9 @@ from .checks import LISTS, check_datalist, first_names
 from .patients import patient_of
 
 SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
-SPLITS |= dict.fromkeys(("val", "valid", "validation"), "validation")  # the list of a word of a table or folder
+SPLITS |= dict.fromkeys(
+    ("val", "valid", "validate", "validation"), "validation"
+)  # the list of a word of a table or folder
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:

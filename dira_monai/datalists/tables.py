@@ -3,41 +3,78 @@
 import csv
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, first_file, map_files, stem
 from ..utils.errors import InputError
 
-FILE_COLUMNS = ("file", "image", "path")
+FILE_COLUMNS = ("file", "image", "path", "filename", "image path", "image index", "image id", "image name", "dicom id")
+DELIMITERS = ",;\t|"
 
 
 def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a CSV file with a header line, and its rows; cells lose blanks around them, missing ones are "".
+    """The columns of a CSV file with a header line, and its rows; names and cells lose blanks around them.
 
-    A file that is missing or not in UTF-8 is refused; ``kind`` is what the error calls it.
+    Cells stand between commas, semicolons, tabs or bars, whichever the header has most of, or what a first line such as
+    ``sep=;`` says; the text is UTF-8 or, with its mark, UTF-16. Missing cells are "". Columns without a name are left
+    out; of several with one name the first counts here, and ``pick_column`` refuses it.
+
+    Raises:
+        InputError: if the file is missing, empty, in another encoding, or no table; ``kind`` is what an error calls it.
     """
     if not Path(table).is_file():
         raise InputError(f"the {kind} {table} does not exist.")
+    content = Path(table).read_bytes()
     try:
-        with open(table, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or [])
-            return columns, [{name: (row[name] or "").strip() for name in columns} for row in reader]
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"the {kind} {table} is not in UTF-8: {error}.") from error
+        raise InputError(f"the {kind} {table} is not in UTF-8: {error}; save it as CSV in UTF-8.") from error
+    lines = text.splitlines(keepends=True)
+    if lines and lines[0].lower().startswith("sep=") and len(lines[0].strip()) == 5:
+        delimiter = lines.pop(0).strip()[4]
+    else:
+        delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
+    try:
+        head, *rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    except (csv.Error, ValueError) as error:
+        cause = error if lines else "it is empty"
+        raise InputError(f"the {kind} {table} is no CSV file with a header line: {cause}.") from error
+    columns = [name.strip() for name in head]
+    filled = [[*map(str.strip, row), *[""] * len(columns)] for row in rows if any(map(str.strip, row))]
+    named = [dict(reversed([*zip(columns, row, strict=False)])) for row in filled]
+    return [name for name in columns if name], [{name: row[name] for name in row if name} for row in named]
+
+
+def _plain(name: str) -> str:
+    """A column's name as it is compared: without case, blanks, ``_`` and ``-``."""
+    return "".join(letter for letter in name.lower() if letter not in " _-")
+
+
+def find_column(columns: Sequence[str], names: Iterable[str]) -> str | None:
+    """The first of the names, or of what differs in case, blanks, ``_`` and ``-`` alone, that is there; else None."""
+    known = {_plain(name): name for name in reversed(columns)}
+    found = (name if name in columns else known.get(_plain(name)) for name in names)
+    return next((name for name in found if name is not None), None)
 
 
 def pick_column(
     table: str | Path, columns: Sequence[str], option: str | None, wanted: str | None, defaults: Sequence[str]
 ) -> str:
-    """The wanted column, or the first of the usual ones that is there; the error names the option that says which."""
-    for name in [wanted] if wanted else defaults:
-        if name in columns:
-            return name
-    wish = wanted or ", ".join(defaults)
-    hint = f": name one by --{option}" if option else ""
-    raise InputError(f"{table} has no column {wish}; its columns are {', '.join(columns)}{hint}.")
+    """The wanted column, or the first of the usual ones that is there, see ``find_column``.
+
+    Raises:
+        InputError: if there is none, which names the option that says which, or two of that name.
+    """
+    name = wanted if wanted in columns else None if wanted else find_column(columns, defaults)
+    if name is None:
+        wish = wanted or ", ".join(defaults)
+        hint = f": name one by --{option}" if option else ""
+        raise InputError(f"{table} has no column {wish}; its columns are {', '.join(columns)}{hint}.")
+    if columns.count(name) > 1:
+        raise InputError(f"{table} has {columns.count(name)} columns {name}; rename all but one.")
+    return name
 
 
 def image_names(image: Image) -> list[str]:
@@ -64,17 +101,38 @@ def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[
     return [*tiers.values()]
 
 
-def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str) -> Image | None:
+def needless_folders(names: Sequence[str], index: Sequence[Mapping[str, list[Image]]]) -> int:
+    """How many characters to leave out at the start of all names of a table, so that some name an image.
+
+    These are folders that all of them begin with, such as ``CheXpert-v1.0-small/train/``, and the fewest that will do.
+    """
+    cleaned = [_clean(name) for name in names if name]
+    folders = [name.split("/")[:-1] for name in cleaned]
+    shared = [same[0] for same in takewhile(lambda parts: len({*parts}) == 1, zip(*folders, strict=False))]
+    cuts = [0, *accumulate(len(folder) + 1 for folder in shared)]
+    found = (cut for cut in cuts if any(name[cut:] in tier for name in cleaned for tier in index))
+    return next(found, 0)
+
+
+def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str, cut: int = 0) -> Image | None:
     """The image that a row means by a name, or None where there is none; a name of several is refused.
 
-    ``index`` is of ``index_images``; ``place`` is what an error calls the row.
+    Args:
+        name: in the row.
+        index: of ``index_images``.
+        place: what an error calls the row.
+        cut: of ``needless_folders``.
     """
-    name = os.path.normpath(name.replace("\\", "/")) if name else ""
+    name = _clean(name)[cut:] if name else ""
     found = next((tier[name] for tier in index if name in tier), [])
     if len(found) > 1:
         both = " and ".join(first_file(image) for image in found[:2])
         raise InputError(f"{place} names {name}, which may be {both}; write the path from the folder of the images.")
     return found[0] if found else None
+
+
+def _clean(name: str) -> str:
+    return os.path.normpath(name.replace("\\", "/"))
 
 
 def path_from(image: Image, directory: str | Path, start: str | Path) -> Image:

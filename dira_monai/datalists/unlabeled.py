@@ -79,6 +79,8 @@ def make_datalist(
         "seed": seed,
         "validation_fraction": validation_fraction,
         "patient": patient,
+        "patient_column": patient_column,
+        "file_column": file_column,
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **_split(entries, found.skipped, validation_fraction, seed),

@@ -31,13 +31,13 @@ def test_datalist(command, folder):
     )
     assert (status, errors) == (0, "")
     written = json.loads((folder / "lists" / "l.json").read_text())
-    assert (len(written["training"]), len(written["validation"]), written["seed"]) == (2, 2, 2)
+    assert (len(written["training"]), len(written["validation"]), written["seed"]) == (3, 1, 2)
     lines = output.splitlines()
     assert lines[0].startswith("image ")
     assert lines[-3:] == [
         "skipped: x.png and 1 more: has 2 spatial dimensions where spatial_dims is 3",
         "skipped: zero.nii.gz: holds the value 0 everywhere",
-        "lists/l.json: 2 training and 2 validation images of 4 patients (by file: 0, 1, 2, 3), 3 skipped, "
+        "lists/l.json: 3 training and 1 validation images of 4 patients (by file: 0, 1, 2, 3), 3 skipped, "
         "1 label maps left out",
     ]
 

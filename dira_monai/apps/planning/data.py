@@ -79,7 +79,8 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
     reason = f"{alike.count(channels)} of {len(alike)} images that were read" if alike else "as the list was made"
     found.take("in_channels", Choice(channels, reason), given)
     if task == PRETRAIN:
-        values = {name: found.config.build(name) for name in ("in_channels", "seed", "validation_fraction", "patient")}
+        names = ("in_channels", "seed", "validation_fraction", "patient", "patient_column", "file_column")
+        values = {name: found.config.build(name) for name in names if name in found.config.parser}
         found.datalist, _ = list_images(path, output, {"spatial_dims": dims, **values})
     else:
         options = _options(found, task, dims, images, given)

@@ -16,7 +16,7 @@ from ...datalists.options import NO_CLASS, LabelOptions
 from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.rows import Row
 from ...datalists.splits import SPLITS, split_entries
-from ...datalists.tables import FILE_COLUMNS, read_table
+from ...datalists.tables import FILE_COLUMNS, find_column, read_table
 from ...images.find import PIL_SUFFIXES, read_image
 from ...utils.errors import InputError
 from ...utils.parallel import parallel_map
@@ -146,10 +146,10 @@ def _class_columns(root: Path, options: LabelOptions) -> list[str]:
     if table is None or options.label_column is not None:
         return []
     columns, cells = read_table(table, "table of labels")
-    if set(columns) & set(LABEL_COLUMNS):
+    if find_column(columns, LABEL_COLUMNS):
         return []
-    others = {*FILE_COLUMNS, *PATIENT_COLUMNS, "split"}
-    return [name for name in columns if name not in others and {row[name] for row in cells} <= STATES]
+    others = {*FILE_COLUMNS, *PATIENT_COLUMNS, "split", options.file_column or "", options.patient_column or ""}
+    return [name for name in columns if not find_column([name], others) and {row[name] for row in cells} <= STATES]
 
 
 def _words_of(row: Row, columns: Sequence[str], several: bool) -> set[str]:
