@@ -23,6 +23,7 @@ from zip_files import names_in, refusal
 
 from dira_monai.sharing.evaluation_config import make_evaluation_config
 from dira_monai.sharing.inference_config import make_inference_config
+from dira_monai.utils import locking
 from dira_monai.utils.errors import InputError
 
 NAMES = (
@@ -51,7 +52,7 @@ def test_a_training_leaves_a_whole_bundle_that_names_no_person_and_no_place(fine
         assert not [t for t in targets if "." in t and not t.startswith(("torch.", "monai."))]
         assert "dira_monai" not in json.dumps(content)
         assert "train" not in content
-    assert not list(made.parent.glob(".*"))
+    assert [path.name for path in made.parent.glob(".*")] == [locking.NAME]  # and no half bundle
 
 
 def test_metadata_and_card_are_true(finetuned):
