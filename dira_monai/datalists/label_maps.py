@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..images.facts import GEOMETRY_TOLERANCE, corner_distance, measure_array
+from ..images.facts import find_distance, measure_array
 from ..images.find import IMAGE_FOLDERS, Image, find_images, first_file, is_label_map, kind_folder, stem
 from ..images.stock import read_as_trained
 from ..utils.errors import InputError
@@ -157,9 +157,12 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
         sizes = [" x ".join(map(str, size)) for size in (shape, facts["shape"])]
         raise InputError(f"the label map {label} has {sizes[0]} voxels where its image has {sizes[1]}.")
     if values.ndim > len(shape):
-        raise InputError(f"the label map {label} has {values.shape[-1]} channels where 1 is needed.")
+        raise InputError(
+            f"the label map {label} has {values.shape[-1]} channels where 1 is needed; save the numbers of the "
+            "classes as gray values (those of a palette: PIL.Image.fromarray(numpy.array(picture)))."
+        )
     check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
-    return facts | {"holds": find_classes(label, np.unique(values), options)}
+    return facts | {"holds": find_classes(label, np.unique(values), options, read_png_factor(Path(directory, label)))}
 
 
 def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
@@ -173,19 +176,35 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
     """
     if affine is None or other is None:
         return
-    affine = np.asarray(affine)
-    away = corner_distance(shape, affine, np.asarray(other))
-    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, : len(shape)], axis=0).min():  # nan is wrong too
+    if away := find_distance(shape, affine, other):
         raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
 
 
-def find_classes(label: str, values: np.ndarray, options: LabelOptions) -> list[int]:
+def read_png_factor(file: Path) -> int:
+    """What readers multiply the values of a gray PNG of 2 or 4 bits by, so that the highest becomes 255; else 1."""
+    with file.open("rb") as stream:
+        head = stream.read(26)
+    bits, color = head[24:25], head[25:26]
+    gray = head.startswith(b"\x89PNG") and color == b"\0"
+    return {b"\2": 85, b"\4": 17}.get(bits, 1) if gray else 1
+
+
+def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: int = 1) -> list[int]:
     """For each class 1 where one of the values of a label map, sorted, stands for it, else 0.
+
+    Values are taken to three decimals, as training does: slopes in float32 make 0.99999994 of 1.
+
+    Args:
+        label: what an error calls the label map.
+        values: in it.
+        options: that say what they mean.
+        factor: that they were multiplied by, see ``read_png_factor``.
 
     Raises:
         MisfitError: if one stands for no class.
     """
     count, threshold = len(options.class_names), options.label_threshold
+    values = np.unique(np.round(values, 3))
     if threshold is not None and np.isfinite(values).all():
         return [int((values <= threshold).any()), int((values > threshold).any())]
     allowed = np.arange(count) if options.label_values is None else np.asarray(options.label_values)
@@ -197,10 +216,14 @@ def find_classes(label: str, values: np.ndarray, options: LabelOptions) -> list[
         allows = f"have the label_values {list(options.label_values)}"
     elif broken := [f"{value:g}" for value in odd if value != np.round(value)]:
         note = f" ({_list(broken)} is no whole number)"
+    elif factor > 1:
+        note = f" (a PNG of {255 // factor + 1} grays, read times {factor})"
     found = _list([f"{value:g}" for value in values])
     raise MisfitError(
         f"{label} holds the label values {found}{note} where {count} classes {allows}.",
-        (values[[0, -1]] if len(values) > MANY else values).tolist(),
+        (values[[0, -1]] if len(values) > MANY else values).tolist()
+        if factor == 1
+        else range(0, factor * count, factor),
     )
 
 

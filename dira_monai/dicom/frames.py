@@ -1,4 +1,4 @@
-"""Where the frames of one multi-frame DICOM file lie (enhanced CT, MR and PET)."""
+"""Where the frames of a multi-frame DICOM file lie (enhanced CT, MR and PET); the size of pixels of ultrasound."""
 
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,17 @@ def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
     slices = Slices(np.array(positions, float), np.array(orientations[0], float), rows_columns[::-1])
     order = np.argsort(slices.offsets[:, 2], kind="stable")
     return order, slices._replace(positions=slices.positions[order])
+
+
+def read_region_size(file: Path) -> np.ndarray | None:
+    """Size of pixels in mm, columns first, by the calibrated regions of an ultrasound image; None where they differ."""
+    tag, centimeters = "SequenceOfUltrasoundRegions", 3
+    sizes = {
+        (abs(float(region.PhysicalDeltaX)) * 10, abs(float(region.PhysicalDeltaY)) * 10)
+        for region in read_tags(file, [tag]).get(tag) or []
+        if region.PhysicalUnitsXDirection == region.PhysicalUnitsYDirection == centimeters
+    }
+    return np.array(sizes.pop()) if len(sizes) == 1 else None
 
 
 def _value(frame: Any, shared: Any, group: str, tag: str) -> Any:

@@ -17,6 +17,7 @@ NO_IMAGES = {"SEG": "segmentation", "RTDOSE": "dose distribution"}  # by modalit
 # what may distinguish images at one position: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
 # TriggerTime, ImageType (magnitude and phase), AcquisitionTime
 MARKS = ("0020|0012", "0020|0100", "0018|0081", "0018|9087", "0018|1060", "0008|0008", "0008|0032")
+IMAGE_TYPE = MARKS.index("0008|0008")
 # how the names of the transfer syntaxes begin whose pixels SimpleITK decodes
 PLAIN = ("Implicit VR", "Explicit VR", "Deflated Explicit VR")
 COMPRESSED = ("JPEG Baseline", "JPEG Extended", "JPEG Lossless", "JPEG-LS", "JPEG 2000 Image", "High-Throughput", "RLE")

@@ -13,9 +13,9 @@ from monai.data.utils import orientation_ras_lps
 
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
-from .frames import read_frames
+from .frames import read_frames, read_region_size
 from .geometry import Slices, check_slices, describe, straighten
-from .headers import NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
+from .headers import IMAGE_TYPE, NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
 
 # what a slice of several must have: fields of its header, and their tags
 PLACE = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient", "spacing": "PixelSpacing"}
@@ -41,17 +41,19 @@ def read_series(files: Sequence[Path], resample: bool = True) -> tuple[np.ndarra
     headers = sorted((_need_header(file) for file in files), key=lambda header: header.depth)
     slices = slices_of(headers)
     image = _load(sitk, headers)
-    array, meta = _to_array(sitk, image), _to_meta(image)
+    array, meta = to_array(sitk, image), to_meta(image)
     frames = image.GetSize()[2] if image.GetDimension() > 2 else 1
     order = np.arange(frames)
     if len(headers) == 1 and frames > 1:
         order, slices = read_frames(files[0])
     if slices is None:
-        if resample and frames == 1 and headers[0].spacing is not None:  # GDCM asks the detector in an X-ray
-            sizes = headers[0].spacing[::-1] / np.linalg.norm(meta["affine"][:3, :2], axis=0)
-            meta |= _affine_meta(meta["affine"] * [*sizes, 1, 1])
-        note = "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0])
-        return array, meta | ({"note": note} if note else {})
+        affine, note = _find_pixel_size(headers[0], meta["affine"], resample)
+        notes = [
+            note,
+            "frames without positions, in the order of the file" if frames > 1 else _unused_table(headers[0]),
+        ]
+        note = "; ".join(filter(None, notes))
+        return array, meta | _affine_meta(affine) | ({"note": note} if note else {})
     check_slices(slices, str(headers[0].file), resample)
     note = describe(slices, None)
     if not resample:
@@ -96,6 +98,26 @@ def _in_order_of_file(order: np.ndarray, slices: Slices, file: Path) -> tuple[np
     return order, slices
 
 
+def _find_pixel_size(header: DicomHeader, affine: np.ndarray, resample: bool) -> tuple[np.ndarray, str]:
+    """The affine of a file without slices, with the size of its pixels where GDCM has another, and a note on a guess.
+
+    GDCM asks the detector in an X-ray, and does not look at the calibrated regions of ultrasound.
+    """
+    found = np.linalg.norm(affine[:3, :2], axis=0)
+    size, guessed = (
+        None if header.spacing is None else header.spacing[::-1],
+        header.spacing is None and (found == 1).all(),
+    )
+    if guessed:
+        size = read_region_size(header.file)
+    if size is not None and resample:
+        return affine * [*size / found, 1, 1], ""
+    if not guessed:
+        return affine, ""
+    regions = "" if size is None else f", its ultrasound regions have {size[0]:g} x {size[1]:g} mm"
+    return affine, f"no pixel spacing, taken as 1 mm{regions}"
+
+
 def _unused_table(header: DicomHeader) -> str:
     """Says that stored values are to be looked up in a table, which ITK does not do, where that is so; else empty."""
     name = "ModalityLUTSequence"
@@ -110,6 +132,8 @@ def _need_header(file: Path) -> DicomHeader:
         raise unreadable(file)
     if header.modality in NO_IMAGES:
         raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image.")
+    if "MOSAIC" in header.marks[IMAGE_TYPE].upper().split("\\"):
+        raise InputError(f"{file} is a mosaic, a volume as slices side by side in one picture; unpack it by dcm2niix.")
     return header
 
 
@@ -140,12 +164,14 @@ def _find_broken(sitk: ModuleType, names: Sequence[str]) -> None:
             raise unreadable(name, "it is cut off or its pixels cannot be decoded") from error
 
 
-def _to_array(sitk: ModuleType, image: Any) -> np.ndarray:
+def to_array(sitk: ModuleType, image: Any) -> np.ndarray:
+    """The voxels of a SimpleITK image, axes (x, y, z) and channels last."""
     array = sitk.GetArrayFromImage(image).T
     return array if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, 0, -1)
 
 
-def _to_meta(image: Any) -> dict:
+def to_meta(image: Any) -> dict:
+    """MONAI's meta data of a SimpleITK image of 2 or more axes; the affine is in RAS."""
     rank = image.GetDimension()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (rank, rank))[:3, :3] * np.array(image.GetSpacing()[:3])

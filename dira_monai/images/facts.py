@@ -100,10 +100,19 @@ def loaded_shape(
     return [round(length * scale) for length in shape]
 
 
-def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """How far the corners of an image lie apart by two affines (4, 4), at most, in mm."""
-    corners = np.array([[*corner, *[0] * (3 - len(shape)), 1] for corner in product(*((0, n - 1) for n in shape))])
-    return float(np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max())
+def find_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """The most mm that a corner of an image lies away by another affine; 0 within a tenth of a voxel.
+
+    Args:
+        shape: voxels, of 2 or 3 axes.
+        affine: from voxels to mm.
+        other: the same, by others.
+    """
+    rank, affine = len(shape), np.asarray(affine)
+    corners = np.array([[*corner, *[0] * (3 - rank), 1] for corner in product(*((0, n - 1) for n in shape))])
+    away = float(np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max())
+    near = away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min()  # nan is not near
+    return 0.0 if near else away
 
 
 def measure_each(

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import ImageReader, ITKReader, NibabelReader, PILReader
+from monai.data import ImageReader, NibabelReader, PILReader
 from monai.utils import ensure_tuple
 from numpy.lib.recfunctions import structured_to_unstructured
+from PIL import ExifTags, ImageOps
 
 from ..dicom.headers import list_series
-from ..dicom.series import read_series
+from ..dicom.series import read_series, to_array, to_meta
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
+from .place import find_place
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
 PIL_MODES = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LA": "L", "1": "L"}
@@ -30,6 +32,7 @@ CAUSES = {  # what decoders say, and what it means
     "could the file be damaged": TOO_SHORT,
     "_nrrdEncoding": TOO_SHORT,
     "MetaImageIO": TOO_SHORT,  # its own reason is whatever errno held
+    "Unable to determine ImageIO": NOT_OF_THE_FORMAT,
 }
 
 
@@ -66,7 +69,7 @@ class ScanReader(ImageReader):
     def get_data(self, img: Sequence[Path]) -> tuple[np.ndarray, dict]:
         """The array and MONAI's meta data; ``affine`` is in mm and RAS, and missing for PNG and JPEG.
 
-        The entry ``note`` is there where a DICOM series is usable but unusual.
+        The entry ``note`` is there where a file is usable but unusual.
 
         Args:
             img: what ``read`` returned.
@@ -99,20 +102,44 @@ def _only_series(folder: Path) -> Sequence[Path]:
 
 def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
     name = files[0].name.lower()
-    reader: ImageReader
     if name.endswith(PIL_SUFFIXES):
-        reader = PILReader(converter=_to_gray_or_rgb)
         with ExitStack() as stack:  # opened here, since Pillow leaves a file open that it cannot decode
-            return reader.get_data(reader.read([stack.enter_context(file.open("rb")) for file in files]))
+            return _read_pictures([stack.enter_context(file.open("rb")) for file in files])
     if name.endswith(NIFTI_SUFFIXES):
-        reader = NibabelReader(squeeze_non_spatial_dims=True)
-    elif name.endswith(ITK_SUFFIXES):
-        import_package("itk", files[0])
-        reader = ITKReader()
-    else:
-        return read_series(files, resample)
+        return _read_nifti(files)
+    if name.endswith(ITK_SUFFIXES):
+        return _read_itk(files)
+    return read_series(files, resample)
+
+
+def _read_nifti(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+    affine, note = find_place(files[0])
+    reader = NibabelReader(squeeze_non_spatial_dims=True)
     array, meta = reader.get_data(reader.read(files))
+    meta |= {"affine": affine, "original_affine": affine.copy()} | ({"note": note} if note else {})
     return np.asarray(array), meta
+
+
+def _read_itk(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+    """By SimpleITK, since itk needs a minute to load vectors, then refuses most, and moves the working folder."""
+    sitk = import_package("SimpleITK", files[0])
+    images = [sitk.ReadImage(str(file)) for file in files]
+    arrays = [to_array(sitk, image) for image in images]
+    return np.stack(arrays, axis=-1) if len(arrays) > 1 else arrays[0], to_meta(images[0])
+
+
+def _read_pictures(files: Sequence[Any]) -> tuple[np.ndarray, dict]:
+    """Gray or RGB, upright as cameras tell it and viewers show it; not as the pixels are stored."""
+    turned: list[int] = []
+
+    def convert(image: Any) -> Any:
+        turned.append(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _to_gray_or_rgb(ImageOps.exif_transpose(image))
+
+    reader = PILReader(converter=convert)
+    array, meta = reader.get_data(reader.read(files))
+    note = f"turned upright by its EXIF orientation {turned[0]}" if turned[0] in range(2, 9) else ""
+    return array, meta | ({"note": note} if note else {})
 
 
 def _to_gray_or_rgb(image: Any) -> Any:

@@ -3,17 +3,20 @@
 MONAI is imported with the first image, since no ``--help`` needs it.
 """
 
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from ..dicom.headers import is_dicom
 from ..utils.errors import InputError
-from .facts import GEOMETRY_TOLERANCE, corner_distance
-from .find import PIL_SUFFIXES, Image, first_file, read_image
+from .facts import find_distance
+from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, first_file, read_image
 
 OUR_READER = "dira_monai.ScanReader"
+ITK = Lock()  # while it loads its parts it moves the working folder, and two threads never move it back
 VALUE_TOLERANCE = 1e-5  # of the largest value: rounding of rescaled numbers
 
 
@@ -80,8 +83,12 @@ def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | No
 
     rank = len(meta["spatial_shape"])
     own = array[None] if array.ndim == rank else np.moveaxis(array, -1, 0)
+    if path.name.lower().endswith(ITK_SUFFIXES) and len(own) > 1 and own.dtype != np.float32:
+        return f"holds vectors of {own.dtype}, of which stock MONAI reads float32 alone"  # found out in a minute
+    by_itk = not path.name.lower().endswith(PIL_SUFFIXES + NIFTI_SUFFIXES)
     try:
-        stock = LoadImage(_make_reader(reader, path, len(own)), ensure_channel_first=True)(path)
+        with ITK if by_itk else nullcontext():
+            stock = LoadImage(_make_reader(reader, path, len(own)), ensure_channel_first=True)(path)
     except Exception:  # whatever its readers raise
         return "cannot be read by stock MONAI"
     if stock.shape != own.shape:
@@ -96,8 +103,7 @@ def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | No
     if rank == 2:  # of which ScanReader keeps the spacing alone
         theirs = np.diag([*np.linalg.norm(theirs[:3, :2], axis=0), 1, 1])
     tilted = "tilt" in meta.get("note", "")  # of which MONAI makes upright slices, at the place of the first one
-    away = corner_distance((*own.shape[1:3], 1) if tilted else own.shape[1:], affine, theirs)
-    if not away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min():
+    if away := find_distance((*own.shape[1:3], 1) if tilted else own.shape[1:], affine, theirs):
         return f"lies up to {away:.3g} mm away from where stock MONAI has it"
     return ""
 
@@ -105,9 +111,14 @@ def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | No
 def _make_reader(name: str | None, path: Path, channels: int) -> Any:
     """What ``LoadImage`` takes; pictures are read as the bundles of 2D images do."""
     from monai.data import PILReader
+    from PIL import ImageOps
 
     if name != "PILReader":
         return name
-    mode = "L" if channels == 1 else "RGB"
-    reader = PILReader(converter=lambda image: image if image.mode[0] in "IF" else image.convert(mode))
+
+    def convert(image: Any) -> Any:
+        mode = "L" if channels == 1 else "RGB"
+        return ImageOps.exif_transpose(image).convert(image.mode if image.mode[0] in "IF" else mode)
+
+    reader = PILReader(converter=convert)
     return reader if path.name.lower().endswith(PIL_SUFFIXES) else None

@@ -11,11 +11,13 @@ import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from finetune_bundle import KINDS, bundle, configs, later
-from PIL import Image
+from monai.transforms import LoadImage
+from PIL import ExifTags, Image
 from running import load
-from scan_files import cut, noise, write_image, write_nifti, write_series
+from scan_files import LPS, affine_of, cut, noise, write_image, write_nifti, write_place, write_series
 from threshold_network import CLASSES, STEEPNESS, threshold_options
 
 from dira_monai.apps.infer import infer, loading, step
@@ -334,6 +336,68 @@ def test_the_overlay_of_a_volume_is_in_the_geometry_of_its_file(tmp_path):
     assert red.sum() == 3 * 4 * 4 * zoom**2
 
 
+PLACES = {  # axes of the voxels in RAS, as columns
+    "RAS": np.eye(3),
+    "LPS": np.diag([-1, -1, 1]),
+    "PIR": np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]),
+    "oblique": np.array([[0, 0.6, 0.8], [0, -0.8, 0.6], [1, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("reader", [None, "dira_monai.ScanReader"])
+def test_label_maps_lie_on_their_images_for_nibabel_and_itk(tmp_path, reader):
+    values = np.where(noise(6, 7, 8) > 100, 500, -500).astype(np.int16)
+    for name, axes in PLACES.items():
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = axes * [0.5, 0.75, 3], (11, -12, 13)
+        nib.save(nib.Nifti1Image(values, affine), tmp_path / f"{name}.nii.gz")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / f"{name}.nii.gz")), str(tmp_path / f"{name}.nrrd"))
+    images = [f"{name}{suffix}" for name in PLACES for suffix in (".nii.gz", ".nrrd")]
+    inference = run(tmp_path, *images, kind=VOLUMES, values={"reader": reader}, pictures=False)
+    for name, row in zip(images, inference.rows, strict=True):
+        assert (row.status, row.note) == ("done", "")
+        check_on_image(tmp_path / name, inference.output_dir / row.output, values > 0)
+
+
+def check_on_image(image, label_map, expected):
+    """The label map has these values, at the place of the image for nibabel (where it reads it) and SimpleITK."""
+    written = nib.load(label_map)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
+    source, result = (SimpleITK.ReadImage(str(path)) for path in (image, label_map))
+    np.testing.assert_allclose(affine_of(result), affine_of(source), atol=1e-4)
+    np.testing.assert_allclose(
+        written.affine, nib.load(image).affine if ".nii" in image.name else affine_of(source), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sform": LPS.round(4)}, ""),
+        ({"codes": (0, 0)}, "neither sform nor qform is set"),
+        ({"codes": (2, 2), "qform": np.diag([1, 1, 1, 1])}, "its qform differs from its sform"),
+        ({"unit": 3}, "lengths in micrometers are read as mm"),
+        ({"pixdim": (1, 1, 1)}, "pixdim 1 x 1 x 1 is not the size"),
+    ],
+)
+def test_label_maps_have_the_header_of_an_image_about_which_programs_differ(tmp_path, changes, words):
+    image = write_place(tmp_path / "a.nii", shape=(6, 7, 8), **changes)
+    inference = run(tmp_path, "a.nii", kind=VOLUMES, values={"intensity_range": [0, 200]})
+    (row,) = inference.rows
+    assert row.status == "done"
+    assert words in row.note
+    assert bool(row.note) == bool(words)
+    check_on_image(image, inference.output_dir / row.output, noise(6, 7, 8) > 100)
+
+
+@pytest.mark.parametrize("reader", [None, "dira_monai.ScanReader"])
+def test_slices_that_are_sheared_are_told(tmp_path, reader):
+    write_series(tmp_path / "a", noise(4, 8, 8), shift=(0, -0.25, 0))
+    (row,) = run(tmp_path, "a", kind=VOLUMES, values={"reader": reader}).rows
+    done = ", straightened" if reader else ""
+    assert (row.status, row.note) == ("done", f"slices sheared by 14 degrees (gantry tilt){done}")
+
+
 def test_classes_are_named_and_compared_with_the_truth(tmp_path):
     for name, value in (("dark/a.png", 51), ("bright/b.png", 204), ("bright/c.png", 0), ("other/d.png", 255)):
         write_image(tmp_path / "in" / name, np.full((8, 8), value))
@@ -482,3 +546,19 @@ def test_the_command_takes_values_as_monai_does(kind, command, tmp_path):
     assert status == "error: nowhere.png: no such file"
     status, _, _ = command("infer", str(bundle(*kind)), image.name, "--pictures", "maybe")
     assert status == "error: --pictures must be True or False, got 'maybe'"
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(3, "ROTATE_180"), (6, "ROTATE_270"), (2, "FLIP_LEFT_RIGHT")])
+def test_photographs_are_read_as_they_are_shown_in_training_and_inference(tmp_path, orientation, turn):
+    stored = np.kron(noise(3, 4, high=2) * 255, np.ones((8, 8))).astype(np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    shown = np.asarray(Image.fromarray(stored).transpose(Image.Transpose[turn]))
+    config = read_config(bundle(*PICTURES), {}, ("train.json",))
+    for name in ("reader", "label_reader"):
+        trained = LoadImage(reader=config.build(name), image_only=True)(tmp_path / "a.png")
+        np.testing.assert_array_equal(trained.numpy().T, shown)
+    (row,) = run(tmp_path, "a.png").rows
+    assert row.status == "done"
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "results" / row.output)), shown > 127)

@@ -1,14 +1,19 @@
 """Lists of images with label maps: what pairs, what is left out, which classes the maps hold."""
 
 import json
+import struct
+import zlib
 
 import nibabel as nib
 import numpy as np
 import pytest
+from finetune_bundle import bundle
 from labeled_files import SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
-from monai.transforms import LoadImage
+from monai.transforms import Compose, LoadImage
+from PIL import Image
 from scan_files import cut, noise, read, write_image, write_nifti, write_series, write_slice
 
+from dira_monai.bundle.config import read_config
 from dira_monai.datalists.label_maps import find_classes
 from dira_monai.datalists.options import LabelOptions
 from dira_monai.images.reader import ScanReader
@@ -65,6 +70,70 @@ def test_a_dicom_series_pairs_by_its_folder(tmp_path):
     np.testing.assert_allclose(volume.affine, affine)
     ours, _ = read(tmp_path / entry["image"])
     np.testing.assert_array_equal(ours, volume.numpy())
+
+
+def write_gray_png(path, values, bits):
+    """A gray PNG of so many bits a pixel, which Pillow reads but does not write."""
+    rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]).tobytes() for row in values.astype(np.uint8)]
+    chunks = {b"IHDR": struct.pack(">2I5B", *values.shape[::-1], bits, 0, 0, 0, 0)}
+    chunks |= {b"IDAT": zlib.compress(b"".join(b"\0" + row for row in rows)), b"IEND": b""}
+    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks.items()]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(2, 85), (4, 17)])
+def test_label_maps_of_few_bits_are_named_with_the_values_that_are_read(tmp_path, bits, factor):
+    names = ["background", "a", "b", "c"]
+    (tmp_path / "masks").mkdir()
+    values = np.arange(48).reshape(6, 8) % 3  # never c
+    for index in range(10):
+        write_image(tmp_path / "images" / f"{index}.png", noise(6, 8, seed=index))
+        write_gray_png(tmp_path / "masks" / f"{index}.png", values, bits)
+    np.testing.assert_array_equal(LoadImage()(tmp_path / "masks" / "0.png").numpy().T, values * factor)
+    read = [0, factor, 2 * factor, 3 * factor]
+    with pytest.raises(
+        InputError, match=rf"a PNG of {2**bits} grays, read times {factor}\).*--label_values \"(.*)\""
+    ) as e:
+        segment(tmp_path, names)
+    assert str(read) in str(e.value)
+    for path in (tmp_path / "masks").iterdir():
+        write_gray_png(path, np.arange(48).reshape(6, 8) % 4, bits)
+    made = segment(tmp_path, names, label_values=read)
+    assert all(entry["holds"] == [1, 1, 1, 1] for entry in entries(made))
+
+
+def test_label_maps_of_a_palette_get_a_cure(tmp_path):
+    picture = Image.fromarray(noise(6, 8, high=2).astype(np.uint8), mode="P")
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "images" / name, noise(6, 8))
+        picture.save(tmp_path / "masks" / name)
+    with pytest.raises(
+        InputError, match=r"3 channels where 1 is needed; save the numbers of the classes as gray values"
+    ):
+        segment(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.array(picture)).save(tmp_path / "masks" / name)  # the cure
+    assert entries(segment(tmp_path, test_fraction=0))[0]["holds"] == [1, 1]
+
+
+@pytest.mark.parametrize("slope", [1 / 255, 1 / 3, 0.1])
+def test_label_maps_behind_a_slope_are_whole_numbers(tmp_path, slope):
+    labels = noise(4, 5, 6, high=3).astype(np.uint8)
+    stored = np.round(labels / slope).astype(np.int16)
+    for index in range(10):
+        write_nifti(tmp_path / "images" / f"{index}.nii", noise(4, 5, 6, seed=index))
+        path = write_nifti(tmp_path / "labels" / f"{index}.nii", stored)
+        content = bytearray(path.read_bytes())
+        content[112:116] = struct.pack("<f", slope)
+        path.write_bytes(content)
+    assert not np.array_equal(nib.load(path).get_fdata(), labels)
+    made = segment(tmp_path, ["background", "a", "b"])
+    assert all(entry["holds"] == [1, 1, 1] for entry in entries(made))
+    config = read_config(bundle("segmentation", 3), {"axcodes": None}, ("train.json",))
+    trained = Compose(config.build("fixed_transforms"))({"image": tmp_path / "images" / "9.nii", "label": path})
+    np.testing.assert_array_equal(trained["label"][0], labels)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +273,7 @@ def test_two_images_with_one_name_and_label_maps_in_color(tmp_path):
     write_image(tmp_path / "labels" / "color.png", noise(8, 6, 3, high=2))
     found = reasons(segment(tmp_path))
     assert found["images/case_0.png"].endswith("has the same label map as images/case_0.nii.gz, labels/case_0.nii.gz.")
-    assert found["images/color.png"] == "the label map labels/color.png has 3 channels where 1 is needed."
+    assert found["images/color.png"].startswith("the label map labels/color.png has 3 channels where 1 is needed; save")
 
 
 def write_masks(root, values, spatial_dims=2, count=5):

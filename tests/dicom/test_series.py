@@ -14,15 +14,29 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     HTJ2KLossless,
     JPEGLosslessSV1,
+    NuclearMedicineImageStorage,
     PositronEmissionTomographyImageStorage,
     SecondaryCaptureImageStorage,
     XRayAngiographicImageStorage,
     XRayRadiofluoroscopicImageStorage,
 )
-from scan_files import AXIAL, SAGITTAL, affine_of, cut, mend, noise, read, write_frames, write_series, write_slice
+from scan_files import (
+    AXIAL,
+    SAGITTAL,
+    affine_of,
+    cut,
+    mend,
+    noise,
+    read,
+    refuses,
+    write_frames,
+    write_series,
+    write_slice,
+)
 
 from dira_monai.dicom.headers import group_series
 from dira_monai.images.find import find_images, read_image
+from dira_monai.images.stock import read_as_trained
 from dira_monai.utils.errors import InputError
 
 load = LoadImage(reader="dira_monai.ScanReader", dtype=None)
@@ -173,6 +187,79 @@ def test_xray_spacing_is_that_of_the_calibration(tmp_path, modality, detector):
     np.testing.assert_allclose(read(mend(path, of_kind))[1]["affine"], np.diag([0.1, 0.3, 1, 1]))  # columns, rows
     stock = LoadImage(reader=ITKReader)(path).affine
     np.testing.assert_allclose(abs(read(path, resample=False)[1]["affine"]), np.abs(stock))  # what trains
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("SliceThickness", ["2.5", "2.5", "2.50001"]),
+        ("SeriesDate", ["20200101", "20200102", "20200102"]),
+        ("SequenceName", ["a", "a", "b"]),
+        ("SeriesNumber", [1, 1, 2]),
+        ("StudyDate", ["20200101", "20200102", "20200102"]),
+    ],
+)
+def test_a_series_that_stock_monai_takes_for_several_is_refused_for_it(tmp_path, name, values):
+    files = write_series(tmp_path, noise(3, 4, 5))
+    for file, value in zip(files, values, strict=True):
+        mend(file, lambda data, value=value: setattr(data, name, value))
+    assert read(tmp_path)[0].shape == (5, 4, 3)
+    stock = LoadImage(reader=ITKReader)(tmp_path).shape
+    image = [file.name for file in files]
+    if name == "StudyDate":
+        assert read_as_trained(image, tmp_path, None)[0].shape == stock == (5, 4, 3)
+        return
+    assert stock != (5, 4, 3)
+    refuses("is 1 x 5 x 4 x 3 .channels first., and stock MONAI reads", read_as_trained, image, tmp_path, None)
+
+
+def test_a_mosaic_is_refused_by_name(tmp_path):
+    path = write_slice(tmp_path / "a", noise(4, 5), ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+    refuses("is a mosaic, a volume as slices side by side in one picture; unpack it by dcm2niix", read, path)
+
+
+@pytest.mark.parametrize("step", [2.5, -2.5])
+@pytest.mark.parametrize("resample", [False, True])
+def test_slices_of_nuclear_medicine_may_fall(tmp_path, step, resample):
+    volume, first = noise(6, 4, 5), [-10, 20, 5]
+    tags = {"Modality": "NM", "SOPClassUID": NuclearMedicineImageStorage, "SpacingBetweenSlices": step}
+    place = Dataset()
+    place.ImagePositionPatient, place.ImageOrientationPatient = first, list(AXIAL)
+    tags["DetectorInformationSequence"] = [place]
+    path = write_slice(tmp_path / "a.dcm", volume[0], position=None, NumberOfSlices=6, **tags)
+    mend(path, lambda data: data.update({"NumberOfFrames": len(volume), "PixelData": volume.tobytes()}))
+    array, meta = read(path, resample=resample)
+    np.testing.assert_array_equal(array, volume.T - 1024)
+    last = meta["affine"] @ [0, 0, 5, 1]  # frame k lies k steps along the normal, z, in LPS
+    np.testing.assert_allclose(last, [-first[0], -first[1], first[2] + 5 * step, 1])
+
+
+@pytest.mark.parametrize(
+    ("regions", "spacing", "size", "note"),
+    [
+        ([(0.02, 0.03, 3)], None, (0.2, 0.3), None),
+        ([(0.02, 0.03, 3), (0.02, -0.03, 3), (0.5, 0.5, 4)], None, (0.2, 0.3), None),  # one of seconds
+        ([(0.02, 0.03, 3), (0.01, 0.01, 3)], None, (1, 1), "no pixel spacing, taken as 1 mm"),
+        ([], None, (1, 1), "no pixel spacing, taken as 1 mm"),
+        ([(0.02, 0.03, 3)], [0.5, 0.25], (0.25, 0.5), None),
+    ],
+)
+def test_pixels_of_ultrasound_are_as_large_as_its_regions_say(tmp_path, regions, spacing, size, note):
+    path = write_slice(tmp_path / "a", noise(4, 5), position=None, Modality="US", PixelSpacing=spacing)
+
+    def calibrate(data):
+        data.SequenceOfUltrasoundRegions = [Dataset() for _ in regions]
+        for item, (x, y, unit) in zip(data.SequenceOfUltrasoundRegions, regions, strict=True):
+            item.PhysicalDeltaX, item.PhysicalDeltaY = x, y
+            item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = unit
+
+    _, meta = read(mend(path, calibrate))
+    np.testing.assert_allclose(meta["affine"], np.diag([*size, 1, 1]))
+    assert meta.get("note") == note
+    stock, told = LoadImage(reader=ITKReader)(path).affine, read(path, resample=False)[1]
+    np.testing.assert_allclose(abs(told["affine"]), np.abs(stock))
+    words = ", its ultrasound regions have 0.2 x 0.3 mm" if note is None else ""
+    assert told.get("note") == (None if spacing else f"no pixel spacing, taken as 1 mm{words}")
 
 
 def test_slices_with_and_without_rescaling_are_no_volume(tmp_path):

@@ -1,5 +1,6 @@
 """Small image files of every format that the reader knows, for the tests of reading and listing."""
 
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +15,9 @@ from dira_monai.utils.errors import InputError
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
+SIZE = 0.48828125  # mm, which four decimals round
+SIZES = (SIZE, SIZE, 5)
+LPS = np.array([[-SIZE, 0, 0, 120], [0, -SIZE, 0, 100], [0, 0, 5, -50], [0, 0, 0, 1]])
 
 
 def noise(*shape, seed=0, high=200):
@@ -30,6 +34,20 @@ def write_image(path, array):
 def write_nifti(path, array, spacing=(1, 2, 3)):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, np.diag([*spacing, 1])), path)
+    return path
+
+
+def write_place(path, sform=LPS, qform=None, codes=(1, 0), pixdim=SIZES, unit=2, shape=(4, 5, 6)):
+    """A NIfTI file with these numbers in its header, whatever nibabel thinks of them; codes of sform and qform."""
+    image = nib.Nifti1Image(noise(*shape), None)
+    image.set_sform(sform, 1)
+    if qform is not None or codes[1]:  # else its numbers are unset
+        image.set_qform(sform if qform is None else qform, 1)
+    nib.save(image, path)
+    content = bytearray(path.read_bytes())
+    content[80:92], content[123] = struct.pack("<3f", *pixdim), unit
+    content[252:256] = struct.pack("<2h", *codes[::-1])
+    path.write_bytes(content)
     return path
 
 

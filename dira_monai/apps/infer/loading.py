@@ -20,13 +20,13 @@ class Loaded(NamedTuple):
     Attributes:
         number: of the image, from 0.
         batch: of this image alone; None where it could not be loaded.
-        reason: why not.
+        note: why not, or what is unusual about it.
         seconds: that loading took.
     """
 
     number: int
     batch: dict[str, Any] | None
-    reason: str
+    note: str
     seconds: float
 
 
@@ -50,14 +50,14 @@ class InputImages(Dataset):
 
     def __getitem__(self, index: int) -> Loaded:
         start = time.perf_counter()
-        batch, reason = None, ""
+        batch = None
         try:
-            batch = self._load(self.paths[index])
+            batch, note = self._load(self.paths[index])
         except Exception as error:  # whatever readers and transforms raise
-            reason = find_reason(self.paths[index], error)
-        return Loaded(index, batch, reason, time.perf_counter() - start)
+            note = find_reason(self.paths[index], error)
+        return Loaded(index, batch, note, time.perf_counter() - start)
 
-    def _load(self, path: str) -> dict[str, Any]:
+    def _load(self, path: str) -> tuple[dict[str, Any], str]:
         prepared = self.preprocessing({"image": path})
         image = prepared["image"]
         if len(image) != self.in_channels:
@@ -66,7 +66,7 @@ class InputImages(Dataset):
             raise InputError(f"{path} holds NaN or infinite voxels.")
         for operation in image.applied_operations:  # the inversion is by another object, made of the same values
             operation[TraceKeys.ID] = TraceKeys.NONE
-        return list_data_collate([prepared])
+        return list_data_collate([prepared]), image.meta.get("note", "")
 
 
 def only_batch(samples: Sequence[Loaded]) -> Loaded:

@@ -12,6 +12,8 @@ from tqdm import tqdm
 from ...bundle.config import BundleConfig
 from ...dicom.headers import is_dicom
 from ...images.dicom_seg.write import write_segmentation
+from ...images.find import NIFTI_SUFFIXES
+from ...images.place import copy_place
 from ...utils.errors import InputError
 from ...utils.files import atomic_write
 from ...visualize.labels import draw_overlay
@@ -64,7 +66,8 @@ class Step:
         engine.state.batch, engine.state.output = loaded.batch, []
         try:
             if loaded.batch is None:
-                raise InputError(loaded.reason)
+                raise InputError(loaded.note)
+            row.note = loaded.note
             self._finish(row, engine._iteration(engine, loaded.batch)[0])
             row.status = DONE
             self._write_dicom(row)
@@ -81,8 +84,11 @@ class Step:
         if not self.ending:
             self._note_classes(row, output["pred"].cpu().numpy())
             return
+        label_map, picture, _ = self._files(row)
+        if row.note and all(path.name.lower().endswith(NIFTI_SUFFIXES) for path in (Path(row.file), label_map)):
+            copy_place(Path(row.file), label_map)  # so that programs which differ about the image put it there
         if self.pictures:
-            self._draw(output, self._files(row)[1], row.file)
+            self._draw(output, picture, row.file)
 
     def _files(self, row: Result) -> tuple[Path, Path, Path]:
         return companions(self.inference.output_dir / row.output, self.ending)
@@ -92,7 +98,7 @@ class Step:
         if not self.dicom_seg:
             return
         if not (Path(row.file).is_dir() or is_dicom(Path(row.file))):
-            row.note = "no DICOM, so no DICOM segmentation"
+            row.note = "; ".join(filter(None, [row.note, "no DICOM, so no DICOM segmentation"]))
             return
         label_map, _, segmentation = self._files(row)
         try:
