@@ -1,5 +1,6 @@
 """A DICOM series through the inference of the segmentation bundle and back: series, NIfTI, DICOM segmentation."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import SimpleITK
 import torch
 from monai.bundle import run
 from running import causes
-from scan_files import AXIAL, SAGITTAL, mend, write_series
+from scan_files import AXIAL, SAGITTAL, mend, write_frames, write_series
 
 from dira_monai.apps.infer import infer as package_infer
 from dira_monai.images.dicom_seg.write import write_segmentation
@@ -195,6 +196,10 @@ def test_a_folder_of_several_series_is_refused(two_series):
         ([0, 2, 4, 8, 10], {}, "a gap of 4 mm beside gaps of 2 mm, where slices are missing"),
         ([0, 2, 4, 6.5, 9], {}, "uneven slice gaps of 2 to 2.5 mm, which stock MONAI would read as even ones"),
         ([0, 0, 2, 2, 4], {"EchoTime": [10, 80, 10, 80, 10]}, "is a folder with 2 DICOM series where one"),
+        ([0, 0, 2, 2, 4], {"ImageType": [["ORIGINAL", "PRIMARY", part] for part in "MPMPM"]}, "2 DICOM series where"),
+        ([0, 0, 2, 2, 4], {"AcquisitionTime": ["10", "11", "10", "11", "10"]}, "folder with 2 DICOM series where one"),
+        ([0, 2, 4], {"ImageOrientationPatient": [list(AXIAL), list(SAGITTAL), [1, 0, 0, 0, 0, -1]]}, "3 DICOM series"),
+        ([0], {"ImageType": [["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]]}, "is a mosaic"),
     ],
 )
 def test_what_is_no_even_volume_is_refused(tmp_path, depths, tags, words):
@@ -203,6 +208,34 @@ def test_what_is_no_even_volume_is_refused(tmp_path, depths, tags, words):
         for file, value in zip(files, values, strict=True):
             mend(file, lambda data, name=name, value=value: setattr(data, name, value))
     check_refused(tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    ("depths", "rescale", "words"),
+    [
+        ([0, 2, 4, 0, 2, 4], (1, -1024), "several slices lie at one position (time points, echoes or directions)"),
+        ([0, 2, 8, 4, 6], (1, -1024), "frames in another order than they lie in space"),
+        ([0, 2, 4], None, "holds frames of different RescaleSlope: 1.0, 2.0, 3.0"),
+    ],
+)
+def test_a_file_of_frames_that_make_no_volume_is_refused(tmp_path, depths, rescale, words):
+    path = write_frames(tmp_path / "series.dcm", body(depths), depths, rescale=rescale or (1, 0))
+    if rescale is None:
+        mend(path, rescale_each_frame)
+    values = options_of(tmp_path)
+    del values["datalist"]
+    (row,) = package_infer(CONFIG, [path], **values).rows
+    assert row.status == "failed"
+    assert words in row.note
+    assert not (tmp_path / "series_seg.nii.gz").exists()
+
+
+def rescale_each_frame(data):
+    (values,) = data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    del data.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    for slope, frame in enumerate(data.PerFrameFunctionalGroupsSequence, 1):
+        frame.PixelValueTransformationSequence = [deepcopy(values)]
+        frame.PixelValueTransformationSequence[0].RescaleSlope = slope
 
 
 @pytest.mark.parametrize("slopes", [[1, 0.25, 1, 1, 1], [0.5, 0.25, 0.75, 0.5, 0.25]])
