@@ -156,11 +156,6 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
     if shape != facts["shape"]:
         sizes = [" x ".join(map(str, size)) for size in (shape, facts["shape"])]
         raise InputError(f"the label map {label} has {sizes[0]} voxels where its image has {sizes[1]}.")
-    if values.ndim > len(shape):
-        raise InputError(
-            f"the label map {label} has {values.shape[-1]} channels where 1 is needed; save the numbers of the "
-            "classes as gray values (those of a palette: PIL.Image.fromarray(numpy.array(picture)))."
-        )
     check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
     return facts | {"holds": find_classes(label, np.unique(values), options, read_png_factor(Path(directory, label)))}
 

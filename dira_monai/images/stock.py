@@ -44,9 +44,15 @@ def read_as_trained(
         option: that gives the training another reader.
 
     Raises:
-        InputError: if the image is unreadable, or MONAI reads another shape, other voxels or another place in space.
+        InputError: if the image is unreadable, a label map has channels, or MONAI reads another shape, other voxels or
+            another place in space.
     """
     array, meta = read_image(image, directory, resample=reader == OUR_READER)
+    if option == "label_reader" and array.ndim > len(meta["spatial_shape"]):
+        raise InputError(
+            f"the label map {first_file(image)} has {array.shape[-1]} channels where 1 is needed; save the numbers "
+            "of the classes as gray values (those of a palette: PIL.Image.fromarray(numpy.array(picture)))."
+        )
     no_picture = reader == "PILReader" and not first_file(image).lower().endswith(PIL_SUFFIXES)
     if no_picture and len(meta["spatial_shape"]) == 2:
         return array, meta  # ``check_pictures`` refuses it
