@@ -37,9 +37,10 @@ def targets(content):
 def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
     content = config(kind, name)
     if name == "evaluate":  # all but what is done where the package is there: record, page and errors in a sentence
-        own = [word for word in content["initialize"] if "dira_monai" in word]
-        assert all(word.startswith("$@package and dira_monai.") for word in own)
-        content["initialize"] = []
+        for part in ("initialize", "run"):
+            own = [word for word in content[part] if "dira_monai" in word]
+            assert all(word.startswith("$@package and dira_monai.") for word in own)
+            content[part] = []
         assert content.pop("package") == "$importlib.util.find_spec('dira_monai')"
         assert content.pop("bundle_root") == "$dira_monai.bundle_root() if @package else '.'"
         for name in ("RunRecord", "BundleScores", "HtmlReport"):
@@ -271,6 +272,7 @@ def test_weights_of_another_network_are_refused(finetuned, finetune_scans, tmp_p
 )
 def test_with_the_package_values_of_another_training_are_refused(finetuned, change):
     kind, folder, options = finetuned
+    change = {name: value[: kind[1]] if name == "spacing" else value for name, value in change.items()}
     own = later(options) | {"output_dir": options["output_dir"]}
     with pytest.raises(RuntimeError) as caught:
         run_files(kind, EVALUATION, **own, **change)
