@@ -55,7 +55,8 @@ def _parser_of(kind: object) -> Callable[[str], Any]:
         return str
     if Sequence[str] in kinds:
         return take_words
-    return take_mapping if any(get_origin(part) is Mapping for part in kinds) else DefaultParseValue
+    of_texts = (get_origin(part) is Mapping and get_args(part)[1] in (str, str | None) for part in kinds)
+    return take_mapping if any(of_texts) else DefaultParseValue
 
 
 def parse_values(words: Mapping[str, str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def check_datalist(
     for key in lists:
         entries = datalist.get(key) if isinstance(datalist, dict) else None
         if not isinstance(entries, list) or not (entries or key == "test"):
-            raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}.")
+            raise InputError(f"{name} has {'an empty list' if entries == [] else 'no list'} {key!r}{_cure(datalist)}.")
         for index, entry in enumerate(entries):
             if fault := _find_fault(entry, required):
                 raise InputError(f"{name} has {fault} in entry {index} of {key!r}.")
@@ -58,6 +58,16 @@ def check_datalist(
         same = zip(datalist[one], match_images(places[one], places[other]), strict=True)
         if both := [first_file(entry["image"]) for entry, number in same if number is not None]:
             raise InputError(f"{name} has {len(both)} images in both {one} and {other}: {first_names(both)}.")
+
+
+def _cure(datalist: Any) -> str:
+    """How to make lists of what other programs call a data set: a Decathlon's dataset.json, lists of folds."""
+    if not isinstance(datalist, dict) or not isinstance(datalist.get("training"), list) or "validation" in datalist:
+        return ""
+    return (
+        "; make lists of its folder by dira-monai datalist FOLDER, or with labels by "
+        "dira-monai labeled FOLDER --task segmentation --class_names NAMES"
+    )
 
 
 def _find_fault(entry: Any, required: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def read_datalist(path: str | Path) -> dict:
     if not Path(path).is_file():
         raise InputError(f"the datalist {path} does not exist.")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"the datalist {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:

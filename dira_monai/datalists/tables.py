@@ -43,8 +43,8 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
         raise InputError(f"the {kind} {table} is no CSV file with a header line: {cause}.") from error
     columns = [name.strip() for name in head]
     filled = [[*map(str.strip, row), *[""] * len(columns)] for row in rows if any(map(str.strip, row))]
-    named = [dict(reversed([*zip(columns, row, strict=False)])) for row in filled]
-    return [name for name in columns if name], [{name: row[name] for name in row if name} for row in named]
+    places = {name: columns.index(name) for name in columns if name}
+    return [name for name in columns if name], [{name: row[places[name]] for name in places} for row in filled]
 
 
 def _plain(name: str) -> str:

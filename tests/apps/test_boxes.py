@@ -38,11 +38,12 @@ def test_columns_of_boxes(tmp_path, rows):
     np.testing.assert_array_equal(truth.boxes, [[1, 2, 4, 6.5]])
 
 
-def test_boxes_of_one_finding_come_together(tmp_path):
+def test_boxes_of_one_finding_come_together(tmp_path, capsys):
     write_scan(tmp_path, "a", 2)
     rows = ("a,bright,0,0,1,1", "a,dark,0,0,1,1", "a,nothing,9,9,99,99", "a,bright,22,14,2,2.0005")
-    (bright, dark), _ = read_rows(tmp_path, *rows, nothing=None)
-    np.testing.assert_array_equal(bright.boxes, [[0, 0, 1, 1], [22, 14, 24, 16.0005]])
+    (bright, dark), _ = read_rows(tmp_path, *rows, "a,bright,-1,1,5,16", nothing=None)
+    np.testing.assert_array_equal(bright.boxes, [[0, 0, 1, 1], [22, 14, 24, 16], [0, 1, 4, 16]])
+    assert "2 of 4 boxes stand out of their images by at most a voxel and are clipped" in capsys.readouterr().out
     assert (bright.finding, dark.finding) == ("bright", "dark")
 
 
@@ -51,8 +52,8 @@ def test_boxes_of_one_finding_come_together(tmp_path):
     [
         ("z,bright,1,1,2,2", r"row 2: the image 'z' does not exist in"),
         ("a,shiny,1,1,2,2", r"row 2: the finding 'shiny' is none of the classes bright, dark; .*--label_map"),
-        ("a,bright,20,1,5,2", r"row 2: the box of a\.png lies outside of the image of 24 x 16: .*\[25\.0, 3\.0\]"),
-        ("a,bright,-1,1,5,2", r"row 2: the box of a\.png lies outside of the image"),
+        ("a,bright,20,1,6,2", r"row 2: the box of a\.png lies outside of the image of 24 x 16: .*\[26\.0, 3\.0\]"),
+        ("a,bright,-1.1,1,5,2", r"row 2: the box of a\.png lies outside of the image"),
         ("a,bright,1,1,0,2", r"row 2: the box of a\.png is empty: it reaches from \[1\.0, 1\.0\] to \[1\.0, 3\.0\]"),
         ("a,bright,nan,1,1,2", r"row 2: the box of a\.png is empty"),
         ("a,bright,1,one,0,2", r"row 2: y must be a number, got 'one'"),
@@ -78,7 +79,7 @@ def test_more_boxes_refused(tmp_path):
         write_scan(tmp_path / folder, "a", 2)
     row = "a,bright,1,1,2,2"
     refused(r"row 2 names a, which may be one/a\.png and two/a\.png; write the path", row)
-    columns = r"no column file, image, path, image index; its columns are name, finding"
+    columns = r"no column file, image, path, .*; its columns are name, finding"
     refused(columns, row, header="name,finding,x,y,w,h")
     columns = "there is no column h or height or h] or bottom; the columns are file, finding"
     refused(columns, f"one/{row}", header="file,finding,x,y,w")

@@ -1,6 +1,9 @@
 """Tables as public data sets have them: read with the right labels and patients, or one sentence with the cure."""
 
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from labeled_files import LISTS, classify, write_table
@@ -8,7 +11,7 @@ from scan_files import noise, write_image
 
 from dira_monai.bundle.command_line import check_command_line
 from dira_monai.bundle.values import take_mapping, take_text, take_words
-from dira_monai.cli.deferred import parse_value
+from dira_monai.cli.deferred import _parser_of, parse_value
 from dira_monai.datalists.tables import read_table
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.utils.errors import InputError
@@ -164,3 +167,15 @@ def test_words_that_do_not_arrive_in_monai_are_refused(words, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
         check_command_line(words)
     check_command_line(["--dataset_dir", "'2024_10'", "--class_names", "['a-b', 'c']", "--output_dir", "/x/a#1"])
+
+
+def test_values_of_an_object_are_not_taken_for_texts():
+    for kind, word, meant in (
+        (Mapping[str, Any] | None, "{'a': [1, 2]}", {"a": [1, 2]}),
+        (Mapping[str, str | None] | None, "{a: 1}", {"a": "1"}),
+        (Mapping[Any, str | None] | None, "{1: b-c}", {"1": "b-c"}),
+        (Sequence[str], "[1, b-c]", ["1", "b-c"]),
+        (Sequence[float] | None, "[1, 2]", [1, 2]),
+        (str | Path | None, "2024_10", "2024_10"),
+    ):
+        assert _parser_of(kind)(word) == meant

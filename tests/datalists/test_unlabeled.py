@@ -255,3 +255,17 @@ def test_label_maps_are_no_images_to_learn_from(tmp_path, folder):
     assert len(inference_items(None, str(tmp_path / "images"), str(tmp_path))) == 5  # results lie above
     alone = make_datalist(tmp_path / folder)
     assert (len(alone["training"] + alone["validation"]), alone["label_maps"]) == (4, 0)
+
+
+def test_lists_of_other_programs_are_answered_by_the_command_that_makes_them(tmp_path):
+    decathlon = {
+        "name": "Liver",
+        "labels": {"0": "background"},
+        "training": [{"image": "a", "label": "b"}],
+        "test": ["c"],
+    }
+    (tmp_path / "dataset.json").write_text("\ufeff" + json.dumps(decathlon), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"has no list 'validation'; make lists of its folder by dira-monai datalist FOLDER"
+    ):
+        load_datalist(tmp_path / "dataset.json")

@@ -17,14 +17,13 @@ from ...images.reader import SUFFIXES
 from ...utils.errors import InputError
 from .metrics import component_boxes
 
-IMAGE_COLUMNS = (*FILE_COLUMNS, "image index")
 FINDING_COLUMNS = ("finding", "label", "finding label")
 AXES = (  # columns of the lower end, the upper end and the size; with brackets: ChestX-ray14's BBox_List_2017.csv
     (("x", "left", "bbox [x"), ("right",), ("w", "width")),
     (("y", "top"), ("bottom",), ("h", "height", "h]")),
     (("z",), (), ("d", "depth")),
 )
-TOLERANCE = 1e-3  # voxels that a box may stand out of its image: rounding of decimals
+OVERSHOOT = 1  # voxels that a box may stand out of its image: it was counted from 1, or drawn to the last pixel
 Boxes = Mapping[tuple[str, str], Sequence[ndarray]]  # by image and finding
 
 
@@ -63,8 +62,8 @@ def read_boxes(
 
     The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
     height, or right and bottom; for volumes also z and d or depth. The unit is a voxel of the file's array, x along its
-    first axis: of a PNG x runs to the right and y down. An image is named as in a table of labels
-    (``read_label_table``), with any suffix or none. Rows of images that are not there are excluded.
+    first axis: of a PNG x runs to the right and y down; a box ends before right and bottom. An image is named as in a
+    table of labels (``read_label_table``), with any suffix or none. Rows of images that are not there are excluded.
 
     Args:
         table: the file.
@@ -79,7 +78,7 @@ def read_boxes(
     """
     header, cells = read_table(table, "table of boxes")
     columns = [name.strip().lower() for name in header]
-    file = pick_column(table, columns, None, None, IMAGE_COLUMNS)
+    file = pick_column(table, columns, None, None, FILE_COLUMNS)
     word = pick_column(table, columns, None, None, FINDING_COLUMNS)
     index, rows = _Index(directory, table, strict), list[tuple[Image, str, ndarray, str]]()
     for number, cell in enumerate(cells, start=2):
@@ -89,10 +88,14 @@ def read_boxes(
             rows.append((image, finding, _read_box(row, where), where))
     facts = _measure((image for image, *_ in rows), directory)
     found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
+    count = 0
     for image, finding, box, where in rows:
         name = first_file(image)
-        _check_box(box, facts[name]["shape"], f"{where}: the box of {name}")
-        found[name, finding].append(box[None])
+        clipped = _clip_box(box, facts[name]["shape"], f"{where}: the box of {name}")
+        found[name, finding].append(clipped[None])
+        count += bool((clipped != box).any())
+    if count:
+        print(f"{table}: {count} of {len(rows)} boxes stand out of their images by at most a voxel and are clipped")
     return _truths(found, facts), index.missing
 
 
@@ -124,7 +127,8 @@ def _read_box(row: Mapping[str, str], where: str) -> ndarray:
     return np.array(low + high)
 
 
-def _check_box(box: ndarray, shape: Sequence[int], where: str) -> None:
+def _clip_box(box: ndarray, shape: Sequence[int], where: str) -> ndarray:
+    """The part of a box in its image, which must be all but ``OVERSHOOT``."""
     low, high = np.split(box, 2)
     if len(low) != len(shape):
         text = ", ".join(f"{value:g}" for value in box)
@@ -132,8 +136,10 @@ def _check_box(box: ndarray, shape: Sequence[int], where: str) -> None:
     reach = f"it reaches from {low.tolist()} to {high.tolist()}"
     if not (high > low).all():
         raise InputError(f"{where} is empty: {reach}.")
-    if (low < -TOLERANCE).any() or (high > np.array(shape) + TOLERANCE).any():
+    inside = np.clip(box, 0, [*shape, *shape])
+    if (np.abs(inside - box) > OVERSHOOT).any() or not (inside[len(low) :] > inside[: len(low)]).all():
         raise InputError(f"{where} lies outside of the image of {' x '.join(map(str, shape))}: {reach}.")
+    return inside
 
 
 def read_masks(
