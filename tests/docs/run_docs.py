@@ -232,9 +232,19 @@ def execute(language, text, folder, log):
     with log.open("w") as file:
         file.write(f"{text}\n\n")
         file.flush()
-        return subprocess.run(
-            [*words, text], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=900, check=False
-        ).returncode
+        try:
+            return subprocess.run(
+                [*words, text],
+                cwd=folder,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=900,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            file.write(f"\n{error}\n")
+            return 124
 
 
 def pieces(page):
