@@ -10,7 +10,7 @@ from typing import Any
 from ..dicom.headers import is_dicom
 from ..images.facts import measure_each
 from ..images.find import SUFFIXES, first_file
-from ..images.stock import name_reader, read_as_trained
+from ..images.stock import load_itk, name_reader, read_as_trained
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, entries_of, find_root
@@ -48,7 +48,10 @@ class LabeledLists:
 
     @cached_property
     def _lists(self) -> dict:
-        return prepare_labeled(**self.options)
+        found = prepare_labeled(**self.options)
+        if name_reader(self.options.get("reader")) in (None, "ITKReader"):
+            load_itk(entry["image"] for entry in entries_of(found))
+        return found
 
 
 def load_labeled(path: str | Path, options: LabelOptions) -> dict:

@@ -3,7 +3,8 @@
 MONAI is imported with the first image, since no ``--help`` needs it.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
@@ -61,6 +62,17 @@ def read_as_trained(
         if difference := _find_difference(array, meta, path, reader):
             raise InputError(f"{first_file(image)} {difference}; give --{option} {OUR_READER}, or convert the image.")
     return array, meta
+
+
+def load_itk(files: Iterable[str]) -> None:
+    """Have itk load its parts by the first file that MONAI reads by it, before threads do, see ``ITK``."""
+    from monai.data import ITKReader
+
+    first = next((file for file in files if not file.lower().endswith(PIL_SUFFIXES + NIFTI_SUFFIXES)), None)
+    if first is not None:
+        with suppress(Exception):  # the training tells what it cannot read
+            reader = ITKReader()
+            reader.get_data(reader.read(first))
 
 
 def stock_path(image: Image, root: Path) -> str:

@@ -226,13 +226,11 @@ def test_states_of_several_labels(cases, tmp_path):
 
 
 def test_lists_are_prepared_once_when_one_is_asked_for(monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        prepare_module, "prepare_labeled", lambda **words: calls.append(words) or {"training": [1], "test": []}
-    )
+    calls, made = [], {"training": [{"image": "a.nii"}], "validation": [], "test": []}
+    monkeypatch.setattr(prepare_module, "prepare_labeled", lambda **words: calls.append(words) or made)
     lists = LabeledLists(dataset_dir="d", seed=1)
     assert calls == []
-    assert (lists["training"], lists["test"]) == ([1], [])
+    assert (lists["training"], lists["test"]) == ([{"image": "a.nii"}], [])
     assert calls == [{"dataset_dir": "d", "seed": 1}]
 
 

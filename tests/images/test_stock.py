@@ -1,16 +1,21 @@
 """What stock MONAI reads otherwise is refused while a list is made; the rest is read the same."""
 
+import time
+
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.data import PILReader
+import SimpleITK
+from monai.data import ITKReader, PILReader
+from monai.transforms import LoadImage
 from PIL import Image
 from scan_files import mend, noise, write_image, write_nifti, write_series
 
 from dira_monai import ScanReader
 from dira_monai.images.find import find_images
-from dira_monai.images.stock import OUR_READER, name_reader, read_as_trained
+from dira_monai.images.stock import OUR_READER, load_itk, name_reader, read_as_trained
 from dira_monai.utils.errors import InputError
+from dira_monai.utils.parallel import parallel_map
 
 CURE = r"; give --reader dira_monai\.ScanReader, or convert the image\.$"
 
@@ -89,3 +94,33 @@ def test_readers_have_the_names_that_a_configuration_has():
     assert name_reader(PILReader(converter=lambda image: image)) == "PILReader"
     assert name_reader(ScanReader()) == OUR_READER
     assert name_reader(ScanReader(resample=False)) == "dira_monai.images.reader.ScanReader"
+
+
+def test_itk_is_loaded_by_the_first_file_that_it_reads(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(ITKReader, "read", lambda self, file: read.append(file))
+    load_itk(["a.nii.gz", "b.PNG"])
+    assert read == []
+    load_itk(["a.nii.gz", "b.nrrd", "c.mha"])
+    load_itk([str(tmp_path)])
+    assert read == ["b.nrrd", str(tmp_path)]
+
+
+def test_one_thread_at_a_time_reads_by_itk(tmp_path, monkeypatch):
+    """Else the working folder may stay that of itk's package."""
+    inside, most = [], []
+
+    class Slow(LoadImage):
+        def __call__(self, path):
+            inside.append(path)
+            time.sleep(0.02)
+            most.append(len(inside))
+            found = super().__call__(path)
+            inside.remove(path)
+            return found
+
+    monkeypatch.setattr("monai.transforms.LoadImage", Slow)
+    for index in range(4):
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(noise(3, 4, 5)), str(tmp_path / f"{index}.nrrd"))
+    list(parallel_map(lambda index: read_as_trained(f"{index}.nrrd", tmp_path, None), range(4), "reading", 4))
+    assert most == [1] * 4
