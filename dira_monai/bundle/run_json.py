@@ -13,7 +13,7 @@ NAME = "run.json"
 PREPARATION = (
     *CLASS_VALUES,
     *(name for name in PREPARED_VALUES if name != "spatial_dims"),
-    *("patch_size", "reader", "label_reader", "label_threshold", "label_values"),
+    *("patch_size", "modalities", "reader", "label_reader", "label_threshold", "label_values"),
 )
 
 

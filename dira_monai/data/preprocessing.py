@@ -47,10 +47,10 @@ def intensity_transform(keys: KeysCollection, intensity_range: Sequence[float] |
 
     Args:
         keys: keys of the images.
-        intensity_range: what becomes 0 and 1; None: percentiles 0.5 and 99.5 of each image, for MR.
+        intensity_range: what becomes 0 and 1; None: percentiles 0.5 and 99.5 of each channel of an image, for MR.
     """
     if intensity_range is None:
-        return ScaleIntensityRangePercentilesd(keys, lower=0.5, upper=99.5, b_min=0, b_max=1, clip=True)
+        return ScaleIntensityRangePercentilesd(keys, 0.5, 99.5, b_min=0, b_max=1, clip=True, channel_wise=True)
     low, high = intensity_range
     return ScaleIntensityRanged(keys, a_min=low, a_max=high, b_min=0, b_max=1, clip=True)
 

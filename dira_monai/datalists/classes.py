@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, find_images, first_file, without_label_maps
+from ..images.find import Image, count_other_formats, find_images, first_file, without_label_maps
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
 from .options import NO_CLASS, LabelOptions
@@ -36,10 +36,18 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
-    images, table = without_label_maps(find_images(root)), find_table(root, options.labels)
+    everything, table = find_images(root), find_table(root, options.labels)
+    images = without_label_maps(everything)
     if table is None:
-        return _read_class_folders(root, images, options)
-    images = in_image_folders(images)
+        found = _read_class_folders(root, images, options)
+    else:
+        found = _read_images_of_table(root, in_image_folders(images), table, options)
+    found.label_maps = len(everything) - len(images)
+    found.other_formats = count_other_formats(root, everything)
+    return found
+
+
+def _read_images_of_table(root: Path, images: Sequence[Image], table: Path, options: LabelOptions) -> Found:
     found = read_label_table(table, root, images, options)
     if not any(row.split for row in found.rows):
         splits = folder_splits([row.image for row in found.rows])

@@ -130,18 +130,22 @@ def keep_places(made: dict, kept: dict, path: Path, resume: bool) -> tuple[dict,
     return made, f"{path}: {words}"
 
 
+def _keys(entry: dict, datalist: dict) -> tuple[str, str]:
+    return f"patient {patient_of(entry)}", f"image {_real(entry, datalist)}"
+
+
 def _moved(made: dict, kept: dict) -> dict[str, tuple[str, set[str]]]:
     """Patients that were in another list before, or images of theirs: the list now, and those of before."""
     places: dict[str, set[str]] = {}
     for name in LISTS:
         for entry in kept.get(name, []):
-            for key in (f"patient {patient_of(entry)}", f"image {_real(entry, kept)}"):
+            for key in (*_keys(entry, kept), f"pixels {entry.get('digest')}"):
                 places.setdefault(key, set()).add(name)
     moved: dict[str, tuple[str, set[str]]] = {}
     for name in LISTS:
         for entry in made.get(name, []):
             patient = patient_of(entry)
-            keys = f"patient {patient}", f"image {_real(entry, made)}"
+            keys = [*_keys(entry, made), f"pixels {entry['digest']}" if "group" in entry else ""]
             before = set().union(*(places.get(key, ()) for key in keys), moved.get(patient, (name, set()))[1])
             if before - {name}:
                 moved[patient] = (name, before)

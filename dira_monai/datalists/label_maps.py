@@ -9,10 +9,20 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ..images.facts import find_distance, measure_array
-from ..images.find import IMAGE_FOLDERS, Image, find_images, first_file, is_label_map, kind_folder, stem
+from ..images.find import (
+    IMAGE_FOLDERS,
+    Image,
+    count_other_formats,
+    find_images,
+    first_file,
+    is_label_map,
+    is_series,
+    kind_folder,
+    stem,
+)
 from ..images.stock import read_as_trained
 from ..utils.errors import InputError
-from .layouts import match_names
+from .layouts import match_names, split_names
 from .options import LabelOptions
 from .rows import Found, Row
 from .splits import folder_splits
@@ -42,9 +52,13 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
     Raises:
         InputError: if there are no such files, or several kinds of label folders, or as ``find_patients`` does.
     """
-    images, maps = _both_sides(root, options.labels)
+    everything = find_images(root)
+    found = Found(root, [], other_formats=count_other_formats(root, everything))
+    images, maps = _both_sides(root, everything, options.labels)
+    named = {first_file(image): key for key, image in images}
+    joined = found.take_modalities([image for _, image in images], split_names(options.modalities))
+    images = [(named[first_file(image)], image) for image in joined]
     partners: dict[str, Image] = {}
-    found = Found(root, [])
     choices, exact = match_names([key for key, _ in images], maps), {file: key for key, file in maps}
     wanted = Counter(choice[0] for choice in choices if choice)
     for (key, image), choice in zip(images, choices, strict=True):
@@ -70,9 +84,10 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
     return found
 
 
-def _both_sides(root: Path, labels: str | None) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
+def _both_sides(
+    root: Path, everything: Sequence[Image], labels: str | None
+) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
     """Images and label maps with their names: the path without suffix and without the folder of images or labels."""
-    everything = find_images(root)
     crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
     located = [(*_locate(image, crowds), image) for image in everything]
     if labels is None:
@@ -128,7 +143,7 @@ def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, 
     folder of the ``crowds`` its own.
     """
     path = PurePosixPath(first_file(image))
-    own = isinstance(image, str) or (len(image) == 1 and path.parent in crowds)
+    own = not is_series(image) or (len(image) == 1 and path.parent in crowds)
     parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
     kind, place = kind_folder(str(path))
     if place >= 0:

@@ -12,9 +12,10 @@ from ..images.stock import read_as_trained, stock_path
 from ..utils.errors import InputError
 from .classes import find_labels, parse_labels
 from .label_maps import find_label_maps, measure_pair, refuse_wrong_classes
+from .layouts import split_names
 from .options import LabelOptions
 from .patients import MAX_EXAMPLES, list_patients
-from .rows import Row, majority
+from .rows import Row, join_copies, majority
 from .splits import SPLITS, check_labeled, check_pictures, split_entries
 
 
@@ -51,9 +52,13 @@ def make_labeled_datalist(
     if options.task == "classification":
         parse_labels(found, options)
     facts = _measure(found.rows, root, options, workers)
-    options = replace(options, spatial_dims=options.spatial_dims or majority(facts))
+    if options.task == "classification":
+        facts = found.drop_label_maps(facts)
+    channels = options.in_channels or len(split_names(options.modalities)) or 1
+    options = replace(options, spatial_dims=options.spatial_dims or majority(facts), in_channels=channels)
     begin = partial(_begin_entry, root=root, pictures=options.spatial_dims == 2 and options.pictures_only)
-    entries = found.make_entries(facts, options.spatial_dims or 0, options.in_channels, begin)
+    entries = found.make_entries(facts, options.spatial_dims or 0, channels, begin)
+    entries, copies = join_copies(entries)
     if strict and found.skipped:
         raise InputError(found.skipped[0]["reason"])
     if not entries:
@@ -66,8 +71,8 @@ def make_labeled_datalist(
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **split_entries(entries, options.test_fraction, options.validation_fraction, options.seed),
-        "skipped": found.skipped,
-        "excluded": dict(found.excluded),
+        "copies": copies,
+        **found.notes(),
     }
     check_labeled(datalist)
     return datalist

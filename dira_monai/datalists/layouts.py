@@ -3,8 +3,9 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 
-from ..images.find import stem, without_map_words
+from ..images.find import Image, first_file, stem, without_map_words
 
 LAYOUTS = {  # the patient is the first group that is not empty; the path begins in the folder of the data
     "BIDS": r"(?:^|[/_])(sub-[a-z0-9+]+)(?=[/_])",  # bids-specification.readthedocs.io: entities
@@ -39,7 +40,7 @@ _SCAN = (
 _GROUP = (
     r"train|training|val|valid|validation|dev|test|testing|holdout|labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
     r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
-    r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|covid|covid19|pneumonia|cancer|tumou?r|controls?|cases|"
+    r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|(?:non)?[-_]?covid[-_]?(?:19)?|pneumonia|cancer|tumou?r|controls?|cases|"
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
     r"stage|level|images)[_\-. ]*\d*"
 )
@@ -51,6 +52,7 @@ _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*"
 _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
 
 
+@cache  # as below: names are asked for several times, and lists may hold 100,000s
 def named_patient(path: str) -> str | None:
     """The patient that a path names by the first of the ``LAYOUTS`` that fits, its last match; else None."""
     for pattern in _PATTERNS:
@@ -59,12 +61,14 @@ def named_patient(path: str) -> str | None:
     return None
 
 
+@cache
 def case_of(path: str) -> str:
     """The file name without suffixes, modality, view, time and the like; empty where nothing else is in it."""
     name = stem(path)
     return "" if _SCANS_ONLY.fullmatch(name) else _ENDINGS.sub("", name)
 
 
+@cache
 def names_no_patient(folder: str) -> bool:
     """Whether a folder is a word for scans of one patient or for a group of patients."""
     return bool(_WORDS_ONLY.fullmatch(folder))
@@ -72,7 +76,12 @@ def names_no_patient(folder: str) -> bool:
 
 def without_scans(folders: Sequence[str]) -> tuple[str, ...]:
     """The folders that are no word for one of several scans of a patient."""
-    return tuple(folder for folder in folders if not _SCANS_ONLY.fullmatch(folder))
+    return tuple(folder for folder in folders if not _is_scan(folder))
+
+
+@cache
+def _is_scan(folder: str) -> bool:
+    return bool(_SCANS_ONLY.fullmatch(folder))
 
 
 def prefix_of(case: str, count: int) -> str:
@@ -117,6 +126,37 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
             if not choice and (name is not _folder_of or crowd[name(key)] == 1):
                 choice += named.get(name(key), [])
     return choices
+
+
+def split_names(names: str | Sequence[object] | None) -> list[str]:
+    """Names that a command line gives as ``flair,t1`` or a list."""
+    return [str(name).strip() for name in (names.split(",") if isinstance(names, str) else names or [])]
+
+
+def join_modalities(
+    images: Sequence[Image], modalities: Sequence[str]
+) -> tuple[list[Image], list[tuple[Image, str]], int]:
+    """Images of one file a modality, in its order; files that miss others, with the reason; the number of all others.
+
+    Files belong together where their paths are the same but for the modality, a word of the file name or of a folder.
+    """
+    words = {name: re.compile(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", re.IGNORECASE) for name in modalities}
+    cases: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for file in map(first_file, images):
+        named = [name for name in modalities if words[name].search(stem(file))]
+        named = named or [name for name in modalities if words[name].search(file)]
+        if named:
+            path = file[: file.rindex(stem(file)) + len(stem(file))]
+            cases[words[named[0]].sub("*", path)][named[0]].append(file)
+    joined, broken = list[Image](), list[tuple[Image, str]]()
+    for case in cases.values():
+        files = [file for own in case.values() for file in own]
+        if [len(case[name]) for name in modalities] == [1] * len(modalities):
+            joined.append([case[name][0] for name in modalities])
+        else:
+            counts = ", ".join(f"{len(case[name])} of {name}" for name in modalities)
+            broken += [(file, f"{file} needs one file of each modality beside it, found {counts}.") for file in files]
+    return joined, broken, len(images) - sum(len(own) for case in cases.values() for own in case.values())
 
 
 def _short(key: str) -> str:

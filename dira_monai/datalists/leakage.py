@@ -1,11 +1,11 @@
 """Whether images that a model is judged by, or other images of the same patients, took part in its training."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..images.find import SUFFIXES, Image, first_file
+from ..images.find import Image, first_file, is_series
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, find_root, first_names, locate_images, match_images
 from .io import read_datalist
@@ -88,14 +88,9 @@ def _rule_of(training: Training) -> str:
     """The rule that the datalist was made by; the path of a table begins in the folder of its images."""
     rule = str(training.content.get("patient_rule") or "")
     if not rule:
-        return choose_rule([entry["image"] if _is_file(entry) else [entry["image"]] for entry in training.entries])
+        return choose_rule([entry["image"] for entry in training.entries])
     inside = training.root / rule
     return str(inside) if rule.lower().endswith(".csv") and (inside.is_file() or not Path(rule).is_file()) else rule
-
-
-def _is_file(entry: Mapping[str, Any]) -> bool:
-    """Whether the image is no DICOM series, which is a list of files or their folder."""
-    return isinstance(entry["image"], str) and entry["image"].lower().endswith(SUFFIXES)
 
 
 def _patients(
@@ -129,7 +124,7 @@ def _by_rule(images: Sequence[Image], directory: str | Path, training: Training,
         return _by_name(images, directory, training, rule)
     if rule == "dicom":
         return find_patients(images, directory, rule)
-    pictures = training._replace(entries=[entry for entry in training.entries if _is_file(entry)])
+    pictures = training._replace(entries=[entry for entry in training.entries if not is_series(entry["image"])])
     return by_kind(images, rule, lambda part, own_rule: _by_rule(part, directory, pictures, own_rule))
 
 
@@ -188,7 +183,8 @@ def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path)
     related = homes[0].is_relative_to(homes[1]) or homes[1].is_relative_to(homes[0])
     images = [entry["image"] for entry in test]
     patients = [str(entry.get("patient", "")) if related else "" for entry in test]
-    seen = [first_file(images[index]) for index in find_seen(images, own, patients, training)]
+    same, pixels = find_seen(images, own, patients, training), {e.get("digest") for e in training.entries} - {None}
+    seen = [first_file(e["image"]) for n, e in enumerate(test) if n in same or e.get("digest") in pixels]
     reason = ""
     if not related:
         reason = f"{own} and {other} are unrelated folders"

@@ -11,7 +11,7 @@ TEST_FRACTION = 0.2
 VALIDATION_FRACTION = 0.1
 NO_CLASS = ("", "none", "no finding")  # in a table of several labels: all classes are 0
 ONLY_FOR = {  # task: options that mean nothing for the other one
-    "segmentation": ("label_threshold", "label_values"),
+    "segmentation": ("label_threshold", "label_values", "modalities"),
     "classification": ("multi_label", "label_column", "label_map"),
 }
 
@@ -23,7 +23,7 @@ class LabelOptions:
     Args:
         task: segmentation or classification.
         spatial_dims: 2 or 3; by default what most images have.
-        in_channels: channels that every image must have; gray images fit 3.
+        in_channels: channels that every image must have, by default one a modality; gray images fit 3.
         class_names: such as "[background, lung]", in the order of their numbers; in segmentation background is first.
         multi_label: an image may have any number of the classes.
         label_threshold: label maps have class 1 where their value is above.
@@ -31,6 +31,7 @@ class LabelOptions:
         label_column: name of the label's column in the CSV file.
         label_map: class of a word in the CSV file, or None to leave its rows out, such as "{virus: pneumonia}"; the
             word * stands for all others.
+        modalities: such as flair,t1: an image is these files of a case, one a channel; others are left out.
         labels: folder of the label maps, or CSV file of the labels; by default looked for.
         patient: auto, a rule of ``find_patients`` (dicom, name, folder, file, case, path, prefix1, ...), or a CSV file
             with the columns file, patient and perhaps split.
@@ -40,7 +41,7 @@ class LabelOptions:
         validation_fraction: part of the other patients for validation, where no table gives them.
         seed: of the draws of these patients.
         exclude_patients_of: a split of the table, whose patients are left out of all lists.
-        pictures_only: in 2D skip all but PNG and JPEG, which the bundles read unless they get another reader.
+        pictures_only: in 2D skip all but PNG, JPEG, TIFF and BMP, which the bundles read unless told otherwise.
         reader: of the images, that training gets in place of the bundle's; what a reader of MONAI reads otherwise than
             dira_monai.ScanReader is skipped.
         label_reader: the same of the label maps.
@@ -48,7 +49,7 @@ class LabelOptions:
 
     task: str
     spatial_dims: int | None = None
-    in_channels: int = 1
+    in_channels: int | None = None
     class_names: Sequence[str]
     multi_label: bool = False
     label_threshold: float | None = None
@@ -56,6 +57,7 @@ class LabelOptions:
     label_column: str | None = None
     label_map: Mapping[str, str | None] | None = None
     labels: str | None = None
+    modalities: str | Sequence[str] | None = None
     patient: str = "auto"
     patient_column: str | None = None
     file_column: str | None = None
@@ -116,7 +118,7 @@ def check_arguments(spatial_dims: Any, in_channels: Any, validation_fraction: An
     """Refuse what is out of range; None is the default."""
     if spatial_dims not in (None, 2, 3):
         raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-    if not isinstance(in_channels, int) or in_channels < 1:
+    if in_channels is not None and (not isinstance(in_channels, int) or in_channels < 1):
         raise InputError(f"in_channels must be a whole number from 1, got {in_channels!r}.")
     part = validation_fraction
     if part is not None and not (isinstance(part, int | float) and 0 < part < 1):

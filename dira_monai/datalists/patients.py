@@ -3,11 +3,11 @@
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..dicom.headers import read_header
-from ..images.find import Image, first_file, stem
+from ..images.find import Image, first_file, is_series, stem
 from ..utils.errors import InputError
 from .checks import first_names
 from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, without_scans
@@ -26,7 +26,7 @@ def choose_rule(images: Sequence[Image]) -> str:
     Raises:
         InputError: if the names leave open what a patient is; names the two likeliest answers.
     """
-    others = [image for image in images if isinstance(image, str)]
+    others = [first_file(image) for image in images if not is_series(image)]
     if not others:
         return "dicom"
     rule = _simplest(others, _choose_by_names(others))
@@ -42,28 +42,29 @@ def _choose_by_names(files: Sequence[str]) -> str:
         return rule
     if "" in cases and len(set(_folders(files))) > 1:
         return "folder"
-    if _partition(cases) != _partition([_path_of(file) for file in files]):  # the same name in several folders
-        return "path"
     if count := count_prefix(cases):
         raise _doubt(files, f"prefix{count}", "file")
-    return "case"
+    alone = _partition(cases) == _partition([_path_of(file) for file in files])
+    return "case" if alone else "path"  # the same name in several folders
 
 
 def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
     """Whether folders are patients: "folder", or "" where they are groups of patients."""
     names, mean = {str(folder) for folder in folders}, len(files) / len(set(folders))
-    alike = len({*cases}) * 2 <= len(files)  # the same few names in each
+    if not any(map(str.isdigit, "".join(cases))) and ("" in cases or _numbered(names)):
+        return "folder"  # the names of files tell of no patient
+    paths = _partition([_path_of(file) for file in files])
+    if _partition(folders) == paths:
+        return "folder"
     if _numbered(names):
         grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
         repeated = all(str(folder) in stem(file) for folder, file in zip(folders, files, strict=True))
-        if alike or (repeated and not grades):
+        if repeated and not grades:
             return "folder"
         if len(names) < MIN_FOLDERS or grades or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
-            raise _doubt(files, "folder", "file")
+            raise _doubt(files, "folder", "path")
         return "folder"
-    if "" in cases:
-        return "folder"
-    if mean < MIN_FOLDERS and _partition(cases) != _partition(folders):
+    if mean < MIN_FOLDERS and _partition(folders) != _partition(cases):
         raise _doubt(files, "folder", "path")
     return ""
 
@@ -75,11 +76,11 @@ def _partition(names: Sequence[Any]) -> list[int]:
 
 
 def _simplest(files: Sequence[str], rule: str) -> str:
-    """The rule, or "file" or "folder" where they give the same patients."""
-    wanted = _partition(find_patients(files, "", rule))
-    if wanted == _partition([stem(file) for file in files]):
+    """The rule, or "file" or "folder" where they give the same patients by the same names."""
+    wanted = find_patients(files, "", rule)
+    if wanted == [stem(file) for file in files]:
         return "file"
-    return "folder" if wanted == _partition(_folders(files)) else rule
+    return "folder" if wanted == _folders(files) else rule
 
 
 def _doubt(files: Sequence[str], *rules: str) -> InputError:
@@ -135,13 +136,13 @@ def _by_name(file: str, rule: str) -> str | None:
 
 
 def _path_of(file: str) -> str:
-    return "/".join((*without_scans(PurePosixPath(file).parent.parts), case_of(file) or stem(file)))
+    return "/".join((*without_scans(file.split("/")[:-1]), case_of(file) or stem(file)))
 
 
 def by_kind(images: Sequence[Image], rule: str, find: Callable[[list[Image], str], list[str]]) -> list[str]:
     """Patients by a rule "dicom and ...", which ``find`` gets with the images of its kind."""
-    files: list[Image] = [image for image in images if isinstance(image, str)]
-    series: list[Image] = [image for image in images if not isinstance(image, str)]
+    files = [image for image in images if not is_series(image)]
+    series = [image for image in images if is_series(image)]
     known: dict[str, str] = {}
     for part, own_rule in ((files, rule.removeprefix("dicom and ")), (series, "dicom")):
         known |= zip(map(first_file, part), find(part, own_rule), strict=True)
@@ -149,10 +150,10 @@ def by_kind(images: Sequence[Image], rule: str, find: Callable[[list[Image], str
 
 
 def _dicom_patient(image: Image, directory: str | Path) -> str:
-    if isinstance(image, str):
-        raise InputError(f"{image} is no DICOM file, so the patient rule dicom does not fit.")
-    header = read_header(Path(directory, image[0]))
-    return header.patient if header is not None and header.patient else image[0]
+    if not is_series(image):
+        raise InputError(f"{first_file(image)} is no DICOM file, so the patient rule dicom does not fit.")
+    header = read_header(Path(directory, first_file(image)))
+    return header.patient if header is not None and header.patient else first_file(image)
 
 
 def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
@@ -160,9 +161,9 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
 
     Levels of words without numbers are passed where all images have such a folder further down.
     """
-    parents = [PurePosixPath(first_file(image)).parent for image in images]
-    shared = posixpath.commonpath(parents) if parents else ""
-    below = [parent.relative_to(shared).parts for parent in parents]
+    above = [first_file(image).split("/")[:-1] for image in images]
+    shared = len(posixpath.commonprefix([min(above), max(above)])) if above else 0
+    below = [folders[shared:] for folders in above]
     parts = [[part for part in own if not names_no_patient(part)] for own in below]
     while all(len(own) > 1 for own in parts) and not _numbered({own[0] for own in parts}):
         parts = [own[1:] for own in parts]
@@ -179,6 +180,11 @@ def _numbered(names: Collection[str]) -> bool:
 def patient_of(entry: Mapping[str, Any]) -> str:
     """The patient of an entry of a datalist; without one, the image is a patient of its own."""
     return str(entry.get("patient", first_file(entry["image"])))
+
+
+def group_of(entry: Mapping[str, Any]) -> str:
+    """The patients who share an image with that of an entry, which stay in one list; by default the patient."""
+    return entry.get("group", entry["patient"])
 
 
 def list_patients(entries: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -14,11 +14,12 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, entries_of
 from .io import keep_places, load_datalist, read_own, take_list, write_datalist
+from .layouts import split_names
 from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 
-LATER = {"patient": "auto"}  # options that lists of older versions were made without
+LATER = {"patient": "auto", "modalities": None}  # options that lists of older versions were made without
 DRAWN_BY = ("dataset_dir", "seed", "patient", "test_fraction", "validation_fraction", "exclude_patients_of")
 PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in data set, by spatial_dims
 
@@ -31,6 +32,7 @@ def prepare_data(
     seed: int,
     validation_fraction: float = VALIDATION_FRACTION,
     patient: str = "auto",
+    modalities: str | Sequence[str] | None = None,
     patch_size: Sequence[int] | int | None = None,
     patient_column: str | None = None,
     file_column: str | None = None,
@@ -52,6 +54,7 @@ def prepare_data(
         seed: of the split and the phantoms.
         validation_fraction: part of the patients kept for validation.
         patient: what tells them apart, as ``make_datalist`` takes it.
+        modalities: of which an image has one file each, as ``make_datalist`` takes them.
         patch_size: voxels, only to say how many images are smaller and so will be padded.
         patient_column: of a table of patients.
         file_column: of the same table.
@@ -69,6 +72,7 @@ def prepare_data(
         "patient": patient,
         "patient_column": patient_column,
         "file_column": file_column,
+        "modalities": split_names(modalities) or None,
     }
 
     def work() -> dict:

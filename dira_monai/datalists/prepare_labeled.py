@@ -50,7 +50,7 @@ class LabeledLists:
     def _lists(self) -> dict:
         found = prepare_labeled(**self.options)
         if name_reader(self.options.get("reader")) in (None, "ITKReader"):
-            load_itk(entry["image"] for entry in entries_of(found))
+            load_itk(first_file(entry["image"]) for entry in entries_of(found))
         return found
 
 

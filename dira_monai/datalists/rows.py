@@ -5,13 +5,17 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..images.facts import check_facts
-from ..images.find import Image, first_file
+from ..images.find import Image, files_of, first_file, is_series, stem
 from ..utils.errors import InputError
+from .checks import LISTS
+from .layouts import join_modalities
 from .patients import choose_rule, find_patients, read_patient_table
+from .splits import SPLITS
 
+Placed = tuple[dict, str]  # an entry of a datalist, and the word that a table or folder gives for its split
 Label = int | list[int | None] | str  # of a class, 1, 0 or None (not known) for each class, or the file of a label map
 
 
@@ -35,10 +39,33 @@ class Found:
     skipped: list[dict] = field(default_factory=list)  # image and reason
     excluded: Counter[str] = field(default_factory=Counter)  # images that the user leaves out, by the reason
     patient_rule: str = ""
+    label_maps: int = 0  # left out
+    other_modalities: int = 0  # files of them
+    other_formats: dict[str, int] = field(default_factory=dict)  # files of each suffix
+    fill: Callable[[], None] | None = None  # gives the rows their patients anew
+
+    def notes(self) -> dict[str, Any]:
+        """What a datalist says of the files that are in no list."""
+        return {
+            "label_maps": self.label_maps,
+            "other_modalities": self.other_modalities,
+            "other_formats": self.other_formats,
+            "skipped": self.skipped,
+            "excluded": dict(self.excluded),
+        }
 
     def skip(self, image: Image, reason: str) -> None:
         """Note why an image cannot be used."""
         self.skipped.append({"image": image, "reason": reason})
+
+    def take_modalities(self, images: Sequence[Image], modalities: Sequence[str]) -> list[Image]:
+        """The images that have one file of each modality, if any is asked for; all others are left out."""
+        if not modalities:
+            return list(images)
+        joined, broken, others = join_modalities(images, modalities)
+        self.skipped += [{"image": file, "reason": reason} for file, reason in broken]
+        self.other_modalities = others
+        return joined
 
     def fill_patients(
         self, rule: str, columns: Sequence[str | None] = (), images: Sequence[Image] | None = None
@@ -85,13 +112,31 @@ class Found:
             else:
                 self.rows.append(row)
 
+    def drop_label_maps(self, facts: Sequence[dict | InputError]) -> list[dict | InputError]:
+        """Leave out the rows that are label maps by their content; the facts of the others.
+
+        Such an image holds few values, as ``measure_array`` tells, where another one of the same shape does not that
+        has the same name, patient or folder. The rule gives the other rows their patients anew.
+        """
+        pairs = zip(self.rows, facts, strict=True)
+        near = [_near(row, fact) if isinstance(fact, dict) else set() for row, fact in pairs]
+        few = [isinstance(fact, dict) and fact["few_values"] for fact in facts]
+        images = set[tuple]().union(*(places for places, small in zip(near, few, strict=True) if not small))
+        maps = [small and not images.isdisjoint(places) for places, small in zip(near, few, strict=True)]
+        if any(maps):
+            self.label_maps += sum(maps)
+            self.rows = [row for row, is_map in zip(self.rows, maps, strict=True) if not is_map]
+            if self.fill:
+                self.fill()
+        return [fact for fact, is_map in zip(facts, maps, strict=True) if not is_map]
+
     def make_entries(
         self,
         facts: Sequence[dict | InputError],
         spatial_dims: int,
         in_channels: int,
         begin: Callable[[Row], dict],
-    ) -> list[tuple[dict, str]]:
+    ) -> list[Placed]:
         """Entries of a datalist with their splits; what cannot be used by the network is skipped.
 
         An entry is what ``begin`` makes of the row, the patient and the facts of ``measure_each``.
@@ -101,13 +146,52 @@ class Found:
             try:
                 if isinstance(fact, InputError):
                     raise fact
-                check_facts(first_file(row.image), fact, spatial_dims, in_channels)
+                name = first_file(row.image) if is_series(row.image) else " + ".join(files_of(row.image))
+                check_facts(name, fact, spatial_dims, in_channels)
                 if not row.patient:
                     raise InputError(f"{first_file(row.image)} has no patient in the patient table.")
-                entries.append((begin(row) | {"patient": row.patient, **fact}, row.split))
+                known = {name: value for name, value in fact.items() if name != "few_values"}
+                entries.append((begin(row) | {"patient": row.patient, **known}, row.split))
             except InputError as error:
                 self.skip(row.image, str(error))
         return entries
+
+
+def _near(row: Row, fact: dict) -> set[tuple]:
+    """What an image and its label map share: the shape, and the name, patient or folder."""
+    file, shape = first_file(row.image), tuple(fact["shape"])
+    return {(shape, "name", stem(file)), (shape, "patient", row.patient), (shape, "folder", os.path.dirname(file))}
+
+
+def join_copies(entries: Sequence[Placed]) -> tuple[list[Placed], list[list[str]]]:
+    """The entries, where patients that share an image have one ``group``, by which they are split, and these images.
+
+    Images are the same by their ``digest``. Where they are in different splits of a table or folder, test keeps them,
+    else validation. Where most images are copies, as synthetic ones may be, the patients stay as they are named.
+    """
+    same: dict[str, list[Placed]] = {}
+    for placed in entries:
+        same.setdefault(placed[0]["digest"], []).append(placed)
+    groups: dict[str, str] = {}
+    copies: list[list[str]] = []
+    dropped: set[int] = set()
+
+    def group_of(patient: str) -> str:
+        return patient if groups.get(patient, patient) == patient else group_of(groups[patient])
+
+    for alike in same.values():
+        patients = {entry["patient"] for entry, _ in alike}
+        keep = max((SPLITS[word.lower()] for _, word in alike), key=LISTS.index)
+        dropped |= {id(entry) for entry, word in alike if SPLITS[word.lower()] != keep}
+        if len(patients) > 1 or any(id(entry) in dropped for entry, _ in alike):
+            copies.append([first_file(entry["image"]) for entry, _ in alike])
+            groups |= dict.fromkeys(map(group_of, patients), min(map(group_of, patients)))
+    if 2 * sum(map(len, copies)) > len(entries):
+        return list(entries), copies
+    for entry, _ in entries:
+        if (group := group_of(entry["patient"])) != entry["patient"] or group in groups:
+            entry["group"] = group
+    return [placed for placed in entries if id(placed[0]) not in dropped], copies
 
 
 def majority(facts: Sequence[dict | InputError]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, first_names
-from .patients import patient_of
+from .patients import group_of, patient_of
 
 SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(
@@ -49,7 +49,7 @@ def split_entries(
     drawn = {name: part for name, part in fractions.items() if part and lists["training"] and not lists[name]}
     if "test" in drawn:
         names = [name for name in LISTS if name == "training" or name in drawn]
-        pool = sorted({entry["patient"] for entry in lists["training"]})
+        pool = sorted({group_of(entry) for entry in lists["training"]})
         if len(pool) < len(names):
             raise InputError(
                 f"{', '.join(names[:-1])} and {names[-1]} need {len(names)} patients, got {len(pool)}: "
@@ -57,9 +57,9 @@ def split_entries(
             )
     for name, fraction in drawn.items():
         left = 2 if name == "test" and "validation" in drawn else 1
-        chosen = draw_patients([entry["patient"] for entry in lists["training"]], fraction, seed, name, left)
-        lists[name] = [entry for entry in lists["training"] if entry["patient"] in chosen]
-        lists["training"] = [entry for entry in lists["training"] if entry["patient"] not in chosen]
+        chosen = draw_patients([group_of(entry) for entry in lists["training"]], fraction, seed, name, left)
+        lists[name] = [entry for entry in lists["training"] if group_of(entry) in chosen]
+        lists["training"] = [entry for entry in lists["training"] if group_of(entry) not in chosen]
     return {**lists, "drawn": drawn}
 
 
@@ -132,10 +132,10 @@ def warn_of_absent_classes(datalist: dict) -> list[str]:
 
 
 def check_pictures(entry: dict) -> None:
-    """Refuse an entry whose image or label map is no PNG or JPEG."""
+    """Refuse an entry whose image or label map is no PNG, JPEG, TIFF or BMP."""
     for file in (first_file(entry["image"]), entry["label"]):
         if isinstance(file, str) and not file.lower().endswith(PIL_SUFFIXES):
-            raise InputError(f"{file} has another format: 2D fine-tuning reads PNG and JPEG; convert it.")
+            raise InputError(f"{file} has another format: 2D fine-tuning reads PNG, JPEG, TIFF and BMP; convert it.")
 
 
 def _absent(datalist: dict, counts: Sequence[int] | None) -> list[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from ..images.find import Image, first_file
+from ..images.find import Image, count_formats, first_file, is_series
 from ..utils.tables import format_table
-from .checks import LISTS, entries_of
+from .checks import LISTS, entries_of, first_names
 from .patients import MAX_EXAMPLES, list_patients, patient_of
 from .splits import count_classes
 
@@ -20,10 +20,20 @@ def summarize_datalist(datalist: dict) -> str:
         f"{len(training)} training and {len(validation)} validation images of {len(patients)} "
         f"patients ({_rule(datalist, LISTS[:2])})",
         f"{len(datalist.get('skipped', []))} skipped",
-        *(f"{count} label maps left out" for count in [datalist.get("label_maps")] if count),
+        *_notes(datalist),
         *(f"{count} of split {split} left out" for split, count in _excluded(datalist).items()),
     ]
     return ", ".join(counts)
+
+
+def _notes(datalist: dict) -> list[str]:
+    """What is said of files that are no image of the list, and of images that several patients or lists had."""
+    kinds = {"label_maps": "label maps", "other_modalities": "files of other modalities"}
+    maps = [f"{count} {words} left out" for name, words in kinds.items() if (count := datalist.get(name))]
+    formats = count_formats(datalist.get("other_formats", {}))
+    copies = [" = ".join(names) for names in datalist.get("copies", [])]
+    text = f"{len(copies)} images there several times ({first_names(copies)})"
+    return maps + [formats] * bool(formats) + [text] * bool(copies)
 
 
 def _rule(datalist: dict, lists: Sequence[str]) -> str:
@@ -64,7 +74,7 @@ def _folder(image: Image) -> str:
 
 
 def _format(image: Image) -> str:
-    suffix = "DICOM" if not isinstance(image, str) else PurePosixPath(image.removesuffix(".gz")).suffix[1:].upper()
+    suffix = "DICOM" if is_series(image) else PurePosixPath(first_file(image).removesuffix(".gz")).suffix[1:].upper()
     return {"NII": "NIfTI", "JPG": "JPEG"}.get(suffix, suffix)
 
 
@@ -104,5 +114,6 @@ def describe_labeled(datalist: dict) -> str:
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
     if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
         lines.append(f"drawn from the training patients: {', '.join(drawn)}")
+    lines += _notes(datalist)
     lines += [f"left out: {count} {reason}" for reason, count in _excluded(datalist).items()]
     return "\n".join(lines)

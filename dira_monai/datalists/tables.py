@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, first_file, map_files, stem
+from ..images.find import Image, first_file, is_series, map_files, stem
 from ..utils.errors import InputError
 
 FILE_COLUMNS = ("file", "image", "path", "filename", "image path", "image index", "image id", "image name", "dicom id")
@@ -81,7 +81,7 @@ def image_names(image: Image) -> list[str]:
     """What a table may call an image: path, name, name without suffix; of a DICOM series also its folder's two."""
     path = PurePosixPath(first_file(image))
     names = [str(path), path.name, stem(path.name)]
-    return names if isinstance(image, str) else [*names, str(path.parent), path.parent.name]
+    return [*names, str(path.parent), path.parent.name] if is_series(image) else names
 
 
 def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:

@@ -5,16 +5,18 @@ A datalist is MONAI's: an object with the lists ``training`` and ``validation``,
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..images.facts import FORMATS, measure_each, measure_image
-from ..images.find import find_images, without_label_maps
+from ..images.find import count_formats, count_other_formats, find_images, without_label_maps
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
+from .layouts import split_names
 from .options import VALIDATION_FRACTION, check_arguments
 from .patients import MAX_EXAMPLES, list_patients
-from .rows import Found, Row, majority
+from .rows import Found, Row, join_copies, majority
 from .splits import SPLITS, split_entries
 
 
@@ -22,7 +24,8 @@ def make_datalist(
     directory: str | Path,
     *,
     spatial_dims: int | None = None,
-    in_channels: int = 1,
+    in_channels: int | None = None,
+    modalities: str | Sequence[str] | None = None,
     patient: str = "auto",
     patient_column: str | None = None,
     file_column: str | None = None,
@@ -41,7 +44,8 @@ def make_datalist(
     Args:
         directory: folder that is searched with all its sub-folders.
         spatial_dims: 2 or 3; by default what most images have.
-        in_channels: channels that every image must have; gray images fit 3.
+        in_channels: channels that every image must have, by default one a modality; gray images fit 3.
+        modalities: such as flair,t1: an image is these files of a case, one a channel; others are left out.
         patient: auto, a rule of ``find_patients`` (dicom, name, folder, file, case, path, prefix1, ...), or a CSV file
             with the columns file, patient and perhaps split: training and validation, or any other word (test), which
             leaves images out.
@@ -59,14 +63,21 @@ def make_datalist(
     check_arguments(spatial_dims, in_channels, validation_fraction)
     root = Path(os.path.abspath(Path(directory).expanduser()))
     if not (everything := find_images(root)):
-        raise InputError(f"{root} holds no {FORMATS} file.")
+        others = count_formats(count_other_formats(root, []))
+        raise InputError(f"{root} holds no {FORMATS} file{others and f', but {others}'}.")
     images = without_label_maps(everything)
-    found = Found(root, [Row(image) for image in images])
-    found.fill_patients(patient, (patient_column, file_column))
+    found = Found(root, [], label_maps=len(everything) - len(images))
+    found.other_formats = count_other_formats(root, everything)
+    names = split_names(modalities)
+    found.rows = [Row(image) for image in found.take_modalities(images, names)]
+    in_channels = in_channels or len(names) or 1
+    found.fill = partial(found.fill_patients, patient, (patient_column, file_column))
+    found.fill()
     found.exclude([word for word, name in SPLITS.items() if name != "test"])
-    facts = measure_each(measure_image, [row.image for row in found.rows], root, strict, workers)
+    facts = found.drop_label_maps(measure_each(measure_image, [row.image for row in found.rows], root, strict, workers))
     spatial_dims = spatial_dims or majority(facts)
     entries = found.make_entries(facts, spatial_dims, in_channels, lambda row: {"image": row.image})
+    entries, copies = join_copies(entries)
     if strict and found.skipped:
         raise InputError(found.skipped[0]["reason"])
     if not entries:
@@ -78,15 +89,15 @@ def make_datalist(
         "in_channels": in_channels,
         "seed": seed,
         "validation_fraction": validation_fraction,
+        "modalities": split_names(modalities) or None,
         "patient": patient,
         "patient_column": patient_column,
         "file_column": file_column,
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **_split(entries, found.skipped, validation_fraction, seed),
-        "skipped": found.skipped,
-        "label_maps": len(everything) - len(images),
-        "excluded": dict(found.excluded),
+        "copies": copies,
+        **found.notes(),
     }
     check_datalist(datalist)
     return datalist

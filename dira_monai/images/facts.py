@@ -1,5 +1,6 @@
 """Facts of images, and whether one can be trained on."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -14,9 +15,11 @@ from ..utils.errors import InputError
 from ..utils.parallel import parallel_map
 from .find import Image, first_file, read_image
 
+MAX_CLASSES = 32  # values of what may be a label map
+SAMPLE = 4096  # voxels that tell whether it is worth while to count all
 Item = TypeVar("Item")
 WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
-FORMATS = "PNG, JPEG, NIfTI, NRRD, MHD or DICOM"
+FORMATS = "PNG, JPEG, TIFF, BMP, NIfTI, MGZ, NRRD, MHD or DICOM"
 GEOMETRY_TOLERANCE = 0.1  # of a voxel's shortest edge, at any corner: rounded headers differ by 0.01 and less
 
 
@@ -30,10 +33,12 @@ def measure_image(image: Image, directory: str | Path = ".", resample: bool = Tr
 
 
 def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
-    """``shape``, ``channels``, ``spacing``, ``axcodes``, ``range``, ``mean`` and ``note`` of what ``read_image`` gives.
+    """``shape``, ``channels``, ``spacing``, ``axcodes``, ``range``, ``mean``, ``note``, ``few_values`` and ``digest``.
 
-    Shape and spacing (mm, None for PNG and JPEG) are those of the spatial axes, axcodes is the orientation of a volume,
-    such as LPS, else None; range is [lowest, highest], and note is an empty text or says what is unusual.
+    These are of what ``read_image`` gives. Shape and spacing (mm, None for pictures) are those of the spatial axes,
+    axcodes is the orientation of a volume, such as LPS, else None; range is [lowest, highest], and note is an empty
+    text or says what is unusual. few_values says that it holds so few values that it may be a label map; images of the
+    same pixels, in whatever format, have the same digest.
 
     Raises:
         InputError: if the image is constant, or if voxels are NaN or infinite.
@@ -56,7 +61,27 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
         "range": [_short(low), _short(high)],
         "mean": _short(float(array.mean(dtype=np.float64))),
         "note": "; ".join(notes),
+        "few_values": _has_few_values(array, rank),
+        "digest": _digest(array),
     }
+
+
+def _has_few_values(array: np.ndarray, rank: int) -> bool:
+    """Whether there are at most 32 different whole numbers or colors, and few for the number of voxels."""
+    pixels = array.reshape(-1, *array.shape[rank:])
+    for part in (pixels[:: max(1, len(pixels) // SAMPLE)], pixels):
+        values = np.unique(part, axis=0)
+        if len(values) > min(MAX_CLASSES, len(pixels) ** 0.5) or (values != np.round(values)).any():
+            return False
+    return True
+
+
+def _digest(array: np.ndarray) -> str:
+    """Of shape and values, by slices, since a copy of a volume in another type may be large."""
+    found = hashlib.blake2b(repr(array.shape).encode(), digest_size=12)
+    for part in array:
+        found.update((np.asarray(part, dtype="<f4") + np.float32(0)).tobytes())  # no -0
+    return found.hexdigest()
 
 
 def turn(values: Sequence, own: str | None, axcodes: str | None) -> list:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,11 +13,15 @@ from tqdm import tqdm
 from ..dicom.headers import group_series, is_dicom
 from ..utils.errors import InputError
 
-PIL_SUFFIXES = (".png", ".jpg", ".jpeg")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".mhd", ".mha")
+PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".nii.bz2", ".img", ".mgz", ".mgh")  # by nibabel; .img with its .hdr
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mhd", ".mha")
+_NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which no list tells
+    r"\.(hdr|z?raw|bvals?|bvecs?|[ct]sv|xlsx?|txt|json|xml|ya?ml|md|rst|html?|pdf|docx?|log|cfg|ini|py|ipynb|sh|zip|tar|pt)"
+    r"(\.gz)?$"
+)
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
-Image = str | list[str]  # one file, or the files of one DICOM series in slice order
+Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
 _MAP = r"segs?|segmentations?|masks?|gt|ground_?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
 _MAP_FOLDER = re.compile(
@@ -49,6 +54,20 @@ def find_files(directory: str | Path, on_error: Callable[[OSError], None] | None
     return sorted(images), sorted(dicom)
 
 
+def count_other_formats(directory: str | Path, images: Sequence[Image]) -> dict[str, int]:
+    """How many files of each suffix are neither among the images of a folder nor tables, texts and the like."""
+    root, known = Path(directory), {file for image in images for file in files_of(image)}
+    others = [file for file in _walk(root, None) if file.suffix and file.relative_to(root).as_posix() not in known]
+    names = [file.name.lower() for file in others]
+    return dict(Counter(PurePosixPath(name).suffix for name in names if not _NO_IMAGE.search(name)).most_common())
+
+
+def count_formats(counts: Mapping[str, int]) -> str:
+    """Such as ``16 files of other formats: .gif 12, .webp 4``; empty where there are none."""
+    listed = ", ".join(f"{suffix} {count}" for suffix, count in counts.items())
+    return f"{sum(counts.values())} files of other formats: {listed}" if counts else ""
+
+
 def _walk(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Path]:
     seen = set()
     for folder, folders, files in os.walk(root, onerror=on_error, followlinks=True):
@@ -62,8 +81,8 @@ def _walk(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Pa
 def find_images(directory: str | Path) -> list[Image]:
     """Every image below a folder, sorted: its relative POSIX path, or the list of them in slice order for DICOM.
 
-    Known are the suffixes .png .jpg .jpeg .nii .nii.gz .nrrd .mhd .mha .dcm and, by their content, DICOM files of
-    whatever name. Each DICOM series of a folder is an image of its own.
+    Known are ``SUFFIXES`` and, by their content or .dcm, DICOM files of whatever name. Each DICOM series of a folder is
+    an image of its own.
 
     Raises:
         InputError: as ``find_files``, or if there are DICOM files and SimpleITK is missing.
@@ -101,7 +120,7 @@ def without_label_maps(images: Sequence[Image]) -> list[Image]:
     """
     kept = [image for image in images if not is_label_map(first_file(image))]
     labeled = any(kind_folder(first_file(image))[0] not in ("", *IMAGE_FOLDERS) for image in images)
-    of_images = {*IMAGE_FOLDERS, "imagests"} if labeled else set()
+    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva"} if labeled else set()
     inside = [image for image in kept if of_images & {*first_file(image).lower().split("/")[:-1]}]
     return inside or kept or list(images)
 
@@ -115,14 +134,20 @@ def without_results(images: Sequence[Image], directory: str | Path, output_dir: 
 
 
 def stem(file: str) -> str:
-    """The file name without its suffix, or without both of ``.nii.gz``."""
-    name = PurePosixPath(file).name
-    return name[:-7] if name.lower().endswith(".nii.gz") else PurePosixPath(name).stem
+    """The file name without its suffix, or without both of ``.nii.gz`` and ``.nii.bz2``."""
+    name = file.rpartition("/")[2]
+    inner = name[: name.rindex(".")] if name.lower().endswith((".nii.gz", ".nii.bz2")) else name
+    return inner.rpartition(".")[0] or inner
 
 
 def first_file(image: Image) -> str:
     """The path that names an image: its own, or that of the first slice."""
     return image if isinstance(image, str) else image[0]
+
+
+def is_series(image: Image) -> bool:
+    """Whether it is a DICOM series: the list of its files, or their folder; a list of others are channels."""
+    return not first_file(image).lower().endswith(SUFFIXES)
 
 
 def files_of(image: Image) -> list[str]:

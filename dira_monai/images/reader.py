@@ -1,4 +1,4 @@
-"""One MONAI image reader for the formats that scans come in: PNG, JPEG, NIfTI, NRRD, MHD, MHA and DICOM."""
+"""One MONAI image reader for the formats that scans come in: those of Pillow, nibabel and ITK, and DICOM."""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from monai.data import ImageReader, NibabelReader, PILReader
 from monai.utils import ensure_tuple
@@ -20,7 +21,17 @@ from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
 from .place import find_place
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
-PIL_MODES = {"P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LA": "L", "1": "L"}
+PIL_MODES = {
+    "I;16B": "I",
+    "P": "RGB",
+    "PA": "RGB",
+    "RGBA": "RGB",
+    "RGBX": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "LA": "L",
+    "1": "L",
+}
 NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
 TOO_SHORT = "its data are missing or shorter than its header says"
 CAUSES = {  # what decoders say, and what it means
@@ -113,11 +124,17 @@ def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
 
 
 def _read_nifti(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
-    affine, note = find_place(files[0])
+    image, note = nib.load(files[0]), ""
+    place: dict[str, Any] = {}
+    if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
+        note = "Analyze, which tells no left from right: nibabel's order is taken"
+    elif not isinstance(image, nib.MGHImage):
+        affine, note = find_place(files[0])
+        place = {"affine": affine, "original_affine": affine.copy()}
     reader = NibabelReader(squeeze_non_spatial_dims=True)
     array, meta = reader.get_data(reader.read(files))
-    meta |= {"affine": affine, "original_affine": affine.copy()} | ({"note": note} if note else {})
-    return np.asarray(array), meta
+    array = np.asarray(array)
+    return array.astype(array.dtype.newbyteorder("="), copy=False), meta | place | ({"note": note} if note else {})
 
 
 def _read_itk(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
@@ -133,6 +150,9 @@ def _read_pictures(files: Sequence[Any]) -> tuple[np.ndarray, dict]:
     turned: list[int] = []
 
     def convert(image: Any) -> Any:
+        if image.format == "TIFF" and (pages := image.n_frames) > 1:
+            file = files[0].name
+            raise InputError(f"{file} has {pages} pages, where a picture has one; write each to a file of its own.")
         turned.append(image.getexif().get(ExifTags.Base.Orientation, 1))
         return _to_gray_or_rgb(ImageOps.exif_transpose(image))
 

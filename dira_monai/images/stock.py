@@ -3,7 +3,7 @@
 MONAI is imported with the first image, since no ``--help`` needs it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -14,7 +14,7 @@ import numpy as np
 from ..dicom.headers import is_dicom
 from ..utils.errors import InputError
 from .facts import find_distance
-from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, first_file, read_image
+from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
 
 OUR_READER = "dira_monai.ScanReader"
 ITK = Lock()  # while it loads its parts it moves the working folder, and two threads never move it back
@@ -58,8 +58,8 @@ def read_as_trained(
     if no_picture and len(meta["spatial_shape"]) == 2:
         return array, meta  # ``check_pictures`` refuses it
     if reader is None or "." not in reader:
-        path = Path(directory, stock_path(image, Path(directory)))
-        if difference := _find_difference(array, meta, path, reader):
+        paths = [Path(directory, file) for file in files_of(stock_path(image, Path(directory)))]
+        if difference := _find_difference(array, meta, paths, reader):
             raise InputError(f"{first_file(image)} {difference}; give --{option} {OUR_READER}, or convert the image.")
     return array, meta
 
@@ -75,13 +75,15 @@ def load_itk(files: Iterable[str]) -> None:
             reader.get_data(reader.read(first))
 
 
-def stock_path(image: Image, root: Path) -> str:
-    """The path of an image; of a DICOM series its folder, as stock MONAI reads it, or its one file among others.
+def stock_path(image: Image, root: Path) -> Image:
+    """The path of an image, or those of its channels.
+
+    Of a DICOM series it is its folder, as stock MONAI reads it, or its one file among others.
 
     A series of several files that shares its folder with other DICOM files is refused: stock MONAI leaves out hidden
     files and those of other formats.
     """
-    if isinstance(image, str):
+    if isinstance(image, str) or not is_series(image):
         return image
     folder = PurePosixPath(image[0]).parent
     files = [file for file in (root / folder).iterdir() if file.is_file() and not file.name.startswith(".")]
@@ -95,18 +97,18 @@ def stock_path(image: Image, root: Path) -> str:
     return str(folder)
 
 
-def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | None) -> str:
+def _find_difference(array: np.ndarray, meta: dict, paths: Sequence[Path], reader: str | None) -> str:
     """How stock MONAI reads an image otherwise, behind the name of the image; empty where it does not."""
     from monai.transforms import LoadImage
 
     rank = len(meta["spatial_shape"])
     own = array[None] if array.ndim == rank else np.moveaxis(array, -1, 0)
-    if path.name.lower().endswith(ITK_SUFFIXES) and len(own) > 1 and own.dtype != np.float32:
+    if paths[0].name.lower().endswith(ITK_SUFFIXES) and len(own) > 1 and own.dtype != np.float32:
         return f"holds vectors of {own.dtype}, of which stock MONAI reads float32 alone"  # found out in a minute
-    by_itk = not path.name.lower().endswith(PIL_SUFFIXES + NIFTI_SUFFIXES)
+    by_itk = not paths[0].name.lower().endswith(PIL_SUFFIXES + NIFTI_SUFFIXES)
     try:
         with ITK if by_itk else nullcontext():
-            stock = LoadImage(_make_reader(reader, path, len(own)), ensure_channel_first=True)(path)
+            stock = LoadImage(_make_reader(reader, paths, len(own)), ensure_channel_first=True)(paths)
     except Exception:  # whatever its readers raise
         return "cannot be read by stock MONAI"
     if stock.shape != own.shape:
@@ -126,7 +128,7 @@ def _find_difference(array: np.ndarray, meta: dict, path: Path, reader: str | No
     return ""
 
 
-def _make_reader(name: str | None, path: Path, channels: int) -> Any:
+def _make_reader(name: str | None, paths: Sequence[Path], channels: int) -> Any:
     """What ``LoadImage`` takes; pictures are read as the bundles of 2D images do."""
     from monai.data import PILReader
     from PIL import ImageOps
@@ -135,8 +137,8 @@ def _make_reader(name: str | None, path: Path, channels: int) -> Any:
         return name
 
     def convert(image: Any) -> Any:
-        mode = "L" if channels == 1 else "RGB"
+        mode = "L" if channels == 1 or len(paths) > 1 else "RGB"
         return ImageOps.exif_transpose(image).convert(image.mode if image.mode[0] in "IF" else mode)
 
     reader = PILReader(converter=convert)
-    return reader if path.name.lower().endswith(PIL_SUFFIXES) else None
+    return reader if paths[0].name.lower().endswith(PIL_SUFFIXES) else None

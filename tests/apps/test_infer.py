@@ -78,7 +78,7 @@ def test_a_folder_stands_for_all_but_label_maps_and_results(tmp_path, kind, imag
     touch(tmp_path, *(f"{name}{suffix}" for name in names), "data/notes.txt", "data/x.mgz")
     assert found(tmp_path, image, kind=kind, output_dir=output_dir) == [f"{name}{suffix}" for name in expected]
     left_out = inputs(tmp_path, image, kind=kind, output_dir=output_dir).left_out
-    assert left_out == (2 if image == "data" else 0)
+    assert left_out == (3 if image == "data" else 0)
 
 
 def test_files_folders_and_series_are_taken_once_in_their_order(tmp_path):

@@ -152,7 +152,7 @@ def test_x_rays_in_one_folder_pair_by_their_names(tmp_path, images, maps, option
     for image, label in pairs:
         scan, mask = LoadImage(reader=ScanReader())(tmp_path / image), LoadImage()(tmp_path / label)
         np.testing.assert_array_equal(scan > 100 - 1024, mask)
-    with pytest.raises(InputError, match="2D fine-tuning reads PNG and JPEG; convert it"):
+    with pytest.raises(InputError, match="2D fine-tuning reads PNG, JPEG, TIFF and BMP; convert it"):
         segment(tmp_path, pictures_only=True, **options)
 
 
@@ -320,7 +320,7 @@ def test_in_2d_only_what_the_bundles_read(tmp_path):
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
     made = classify(tmp_path, spatial_dims=2, patient="file")
     assert [entry["image"][7:9] for entry in entries(made)] == [f"x{index}" for index in range(6)]
-    reason = "has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+    reason = "has another format: 2D fine-tuning reads PNG, JPEG, TIFF and BMP; convert it."
     skipped = sorted(skip["reason"] for skip in made["skipped"])
     assert skipped == [f"images/{name} {reason}" for name in ("s/ray.dcm", "slice.nii.gz")]
     taken = classify(tmp_path, spatial_dims=2, patient="file", pictures_only=False, reader=OUR_READER)
@@ -335,7 +335,7 @@ def test_in_2d_label_maps_are_pictures_too(tmp_path):
     write_nifti(tmp_path / "masks" / "n.nii.gz", noise(6, 8, 1, high=2))
     made = segment(tmp_path, pictures_only=True)
     assert reasons(made) == {
-        "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG and JPEG; convert it."
+        "images/n.png": "masks/n.nii.gz has another format: 2D fine-tuning reads PNG, JPEG, TIFF and BMP; convert it."
     }
     assert len(segment(tmp_path, label_reader=OUR_READER)["skipped"]) == 0
     assert len(entries(segment(write_maps(tmp_path / "3d", 3), pictures_only=True))) == 10

@@ -71,6 +71,9 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "SPIDER": [[f"images/{p}_{scan}.mha" for scan in ("t1", "t2", "t2_SPACE")] for p in range(1, 5)],
     "no layout": [[f"{name}.png"] for name in ("liver", "knee", "a12", "b7", "x", "chest3")],
     "a counter": [[f"img_{index:04d}.png"] for index in range(9)],
+    "slices": [[f"p{g}/slice{i}.png" for i in range(9)] for g in (1, 2, 3)],
+    "words": [[f"{name}/scan.png"] for name in ("one", "two", "three")],
+    "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
 }
 
@@ -90,7 +93,13 @@ def test_the_patients_of_public_data_sets(name):
         ([f"x{p}_{i}.png" for p in range(4) for i in range(3)], r"4 by --patient prefix1 \(such as x0: .* or 12 by"),
         ([f"{p}{side}.png" for p in (10, 11, 12) for side in "ab"], r"3 by --patient prefix1 \(such as 10: .* or 6 by"),
         ([f"{p}_20252_{v}_0.nii.gz" for p in (1000, 1001) for v in (2, 3)], r"2 by --patient prefix1 \(such as 1000: "),
-        ([f"{g}/{g}{i:x}.png" for g in range(5) for i in range(9)], "5 by --patient folder .* or 45 by --patient file"),
+        ([f"{g}/{g}{i:x}.png" for g in range(5) for i in range(9)], "5 by --patient folder .* or 45 by --patient path"),
+        ([f"{g}/{i}.png" for g in (0, 1) for i in range(50)], "2 by --patient folder .* or 100 by --patient path"),
+        (
+            [f"p{g}/{i}.png" for g in (1, 2, 3) for i in range(9)],
+            "3 by --patient folder .* or 27 by --patient path",
+        ),
+        ([f"{c}/{p}_{i}.png" for c in ("a", "b") for p in (1, 2) for i in range(3)], "2 by --patient prefix1 "),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
 )

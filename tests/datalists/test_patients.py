@@ -35,7 +35,7 @@ def test_auto_rule_takes_five_folders_as_patients_and_asks_of_fewer(tmp_path):
         write(folder)
     doubt = (
         r"12 files do not tell who is a patient: 4 by --patient folder \(such as f0: images/f0/study/0_0\.png, "
-        r".*\) or 12 by --patient file \(such as 0_0: images/f0/study/0_0\.png\); give one of these options, or a CSV"
+        r".*\) or 12 by --patient path \(such as images/f0/0_0: images/f0/study/0_0\.png\); give one of these"
     )
     refuses(doubt, make_datalist, tmp_path)
     assert make_datalist(tmp_path, patient="file")["patient_examples"] == ["0_0", "0_1", "0_2", "1_0", "1_1"]

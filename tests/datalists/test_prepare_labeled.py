@@ -159,7 +159,11 @@ def listed(cases, **changes):
             r"has 1 images in both validation and test: images/case_2\.nii\.gz",
         ),
         ({}, {"task": "segmentation"}, "has the label 0 in entry 0 of 'training' where a file is needed; the 2 cl"),
-        ({}, {"pictures_only": True}, r"images/case_0\.nii\.gz has another format: 2D fine-tuning reads PNG and JPEG;"),
+        (
+            {},
+            {"pictures_only": True},
+            r"images/case_0\.nii\.gz has another format: 2D fine-tuning reads PNG, JPEG, TIFF and BMP;",
+        ),
         ({}, {"class_names": ["a", "b", "c"]}, r"no image of the class 'c' in training \(0 in validation, 0 in test\)"),
         ({"class_names": ["b", "a"]}, {}, r"was made for class_names \['b', 'a'\], expected \['a', 'b'\]"),
         ({"task": "segmentation"}, {}, "was made for task segmentation, expected classification"),

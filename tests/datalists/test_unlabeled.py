@@ -82,7 +82,9 @@ def test_strict_stops_at_the_first(flawed):
 
 
 def test_nothing_usable(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path} holds no PNG, JPEG, NIfTI, NRRD, MHD or DICOM file"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path} holds no PNG, JPEG, TIFF, BMP, NIfTI, MGZ, NRRD, MHD or DICOM file"
+    ):
         make_datalist(tmp_path)
     for name in ("a.png", "b.png"):
         write_image(tmp_path / name, np.zeros((4, 4)))

@@ -1,3 +1,5 @@
+import hashlib
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -85,6 +87,8 @@ def test_check_image_gives_facts(tmp_path):
         "range": [volume.min(), volume.max()],
         "mean": pytest.approx(volume.mean(), rel=1e-5),
         "note": "",
+        "few_values": False,
+        "digest": hashlib.blake2b(b"(4, 5, 6)" + volume.astype("<f4").tobytes(), digest_size=12).hexdigest(),
     }
 
 

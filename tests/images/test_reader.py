@@ -1,3 +1,4 @@
+import bz2
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 import SimpleITK
 from monai.transforms import EnsureChannelFirst, LoadImage
 from PIL import ExifTags, Image
-from scan_files import affine_of, cut, noise, read, write_image, write_nifti, write_slice
+from scan_files import affine_of, cut, noise, read, refuses, write_image, write_nifti, write_slice
 
 from dira_monai.images.reader import ScanReader
+from dira_monai.images.stock import read_as_trained
 from dira_monai.utils.errors import InputError, find_input_error
 from dira_monai.utils.parallel import parallel_map
 
@@ -64,6 +66,54 @@ def test_color_nifti(tmp_path):
     array, meta = read(write_nifti(tmp_path / "a.nii", records))
     np.testing.assert_array_equal(array, colors)
     assert meta["original_channel_dim"] == -1
+
+
+@pytest.mark.parametrize("name", ["a.img", "a.mgz", "a.nii.bz2", "a.nhdr"])
+def test_further_volumes_as_other_readers_read_them(tmp_path, name):
+    volume, affine = noise(4, 5, 6), np.array([[0, 2, 0, 7], [-3, 0, 0, 8], [0, 0, 4, 9], [0, 0, 0, 1.0]])
+    image = nib.Nifti1Image(volume, affine)
+    if name == "a.img":
+        nib.save(nib.Nifti1Pair(volume, affine), tmp_path / name)
+    elif name == "a.mgz":
+        nib.save(nib.MGHImage(volume.astype(np.int32), affine), tmp_path / name)  # big endian
+    elif name == "a.nii.bz2":
+        (tmp_path / name).write_bytes(bz2.compress(image.to_bytes()))
+    else:
+        nib.save(image, tmp_path / "a.nii")
+        SimpleITK.WriteImage(SimpleITK.ReadImage(tmp_path / "a.nii"), tmp_path / name)
+    loaded = load(tmp_path / name)
+    np.testing.assert_array_equal(loaded.numpy(), volume)
+    np.testing.assert_allclose(loaded.affine.numpy(), affine, atol=1e-6)
+
+
+def test_volumes_that_stock_readers_do_not_read_alike(tmp_path):
+    volume = noise(4, 5, 6)
+    nib.save(nib.MGHImage(volume.astype(np.int32), np.eye(4)), tmp_path / "a.mgz")
+    nib.save(nib.AnalyzeImage(volume, np.eye(4)), tmp_path / "b.img")
+    array, meta = read(tmp_path / "b.img")
+    np.testing.assert_array_equal(array, volume)
+    assert meta["note"] == "Analyze, which tells no left from right: nibabel's order is taken"
+    refuses(r"a\.mgz cannot be read by stock MONAI; give --reader", read_as_trained, "a.mgz", tmp_path, None)
+    refuses(r"b\.img lies up to .* mm away from where stock MONAI has it", read_as_trained, "b.img", tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.bmp"])
+def test_tiff_and_bmp(tmp_path, name):
+    gray = noise(5, 4).astype(np.uint8)
+    write_image(tmp_path / name, gray)
+    np.testing.assert_array_equal(load(tmp_path / name).numpy(), gray.T)
+    color = noise(5, 4, 3).astype(np.uint8)
+    np.testing.assert_array_equal(load(write_image(tmp_path / name, color)).numpy(), color.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_16_bit_and_multi_page_tiff(tmp_path, order):
+    deep = noise(5, 4).astype(np.uint16) * 300
+    picture = Image.frombytes("I;16" + ("B" if order == ">" else ""), (4, 5), deep.astype(f"{order}u2").tobytes())
+    picture.save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(load(tmp_path / "a.tif").numpy(), deep.T)
+    picture.save(tmp_path / "b.tif", save_all=True, append_images=[picture])
+    refuses(r"b\.tif has 2 pages, where a picture has one", read, tmp_path / "b.tif")
 
 
 def test_single_slice_is_2d_with_its_own_spacing(tmp_path):

@@ -9,7 +9,8 @@ from typing import Any
 from ...bundle.config import BundleConfig
 from ...datalists.checks import LISTS
 from ...datalists.io import read_datalist
-from ...images.find import find_files, first_file, without_label_maps, without_results
+from ...datalists.layouts import join_modalities, split_names
+from ...images.find import files_of, find_files, first_file, without_label_maps, without_results
 from ...utils.errors import InputError
 
 
@@ -19,11 +20,13 @@ class Inputs:
 
     Attributes:
         paths: absolute, of files and of folders that hold one DICOM series each, in the order that they were given.
-        unreadable: folders that could not be searched, with the reason.
+        channels: of an image of several modalities all its files, by the first one, which is in ``paths``.
+        unreadable: folders that could not be searched and files that miss others, with the reason.
         left_out: how many images of the folders are label maps, earlier results, or of other suffixes.
     """
 
     paths: list[str] = field(default_factory=list)
+    channels: dict[str, list[str]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     left_out: int = 0
 
@@ -48,6 +51,11 @@ def find_inputs(images: Sequence[str | Path], config: BundleConfig, output_dir: 
     if not images:
         raise InputError("no image is given: name files, folders, or folders of DICOM series.")
     found.paths = list(dict.fromkeys(found.paths))
+    if modalities := split_names(config.parser.get("modalities")):
+        joined, broken, others = join_modalities(found.paths, modalities)
+        found.channels = {first_file(image): files_of(image) for image in joined}
+        found.paths, found.left_out = list(found.channels), found.left_out + others
+        found.unreadable |= {str(file): reason for file, reason in broken}
     return found
 
 

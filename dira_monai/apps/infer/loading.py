@@ -38,10 +38,18 @@ class InputImages(Dataset):
         preprocessing: from ``{"image": path}`` to the network's input. Only this data set may use it: an inversion
             switches tracing off for the time that it takes.
         in_channels: of the network.
+        channels: of an image of several files all of them, by its path.
     """
 
-    def __init__(self, paths: Sequence[str], preprocessing: Callable, in_channels: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        preprocessing: Callable,
+        in_channels: int,
+        channels: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.paths = paths
+        self.channels = channels or {}
         self.preprocessing = preprocessing
         self.in_channels = in_channels
 
@@ -58,7 +66,7 @@ class InputImages(Dataset):
         return Loaded(index, batch, note, time.perf_counter() - start)
 
     def _load(self, path: str) -> tuple[dict[str, Any], str]:
-        prepared = self.preprocessing({"image": path})
+        prepared = self.preprocessing({"image": self.channels.get(path, path)})
         image = prepared["image"]
         if len(image) != self.in_channels:
             raise InputError(f"{path} has {len(image)} channels where in_channels is {self.in_channels}.")

@@ -73,7 +73,8 @@ def infer(
     loading = read_config(run or bundle, values, ("inference.json",), "inference")
     if config.parser["reader"] is None:  # lists are made by it, and trained on where stock MONAI reads the same
         loading.parser["reader"] = {"_target_": OUR_READER, "resample": False}
-    dataset = InputImages(found.paths, loading.build("preprocessing"), config.build("in_channels"))
+    prepare, channels = loading.build("preprocessing"), config.build("in_channels")
+    dataset = InputImages(found.paths, prepare, channels, found.channels)
     try:
         inference.save()
         _evaluate(config, network, dataset, step, saver)

@@ -10,6 +10,7 @@ from ...bundle.shipped import bundle_folders
 from ...datalists.checks import LISTS
 from ...datalists.io import load_datalist, read_datalist
 from ...datalists.label_maps import in_image_folders
+from ...datalists.layouts import join_modalities, split_names
 from ...datalists.options import LabelOptions
 from ...datalists.prepare import list_images
 from ...datalists.prepare_labeled import FIXED, list_labeled
@@ -68,6 +69,8 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
     else:
         images = without_label_maps(find_images(path))
         images = images if task == PRETRAIN else in_image_folders(images)
+        names = split_names(given.get("modalities"))
+        images = join_modalities(images, names)[0] if names else images
     known = {"spatial_dims", "in_channels"} <= content.keys()
     sample = [] if known else look_at(images, path)
     dims = content.get("spatial_dims") or most_frequent([len(facts["shape"]) for facts in sample], 3)
@@ -79,12 +82,13 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
     reason = f"{alike.count(channels)} of {len(alike)} images that were read" if alike else "as the list was made"
     found.take("in_channels", Choice(channels, reason), given)
     if task == PRETRAIN:
-        names = ("in_channels", "seed", "validation_fraction", "patient", "patient_column", "file_column")
-        values = {name: found.config.build(name) for name in names if name in found.config.parser}
+        own = ("in_channels", "seed", "validation_fraction", "patient", "patient_column", "file_column", "modalities")
+        values = {name: found.config.build(name) for name in own if name in found.config.parser}
+        values["modalities"] = split_names(values.get("modalities")) or None
         found.datalist, _ = list_images(path, output, {"spatial_dims": dims, **values})
     else:
-        options = _options(found, task, dims, images, given)
-        _read_labeled(found, path, listed if content else None, options, given, output)
+        asked = _options(found, task, dims, images, given)
+        _read_labeled(found, path, listed if content else None, asked, given, output)
     return found
 
 

@@ -1,0 +1,135 @@
+"""What the pixels tell that names do not: label maps, the same image twice; and files of other formats."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from labeled_files import classify, entries, segment, write_maps, write_table
+from scan_files import noise, refuses, write_image, write_nifti
+
+from dira_monai.datalists.leakage import check_overlap
+from dira_monai.datalists.prepare import prepare_data
+from dira_monai.datalists.summary import describe_labeled, summarize_datalist
+from dira_monai.datalists.unlabeled import make_datalist
+
+SHAPES = {2: (16, 12), 3: (8, 7, 6)}
+
+
+def write(path, array):
+    return write_nifti(path, array) if array.ndim == 3 and array.shape[2] != 3 else write_image(path, array)
+
+
+def listed(made):
+    return sorted(entry["image"] for key in ("training", "validation") for entry in made[key])
+
+
+def test_label_maps_by_their_values(tmp_path, spatial_dims):
+    end = {2: "png", 3: "nii.gz"}[spatial_dims]
+    shape = SHAPES[spatial_dims]
+    for index in range(6):
+        write(tmp_path / f"images/p{index}.{end}", noise(*shape, seed=index))
+        write(tmp_path / f"nodules/p{index}.{end}", noise(*shape, seed=index, high=3))  # by the name of its image
+        write(tmp_path / f"images/organs{index}.{end}", noise(*shape, seed=index, high=5))  # in the folder of images
+    small = tuple(length - 1 for length in shape)
+    write(tmp_path / f"few/p0.{end}", noise(*small, high=3))  # the name of an image of another size
+    made = make_datalist(tmp_path)
+    assert listed(made) == [f"few/p0.{end}", *(f"images/p{index}.{end}" for index in range(6))]
+    assert made["label_maps"] == 12
+    assert "12 label maps left out" in summarize_datalist(made)
+
+
+def test_colored_label_maps_and_pictures_of_few_values(tmp_path):
+    for index in range(4):
+        write_image(tmp_path / f"p{index}.png", noise(16, 12, 3, seed=index))
+        write_image(tmp_path / f"q{index}.png", np.array([[9, 0, 0], [0, 9, 0]])[noise(16, 12, seed=index, high=2)])
+        write_image(tmp_path / "alone" / f"a{index}.png", noise(30, 12, seed=index, high=2))  # no other of the size
+    made = make_datalist(tmp_path, in_channels=3)
+    assert listed(made) == [*(f"alone/a{index}.png" for index in range(4)), *(f"p{index}.png" for index in range(4))]
+
+
+def test_label_maps_in_class_folders(tmp_path):
+    for name in ("benign", "normal"):
+        for index in range(1, 11):
+            write_image(tmp_path / name / f"{name} ({index}).png", noise(16, 12, seed=index + len(name)))
+            write_image(tmp_path / name / f"{name} ({index})_mask.png", noise(16, 12, high=2))
+    made = classify(tmp_path, ["benign", "normal"])
+    assert (len(entries(made)), made["label_maps"], made["patient_rule"]) == (20, 20, "file")
+    assert "20 label maps left out" in describe_labeled(made)
+
+
+@pytest.mark.parametrize("other", ["b.png", "b.bmp", "b.tif", "b.nii.gz"])
+def test_patients_with_the_same_image_stay_together(tmp_path, other):
+    for index in range(8):
+        write_image(tmp_path / f"x{index}.png", noise(16, 12, seed=index))
+    same = noise(16, 12, seed=3)
+    if other.endswith("gz"):
+        nib.save(nib.Nifti1Image(same.T[..., None].astype(np.float32), np.eye(4)), tmp_path / other)
+    else:
+        write_image(tmp_path / other, same)
+    for seed in range(4):
+        made = make_datalist(tmp_path, validation_fraction=0.5, seed=seed)
+        places = {entry["image"]: key for key in ("training", "validation") for entry in made[key]}
+        assert places[other] == places["x3.png"]
+        assert made["copies"] == [[other, "x3.png"]]
+    assert f"1 images there several times ({other} = x3.png)" in summarize_datalist(made)
+
+
+def test_the_same_image_in_two_splits_of_a_table(tmp_path):
+    names = [f"x{index}.png" for index in range(10)]
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    rows = [
+        f"{name},{('healthy', 'ill')[i % 2]},{split}" for i, (name, split) in enumerate(zip(names, splits, strict=True))
+    ]
+    write_table(tmp_path, "\n".join(["file,label,split", *rows]) + "\n", names)
+    for copy, original in (("x0.png", "x9.png"), ("x2.png", "x9.png"), ("x1.png", "x6.png")):
+        (tmp_path / "images" / copy).write_bytes((tmp_path / "images" / original).read_bytes())
+    made = classify(tmp_path)
+    assert {key: [entry["image"] for entry in made[key]] for key in ("training", "validation", "test")} == {
+        "training": [f"images/x{index}.png" for index in (3, 4, 5)],
+        "validation": ["images/x6.png", "images/x7.png"],
+        "test": ["images/x8.png", "images/x9.png"],
+    }
+    assert "2 images there several times" in describe_labeled(made)
+
+
+def test_a_test_image_that_pre_training_saw_by_another_name(tmp_path):
+    write_maps(tmp_path / "labeled", 3)
+    for index in range(3):
+        write_nifti(tmp_path / "other" / f"y{index}.nii", noise(6, 8, 5, seed=20 + index))
+    made = segment(tmp_path / "labeled")
+    tested = tmp_path / "labeled" / made["test"][0]["image"]
+    write_nifti(tmp_path / "other" / "z.nii", np.asarray(nib.load(tested).dataobj))
+    (tmp_path / "list.json").write_text(json.dumps(make_datalist(tmp_path / "other")))
+    refuses("1 of 2 test images or their patients are in", check_overlap, made, tested, tmp_path / "list.json", False)
+
+
+def test_files_of_other_formats_are_counted(tmp_path):
+    for index in range(3):
+        write_image(tmp_path / f"x{index}.png", noise(16, 12, seed=index))
+    for name in ("a.gif", "b.GIF", "c.webp", "notes.txt", "t.csv", "x0.json", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    made = make_datalist(tmp_path)
+    assert made["other_formats"] == {".gif": 2, ".webp": 1}
+    assert summarize_datalist(made).endswith("0 skipped, 3 files of other formats: .gif 2, .webp 1")
+    for index in range(3):
+        (tmp_path / f"x{index}.png").unlink()
+    refuses(r"DICOM file, but 3 files of other formats: \.gif 2, \.webp 1", make_datalist, tmp_path)
+
+
+def test_a_copy_that_comes_later_follows_its_original(tmp_path):
+    def lists():
+        made = prepare_data(str(tmp_path / "scans"), str(tmp_path / "out"), 2, 1, 0, 0.3)
+        return {Path(entry["image"]).name: key for key in ("training", "validation") for entry in made[key]}
+
+    for index in range(10):
+        write_image(tmp_path / "scans" / f"x{index}.png", noise(16, 12, seed=index))
+    before = lists()
+    chosen = {before[f"x{index}.png"]: index for index in range(10)}  # one of training, one of validation
+    for index in chosen.values():
+        write_image(tmp_path / "scans" / f"new{index}.bmp", noise(16, 12, seed=index))
+    after = lists()
+    assert len(chosen) == 2
+    assert {name: after[name] for name in before} == before
+    assert {after[f"new{index}.bmp"]: index for index in chosen.values()} == chosen
