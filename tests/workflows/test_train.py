@@ -15,8 +15,7 @@ from dira_monai import InputError, finetune, pretrain
 from dira_monai.__main__ import main
 from dira_monai.apps.planning import labels as planned_labels
 from dira_monai.cli.deferred import parse_values
-from dira_monai.datalists import label_maps
-from dira_monai.images import facts
+from dira_monai.images import facts, stock
 from dira_monai.images.find import first_file, read_image
 
 FEW = {"max_epochs": 1, "epoch_length": 2}
@@ -79,7 +78,7 @@ def reads(monkeypatch):
         counts.update([os.path.join(directory, first_file(image))])
         return read_image(image, directory, resample)
 
-    for module in (facts, label_maps, planned_labels):
+    for module in (facts, stock, planned_labels):
         monkeypatch.setattr(module, "read_image", read)
     return counts
 

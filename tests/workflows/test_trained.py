@@ -78,9 +78,9 @@ def test_the_card_has_the_test_scores_of_its_weights_alone(classified, finetune_
     evaluate(run, split="validation")
     assert scores_of(run) == scores  # those of test, once
     options = finetune_bundle.SMALL | finetune_bundle.OWN["classification", 2] | FEW
-    again = {**options, "run": run, "resume": True, "hours": None, "learning_rate": 1e-30}
+    again = {**options, "run": run, "resume": True, "hours": None, "val_interval": 5}
     finetune(finetune_scans[2], task="classification", **again | {"max_epochs": 2})
-    assert scores_of(run) == scores  # the weights are those of before
+    assert scores_of(run) == scores  # nothing was validated: the weights are those of before
     state = load(run / "models/model.pt")
     torch.save({name: value + 1 for name, value in state.items()}, run / "models/model.pt")
     evaluate(run, model_path=str(run / "models/model.pt"))
