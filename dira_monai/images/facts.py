@@ -181,4 +181,5 @@ def check_facts(name: str, facts: dict, spatial_dims: int, in_channels: int) -> 
     if channels == in_channels or (channels == 1 and in_channels == 3):
         return
     count = f"{channels} differing channels" if channels > 1 else "1 channel"
-    raise InputError(f"{name} has {count} where in_channels is {in_channels}; pass --in_channels {channels}.")
+    times = ", or, of time points, make a file of each" if rank == 3 and channels > 4 else ""
+    raise InputError(f"{name} has {count} where in_channels is {in_channels}; pass --in_channels {channels}{times}.")

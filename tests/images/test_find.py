@@ -158,6 +158,12 @@ def bad_voxels(value):
         (noise(4, 5, 1), 3, 1, "has 2 spatial dimensions where spatial_dims is 3"),
         (noise(4, 5, 6, 2), 3, 1, "has 2 differing channels where in_channels is 1; pass --in_channels 2"),
         (noise(4, 5, 6), 3, 2, "has 1 channel where in_channels is 2; pass --in_channels 1"),
+        (
+            noise(4, 5, 6, 30),
+            3,
+            1,
+            ".*; pass --in_channels 30, or, of time points, make a file of each",
+        ),
     ],
 )
 def test_check_image_refuses(tmp_path, array, spatial_dims, in_channels, reason):
