@@ -15,7 +15,7 @@ from .header import check_header
 from .options import check_options
 from .packed_code import name_running_code
 from .running_config import running_config
-from .values import take_text
+from .values import check_hash, take_text
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
 MONAI_OPTIONS = {*inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
@@ -49,6 +49,10 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
         if value in MEANT:
             raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")
         _check_text(option, value)
+        if _name(option) in ("dataset_dir", "output_dir", "ckpt_dir", "pretrained"):
+            check_hash(option, Path(value.strip("'\"")).absolute())
+    if words:
+        check_hash("the bundle's folder", Path(bundle_root()).absolute())
     files = config_files(words)
     if any("train" in ConfigParser.load_config_file(file) for file in files):
         options = {_name(option): value.startswith("--") or value for option, value in given if option != "--"}

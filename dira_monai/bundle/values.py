@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..utils.errors import InputError
+
 CLASS_VALUES = ("class_names", "multi_label")
 TEXT_VALUES = ("pretrained", "start_from", "labels", "patient", "exclude_patients_of", "image")
 TEXT_ENDINGS = ("_dir", "_file", "_path", "_list", "_column", "_root")
@@ -94,3 +96,13 @@ def _plain(word: str) -> str | None:
 
 def _unquoted(word: str) -> str:
     return word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+
+
+def check_hash(name: str, value: Any) -> None:
+    """Refuse a path with ``#``, of which MONAI makes ``::`` in every text of a configuration.
+
+    Raises:
+        InputError: names the value.
+    """
+    if "#" in str(value) and "/" in str(value) and not str(value).startswith("$"):
+        raise InputError(f"{name} {value}: MONAI makes :: of # in paths, so it would lie elsewhere; rename the folder.")

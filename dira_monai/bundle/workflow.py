@@ -8,6 +8,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from ..utils.errors import InputError, find_input_error
+from .values import check_hash
 
 
 def run_workflow(files: Sequence[str | Path], values: Mapping[str, Any], configs: Path | None = None) -> None:
@@ -22,6 +23,8 @@ def run_workflow(files: Sequence[str | Path], values: Mapping[str, Any], configs
         InputError: where a part of the configuration raised one or does not take a value; any other error comes as
             MONAI wraps it.
     """
+    for name in ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "pretrained"):
+        check_hash(f"--{name}", values.get(name))
     beside = Path(files[0]).parent if configs is None else configs
     workflow = ConfigWorkflow(
         [str(file) for file in files],

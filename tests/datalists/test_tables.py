@@ -166,7 +166,10 @@ def test_words_that_are_no_lists():
 def test_words_that_do_not_arrive_in_monai_are_refused(words, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
         check_command_line(words)
-    check_command_line(["--dataset_dir", "'2024_10'", "--class_names", "['a-b', 'c']", "--output_dir", "/x/a#1"])
+    check_command_line(["--dataset_dir", "'2024_10'", "--class_names", "['a-b', 'c']", "--output_dir", "/x/a=1, [ö]'"])
+    for folder in ("/x/a#1", "'a#1'"):
+        with pytest.raises(InputError, match="MONAI makes :: of # in paths"):
+            check_command_line(["--output_dir", folder])
 
 
 def test_values_of_an_object_are_not_taken_for_texts():
