@@ -9,7 +9,7 @@ from ..images.find import files_of, first_file, map_files
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 from .checks import LISTS, check_datalist, entries_of, find_root, first_names
-from .patients import patient_of
+from .patients import group_of, patient_of
 
 
 def write_datalist(datalist: dict, path: str | Path) -> None:
@@ -112,9 +112,9 @@ def keep_places(made: dict, kept: dict, path: Path, resume: bool) -> tuple[dict,
     lists: dict[str, list[dict]] = {name: [] for name in LISTS if name in made}
     for name, entries in [(name, made[name]) for name in lists]:
         for entry in entries:
-            new, places = moved.get(patient_of(entry), (name, {name}))
+            places = moved.get((group_of(entry), name), {name})
             own = next(iter(places))
-            lists[own if len(places) == 1 and {own, new} <= drawn else name].append(entry)
+            lists[own if len(places) == 1 and {own, name} <= drawn else name].append(entry)
     made = made | {name: sorted(entries, key=lambda e: first_file(e["image"])) for name, entries in lists.items()}
     if resume and (wrong := _moved(made, kept)):
         raise InputError(
@@ -134,28 +134,25 @@ def _keys(entry: dict, datalist: dict) -> tuple[str, str]:
     return f"patient {patient_of(entry)}", f"image {_real(entry, datalist)}"
 
 
-def _moved(made: dict, kept: dict) -> dict[str, tuple[str, set[str]]]:
-    """Patients that were in another list before, or images of theirs: the list now, and those of before."""
+def _moved(made: dict, kept: dict) -> dict[tuple[str, str], set[str]]:
+    """Groups that were in another list before, or patients or images of theirs, and the list now: those of before."""
     places: dict[str, set[str]] = {}
     for name in LISTS:
         for entry in kept.get(name, []):
             for key in (*_keys(entry, kept), f"pixels {entry.get('digest')}"):
                 places.setdefault(key, set()).add(name)
-    moved: dict[str, tuple[str, set[str]]] = {}
+    before: dict[tuple[str, str], set[str]] = {}
     for name in LISTS:
         for entry in made.get(name, []):
-            patient = patient_of(entry)
             keys = [*_keys(entry, made), f"pixels {entry['digest']}" if "group" in entry else ""]
-            before = set().union(*(places.get(key, ()) for key in keys), moved.get(patient, (name, set()))[1])
-            if before - {name}:
-                moved[patient] = (name, before)
-    return moved
+            before.setdefault((group_of(entry), name), set()).update(*(places.get(key, ()) for key in keys))
+    return {(group, name): lists for (group, name), lists in before.items() if lists - {name}}
 
 
 def _real(entry: dict, datalist: dict) -> str:
     return os.path.realpath(os.path.join(datalist.get("dataset_dir", ""), first_file(entry["image"])))
 
 
-def _describe(moved: Mapping[str, tuple[str, set[str]]]) -> str:
+def _describe(moved: Mapping[tuple[str, str], set[str]]) -> str:
     """The first patients with their lists before and now."""
-    return first_names([f"{who} ({' and '.join(sorted(old))}, now {new})" for who, (new, old) in moved.items()])
+    return first_names([f"{who} ({' and '.join(sorted(old))}, now {new})" for (who, new), old in moved.items()])

@@ -179,12 +179,12 @@ def _numbered(names: Collection[str]) -> bool:
 
 def patient_of(entry: Mapping[str, Any]) -> str:
     """The patient of an entry of a datalist; without one, the image is a patient of its own."""
-    return str(entry.get("patient", first_file(entry["image"])))
+    return str(entry["patient"]) if "patient" in entry else first_file(entry["image"])
 
 
 def group_of(entry: Mapping[str, Any]) -> str:
     """The patients who share an image with that of an entry, which stay in one list; by default the patient."""
-    return entry.get("group", entry["patient"])
+    return str(entry["group"]) if "group" in entry else patient_of(entry)
 
 
 def list_patients(entries: Iterable[Mapping[str, Any]]) -> list[str]:

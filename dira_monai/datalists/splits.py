@@ -10,7 +10,7 @@ from typing import Any
 from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, first_names
-from .patients import group_of, patient_of
+from .patients import group_of, list_patients
 
 SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(
@@ -148,8 +148,8 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
     """The datalist with a part of the training patients, and lines that say what was taken.
 
     These are drawn by ``draw_patients``, so that a larger fraction holds all of a smaller one, and, for classification,
-    the first patient in its order of each class that would be missing. Validation and test stay. A fraction that is not
-    in (0, 1] is refused.
+    the first patient in its order of each class that would be missing; those who share an image come together.
+    Validation and test stay. A fraction that is not in (0, 1] is refused.
     """
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
         raise InputError(f"label_fraction must be above 0 and at most 1, got {fraction!r}.")
@@ -157,16 +157,17 @@ def take_fraction(datalist: dict, fraction: float, seed: int) -> tuple[dict, lis
         return datalist, []
     classes: dict[str, set[int]] = {}
     for entry in datalist["training"]:
-        classes.setdefault(patient_of(entry), set()).update(present_classes(entry) or [])
+        classes.setdefault(group_of(entry), set()).update(present_classes(entry) or [])
     order = sorted(classes, key=lambda name: draw(name, seed, "label"))
     first = draw_patients(order, fraction, seed, "label") if len(order) > 1 else set(order)
     present = set().union(*(classes[name] for name in first))
     absent = sorted(set().union(*classes.values()) - present) if datalist["task"] == "classification" else []
     added = {number: next(name for name in order if number in classes[name]) for number in absent}
     kept = {*first, *added.values()}
-    entries = [entry for entry in datalist["training"] if patient_of(entry) in kept]
+    entries = [entry for entry in datalist["training"] if group_of(entry) in kept]
     lines = [
-        f"label_fraction {fraction:g}: {len(kept)} of {len(order)} training patients, "
+        f"label_fraction {fraction:g}: {len(list_patients(entries))} of {len(list_patients(datalist['training']))} "
+        "training patients, "
         f"{len(entries)} of {len(datalist['training'])} training images (label_seed {seed})"
     ]
     lines += [f"added {name}, the first patient of {datalist['class_names'][n]}" for n, name in added.items()]

@@ -133,3 +133,27 @@ def test_a_copy_that_comes_later_follows_its_original(tmp_path):
     assert len(chosen) == 2
     assert {name: after[name] for name in before} == before
     assert {after[f"new{index}.bmp"]: index for index in chosen.values()} == chosen
+
+
+def test_patients_linked_by_a_copy_follow_the_one_who_was_there(tmp_path):
+    for index in range(10):
+        write_image(tmp_path / "scans" / f"p{index}/a.png", noise(16, 12, seed=index))
+        write_image(tmp_path / "scans" / f"p{index}/b.png", noise(16, 12, seed=20 + index))
+
+    def places():
+        made = prepare_data(str(tmp_path / "scans"), str(tmp_path / "out"), 2, 1, 0, 0.3, "folder")
+        return {entry["patient"]: key for key in ("training", "validation") for entry in made[key]}
+
+    before = places()
+    for name in ("training", "validation"):
+        old = next(patient for patient, key in before.items() if key == name)
+        seed = 40 if name == "training" else 50
+        write_image(tmp_path / f"scans/a_{name}_link/a.png", noise(16, 12, seed=int(old[1:])))
+        write_image(tmp_path / f"scans/a_{name}_link/b.png", noise(16, 12, seed=seed))
+        write_image(tmp_path / f"scans/a_{name}_end/a.png", noise(16, 12, seed=seed))
+        write_image(tmp_path / f"scans/a_{name}_end/b.png", noise(16, 12, seed=seed + 1))
+    after = places()
+    assert {patient: after[patient] for patient in before} == before
+    assert {name: after[name] for name in after if name not in before} == {
+        f"a_{name}_{part}": name for name in ("training", "validation") for part in ("link", "end")
+    }

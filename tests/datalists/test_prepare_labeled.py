@@ -296,6 +296,14 @@ def test_take_fraction_of_patients(fraction):
     ]
 
 
+def test_take_fraction_takes_patients_who_share_an_image_together():
+    entries = [{"image": f"{i}.png", "patient": f"p{i}", "group": f"p{i // 2 * 2}", "label": 0} for i in range(40)]
+    part, lines = take_fraction({"task": "classification", "class_names": ["a", "b"], "training": entries}, 0.5, 0)
+    groups = drawn({entry["group"] for entry in entries}, 0.5, 0, "label")
+    assert {entry["patient"] for entry in part["training"]} == {f"p{int(g[1:]) + k}" for g in groups for k in (0, 1)}
+    assert f"{2 * len(groups)} of 40 training patients" in lines[0]
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_take_fraction_keeps_every_class_and_is_nested(multi_label):
     def entry(number):
