@@ -83,7 +83,8 @@ RULES = {
     **dict.fromkeys(("views_per_image", "queue_size"), COUNT),
     **dict.fromkeys(("epoch_length", "val_samples", "patience"), COUNT | NONE),
     **dict.fromkeys(("num_workers", "seed", "local_count", "freeze_epochs", "label_subset", "label_seed"), COUNT_OR_0),
-    **dict.fromkeys(("learning_rate", "discriminator_learning_rate", "temperature"), POSITIVE),
+    "temperature": POSITIVE,
+    **dict.fromkeys(("learning_rate", "discriminator_learning_rate"), WEIGHT),
     **dict.fromkeys(
         ("warmup_epochs", "contrastive_weight", "restoration_weight", "adversarial_weight", "gradient_penalty"), WEIGHT
     ),
