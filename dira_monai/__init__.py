@@ -36,6 +36,7 @@ _NAMES = {  # the module of each public name
     "handlers.early_stop": "EarlyStop",
     "handlers.evaluation_report": "EvaluationReport",
     "handlers.label_panel": "LabelPanel",
+    "handlers.mlflow_names": "name_for_mlflow",
     "handlers.pretrain_metrics": "pretrain_metrics",
     "handlers.report.handler": "HtmlReport",
     "handlers.restoration_panel": "Panel",

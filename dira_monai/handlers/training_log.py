@@ -19,6 +19,7 @@ from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import world_size
 from ..utils.errors import InputError
 from ..utils.files import write_csv
+from .mlflow_names import name_for_mlflow
 
 
 class TrainingLog:
@@ -82,7 +83,9 @@ class TrainingLog:
         name = str(self.output_dir)
         MLFlowHandler(uri, iteration_log=False, run_name=name, close_on_complete=True).attach(engine)
         if self.evaluator is not None:
-            MLFlowHandler(uri, iteration_log=False, run_name=name).attach(self.evaluator)
+            handler = MLFlowHandler(uri, iteration_log=False, run_name=name)
+            name_for_mlflow([handler])
+            handler.attach(self.evaluator)
 
     def _open(self, engine: ResumableTrainer) -> None:
         """Open files and bar; a resumed run goes on in them behind its last whole epoch."""

@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import nibabel as nib
 import numpy as np
@@ -203,6 +204,25 @@ def test_check_cam(spatial_dims):
         check_cam(make_cam(planted(spatial_dims), "0"), sample, 3)
     with pytest.raises(InputError, match=r"target_layer 2 gives features of shape \(2,\), which are no map"):
         check_cam(make_cam(planted(spatial_dims), "2"), sample, 2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("layer4.0.bn1", "target_layer layer4.0.bn1 is changed in place by what follows"),  # a ReLU
+        ("layer4.0.bn2", "target_layer layer4.0.bn2 is changed in place by what follows"),  # += the shortcut
+        ("layer4.0.act", "target_layer layer4.0.act runs 2 times in one pass"),
+        ("layer4.0.conv1", None),
+        ("layer4", None),
+    ],
+)
+def test_layers_that_are_changed_in_place_or_run_twice(spatial_dims, layer, message):
+    network = resnet10(spatial_dims=spatial_dims, n_input_channels=1, num_classes=2, feed_forward=True)
+    preprocessing, sample = prepare(np.random.default_rng(0).random((32,) * spatial_dims), (32,) * spatial_dims)
+    cam = make_cam(network, layer)
+    with nullcontext() if message is None else pytest.raises(InputError, match=message):
+        check_cam(cam, sample, 2)
+        assert heat_map(cam, preprocessing, sample, 1).shape == (1, *(32,) * spatial_dims)
 
 
 def test_overlay():

@@ -14,6 +14,7 @@ from pretrain_bundle import overrides, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dira_monai.bundle.run_json import read_starts
+from dira_monai.handlers.mlflow_names import legal_names
 
 TINY = {"epoch_length": 1, "max_epochs": 2}
 LOSSES = {"loss", "contrastive", "restoration", "adversarial", "discriminator"}
@@ -89,6 +90,41 @@ def test_fine_tuning_is_logged(way, tmp_path, uri):
     assert status == "FINISHED"
     assert {"loss", "val_mean_auc", "learning_rate"} <= metrics.keys()
     check_history(metrics, numbers_of(tmp_path))
+
+
+NAMES = {  # of classes, and those that MLflow gets for them: two that would be equal, a path, one as it is
+    "tumor (core)": "tumor _core__2",
+    "tumor [core]": "tumor _core__3",
+    "tumor _core_": "tumor _core_",
+    "left//right": "left__right",
+    "µ: a-b.c": "µ: a-b.c",
+}
+
+
+def test_names_that_mlflow_refuses():
+    assert legal_names(NAMES) == NAMES
+    validation = pytest.importorskip("mlflow.utils.validation", reason="mlflow is not installed")
+    for name in NAMES.values():
+        validation._validate_metric_name(name)
+
+
+@pytest.mark.parametrize(("way", "dims"), [("tracking", 2), ("mlflow", 3)])
+def test_classes_of_any_name_are_logged(way, dims, tmp_path, uri):
+    kind = ("segmentation", dims)
+    (tmp_path / "out").mkdir()
+    options = finetune_overrides(kind, {dims: write_data(tmp_path / "data", dims)}, tmp_path, **TINY)
+    names = ["tumor (core)", "tumor [core]"][: dims - 1]
+    options |= {way: {"tracking": "mlflow", "mlflow": uri}[way], "class_names": ["background", *names]}
+    train(kind, options)
+    files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
+    own = later(options) | {key: options[key] for key in ("output_dir", way)}
+    monai.bundle.run(config_file=files, **own)
+    told = dict(csv.reader((tmp_path / "out/evaluation/metrics.csv").open()))
+    (_, _, trained), (_, _, evaluated) = tracked(uri)
+    for name, legal in zip(names, ["tumor _core_", "tumor _core__2"][: dims - 1], strict=True):
+        key, logged = f"val_dice_{name}", f"val_dice_{legal}"
+        assert trained[logged] == pytest.approx([row[key] for row in numbers_of(tmp_path)], rel=1e-4)
+        assert evaluated[logged][-1] == pytest.approx(float(told[key]), rel=1e-4)
 
 
 def write_untrained(kind, options):

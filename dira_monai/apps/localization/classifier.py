@@ -90,15 +90,30 @@ def check_cam(cam: GradCAM, sample: Mapping[str, Any], class_count: int) -> None
     """Nothing, where the network gives one logit a class and its target layer a map; sample: see ``heat_map``.
 
     Raises:
-        InputError: if not.
+        InputError: if not; also of a layer that is changed in place behind it, or that runs more than once: its
+            features would be those of the last time and its gradient that of the first.
     """
-    batch = _batch(cam, sample)
-    logits, features, _ = cam.nn_module(batch, class_idx=0)
+    batch, layer = _batch(cam, sample), cam.nn_module.target_layers[0]
+    runs: list[int] = []
+    count = cam.nn_module.get_layer(layer).register_forward_hook(lambda *_: runs.append(1))
+    try:
+        logits, features, _ = cam.nn_module(batch, class_idx=0)
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise InputError(
+            f"target_layer {layer} is changed in place by what follows; name the part around it."
+        ) from error
+    finally:
+        count.remove()
+    if len(runs) > 1:
+        raise InputError(f"target_layer {layer} runs {len(runs)} times in one pass; name one that runs once.")
     if tuple(logits.shape) != (1, class_count):
         raise InputError(f"the network gives outputs of shape {tuple(logits.shape)[1:]} for {class_count} class_names.")
     if features[0].ndim != batch.ndim:
-        layer, shape = cam.nn_module.target_layers[0], tuple(features[0].shape)[1:]
-        raise InputError(f"target_layer {layer} gives features of shape {shape}, which are no map.")
+        raise InputError(
+            f"target_layer {layer} gives features of shape {tuple(features[0].shape)[1:]}, which are no map."
+        )
 
 
 def _batch(cam: GradCAM, sample: Mapping[str, Any]) -> Tensor:
