@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, count_other_formats, find_images, first_file, without_label_maps
+from ..images.find import Image, count_other_formats, find_images, first_file
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
 from .options import NO_CLASS, LabelOptions
@@ -37,12 +37,13 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
     everything, table = find_images(root), find_table(root, options.labels)
-    images = without_label_maps(everything)
+    sorted_out = Found(root, [])
+    images = sorted_out.without_label_maps(everything)
     if table is None:
         found = _read_class_folders(root, images, options)
     else:
         found = _read_images_of_table(root, in_image_folders(images), table, options)
-    found.label_maps = len(everything) - len(images)
+    found.label_maps, found.named_as_maps = sorted_out.label_maps, sorted_out.named_as_maps
     found.other_formats = count_other_formats(root, everything)
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..images.facts import find_distance, measure_array
 from ..images.find import (
     IMAGE_FOLDERS,
+    PIL_SUFFIXES,
     Image,
     count_other_formats,
     find_images,
@@ -22,6 +23,7 @@ from ..images.find import (
 )
 from ..images.stock import read_as_trained
 from ..utils.errors import InputError
+from .checks import first_names
 from .layouts import match_names, split_names
 from .options import LabelOptions
 from .rows import Found, Row
@@ -66,7 +68,9 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
         if not choice:
             found.skip(image, f"{name} has no label map.")
         elif len(choice) > 1:
-            found.skip(image, f"{name} has several label maps: {', '.join(choice)}.")
+            slices = all(file.lower().endswith(PIL_SUFFIXES) for file in choice) and is_series(image)
+            cure = "; write those of slices into one volume, such as NIfTI" if slices else ""
+            found.skip(image, f"{name} has several label maps: {first_names(choice)}{cure}.")
         elif wanted[choice[0]] > 1 and exact[choice[0]] != key:
             others = f"the label map {choice[0]} with {wanted[choice[0]] - 1} other images"
             found.skip(image, f"{name} shares {others}; say which images belong together by --modalities.")

@@ -7,14 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..images.facts import check_facts
-from ..images.find import Image, files_of, first_file, is_series, stem
+from ..images.facts import check_facts, looks_like_image, measure_each
+from ..images.find import (
+    Image,
+    files_of,
+    first_file,
+    is_label_map,
+    is_series,
+    kind_folder,
+    read_image,
+    stem,
+    without_label_maps,
+    without_map_words,
+)
 from ..utils.errors import InputError
 from .checks import LISTS
-from .layouts import join_modalities
+from .layouts import case_of, join_modalities
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import SPLITS
 
+NO_IMAGES = ("derivatives", "overlay", "overlays")  # folders of processed images
 Placed = tuple[dict, str]  # an entry of a datalist, and the word that a table or folder gives for its split
 Label = int | list[int | None] | str  # of a class, 1, 0 or None (not known) for each class, or the file of a label map
 
@@ -40,6 +52,7 @@ class Found:
     excluded: Counter[str] = field(default_factory=Counter)  # images that the user leaves out, by the reason
     patient_rule: str = ""
     label_maps: int = 0  # left out
+    named_as_maps: int = 0  # images that are taken anyway
     other_modalities: int = 0  # files of them
     other_formats: dict[str, int] = field(default_factory=dict)  # files of each suffix
     fill: Callable[[], None] | None = None  # gives the rows their patients anew
@@ -48,11 +61,32 @@ class Found:
         """What a datalist says of the files that are in no list."""
         return {
             "label_maps": self.label_maps,
+            "named_as_maps": self.named_as_maps,
             "other_modalities": self.other_modalities,
             "other_formats": self.other_formats,
             "skipped": self.skipped,
             "excluded": dict(self.excluded),
         }
+
+    def without_label_maps(self, everything: Sequence[Image]) -> list[Image]:
+        """Those that are no label map by name, and those that are but hold gray values and have no image of their name.
+
+        Processed images of ``derivatives`` and overlays stay out. What is left out or taken anyway is counted.
+        """
+        kept = {first_file(image): image for image in without_label_maps(everything)}
+        partners = {_case_of(name) for file in kept for name in (file, os.path.dirname(file))}
+        doubtful = [
+            image
+            for image in everything
+            if first_file(image) not in kept
+            and is_label_map(first_file(image))
+            and kind_folder(first_file(image))[0] not in NO_IMAGES
+            and _case_of(first_file(image)) not in partners
+        ]
+        facts = measure_each(_measure_look, doubtful, self.root)
+        images = [image for image, fact in zip(doubtful, facts, strict=True) if fact == {"image": True}]
+        self.named_as_maps, self.label_maps = len(images), len(everything) - len(kept) - len(images)
+        return sorted([*kept.values(), *images], key=first_file)
 
     def skip(self, image: Image, reason: str) -> None:
         """Note why an image cannot be used."""
@@ -155,6 +189,15 @@ class Found:
             except InputError as error:
                 self.skip(row.image, str(error))
         return entries
+
+
+def _case_of(file: str) -> str:
+    return case_of(f"{without_map_words(stem(file))}.x")
+
+
+def _measure_look(image: Image, directory: str | Path) -> dict:
+    array, meta = read_image(image, directory)
+    return {"image": looks_like_image(array, len(meta["spatial_shape"]))}
 
 
 def _near(row: Row, fact: dict) -> set[tuple]:

@@ -30,6 +30,8 @@ def _notes(datalist: dict) -> list[str]:
     """What is said of files that are no image of the list, and of images that several patients or lists had."""
     kinds = {"label_maps": "label maps", "other_modalities": "files of other modalities"}
     maps = [f"{count} {words} left out" for name, words in kinds.items() if (count := datalist.get(name))]
+    if count := datalist.get("named_as_maps"):
+        maps.append(f"{count} named as label maps taken, since they hold gray values and no image has their name")
     formats = count_formats(datalist.get("other_formats", {}))
     copies = [" = ".join(names) for names in datalist.get("copies", [])]
     text = f"{len(copies)} images there several times ({first_names(copies)})"

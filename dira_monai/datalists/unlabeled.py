@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..images.facts import FORMATS, measure_each, measure_image
-from ..images.find import count_formats, count_other_formats, find_images, without_label_maps
+from ..images.find import count_formats, count_other_formats, find_images
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
 from .layouts import split_names
@@ -38,8 +38,8 @@ def make_datalist(
 
     ``training`` and ``validation`` list ``image`` (relative to ``dataset_dir``; a list of files for a DICOM series),
     ``patient`` and the facts of ``measure_image``; ``skipped`` lists ``image`` and ``reason``; ``label_maps`` counts
-    what ``without_label_maps`` leaves out, ``excluded`` the images of other splits of a table. ``spacing`` may be None,
-    which MONAI's collation refuses: batch ``image`` alone.
+    what ``Found.without_label_maps`` leaves out, ``named_as_maps`` what it takes anyway, ``excluded`` the images of
+    other splits of a table. ``spacing`` may be None, which MONAI's collation refuses: batch ``image`` alone.
 
     Args:
         directory: folder that is searched with all its sub-folders.
@@ -65,9 +65,8 @@ def make_datalist(
     if not (everything := find_images(root)):
         others = count_formats(count_other_formats(root, []))
         raise InputError(f"{root} holds no {FORMATS} file{others and f', but {others}'}.")
-    images = without_label_maps(everything)
-    found = Found(root, [], label_maps=len(everything) - len(images))
-    found.other_formats = count_other_formats(root, everything)
+    found = Found(root, [], other_formats=count_other_formats(root, everything))
+    images = found.without_label_maps(everything)
     names = split_names(modalities)
     found.rows = [Row(image) for image in found.take_modalities(images, names)]
     in_channels = in_channels or len(names) or 1

@@ -16,6 +16,7 @@ from ..utils.parallel import parallel_map
 from .find import Image, first_file, read_image
 
 MAX_CLASSES = 32  # values of what may be a label map
+FEW = 8  # values that a label map has nearly everywhere
 SAMPLE = 4096  # voxels that tell whether it is worth while to count all
 Item = TypeVar("Item")
 WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
@@ -74,6 +75,14 @@ def _has_few_values(array: np.ndarray, rank: int) -> bool:
         if len(values) > min(MAX_CLASSES, len(pixels) ** 0.5) or (values != np.round(values)).any():
             return False
     return True
+
+
+def looks_like_image(array: np.ndarray, rank: int) -> bool:
+    """Whether the values but the most frequent one spread as gray values do, and no label map, also as a JPEG, has."""
+    if _has_few_values(array, rank):
+        return False
+    others = np.sort(np.unique(array, return_counts=True)[1])[:-1]
+    return 2 * others[-FEW:].sum() < others.sum()
 
 
 def _digest(array: np.ndarray) -> str:

@@ -25,7 +25,8 @@ Image = str | list[str]  # one file, the files of one DICOM series in slice orde
 IMAGE_FOLDERS = ("images", "imagestr")
 _MAP = r"segs?|segmentations?|masks?|gt|ground_?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
 _MAP_FOLDER = re.compile(
-    rf"{_MAP}|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|.+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
+    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|"
+    r".+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
     re.IGNORECASE,
 )
 _MAP_ENDING = re.compile(rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels)[_\-. ]?\d*|roi))+$", re.IGNORECASE)

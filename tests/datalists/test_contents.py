@@ -7,12 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from labeled_files import classify, entries, segment, write_maps, write_table
-from scan_files import noise, refuses, write_image, write_nifti
+from scan_files import noise, refuses, write_image, write_nifti, write_series
 
 from dira_monai.datalists.leakage import check_overlap
 from dira_monai.datalists.prepare import prepare_data
 from dira_monai.datalists.summary import describe_labeled, summarize_datalist
 from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.images.find import first_file
 
 SHAPES = {2: (16, 12), 3: (8, 7, 6)}
 
@@ -22,7 +23,7 @@ def write(path, array):
 
 
 def listed(made):
-    return sorted(entry["image"] for key in ("training", "validation") for entry in made[key])
+    return sorted(first_file(entry["image"]) for key in ("training", "validation") for entry in made[key])
 
 
 def test_label_maps_by_their_values(tmp_path, spatial_dims):
@@ -157,3 +158,42 @@ def test_patients_linked_by_a_copy_follow_the_one_who_was_there(tmp_path):
     assert {name: after[name] for name in after if name not in before} == {
         f"a_{name}_{part}": name for name in ("training", "validation") for part in ("link", "end")
     }
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_images_with_names_of_label_maps_stay_images(tmp_path, table):
+    images = [
+        *(f"{folder}/{folder[0]}{i}.png" for folder in ("annotations", "contours", "scans") for i in range(3)),
+        *(f"scans/patient_label_scan{i}.png" for i in range(3)),
+    ]
+    for index, name in enumerate(images):
+        write_image(tmp_path / name, noise(16, 12, seed=index))
+    for index in range(3):
+        write_image(tmp_path / f"overlays/z{index}.png", noise(16, 12, 3, seed=index))  # no images of their own
+        write_image(tmp_path / f"annotations/s{index}.png", noise(16, 12, 3, seed=index))  # scans/s0.png drawn upon
+        smooth = np.repeat(np.repeat(noise(4, 3, seed=index, high=2) * 255, 16, 0), 16, 1)
+        write_image(tmp_path / f"contours/y{index}.jpg", smooth)  # of few values, but for what JPEG adds
+        write_image(tmp_path / f"contours/x{index}.png", noise(16, 12, seed=index, high=4))
+    if table:
+        rows = "".join(f"{name},{index % 2}\n" for index, name in enumerate(images))
+        (tmp_path / "labels.csv").write_text(f"file,label\n{rows}")
+        made = classify(tmp_path, patient="path")
+        found, text = [entry["image"] for entry in entries(made)], describe_labeled(made)
+    else:
+        made = make_datalist(tmp_path, patient="path")
+        found, text = listed(made), summarize_datalist(made)
+    assert (found, made["label_maps"], made["named_as_maps"]) == (sorted(images), 12, 6)
+    assert "6 named as label maps taken, since they hold gray values and no image has their name" in text
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_volumes_beside_slices_of_label_maps(tmp_path):
+    for patient in range(1, 4):
+        folder = tmp_path / f"MR/{patient}/T2SPIR"  # as CHAOS has them
+        write_series(folder / "DICOM_anon", noise(6, 16, 12, seed=patient), patient=f"p{patient}")
+        for index in range(6):
+            write_image(folder / f"Ground/IMG-0004-{index:05d}.png", 63 * noise(16, 12, seed=index, high=4))
+    made = make_datalist(tmp_path)
+    assert (made["spatial_dims"], len(listed(made)), made["label_maps"], made["skipped"]) == (3, 3, 18, [])
+    cure = "T2SPIR/Ground/IMG-0004-00002.png, ...; write those of slices into one volume, such as NIfTI"
+    refuses(cure, segment, tmp_path, spatial_dims=3)
