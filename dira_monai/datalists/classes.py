@@ -1,23 +1,19 @@
 """Classes of whole images: from a CSV file, or from one folder a class."""
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, count_other_formats, find_images, first_file
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
-from .options import NO_CLASS, LabelOptions
+from .options import LabelOptions, find_class, refuse_words, split_words
 from .patients import PATIENT_COLUMNS, clean_patients
 from .rows import Found, Label, Row
 from .splits import folder_splits
 from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis", "finding labels", "dx", "target")
-MAX_WORDS = 20  # that an error lists
-REST = "*"  # in label_map: all other words
 
 
 def find_table(root: Path, labels: str | None) -> Path | None:
@@ -159,10 +155,10 @@ def parse_labels(found: Found, options: LabelOptions) -> None:
         InputError: as ``parse_label`` does; of words that are no class it names all.
     """
     rows, found.rows = found.rows, []
-    words = [word for row in rows if isinstance(row.words, str) for word in _split_words(row.words, options)]
+    words = [word for row in rows if isinstance(row.words, str) for word in split_words(row.words, options.multi_label)]
     refuse_words(
         words,
-        lambda word: word and _find_class(word, options),
+        lambda word: word and find_class(word, options),
         options.class_names,
         rows[0].place.rsplit(", row ", 1)[0] if rows else "",
     )
@@ -194,19 +190,10 @@ def parse_label(row: Row, options: LabelOptions) -> Label | None:
         if len(present) > 1:
             raise InputError(f"{row.place} has {len(present)} of the classes; give --multi_label True.")
         return present[0] if present else None
-    names = [_find_class(word, options) for word in _split_words(row.words, options)]
+    names = [find_class(word, options) for word in split_words(row.words, options.multi_label)]
     if options.multi_label:
         return None if None in names else [int(name in names) for name in options.class_names]
     return None if names[0] in (None, "") else options.class_names.index(names[0])
-
-
-def _split_words(cell: str, options: LabelOptions) -> list[str]:
-    """The words of a cell: one, or with ``multi_label`` those between ``|`` or in a list such as ``['a', 'b']``."""
-    if not options.multi_label:
-        return [cell]
-    listed = re.fullmatch(r"\[(.*)\]", cell, re.DOTALL)
-    parts = listed[1].split(",") if listed else cell.split("|")
-    return [part.strip().strip("'\"").strip() for part in parts]
 
 
 def _state(word: str, name: str, row: Row) -> int | None:
@@ -219,52 +206,3 @@ def _state(word: str, name: str, row: Row) -> int | None:
     if value in (0, 1):
         return int(value)
     raise InputError(f"{row.place}: column {name} must be 1, 0, or -1, nan or empty for not known, got {word!r}.")
-
-
-def _find_class(word: str, options: LabelOptions) -> str | None:
-    """The class that a word stands for, "" where it says that there is none, None where it leaves the row out.
-
-    Raises:
-        KeyError: if it is no class.
-    """
-    names, words = list(options.class_names), options.label_map or {}
-    if word in words or word in names:
-        return words.get(word, word)
-    if not word or (options.multi_label and word.lower() in NO_CLASS):
-        return ""
-    number = word.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
-    if not options.multi_label and number.isdecimal() and int(number) < len(names):
-        return names[int(number)]
-    return words[REST]
-
-
-def refuse_words(
-    words: Iterable[str], find: Callable[[str], object], class_names: Sequence[str], where: str | Path
-) -> None:
-    """Refuse words that are no class, all at once.
-
-    Args:
-        words: of a table or of folders.
-        find: raises a KeyError for a word that is none.
-        class_names: that are known.
-        where: the first word stands, or the table.
-
-    Raises:
-        InputError: names the words with their numbers, the most frequent first.
-    """
-    unknown: Counter[str] = Counter()
-    for word in words:
-        try:
-            find(word)
-        except KeyError:
-            unknown[word] += 1
-    if not unknown:
-        return
-    found = ", ".join(f"{word!r} ({count})" for word, count in unknown.most_common(MAX_WORDS))
-    more = f", and {len(unknown) - MAX_WORDS} others" if len(unknown) > MAX_WORDS else ""
-    first = next(iter(unknown))
-    raise InputError(
-        f"{where}: {found}{more} {'is' if len(unknown) == 1 else 'are'} none of the classes {', '.join(class_names)}; "
-        f'say what they are by --label_map "{{{first!r}: CLASS}}", with None instead of CLASS to leave such rows out, '
-        f"and {REST!r} for all others."
-    )

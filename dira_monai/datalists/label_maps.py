@@ -21,7 +21,7 @@ from ..images.find import (
     kind_folder,
     stem,
 )
-from ..images.stock import read_as_trained
+from ..images.stock import read_as_trained, read_png_factor
 from ..utils.errors import InputError
 from .checks import first_names
 from .layouts import match_names, split_names
@@ -192,15 +192,6 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
         return
     if away := find_distance(shape, affine, other):
         raise InputError(f"the label map {label} lies up to {away:.3g} mm away from its image: their affines differ.")
-
-
-def read_png_factor(file: Path) -> int:
-    """What readers multiply the values of a gray PNG of 2 or 4 bits by, so that the highest becomes 255; else 1."""
-    with file.open("rb") as stream:
-        head = stream.read(26)
-    bits, color = head[24:25], head[25:26]
-    gray = head.startswith(b"\x89PNG") and color == b"\0"
-    return {b"\2": 85, b"\4": 17}.get(bits, 1) if gray else 1
 
 
 def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: int = 1) -> list[int]:

@@ -94,7 +94,7 @@ def _measure_image(image: Image, directory: str | Path, reader: str | None) -> d
 
 
 def _begin_entry(row: Row, root: Path, pictures: bool) -> dict:
-    """Image and label of an entry; ``pictures`` refuses all but PNG and JPEG."""
+    """Image and label of an entry; ``pictures`` refuses all but those of ``check_pictures``."""
     if pictures:
         check_pictures({"image": row.image, "label": row.label})
     return {"image": stock_path(row.image, root), "label": row.label}

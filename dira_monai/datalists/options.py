@@ -1,7 +1,10 @@
-"""What a labeled datalist is made by, and whether it can be."""
+"""What a labeled datalist is made by, whether it can be, and what the words of a label mean."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..utils.errors import InputError
@@ -10,6 +13,8 @@ TASKS = ("segmentation", "classification")
 TEST_FRACTION = 0.2
 VALIDATION_FRACTION = 0.1
 NO_CLASS = ("", "none", "no finding")  # in a table of several labels: all classes are 0
+MAX_WORDS = 20  # that an error lists
+REST = "*"  # in label_map: all other words
 ONLY_FOR = {  # task: options that mean nothing for the other one
     "segmentation": ("label_threshold", "label_values", "modalities"),
     "classification": ("multi_label", "label_column", "label_map"),
@@ -123,3 +128,61 @@ def check_arguments(spatial_dims: Any, in_channels: Any, validation_fraction: An
     part = validation_fraction
     if part is not None and not (isinstance(part, int | float) and 0 < part < 1):
         raise InputError(f"validation_fraction must lie between 0 and 1, got {part!r}.")
+
+
+def split_words(cell: str, multi_label: bool) -> list[str]:
+    """The words of a cell: one, or with ``multi_label`` those between ``|`` or in a list such as ``['a', 'b']``."""
+    if not multi_label:
+        return [cell]
+    listed = re.fullmatch(r"\[(.*)\]", cell, re.DOTALL)
+    parts = listed[1].split(",") if listed else cell.split("|")
+    return [part.strip().strip("'\"").strip() for part in parts]
+
+
+def find_class(word: str, options: LabelOptions) -> str | None:
+    """The class that a word stands for, "" where it says that there is none, None where it leaves the row out.
+
+    Raises:
+        KeyError: if it is no class.
+    """
+    names, words = list(options.class_names), options.label_map or {}
+    if word in words or word in names:
+        return words.get(word, word)
+    if not word or (options.multi_label and word.lower() in NO_CLASS):
+        return ""
+    number = word.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
+    if not options.multi_label and number.isdecimal() and int(number) < len(names):
+        return names[int(number)]
+    return words[REST]
+
+
+def refuse_words(
+    words: Iterable[str], find: Callable[[str], object], class_names: Sequence[str], where: str | Path
+) -> None:
+    """Refuse words that are no class, all at once.
+
+    Args:
+        words: of a table or of folders.
+        find: raises a KeyError for a word that is none.
+        class_names: that are known.
+        where: the first word stands, or the table.
+
+    Raises:
+        InputError: names the words with their numbers, the most frequent first.
+    """
+    unknown: Counter[str] = Counter()
+    for word in words:
+        try:
+            find(word)
+        except KeyError:
+            unknown[word] += 1
+    if not unknown:
+        return
+    found = ", ".join(f"{word!r} ({count})" for word, count in unknown.most_common(MAX_WORDS))
+    more = f", and {len(unknown) - MAX_WORDS} others" if len(unknown) > MAX_WORDS else ""
+    first = next(iter(unknown))
+    raise InputError(
+        f"{where}: {found}{more} {'is' if len(unknown) == 1 else 'are'} none of the classes {', '.join(class_names)}; "
+        f'say what they are by --label_map "{{{first!r}: CLASS}}", with None instead of CLASS to leave such rows out, '
+        f"and {REST!r} for all others."
+    )

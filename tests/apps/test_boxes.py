@@ -171,5 +171,7 @@ def test_class_of():
     assert class_of("dark", CLASSES, {}, "here") == "dark"
     assert class_of("x", CLASSES, {"x": "dark"}, "here") == "dark"
     assert class_of("x", CLASSES, {"x": None}, "here") is None
+    rest = {"x": None, "*": "dark"}
+    assert [class_of(word, CLASSES, rest, "here") for word in ("x", "y", CLASSES[-1])] == [None, "dark", CLASSES[-1]]
     with pytest.raises(InputError, match="here: the finding 'shadow' is none of the classes"):
         class_of("x", CLASSES, {"x": "shadow"}, "here")

@@ -9,9 +9,11 @@ import pytest
 from labeled_files import LISTS, classify, write_table
 from scan_files import noise, write_image
 
+from dira_monai.apps.planning.labels import find_classes
 from dira_monai.bundle.command_line import check_command_line
 from dira_monai.bundle.values import take_mapping, take_text, take_words
 from dira_monai.cli.deferred import _parser_of, parse_value
+from dira_monai.datalists.options import LabelOptions
 from dira_monai.datalists.tables import read_table
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.utils.errors import InputError
@@ -99,6 +101,9 @@ def test_several_labels_as_python_writes_a_list(tmp_path):
     made = classify(write_table(tmp_path, text, NAMES, folder="."), ["a", "b"], multi_label=True)
     found = {e["image"]: e["label"] for key in LISTS for e in made[key]}
     assert found == {name: [[1, 1], [0, 1], [0, 0], [1, 1]][n % 4] for n, name in enumerate(NAMES)}
+    (tmp_path / "labels.csv").write_text("file,label\n" + "".join(f"{name},{cells[0]}\n" for name in NAMES))
+    planned = find_classes(tmp_path, LabelOptions(task="classification", class_names=["?", "!"]))
+    assert (planned["class_names"].value, planned["multi_label"].value) == (["a", "b"], True)
 
 
 def test_folders_that_all_rows_share_name_no_other_image(tmp_path):

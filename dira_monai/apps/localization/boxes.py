@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from ...datalists.label_maps import check_geometry, in_image_folders
+from ...datalists.options import REST
 from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
 from ...images.facts import measure_array, measure_each
 from ...images.find import Image, find_images, first_file, read_image, stem
@@ -42,7 +43,7 @@ def class_of(word: str, class_names: Sequence[str], label_map: Mapping[str, str 
     Raises:
         InputError: if it is no class; begins with ``where``.
     """
-    name = label_map.get(word, word)
+    name = label_map.get(word, word if word in class_names else label_map.get(REST, word))
     if name is None or name in class_names:
         return name
     raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 from ...datalists.checks import LISTS
 from ...datalists.classes import LABEL_COLUMNS, find_labels, find_table
 from ...datalists.label_maps import find_label_maps
-from ...datalists.options import NO_CLASS, LabelOptions
+from ...datalists.options import NO_CLASS, LabelOptions, split_words
 from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.rows import Row
 from ...datalists.splits import SPLITS, split_entries
@@ -107,7 +107,7 @@ def _find_image_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
         options = replace(options, class_names=columns, multi_label=True)
     found = find_labels(root, options)
     found.exclude(SPLITS, options.exclude_patients_of)
-    several = bool(columns) or any("|" in row.words for row in found.rows)
+    several = bool(columns) or any(len(split_words(str(row.words), True)) > 1 for row in found.rows)
     held = [_words_of(row, columns, several) for row in found.rows]
     names = columns or sorted({word for words in held for word in words if word}, key=_class_order)
     names = [name for name in names if not (several and name.lower() in NO_CLASS)]
@@ -155,7 +155,7 @@ def _class_columns(root: Path, options: LabelOptions) -> list[str]:
 def _words_of(row: Row, columns: Sequence[str], several: bool) -> set[str]:
     if isinstance(row.words, list):
         return {name for name, word in zip(columns, row.words, strict=True) if word in ("1", "1.0")}
-    return {word.strip() for word in row.words.split("|")} if several else {row.words}
+    return {*split_words(row.words, several)}
 
 
 def _choose_seed(
