@@ -42,10 +42,11 @@ def _choose_by_names(files: Sequence[str]) -> str:
         return rule
     if "" in cases and len(set(_folders(files))) > 1:
         return "folder"
-    if count := count_prefix(cases):
-        raise _doubt(files, f"prefix{count}", "file")
     alone = _partition(cases) == _partition([_path_of(file) for file in files])
-    return "case" if alone else "path"  # the same name in several folders
+    finest = "case" if alone else "path"  # the same name in several folders
+    if count := count_prefix(cases):
+        raise _doubt(files, f"prefix{count}", _simplest(files, finest))
+    return finest
 
 
 def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
@@ -159,14 +160,17 @@ def _dicom_patient(image: Image, directory: str | Path) -> str:
 def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
     """Of each image the first folder below the shared one that may be a patient, or with ``words`` the first of all.
 
-    Levels of words without numbers are passed where all images have such a folder further down.
+    Levels of words without numbers are passed where all images have a folder further down, or a numbered one at that
+    place because theirs is a word for a group (AMD/1 beside NORMAL/1).
     """
     above = [first_file(image).split("/")[:-1] for image in images]
     shared = len(posixpath.commonprefix([min(above), max(above)])) if above else 0
     below = [folders[shared:] for folders in above]
     parts = [[part for part in own if not names_no_patient(part)] for own in below]
-    while all(len(own) > 1 for own in parts) and not _numbered({own[0] for own in parts}):
-        parts = [own[1:] for own in parts]
+    while (level := {own[0] for own in parts if len(own) > 1}) and not _numbered(level):
+        if not all(_numbered(own) for own in parts if len(own) < 2):
+            break
+        parts = [own[1:] or own for own in parts]
     if words:
         parts = [own or list(whole) for own, whole in zip(parts, below, strict=True)]
     return [own[0] if own else None for own in parts]
@@ -174,7 +178,7 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
 
 def _numbered(names: Collection[str]) -> bool:
     """Whether at least half of the names hold a digit."""
-    return 2 * sum(any(map(str.isdigit, name)) for name in names) >= len(names)
+    return 2 * sum(any(map(str.isdigit, name)) for name in names) >= max(len(names), 1)
 
 
 def patient_of(entry: Mapping[str, Any]) -> str:

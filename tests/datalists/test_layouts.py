@@ -100,6 +100,14 @@ def test_the_patients_of_public_data_sets(name):
             "3 by --patient folder .* or 27 by --patient path",
         ),
         ([f"{c}/{p}_{i}.png" for c in ("a", "b") for p in (1, 2) for i in range(3)], "2 by --patient prefix1 "),
+        (
+            [f"{c}-00{p}_{m}.nii.gz" for c in ("01", "02") for p in (1, 2) for m in ("T2", "ADC")],
+            "4 by --patient case ",
+        ),
+        (
+            [f"{c}/{p}/{i:03d}.png" for c in ("AMD", "DME", "NORMAL") for p in (1, 2) for i in range(6)],
+            r"2 by --patient folder \(such as 1: AMD/1/000.png, ",
+        ),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
 )
