@@ -11,7 +11,7 @@ from ..images.find import Image, first_file, is_series, stem
 from ..utils.errors import InputError
 from .checks import first_names
 from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, without_scans
-from .tables import FILE_COLUMNS, find_column, image_names, pick_column, read_table
+from .tables import FILE_COLUMNS, composed, find_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "lesion id")
@@ -215,18 +215,19 @@ def read_patient_table(
     people = clean_patients(table, [row[patient] for row in cells])
     rows: dict[str, tuple[str, str]] = {}
     for row, person in zip(cells, people, strict=True):
-        name, found = row[file], (person, row.get(split, ""))
+        name, found = composed(row[file]), (person, row.get(split, ""))
         if rows.setdefault(name, found) != found:
             raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
     return [next((rows[name] for name in image_names(image) if name in rows), ("", "")) for image in images]
 
 
 def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
-    """Patients as a table names them, whole numbers without the ``.0`` that pandas writes where cells are missing.
+    """Patients as a table names them, ``composed``, whole numbers without the ``.0`` that pandas adds to such columns.
 
     Raises:
         InputError: if two names differ in case alone: they may be one patient, in two lists.
     """
+    names = [*map(composed, names)]
     cleaned = [name.removesuffix(".0") if name.removesuffix(".0").isdecimal() else name for name in names]
     known: dict[str, str] = {}
     for name in cleaned:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
@@ -77,9 +78,14 @@ def pick_column(
     return name
 
 
+def composed(text: str) -> str:
+    """With letters and accents as one sign each: macOS and some archives keep them apart, though they look the same."""
+    return unicodedata.normalize("NFC", text)
+
+
 def image_names(image: Image) -> list[str]:
     """What a table may call an image: path, name, name without suffix; of a DICOM series also its folder's two."""
-    path = PurePosixPath(first_file(image))
+    path = PurePosixPath(composed(first_file(image)))
     names = [str(path), path.name, stem(path.name)]
     return [*names, str(path.parent), path.parent.name] if is_series(image) else names
 
@@ -97,7 +103,7 @@ def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[
         path, *others = image_names(image)
         places = path, os.path.relpath(root / path, os.path.abspath(table.parent)), str(root / path)
         for level, name in enumerate((*places, *others)):
-            tiers[level][name].append(image)
+            tiers[level][composed(name)].append(image)
     return [*tiers.values()]
 
 
@@ -132,7 +138,7 @@ def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str
 
 
 def _clean(name: str) -> str:
-    return os.path.normpath(name.replace("\\", "/"))
+    return os.path.normpath(composed(name).replace("\\", "/"))
 
 
 def path_from(image: Image, directory: str | Path, start: str | Path) -> Image:

@@ -1,11 +1,13 @@
 """Lists of images with classes: CSV files and a folder a class."""
 
 import json
+import unicodedata
 
 import pytest
 from labeled_files import LISTS, classify, entries, labels, reasons, ten, write_table
 from scan_files import cut, noise, write_image
 
+from dira_monai.datalists.patients import read_patient_table
 from dira_monai.datalists.splits import draw_patients
 from dira_monai.utils.errors import InputError
 
@@ -31,6 +33,19 @@ def test_rows_find_their_images(tmp_path, place, form):
     folder = root / "images" if place == "images" else root
     made = classify(folder, labels=str(tmp_path / "other.csv") if place == "elsewhere" else None)
     assert labels(made) == [0, 1] * 5
+
+
+@pytest.mark.parametrize(("of_table", "of_files"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_of_one_or_two_signs_are_the_same(tmp_path, of_table, of_files):
+    names = [unicodedata.normalize(of_files, f"Müller{index}.png") for index in range(10)]
+    people = [unicodedata.normalize((of_table, of_files)[index % 2], f"Ü{index // 2}") for index in range(10)]
+    rows = [f"{unicodedata.normalize(of_table, names[i])},{i % 2},{people[i]}" for i in range(10)]
+    write_table(tmp_path, "\n".join(["file,label,patient", *rows]), names)
+    made = classify(tmp_path)
+    assert labels(made) == [0, 1] * 5
+    assert {entry["patient"] for entry in entries(made)} == {f"Ü{index}" for index in range(5)}
+    of_patients = read_patient_table(tmp_path / "labels.csv", names)
+    assert of_patients == [(f"Ü{index // 2}", "") for index in range(10)]
 
 
 def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
