@@ -20,7 +20,7 @@ from dira_monai.utils.errors import InputError
 
 NETWORK = NetworkFacts(factor=(16, 16, 16), unit=(16, 16, 16), least=32, bytes_per_voxel=8000)
 # docs/troubleshooting.md
-SAID_BY_MONAI = ("parsing config_file", "Not all config files are in", "NvImgCodecPydicomReader")
+SAID_BY_MONAI = ("parsing config_file", "Not all config files are in", "nvImageCodec")
 CPU = DeviceFacts("cpu", 16 * 2**30)
 
 
