@@ -12,7 +12,7 @@ from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils.errors import InputError
 from .header import check_header
-from .options import check_options
+from .options import check_options, refuse_plus
 from .packed_code import name_running_code
 from .running_config import running_config
 from .values import check_hash, take_text
@@ -45,6 +45,7 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
         if words:
             name_running_code(bundle_root())
     given = _options(words)
+    refuse_plus(_name(option) for option, _ in given)
     for option, value in given:
         if value in MEANT:
             raise InputError(f"{option} {value}: write {MEANT[value]} instead, which MONAI takes over as it is")

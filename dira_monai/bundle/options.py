@@ -32,6 +32,7 @@ def check_options(
     Raises:
         InputError: names the option and the nearest known one.
     """
+    refuse_plus(given)
     contents = [ConfigParser.load_config_file(str(file)) for file in files]
     text = json.dumps(contents, default=str)
     for file, content in zip(files[1:], contents[1:], strict=True):
@@ -41,6 +42,13 @@ def check_options(
     _refuse_unread([name for name in given if "#" in name], source, ConfigParser(values), text)
     for name in FORMER_VALUES.keys() & given.keys():
         warnings.warn(f"{name} is now {FORMER_VALUES[name]}.", FutureWarning, stacklevel=2)
+
+
+def refuse_plus(names: Iterable[str]) -> None:
+    """Refuse a name such as ``+train#handlers``, with which MONAI adds to a value in files, and nowhere else."""
+    for name in names:
+        if name.startswith("+"):
+            raise InputError(f"--{name} would be ignored: + adds in files only; give the whole value by --{name[1:]}")
 
 
 def check_words(given: Mapping[str, Any]) -> None:
@@ -80,8 +88,6 @@ def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text
 
 def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: Collection[str]) -> None:
     for name, value in given.items():
-        if name.startswith("+"):
-            raise InputError(f"--{name} would replace, not add: + works in files; give the whole value by --{name[1:]}")
         if _section(name) not in known:
             hint = suggest(_section(name), known) or "its values stand at the top of train.json"
             raise InputError(f"--{name} is no value of the configuration; {hint}")

@@ -23,6 +23,7 @@ from pretrain_bundle import BUNDLES, ROOT, SHIPPED, command, overrides, run, wri
 from programs import run_python, start
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
+import dira_monai
 from dira_monai.bundle.command_line import bundle_root, check_command_line
 from dira_monai.phantoms import chest
 from dira_monai.utils.errors import InputError, find_input_error, install_error_hook, silence_needless
@@ -383,6 +384,18 @@ def test_options_that_would_be_ignored_are_refused(words, sentence):
     known = ["--run_name", "a", "--tracking=mlflow", "--network_def#features", "[8]", "--train#dataset#seed", "1"]
     check_command_line([*command, "--resume", *known, "--bundle-root", ".", "--run_id=run", "--spacing", "[-1, 1, 1]"])
     check_command_line(["python", "--config_file", str(BUNDLES[3] / "configs/inference.json"), "--batch_size", "2"])
+
+
+@pytest.mark.parametrize("option", ["+train#handlers", "+seed", "+network_def#features"])
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_a_plus_is_refused_where_monai_ignores_it(option, config, tmp_path):
+    sentence = rf"--\{option} would be ignored: .* give the whole value by --{option[1:]}"
+    for words in ([f"--{option}", "[1]"], [f"--{option}=[1]"]):
+        with pytest.raises(InputError, match=sentence):
+            check_command_line(["python", "run", "--config_file", f"{BUNDLES[3]}/configs/{config}.json", *words])
+    if config == "train":
+        with pytest.raises(InputError, match=sentence):
+            dira_monai.pretrain(tmp_path, dims=3, run=tmp_path / "run", **{option: [1]})
 
 
 def test_an_overlay_with_a_value_that_nothing_reads_is_refused(tmp_path):

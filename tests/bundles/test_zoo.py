@@ -19,6 +19,7 @@ import torch
 from meta_schema import SCHEMA
 from monai.bundle import ConfigParser
 from running import assert_equal_states, load, load_script
+from torch.jit.frontend import NotSupportedError
 
 import dira_monai
 
@@ -126,6 +127,30 @@ def test_default_network_is_scripted_with_its_weights(inside):
     assert json.loads(extra["inference.json"]) == json.loads(Path("configs/inference.json").read_text())
 
 
+SWIN = {"_target_": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "depths": [1, 1, 1, 1]}
+UNSCRIPTED = {  # the default of a bundle changed, and a shape to trace it with
+    "dira_finetune_segmentation_2d": ({"network_def#backbone": "resnet18"}, [1, 1, 64, 64]),
+    "dira_finetune_segmentation_3d": ({"network_def": SWIN}, [1, 1, 64, 64, 64]),
+}
+
+
+@pytest.mark.parametrize("name", UNSCRIPTED)
+def test_networks_that_cannot_be_scripted_are_traced(name, tmp_path, monkeypatch):
+    network, shape = UNSCRIPTED[name]
+    monkeypatch.chdir(copy_of(name, tmp_path))
+    plain = network_of(Path(), **network).eval()
+    torch.save(plain.state_dict(), "models/model.pt")
+    with pytest.raises((RuntimeError, NotSupportedError), match=r"downsample|Compiled functions"):
+        call(documented("ckpt_export"), **network)
+    (options,) = re.findall(r"`(--use_trace True --input_shape) ", PAGE)
+    call([*documented("ckpt_export"), *options.split(), str(shape)], **network)
+    image, script = torch.rand(shape), torch.jit.load("models/model.ts")
+    with torch.no_grad():
+        torch.testing.assert_close(script(image), plain(image), rtol=1e-3, atol=1e-3)
+        with pytest.raises(RuntimeError):  # and gives no other numbers
+            script(torch.rand(*shape[:-1], 2 * shape[-1]))
+
+
 REQUIRED_KEYS = {
     "inference": "bundle_root device network_def inferer output_dir",
     "train": """bundle_root device dataset_dir output_dir train#trainer train#trainer#max_epochs train#dataset
@@ -193,6 +218,8 @@ def test_onnx_export_computes_the_same(unit, inside, tmp_path, monkeypatch):
     paths = {"ckpt_file": tmp_path / "model.pt", "filepath": tmp_path / "model.onnx"}
     call(documented("onnx_export"), **paths, input_shape=list(image.shape), **network)
     model = ReferenceEvaluator(str(tmp_path / "model.onnx"))
+    (given,) = model.proto_.graph.input
+    assert [axis.dim_value for axis in given.type.tensor_type.shape.dim] == list(image.shape)  # all are fixed
     (computed,) = model.run(None, {model.input_names[0]: image.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(computed, plain(image).numpy(), rtol=1e-3, atol=1e-4)
