@@ -63,6 +63,8 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
 
 def _check_text(option: str, value: str) -> None:
     """Refuse a word that arrives as something else than the text that it is, by how it is to be typed."""
+    if _name(option) == "config_file":  # of which MONAI takes a list as well
+        return
     arrives = DefaultParseValue(value)
     try:
         meant = take_text(_name(option), value)

@@ -9,6 +9,7 @@ from .checks import LISTS, entries_of, first_names
 from .patients import MAX_EXAMPLES, list_patients, patient_of
 from .splits import count_classes
 
+LOWEST_HU = -1024  # that a voxel of 12 bits holds
 MAX_ROWS = 20  # of the table, and of what the commands list
 
 
@@ -35,7 +36,17 @@ def _notes(datalist: dict) -> list[str]:
     formats = count_formats(datalist.get("other_formats", {}))
     copies = [" = ".join(names) for names in datalist.get("copies", [])]
     text = f"{len(copies)} images there several times ({first_names(copies)})"
-    return maps + [formats] * bool(formats) + [text] * bool(copies)
+    return maps + [formats] * bool(formats) + [text] * bool(copies) + _padded(datalist)
+
+
+def _padded(datalist: dict) -> list[str]:
+    """What is said of CT whose corners are filled with less than air, such as -2000 or -3024."""
+    lows = [
+        entry["range"][0] for entry in entries_of({key: datalist.get(key, []) for key in LISTS}) if "range" in entry
+    ]
+    lows = [low for low in lows if low < LOWEST_HU]
+    cure = "an intensity_range of HU cuts it off, percentiles count it"
+    return [f"{len(lows)} images go below {LOWEST_HU} (to {min(lows):g}), as CT is padded: {cure}"] if lows else []
 
 
 def _rule(datalist: dict, lists: Sequence[str]) -> str:

@@ -271,3 +271,17 @@ def test_lists_of_other_programs_are_answered_by_the_command_that_makes_them(tmp
         InputError, match=r"has no list 'validation'; make lists of its folder by dira-monai datalist FOLDER"
     ):
         load_datalist(tmp_path / "dataset.json")
+
+
+def test_ct_that_is_padded_below_air_is_told_and_kept(tmp_path):
+    for index, low in enumerate((-1024, -2000, -3024)):
+        volume = noise(6, 6, 6, seed=index).astype(np.int16)
+        volume[0] = low
+        write_nifti(tmp_path / f"{index}.nii.gz", volume)
+    made = make_datalist(tmp_path, spatial_dims=3)
+    assert made["skipped"] == []
+    line = summarize_datalist(made)
+    assert "2 images go below -1024 (to -3024), as CT is padded: an intensity_range of HU cuts it off" in line
+    for key in ("training", "validation"):
+        made[key] = [entry for entry in made[key] if entry["image"] == "0.nii.gz"]
+    assert "go below" not in summarize_datalist(made)
