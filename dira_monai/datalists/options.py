@@ -100,7 +100,10 @@ class LabelOptions:
     def _check_label_values(self) -> None:
         count, threshold, values = len(self.class_names), self.label_threshold, self.label_values
         if threshold is not None and values is not None:
-            raise InputError("label_threshold and label_values exclude each other, got both.")
+            raise InputError(
+                f"label_threshold ({threshold}) and label_values ({values}) exclude each other; beside label_values "
+                "give --label_threshold None, since a bundle may have one of its own."
+            )
         if threshold is not None and (not isinstance(threshold, int | float) or count != 2):
             raise InputError(
                 f"label_threshold must be a number that separates 2 classes, got {threshold!r} for {count}."

@@ -14,7 +14,10 @@ from dira_monai.utils.errors import InputError
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_threshold": 1, "label_values": [0, 1]}, "label_threshold and label_values exclude each other"),
+        (
+            {"label_threshold": 1, "label_values": [0, 1]},
+            r"label_threshold \(1\) and label_values \(\[0, 1\]\) exclude each other; .* give --label_threshold None, ",
+        ),
         ({"label_threshold": "a"}, "label_threshold must be a number that separates 2 classes, got 'a' for 2"),
         ({"label_threshold": 1, "class_names": ["a", "b", "c"]}, "separates 2 classes, got 1 for 3"),
         ({"label_values": [0, 0]}, r"label_values must be 2 different values, one a class, got \[0, 0\]"),
