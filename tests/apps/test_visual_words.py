@@ -555,7 +555,7 @@ def phantoms(request, tmp_path_factory):
         else:
             volume = chest_ct(number, shape=(56, 48, 40), spacing=6)
             write_nifti(images / f"case{number}.nii.gz", volume.image, np.diag(volume.affine)[:3])
-    make = ["datalist", str(images), "--output", f"{folder}/list.json", "--validation_fraction", "0.34"]
+    make = ["datalist", str(images), "--output", f"{folder}/list.json", "--validation_fraction", "0.34", "--seed", "4"]
     find = words_command(request.param, folder)
     find += ["--classes", "5", "--neighbors", "3", "--validation_neighbors", "9", "--steps", "3", "--batch_size", "2"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:

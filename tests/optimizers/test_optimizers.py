@@ -154,7 +154,7 @@ def test_loaded_moments_go_on_with_the_new_rate():
         if broken:
             state = copy.deepcopy(optimizer.state_dict())
             optimizer = LARS([dict(group) for group in groups], lr=0.25, weight_decay=0.1)
-            load_optimizer(optimizer, state)
+            load_optimizer(optimizer, state, None, "checkpoint.pt")
         else:
             optimizer.param_groups[1]["lr"] = 0.25
         assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.25]
