@@ -11,6 +11,7 @@ from torch import nn
 
 from ..utils.errors import InputError, find_input_error
 from .options import is_argument, suggest
+from .values import check_hash
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def read_config(
         if key not in parser and key != "device" and not is_argument(parser, key):
             hint = suggest(key, parser.get())
             raise InputError(f"{name} has no value {key!r} to replace by {value!r}{f'; {hint}' if hint else '.'}")
+        if key.endswith("_dir") and value:
+            check_hash(f"--{key}", Path(value).absolute())
         parser[key] = value
     return BundleConfig(parser, name, purpose)
 

@@ -492,6 +492,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
         ({"dataset_dir": "x"}, {}, "dataset_dir x: give images without the name of a value"),
         ({"dataset#data": []}, {}, "dataset#data .*: give images without the name of a value"),
         ({}, {"truth": "list.json"}, "truth is for classification"),
+        ({"output_dir": "inf#2"}, {}, "--output_dir /.*/inf#2: MONAI makes :: of # in paths"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(tmp_path, values, options, sentence):
