@@ -1,5 +1,5 @@
 # make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
-# make test: lint, types and tests (about 8 minutes on 2 cores)
+# make test: lint, types and tests (about 11 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
