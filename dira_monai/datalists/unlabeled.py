@@ -88,7 +88,7 @@ def make_datalist(
         "in_channels": in_channels,
         "seed": seed,
         "validation_fraction": validation_fraction,
-        "modalities": split_names(modalities) or None,
+        "modalities": names or None,
         "patient": patient,
         "patient_column": patient_column,
         "file_column": file_column,

@@ -9,7 +9,7 @@ import monai.bundle
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from pretrain_bundle import BUNDLES, ROOT, parsed, run, write_scans
+from pretrain_bundle import BUNDLES, ROOT, UNET, parsed, run, write_scans
 from running import assert_equal_states, load
 from small_networks import needs_nnunet
 
@@ -63,15 +63,8 @@ def tiny(spatial_dims, scans, folder, **more):
         "output_dir": str(folder / "out"),
         "ckpt_dir": str(folder / "models"),
     }
-    network = {
-        "_target_": "BasicUNet",
-        "spatial_dims": "@spatial_dims",
-        "in_channels": "@in_channels",
-        "out_channels": "@in_channels",
-        "features": [4, 4, 8, 8, 8, 4],
-    }
     options = {
-        "network_def": network,
+        "network_def": UNET,
         "patch_size": patch_size,
         "region_size": patch_size,
         "batch_size": 2,
