@@ -80,7 +80,7 @@ RULES = {
     ),
     **dict.fromkeys(("in_channels", "batch_size", "max_epochs", "val_interval", "accumulation_steps"), COUNT),
     **dict.fromkeys(("keep_checkpoints", "collapse_patience", "discriminator_channels"), COUNT),
-    **dict.fromkeys(("views_per_image", "queue_size"), COUNT),
+    **dict.fromkeys(("views_per_image", "queue_size", "shares"), COUNT),
     **dict.fromkeys(("epoch_length", "val_samples", "patience"), COUNT | NONE),
     **dict.fromkeys(("num_workers", "seed", "local_count", "freeze_epochs", "label_subset", "label_seed"), COUNT_OR_0),
     "temperature": POSITIVE,

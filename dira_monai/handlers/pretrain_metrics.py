@@ -33,7 +33,7 @@ def pretrain_metrics(
         contrastive_weight: weight of ``val_contrastive`` in ``val_loss``.
         restoration_weight: weight of the restoration error in ``val_loss``.
         embeddings: the two entries of the evaluator's output that are compared; None: the objective has none, and
-            ``val_loss`` is the weighted restoration error alone.
+            unless ``contrastive`` is "objective", ``val_loss`` is the weighted restoration error alone.
         contrastive: ``val_contrastive`` and its accuracy are those of a "retrieval" of each image among all of the
             validation set, or the means of the "objective"'s own.
         restoration_error: error in ``val_loss``, "squared" or "absolute".
@@ -48,8 +48,8 @@ def pretrain_metrics(
     squared_error = MeanSquaredError(output_transform=_flat("pred"))
     loss = restoration_weight * ERRORS[restoration_error](output_transform=_flat("pred"))
     told: dict[str, Metric] = {}
-    if embeddings is not None:
-        told = _embedding_metrics(embeddings, contrastive)
+    if embeddings is not None or contrastive == "objective":
+        told = _objective_metrics(embeddings, contrastive)
         loss = contrastive_weight * told["val_contrastive"] + loss
     distorted_error = MeanSquaredError(output_transform=_flat("image"))
     pair = from_engine(["pred", "label"])
@@ -64,14 +64,15 @@ def pretrain_metrics(
     return {"key_metric": {"val_loss": loss}, "additional_metrics": told | restored}
 
 
-def _embedding_metrics(embeddings: Sequence[str], contrastive: str) -> dict[str, Metric]:
-    """How well embeddings tell images apart, and how collapsed they are."""
-    collapse = _of_the_set(rank_collapse, embeddings)
+def _objective_metrics(embeddings: Sequence[str] | None, contrastive: str) -> dict[str, Metric]:
+    """How well the objective is reached, and how collapsed its embeddings are, where it has any."""
+    names = ("val_contrastive", "val_contrastive_accuracy")
     if contrastive == "objective":
-        loss, accuracy = _mean_of("contrastive"), _mean_of("contrastive_accuracy")
+        metrics = [_mean_of("contrastive"), _mean_of("contrastive_accuracy")]
     else:
-        loss, accuracy = _of_the_set(retrieval_info_nce, embeddings), _of_the_set(retrieval_accuracy, embeddings)
-    return {"val_contrastive": loss, "val_contrastive_accuracy": accuracy, "val_collapse": collapse}
+        metrics = [_of_the_set(function, embeddings or ()) for function in (retrieval_info_nce, retrieval_accuracy)]
+    told = dict(zip(names, metrics, strict=True))
+    return told | ({"val_collapse": _of_the_set(rank_collapse, embeddings)} if embeddings is not None else {})
 
 
 def _of_the_set(function: Callable, embeddings: Sequence[str]) -> Metric:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 from .compose import Compose, Distortion, Steps
+from .fusion import VolumeFusion
 from .masking import Masking
 from .spatial import flip_where
 
@@ -33,6 +34,7 @@ class Views:
         photometric: changes of intensity, applied in order.
         distortions: what is to be undone, applied in order, in both views as in DiRA.
         other_photometric: of all views but the first; None: as of that one.
+        fusion: what mixes first views of a batch with each other, before the masking; None: nothing is mixed.
         masking: what hides parts of the first view, last of all; None: nothing is hidden.
         count: number of views of each image, at least 1.
         local_crop: that of small views, such as a ``RandomResizedCrop`` of small boxes.
@@ -47,6 +49,7 @@ class Views:
     distortions: Steps = ()
     _: KW_ONLY
     other_photometric: Steps | None = None
+    fusion: VolumeFusion | None = None
     masking: Masking | None = None
     count: int = 2
     local_crop: Distortion | None = None
@@ -75,7 +78,8 @@ class Views:
 
         Returns:
             ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``whole``, the query
-            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); of a second view ``key``; of all
+            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); with fusion, ``share`` of each
+            voxel, (B, 1, *patch_size), as ``VolumeFusion`` has it; of a second view ``key``; of all
             further ones ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
             (B, local_count, C, *local_patch_size).
         """
@@ -95,6 +99,8 @@ class Views:
         if self.local_crop is not None and self.local_count > 0:
             small, _ = self._views(images, draws, self.local_count, self.local_crop, self.photometric, distort=False)
             views["local"] = torch.stack(small, dim=1)
+        if self.fusion is not None:
+            views = self.fusion.fuse(views, draws.rows(torch.arange(len(seeds))))
         if self.masking is not None and distort:
             views = self.masking.hide(views, draws.rows(torch.arange(len(seeds))))
         return views

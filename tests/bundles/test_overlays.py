@@ -142,7 +142,7 @@ def test_a_method_trains_alone_then_with_restoration_then_with_the_adversary(spa
         assert set(figures) & (always | restored | judged) == always | added
 
 
-@pytest.mark.parametrize("name", [*sorted(RESTORING), "masked_dira"])
+@pytest.mark.parametrize("name", [*sorted(RESTORING), "masked_dira", "volume_fusion"])
 def test_a_resumed_run_equals_an_unbroken_one(name, scans, tmp_path):
     options = {"max_epochs": 2, "stage_epochs": [0, 1, 1]}
     whole = train(2, (name,), scans, tmp_path / "whole", **options)
