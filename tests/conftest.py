@@ -1,10 +1,12 @@
 """Settings and fixtures of all tests."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
 import finetune_bundle
+import monai.bundle
 import pretrain_bundle
 import pytest
 import torch
@@ -74,6 +76,17 @@ def stranger(tmp_path_factory):
     for fresh in (False, True):
         assert "No module named 'dira_monai'" in run("-c", "import dira_monai", fresh=fresh).stderr
     return run
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Runs configurations as who has MONAI alone: whatever imports this package fails."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "dira_monai"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "dira_monai", None)
+    with pytest.raises(ImportError):
+        importlib.import_module("dira_monai.handlers")
+    return lambda **options: monai.bundle.run(**options)
 
 
 @pytest.fixture(scope="session", params=finetune_bundle.KINDS, ids=lambda kind: f"{kind[0]}_{kind[1]}d")

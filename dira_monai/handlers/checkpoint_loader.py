@@ -31,8 +31,9 @@ class StrictCheckpointLoader:
         engine.add_event_handler(Events.STARTED, self.load)
 
     def load(self, engine: Engine) -> None:
-        """Load the file."""
+        """Load the file; ``state.weights_file`` of the engine then names it."""
         load_module(self.module, load_weights(self.load_path), self.load_path, type(self.module).__name__)
+        engine.state.weights_file = self.load_path
 
 
 class LocalObjective(StrictCheckpointLoader):
@@ -40,6 +41,7 @@ class LocalObjective(StrictCheckpointLoader):
 
     A federation exchanges the network alone and evaluates it in a workflow of its own, whose heads and key branch are
     new. MONAI disables every handler named ``CheckpointLoader`` there: those would load weights over the global ones.
+    Behind one that has loaded, which is no federation, this one does nothing.
 
     Args:
         ckpt_dir: folder in which the client's training leaves ``checkpoint.pt``.
@@ -50,7 +52,9 @@ class LocalObjective(StrictCheckpointLoader):
         super().__init__(f"{Path(ckpt_dir) / CHECKPOINT}", module)
 
     def load(self, engine: Engine) -> None:
-        """Load the objective, if this client has trained at all."""
+        """Load the objective, if nothing else was loaded and this client has trained at all."""
+        if hasattr(engine.state, "weights_file"):
+            return
         if Path(self.load_path).is_file():
             load_module(self.module, load_weights(self.load_path)["objective"], self.load_path, "objective")
         else:

@@ -16,7 +16,8 @@ from ..bundle.running_config import running_config, running_configs_folder
 from ..data.datasets import PretrainDataset, is_stored
 from ..data.preprocessing import stored_unit
 from ..engines.resumable import ResumableTrainer
-from ..sharing.agreement import agree, check_network, check_postprocessing, parse, prepare_image
+from ..images.find import Image
+from ..sharing.agreement import agree, check_network, check_postprocessing, needs_own_reader, parse, prepare_image
 from ..sharing.archive import METADATA
 from ..sharing.bundle_folder import is_same_file, place_file, write_bundle
 from ..sharing.config_parts import copy_parts, undo_overlay
@@ -26,7 +27,7 @@ from ..sharing.evaluation_config import (
     parts_of_package,
     require_package,
 )
-from ..sharing.inference_config import add_suffixes, keep_image, make_inference_config
+from ..sharing.inference_config import add_suffixes, keep_image, make_inference_config, read_by_package
 from ..sharing.metadata import make_metadata
 from ..sharing.model_card import PICTURE, make_card
 from ..sharing.run_facts import RunFacts, count_patients, find_modality, find_suffixes, finite, resolve_values
@@ -133,8 +134,10 @@ class RunBundle:
         config = self._config_of_one_process()
         inference = make_inference_config(config, template)
         dataset = self.evaluator.data_loader.dataset
-        add_suffixes(inference, [entry["image"] for entry in dataset.data])
+        add_suffixes(inference, [source_of(entry) for entry in dataset.data])
         if isinstance(dataset, PretrainDataset):
+            if needs_own_reader(inference, [source_of(entry) for entry in engine.data_loader.dataset.data]):
+                read_by_package(inference)
             check_pretraining_image(inference, dataset)
             evaluation = make_pretraining_evaluation(config, overlay, inference)
         else:
@@ -198,7 +201,7 @@ class RunBundle:
         if listed.is_file():
             lists["test"] = json.loads(listed.read_text("utf-8")).get("test", [])
         values = resolve_values(inference)
-        images = [entry["image"] for entry in lists["training"]]
+        images = [source_of(entry) for entry in lists["training"]]
         epoch = max(self.evaluator.state.best_metric_epoch, 0) or engine.state.epoch
         return RunFacts(
             values=values,
@@ -212,7 +215,7 @@ class RunBundle:
             epoch=epoch,
             metrics=self._metrics(epoch),
             started_from=bool(self.config.get("pretrained")),
-            needs_package=bool(parts_of_package(*self.made.values())),
+            need_package=[Path(name).stem for name, config in self.made.items() if parts_of_package(config)],
         )
 
     def _metrics(self, epoch: int) -> dict[str, float]:
@@ -223,6 +226,11 @@ class RunBundle:
             if rows
             else {}
         )
+
+
+def source_of(entry: Mapping[str, Any]) -> Image:
+    """The image of an entry of a list, also of one that the command prepare has stored."""
+    return entry.get("source", entry["image"])
 
 
 def check_pretraining_image(inference: Mapping[str, Any], dataset: PretrainDataset) -> None:

@@ -1,6 +1,7 @@
 """Whether an inference configuration computes what the training did: tried out, on one image of its validation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 
 from ..bundle.config import BundleConfig, find_cause
+from ..images.find import Image, first_file, is_series
+from ..images.stock import OUR_READER
 from ..utils.errors import InputError
 from ..weights.files import load_module, on_cpu
 from .config_parts import copy_parts
@@ -59,6 +62,28 @@ def prepare_image(config: Mapping[str, Any], image: Any) -> Tensor:
         return torch.as_tensor(transform({"image": image})["image"]).detach().cpu().float()
     except Exception as error:  # whatever a transform raises
         raise InputError(f"preprocessing of inference.json does not run on {image} ({find_cause(error)})") from error
+
+
+def needs_own_reader(config: Mapping[str, Any], images: Sequence[Image]) -> bool:
+    """Whether stock MONAI reads images of a pre-training otherwise than ``ScanReader``, which lists and trains on them.
+
+    The first image of each suffix is read by both. DICOM series always need it: stock MONAI reads those with a tilt or
+    uneven gaps as upright and even, and new ones may have them though the first has none.
+
+    Args:
+        config: of the inference, which reads by stock MONAI.
+        images: of the training.
+    """
+    own = {**config, "reader": OUR_READER}
+    firsts = {Path(first_file(image)).suffix: image for image in reversed(images)}
+    return any(is_series(image) or not _read_alike(config, own, image) for image in firsts.values())
+
+
+def _read_alike(config: Mapping[str, Any], own: Mapping[str, Any], image: Image) -> bool:
+    try:
+        return agree(prepare_image(config, image), prepare_image(own, image))
+    except InputError:  # one of them cannot read it
+        return False
 
 
 def agree(own: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:

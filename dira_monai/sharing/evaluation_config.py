@@ -10,7 +10,7 @@ from monai.bundle.utils import merge_kv
 
 from ..bundle.values import list_texts
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports, needed_parts
-from .evaluation_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, PRESENCE, RUN_FOLDER
+from .generated_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, PRESENCE, RUN_FOLDER
 from .inference_config import ALWAYS_THERE, NOT_CARRIED
 
 ONE_PROCESS = {"rank": 0, "world_size": 1}

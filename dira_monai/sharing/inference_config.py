@@ -9,6 +9,7 @@ from monai.bundle import ConfigParser
 from ..images.find import Image, first_file
 from ..utils.errors import InputError
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports
+from .generated_parts import OWN_READING
 
 NOT_CARRIED = (  # names in both configurations for other things
     *("_desc_", "bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "datalist"),
@@ -90,6 +91,11 @@ def add_suffixes(config: dict[str, Any], images: Iterable[Image]) -> None:
     others = {Path(name).suffix for name in names if known and not name.endswith(known) and not Path(name).is_dir()}
     if others - {""}:
         config["suffixes"] = [*known, *sorted(others - {""})]
+
+
+def read_by_package(config: dict[str, Any]) -> None:
+    """Let inference find and read images as a pre-training does, which needs this package."""
+    config |= OWN_READING | {"imports": [*config["imports"], *OWN_READING["imports"]]}
 
 
 def keep_image(transforms: Iterable[Any], modes: Any) -> list[dict[str, Any]]:

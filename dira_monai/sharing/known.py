@@ -15,7 +15,7 @@ from typing import Any
 
 from ..utils.errors import InputError
 from .archive import METADATA
-from .evaluation_parts import GENERATED
+from .generated_parts import GENERATED
 
 FILE = Path(__file__).with_name("known.json")
 CALLED = {"_target_", "_mode_", "optimizer_name", "reader", "label_reader"}  # whose text names what is called

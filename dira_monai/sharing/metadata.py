@@ -19,7 +19,7 @@ def make_metadata(template: Mapping[str, Any], facts: RunFacts) -> dict[str, Any
     """
     task = describe_task(facts)
     number = template["version"]
-    required = [name for name in template["required_packages_version"] if name != PACKAGE or facts.needs_package]
+    required = [name for name in template["required_packages_version"] if name != PACKAGE or facts.need_package]
     versions = {name: found for name in required if (found := find_version(name))}
     kept = {name: value for name, value in template.items() if not name.endswith("_data_format")}
     return kept | {
@@ -70,9 +70,11 @@ def describe_task(facts: RunFacts) -> str:
 def describe(facts: RunFacts) -> str:
     """A sentence on the network, its data and what it needs."""
     start = ", from pre-trained weights," if facts.started_from else ""
-    needs = "dira-monai" if facts.needs_package else "MONAI alone"
     made = f"{facts.network}{start} trained by dira-monai on {count_images(facts, 'training')}"
-    return f"{made}; evaluation and inference need {needs}."
+    needs = {name: PACKAGE if name in facts.need_package else "MONAI alone" for name in ("inference", "evaluate")}
+    if len({*needs.values()}) == 1:
+        return f"{made}; evaluation and inference need {needs['inference']}."
+    return f"{made}; inference needs {needs['inference']}, evaluation {needs['evaluate']}."
 
 
 def count_images(facts: RunFacts, name: str) -> str:

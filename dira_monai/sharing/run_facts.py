@@ -34,7 +34,7 @@ class RunFacts:
         epoch: of the weights, counted from 1.
         metrics: of the validation in that epoch; finite ones only.
         started_from: whether weights of a pre-training were given.
-        needs_package: whether the configurations name parts of this package.
+        need_package: the configurations that name parts of this package: inference, evaluate, both or none.
     """
 
     values: Mapping[str, Any]
@@ -48,7 +48,7 @@ class RunFacts:
     epoch: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     started_from: bool = False
-    needs_package: bool = False
+    need_package: Sequence[str] = ()
 
 
 def resolve_values(inference: Mapping[str, Any]) -> dict[str, Any]:

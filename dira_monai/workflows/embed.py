@@ -15,6 +15,7 @@ from ..bundle.config import BundleConfig, find_cause, read_config
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
+from ..images.stock import OUR_READER
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
 from ..transforms.views import to_unit
@@ -56,6 +57,8 @@ def embed(
     folder, bundle = find_finished(run)
     path = _output(output, folder, data)
     config = read_config(bundle, None, ("inference.json",), "embedding", device)
+    if "class_names" not in config.parser:  # a pre-training, which has read its images so
+        config.parser["reader"] = OUR_READER
     images = _find_images(data)
     network, weights = config.build_network(), bundle / "models/model.pt"
     load_module(network, load_weights(weights), weights, type(network).__name__)

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import jsonschema
@@ -19,7 +20,7 @@ from html_pages import read_page
 from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
-from pretrain_bundle import BUNDLES, ROOT, SHIPPED, command, overrides, run, write_scans
+from pretrain_bundle import BUNDLES, ROOT, SHIPPED, command, overrides, parsed, run, write_scans
 from programs import run_python, start
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
@@ -209,7 +210,7 @@ def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == options["patch_size"]
     card = (made / "docs/README.md").read_text()
     assert "| training | 4 images of 4 patients |" in card
-    assert "evaluation and inference need dira-monai" in card
+    assert "inference needs MONAI alone, evaluation dira-monai" in card
     assert not re.search(rf"case\d|{folder.parent}", card + json.dumps(metadata))
     own = {"bundle_root": str(made)}
     monai.bundle.run(config_file=str(made / "configs/evaluate.json"), **own)
@@ -222,6 +223,55 @@ def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
     files = [path.relative_to(tmp_path / "own") for path in (tmp_path / "own").rglob("*.*")]
     assert len(files) == 10
     assert all((tmp_path / "own" / file).read_bytes() == (tmp_path / "shipped" / file).read_bytes() for file in files)
+
+
+def test_inference_of_a_run_needs_no_package(trained, alone, tmp_path):
+    spatial_dims, folder, options = trained
+    made = folder / "out/bundle"
+    assert "dira_monai" not in (made / "configs/inference.json").read_text()
+    (new := tmp_path / "new/site").mkdir(parents=True)
+    for path in sorted(Path(options["dataset_dir"]).iterdir())[:2]:
+        (new / path.name).symlink_to(path)
+    paths = {"dataset_dir": str(new.parent), "output_dir": str(tmp_path / "results")}
+    alone(config_file=str(made / "configs/inference.json"), bundle_root=str(made), **paths)
+    suffix = {2: "png", 3: "nii.gz"}[spatial_dims]
+    wanted = [f"case{n}/case{n}_{name}.{suffix}" for n in (0, 1) for name in ("input", "restored")]
+    found = sorted(p.relative_to(tmp_path / "results").as_posix() for p in (tmp_path / "results").rglob("*.*"))
+    assert found == wanted
+
+
+VALUES = [{}, {"image_size": 40}, {"intensity_range": None}, {"in_channels": 3}]
+GEOMETRY = {"spacing": [3.0, 2.0, 2.5], "axcodes": "LPS"}
+
+
+@pytest.mark.parametrize(("spatial_dims", "change"), [*product([2, 3], VALUES), (3, GEOMETRY)])
+def test_inference_prepares_images_as_the_training_does(spatial_dims, change, pretrain_scans):
+    parser = parsed(spatial_dims, ["inference"], **change)
+    names = ("in_channels", "image_size", "spacing", "axcodes", "intensity_range")
+    own = dira_monai.pretrain_preprocessing(**{name: parser.get_parsed_content(name) for name in names})
+    image = {"image": str(min(pretrain_scans[spatial_dims].iterdir()))}
+    expected, found = own(image)["image"], parser.get_parsed_content("preprocessing")(image)["image"]
+    torch.testing.assert_close(found.as_tensor(), expected.as_tensor(), rtol=1e-5, atol=1e-5)
+
+
+def test_images_that_stock_monai_reads_otherwise_keep_the_package(pretrain_scans, stranger, tmp_path):
+    (data := tmp_path / "data").mkdir()
+    for file in pretrain_scans[2].iterdir():  # axial slices with an axis of length 1, which stock readers keep
+        array = np.asarray(Image.open(file), np.int16)[..., None]
+        nib.save(nib.Nifti1Image(array, np.diag([2.0, 2.0, 4.0, 1.0])), data / f"{file.stem}.nii")
+    options = overrides(2, {2: data}, tmp_path / "run", max_epochs=1, stage_epochs=[1, 0, 0])
+    run(2, ["train"], options)
+    made = tmp_path / "run/out/bundle"
+    own = {"bundle_root": str(made), "dataset_dir": str(data), "output_dir": str(tmp_path / "results")}
+    monai.bundle.run(config_file=str(made / "configs/inference.json"), **own)
+    assert len(list((tmp_path / "results").rglob("*_restored.png"))) == 5
+    words = [f"--{name}={value}" for name, value in own.items()]
+    result = stranger("-m", "monai.bundle", "run", "--config_file", str(made / "configs/inference.json"), *words)
+    sentence = (
+        "this bundle needs the package dira-monai, for dira_monai.ScanReader, dira_monai.inference_items; install it"
+    )
+    assert sentence in result.stderr
+    assert "evaluation and inference need dira-monai" in (made / "docs/README.md").read_text()
 
 
 def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, tmp_path):

@@ -1,11 +1,9 @@
 """The bundle that every training leaves: it infers and evaluates by the values of the training, with stock MONAI."""
 
 import csv
-import importlib
 import json
 import re
 import shutil
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -104,17 +102,6 @@ def inference_of(content, state):
     network.load_state_dict(state)
     transform, inferer = (parser.get_parsed_content(name) for name in ("preprocessing", "inferer"))
     return torch.no_grad()(lambda image: inferer(transform({"image": image})["image"][None], network)[0])
-
-
-@pytest.fixture
-def alone(monkeypatch):
-    """Runs configurations as who has MONAI alone: whatever imports this package fails."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "dira_monai"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "dira_monai", None)
-    with pytest.raises(ImportError):
-        importlib.import_module("dira_monai.handlers")
-    return lambda **options: monai.bundle.run(**options)
 
 
 CHANGES = {

@@ -1,4 +1,6 @@
-"""How the evaluation of a run's bundle finds images: the values that ``evaluate.json`` of a shipped bundle lacks."""
+"""How the configurations of a run's bundle find images: the values that those of a shipped bundle lack."""
+
+from ..images.stock import OUR_READER
 
 FRAME = {"bundle_root": ".", "dataset_dir": None, "ckpt_dir": "$@bundle_root + '/models'"}
 EMPTY = "$warnings.filterwarnings('error', message='.*dataloader. is empty')"  # as inference.json has it
@@ -36,6 +38,11 @@ RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
     "evaluation_dir": "@output_dir",
 }
 IMPORTS = ["$import glob", "$import json", "$import os", "$import warnings"]
+OWN_READING = {  # where stock MONAI reads images otherwise than the lists of a pre-training
+    "reader": OUR_READER,
+    "datalist": "$[item['image'] for item in dira_monai.inference_items(@image, @dataset_dir, @output_dir)]",
+    "imports": ["$import dira_monai"],
+}
 PRESENCE = {  # where parts of this package are named
     "imports": ["$import importlib", "$import sys"],
     "package": "$importlib.util.find_spec('dira_monai')",
@@ -43,6 +50,7 @@ PRESENCE = {  # where parts of this package are named
 }
 GENERATED = (
     PRESENCE,  # as configurations, for the audit of received ones
+    OWN_READING,
     FRAME | NEW_FOLDER | PAIRS,
     FOLDERS | RUN_FOLDER,
     ONLY_LISTS | {"imports": IMPORTS, "initialize": [EMPTY], "validate": {"dataset": {"data": "@items"}}},
