@@ -1,7 +1,7 @@
 """The commands: ``python -m dira_monai COMMAND``; ``--help`` lists them.
 
-Only the module of the command on the command line is imported, so that ``--help``, ``scores``, ``verify``, ``unpack``
-and the ``--help`` of what makes lists start without torch and MONAI.
+Only the module of the command on the command line is imported, and what it runs only when it runs, so that ``scores``,
+``verify``, ``unpack`` and every ``--help`` start without torch and MONAI.
 """
 
 import ast

@@ -1,19 +1,15 @@
-"""The commands ``probe``, ``localize``, ``seg`` and ``visual-words``: the functions of the apps, and what they say."""
+"""The commands ``probe``, ``localize``, ``seg`` and ``visual-words``: the functions of the apps, and what they say.
+
+Each imports what it runs, since ``--help`` needs none of it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..apps.localization.localize import localize as run_localize
-from ..apps.localization.report import describe_report
-from ..apps.probing.evaluate import describe_probe
-from ..apps.probing.probe import probe as run_probe
-from ..apps.visual_words.discover import visual_words as run_visual_words
-from ..apps.visual_words.report import describe_words
-from ..images.dicom_seg.write import write_segmentation
-from .deferred import takes_options_of
+from .deferred import outline, takes_options_of
 
 
-@takes_options_of(run_probe)
+@takes_options_of(outline("apps.probing.probe", "probe"))
 def probe(*, list: str, weights: str, config_file: str | list[str], **options: Any) -> Iterator[str]:
     """Tell what an encoder knows before fine-tuning: k-NN and a linear classifier on its frozen features, test AUC.
 
@@ -23,11 +19,14 @@ def probe(*, list: str, weights: str, config_file: str | list[str], **options: A
         config_file: train.json of its bundle, or "['.../train.json','.../METHOD.json']".
         **options: see ``probe``.
     """
+    from ..apps.probing.evaluate import describe_probe
+    from ..apps.probing.probe import probe as run_probe
+
     yield describe_probe(run_probe(list, weights, config_file, **options))
     yield f"{options.get('output', 'probe.json')} is written"
 
 
-@takes_options_of(run_localize)
+@takes_options_of(outline("apps.localization.localize", "localize"))
 def localize(bundle: str, **options: Any) -> Iterator[str]:
     """Compare where a trained classifier looks (Grad-CAM) with boxes that a person drew.
 
@@ -35,12 +34,15 @@ def localize(bundle: str, **options: Any) -> Iterator[str]:
         bundle: folder of the classifier's bundle, or its inference.json.
         **options: see ``localize``.
     """
+    from ..apps.localization.localize import localize as run_localize
+    from ..apps.localization.report import describe_report
+
     yield from describe_report(run_localize(bundle, **options))
     picture = ", localization.png" if options.get("pictures", True) else ""
     yield f"{options['output_dir']}: localization.json, localization.csv{picture}"
 
 
-@takes_options_of(write_segmentation)
+@takes_options_of(outline("images.dicom_seg.write", "write_segmentation"))
 def seg(series: str, label_map: str, output: str, *, class_names: Sequence[str], **options: Any) -> Iterator[str]:
     """Write a label map as a DICOM segmentation (SEG) of the series that it was made from; needs highdicom.
 
@@ -51,10 +53,12 @@ def seg(series: str, label_map: str, output: str, *, class_names: Sequence[str],
         class_names: such as "['background', 'liver', 'tumor']".
         **options: see ``write_segmentation``.
     """
+    from ..images.dicom_seg.write import write_segmentation
+
     yield write_segmentation(series, label_map, output, class_names, **options)
 
 
-@takes_options_of(run_visual_words)
+@takes_options_of(outline("apps.visual_words.discover", "visual_words"))
 def visual_words(config: str, **options: Any) -> Iterator[str]:
     """Find visual words (TransVW) in a list of scans and store their cubes, for pre-training with transvw.json.
 
@@ -62,4 +66,7 @@ def visual_words(config: str, **options: Any) -> Iterator[str]:
         config: folder of a pre-training bundle, or its files "train.json,transvw.json"; images are prepared as it says.
         **options: see ``visual_words``.
     """
+    from ..apps.visual_words.discover import visual_words as run_visual_words
+    from ..apps.visual_words.report import describe_words
+
     yield from describe_words(run_visual_words(config, **options), options["output"])

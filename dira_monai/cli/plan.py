@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ..apps.planning.plan import plan as make_plan
 from ..utils.errors import InputError
 
 
@@ -29,6 +28,8 @@ def plan(
         overrides: values that stay as they are, such as "{'network_def#backbone': 'resnet10'}".
         seconds_per_step: of a step with the planned batch; by default a few steps are measured.
     """
+    from ..apps.planning.plan import plan as make_plan  # here, since --help needs none of it
+
     if not isinstance(overrides, dict | None):
         raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
     made = make_plan(
