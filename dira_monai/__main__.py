@@ -5,6 +5,8 @@ Only the module of the command on the command line is imported, and what it runs
 """
 
 import ast
+import atexit
+import gc
 import importlib
 import sys
 from collections.abc import Callable
@@ -72,6 +74,7 @@ def _stub(line: str) -> Callable:
 def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
     silence_needless()
+    atexit.register(gc.freeze)  # else Python searches all that MONAI has imported for cycles, seconds after the last line
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     known = word in COMMANDS or word in FORMER
     # a command with **values would take --help for one of them
