@@ -90,7 +90,7 @@ RULES = {
     ),
     **dict.fromkeys(("min_foreground", "minimum_coverage", "momentum", "cache_rate"), SHARE),
     **dict.fromkeys(("validation_fraction", "test_fraction", "label_smoothing"), PART),
-    **dict.fromkeys(("layer_decay", "label_fraction"), NOT_NOTHING),
+    **dict.fromkeys(("layer_decay", "pretrained_rate", "label_fraction"), NOT_NOTHING),
 }
 
 

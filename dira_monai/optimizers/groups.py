@@ -1,6 +1,6 @@
 """Parameter groups of optimizers."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -11,18 +11,22 @@ from ..networks.encoder_parts import layers
 from ..utils.errors import InputError
 from .lars import LARS
 
+PRETRAINED = "is_pretrained"  # attribute of parameters that came from a file
+
 
 def param_groups_layer_decay(
-    network: nn.Module, learning_rate: float, layer_decay: float = 1.0
+    network: nn.Module, learning_rate: float, layer_decay: float = 1.0, pretrained_rate: float = 1.0
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, whose rate falls by a factor with each layer away from the output.
 
     Layer-wise decay as in ELECTRA (Clark et al., 2020, https://arxiv.org/abs/2003.10555) and BEiT: the last of n layers
     has ``learning_rate``, layer i of 0 .. n - 1 has ``learning_rate * layer_decay ** (n - 1 - i)``.
     Layers without parameters do not count (see ``layers``); a decay of 1 gives the same rate everywhere.
+    Parameters that came from a file (``mark_pretrained``) have ``pretrained_rate`` of that, in groups of their own.
     """
-    if not 0 < layer_decay <= 1:
-        raise InputError(f"layer_decay must lie in (0, 1], got {layer_decay}")
+    for name, value in (("layer_decay", layer_decay), ("pretrained_rate", pretrained_rate)):
+        if not 0 < value <= 1:
+            raise InputError(f"{name} must lie in (0, 1], got {value}")
     groups: list[list[nn.Parameter]] = []
     seen: set[int] = set()
     for layer in layers(network):
@@ -32,8 +36,19 @@ def param_groups_layer_decay(
     rest = [p for p in network.parameters() if id(p) not in seen]
     if rest:  # of no layer: parameters of the network itself
         groups.insert(0, rest)
-    count = len(groups)
-    return [{"params": group, "lr": learning_rate * layer_decay ** (count - 1 - i)} for i, group in enumerate(groups)]
+    rates = [learning_rate * layer_decay**i for i in reversed(range(len(groups)))]
+    pairs = list(zip(groups, rates, strict=True))
+    if pretrained_rate < 1:  # those of new parameters last, since logs show the rate of the last group
+        parts = [(True, pretrained_rate), (False, 1.0)]
+        pairs = [([p for p in g if getattr(p, PRETRAINED, False) is old], r * f) for old, f in parts for g, r in pairs]
+        pairs = [(group, rate) for group, rate in pairs if group]
+    return [{"params": group, "lr": rate} for group, rate in pairs]
+
+
+def mark_pretrained(network: nn.Module, names: Container[str]) -> None:
+    """Mark the parameters of these names as pre-trained, for ``pretrained_rate``, and all others as new."""
+    for name, parameter in network.named_parameters():
+        setattr(parameter, PRETRAINED, name in names)
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

@@ -11,6 +11,7 @@ from ..bundle.run_json import find_record, read_starts
 from ..bundle.running_config import running_config
 from ..networks.encoder_decoder import output_layer
 from ..networks.encoder_parts import find_parts
+from ..optimizers.groups import mark_pretrained
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from .files import is_nnunet, read_weights, unwrap, without_wrappers
@@ -75,6 +76,7 @@ def load_pretrained(
         )
     _refuse_contradiction(network, match, path)
     network.load_state_dict(match.tensors, strict=False)
+    mark_pretrained(network, match.tensors)
     _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *note])
     return network
 

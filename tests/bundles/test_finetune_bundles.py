@@ -196,13 +196,15 @@ def test_pretrained_weights_are_where_the_training_starts(kind, finetune_scans, 
     options = overrides(kind, finetune_scans, tmp_path, SHIPPED)
     network = pretrained_weights(kind, options, tmp_path)
     parser = ConfigParser(config(kind, "train"))
-    parser.update(options | {"pretrained": str(tmp_path / "model.pt")})
+    parser.update(options | {"pretrained": str(tmp_path / "model.pt"), "learning_rate": 0.2, "pretrained_rate": 0.5})
     tuned = parser.get_parsed_content("network")
     assert re.search(r"coverage: 100.0% of the encoder", capsys.readouterr().out)
     own = list(tuned.state_dict().values())
     source = network.encoder if kind[1] == 2 else network
     stem = next(value for value in source.state_dict().values() if value.ndim > 2)
     assert any(value.shape == stem.shape and torch.equal(value, stem) for value in own)
+    rates = [(g["lr"], value) for g in parser.get_parsed_content("parameters") for value in g["params"]]
+    assert [rate for rate, value in rates if value.shape == stem.shape and torch.equal(value, stem)] == [0.1]
 
 
 @pytest.mark.parametrize("dims", [2, 3])

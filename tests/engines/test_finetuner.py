@@ -16,7 +16,7 @@ from dira_monai.engines.finetuner import FineTuner
 from dira_monai.handlers.early_stop import EarlyStop
 from dira_monai.networks.encoder_parts import encoder_parts, layers
 from dira_monai.networks.size_checks import check_output
-from dira_monai.optimizers.groups import param_groups_layer_decay
+from dira_monai.optimizers.groups import mark_pretrained, param_groups_layer_decay
 from dira_monai.utils.errors import InputError
 
 FEATURES = (2, 2, 4, 4, 4, 2)
@@ -152,6 +152,24 @@ def test_rates_fall_by_the_factor_with_each_layer(kind, decay):
     assert last is list(network.parameters())[-1]
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_parameters_from_a_file_have_their_share_of_the_rate(decay):
+    network = FlexibleUNet(1, 1, "resnet10", spatial_dims=2)
+    plain = {id(p): g["lr"] for g in param_groups_layer_decay(network, 0.1, decay) for p in g["params"]}
+    loaded = {name for name, _ in network.named_parameters() if not name.startswith("segmentation_head")}
+    assert loaded
+    mark_pretrained(network, loaded)
+    groups = param_groups_layer_decay(network, 0.1, decay, 0.25)
+    found = {id(p): g["lr"] for g in groups for p in g["params"]}
+    assert sum(len(g["params"]) for g in groups) == len(plain)
+    assert found == pytest.approx(
+        {id(p): plain[id(p)] * (0.25 if name in loaded else 1) for name, p in network.named_parameters()}
+    )
+    assert groups[-1]["lr"] == 0.1  # what logs show
+    mark_pretrained(network, ())
+    assert {id(p): g["lr"] for g in param_groups_layer_decay(network, 0.1, decay, 0.25) for p in g["params"]} == plain
+
+
 def test_layers_of_the_flexible_unet_are_blocks_of_encoder_and_decoder_and_the_head():
     network = FlexibleUNet(1, 1, "resnet10", spatial_dims=2)
     parts = layers(network)
@@ -245,6 +263,8 @@ def test_workers_change_no_sample():
 def test_unusable_values_are_refused():
     with pytest.raises(InputError, match=r"layer_decay must lie in \(0, 1\], got 0"):
         param_groups_layer_decay(unet(2), 0.1, 0)
+    with pytest.raises(InputError, match=r"pretrained_rate must lie in \(0, 1\], got 1.5"):
+        param_groups_layer_decay(unet(2), 0.1, 1.0, 1.5)
     with pytest.raises(InputError, match="freeze_epochs must not be negative, got -1"):
         make_tuner(unet(2), freeze_epochs=-1)
     with pytest.raises(
