@@ -184,7 +184,7 @@ def test_published_values_of_stepwise_and_masked(spatial_dims):
     parser = ConfigParser(raw(spatial_dims, "train") | {"max_epochs": 10, "stage_epochs": stepwise["stage_epochs"]})
     assert parser.get_parsed_content("stage_epochs") == [3, 3, 4]
     masking = ConfigParser(raw(spatial_dims, "train") | {"masking": masked["masking"]}).get_parsed_content("masking")
-    assert (masking.ratio, masking.block_size) == (0.6, {2: (16, 16), 3: (8, 8, 4)}[spatial_dims])
+    assert (masking.ratio, masking.block_size) == (0.6, {2: (16, 16), 3: (8, 8, 8)}[spatial_dims])
     assert raw(spatial_dims, "masked_dira")["masking"] == masked["masking"]
 
 
