@@ -74,7 +74,7 @@ def _stub(line: str) -> Callable:
 def main() -> None:
     """Run the command line; what the user can mend ends with one sentence and status 1."""
     silence_needless()
-    atexit.register(gc.freeze)  # else Python searches all that MONAI has imported for cycles, seconds after the last line
+    atexit.register(gc.freeze)  # else Python searches all that MONAI has imported for cycles, which takes seconds
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     known = word in COMMANDS or word in FORMER
     # a command with **values would take --help for one of them
