@@ -485,6 +485,14 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     assert not (tmp_path / "results").exists()
 
 
+def test_a_pretraining_is_refused():
+    pretraining = bundle(*PICTURES).with_name("dira_pretrain_2d")
+    with pytest.raises(
+        InputError, match="is of a pre-training, whose output is restored images; give the run of a fine-"
+    ):
+        infer(pretraining, "a.png")
+
+
 @pytest.mark.parametrize(
     ("values", "options", "sentence"),
     [

@@ -56,6 +56,11 @@ def infer(
     run, values = _find_run(bundle, values)
     _check_values(values)
     config = read_config(run or bundle, values, ("inference.json",), "inference")
+    if "class_names" not in config.parser:
+        raise InputError(
+            f"{config.name} is of a pre-training, whose output is restored images; give the run of a fine-tuning, or "
+            "run this file by python -m monai.bundle run."
+        )
     network = _load_network(config, Path(bundle))
     output_dir = Path(config.build("output_dir")).absolute()  # itk changes the working folder while it loads its parts
     found = find_inputs([images] if isinstance(images, str | Path) else images, config, output_dir)
