@@ -39,6 +39,7 @@ RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
 }
 IMPORTS = ["$import glob", "$import json", "$import os", "$import warnings"]
 OWN_READING = {  # where stock MONAI reads images otherwise than the lists of a pre-training
+    "_desc_": "with the values of the training; needs dira_monai, since stock MONAI reads such images otherwise",
     "reader": OUR_READER,
     "datalist": "$[item['image'] for item in dira_monai.inference_items(@image, @dataset_dir, @output_dir)]",
     "imports": ["$import dira_monai"],
