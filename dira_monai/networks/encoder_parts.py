@@ -3,7 +3,7 @@
 A further class of networks joins by one entry of ``NETWORKS``, one of an optional package by one of ``OPTIONAL``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from math import prod
@@ -15,6 +15,8 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from .genesis_unet import GenesisUNet
+
+PRETRAINED = "is_pretrained"  # attribute of parameters that came from a file
 
 
 @dataclass(frozen=True)
@@ -204,3 +206,14 @@ def layers(network: nn.Module) -> list[nn.Module]:
     if isinstance(network, FlexibleUNet):
         return [*network.encoder.children(), *network.decoder.blocks, network.segmentation_head]
     return list(network.children())
+
+
+def mark_pretrained(network: nn.Module, names: Container[str]) -> None:
+    """Mark the parameters of these names as pre-trained, for ``pretrained_rate``, and all others as new."""
+    for name, parameter in network.named_parameters():
+        setattr(parameter, PRETRAINED, name in names)
+
+
+def loaded_from_file(parameter: nn.Parameter) -> bool:
+    """Whether a parameter was marked by ``mark_pretrained``."""
+    return getattr(parameter, PRETRAINED, False)

@@ -1,17 +1,15 @@
 """Parameter groups of optimizers."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..networks.encoder_parts import layers
+from ..networks.encoder_parts import layers, loaded_from_file
 from ..utils.errors import InputError
 from .lars import LARS
-
-PRETRAINED = "is_pretrained"  # attribute of parameters that came from a file
 
 
 def param_groups_layer_decay(
@@ -40,15 +38,9 @@ def param_groups_layer_decay(
     pairs = list(zip(groups, rates, strict=True))
     if pretrained_rate < 1:  # those of new parameters last, since logs show the rate of the last group
         parts = [(True, pretrained_rate), (False, 1.0)]
-        pairs = [([p for p in g if getattr(p, PRETRAINED, False) is old], r * f) for old, f in parts for g, r in pairs]
+        pairs = [([p for p in g if loaded_from_file(p) is old], r * f) for old, f in parts for g, r in pairs]
         pairs = [(group, rate) for group, rate in pairs if group]
     return [{"params": group, "lr": rate} for group, rate in pairs]
-
-
-def mark_pretrained(network: nn.Module, names: Container[str]) -> None:
-    """Mark the parameters of these names as pre-trained, for ``pretrained_rate``, and all others as new."""
-    for name, parameter in network.named_parameters():
-        setattr(parameter, PRETRAINED, name in names)
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from ..bundle.run_json import find_record, read_starts
 from ..bundle.running_config import running_config
 from ..networks.encoder_decoder import output_layer
-from ..networks.encoder_parts import find_parts
-from ..optimizers.groups import mark_pretrained
+from ..networks.encoder_parts import find_parts, mark_pretrained
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from .files import is_nnunet, read_weights, unwrap, without_wrappers

@@ -14,9 +14,9 @@ from dira_monai.data.datasets import SeededCacheDataset
 from dira_monai.data.sampler import SeededSampler
 from dira_monai.engines.finetuner import FineTuner
 from dira_monai.handlers.early_stop import EarlyStop
-from dira_monai.networks.encoder_parts import encoder_parts, layers
+from dira_monai.networks.encoder_parts import encoder_parts, layers, mark_pretrained
 from dira_monai.networks.size_checks import check_output
-from dira_monai.optimizers.groups import mark_pretrained, param_groups_layer_decay
+from dira_monai.optimizers.groups import param_groups_layer_decay
 from dira_monai.utils.errors import InputError
 
 FEATURES = (2, 2, 4, 4, 4, 2)
