@@ -29,7 +29,8 @@ class MoCo(MomentumBranch):
         queue_size: K, number of keys kept as negatives.
         final_momentum: None: ``momentum`` all the time.
         group_size: keys are computed in shuffled groups of about this many, each with batch statistics of its own, so
-            that a query cannot find its key by shared statistics. Stands for MoCo's shuffling across GPUs.
+            that a query cannot find its key by shared statistics. Stands for MoCo's shuffling across GPUs. Smaller
+            batches, down to 8, are halved.
     """
 
     resized_on_load = ("queue",)
@@ -76,7 +77,7 @@ class MoCo(MomentumBranch):
     @torch.no_grad()
     def _keys(self, view: Tensor, seeds: Tensor) -> Tensor:
         """Embeddings of the second view by the key branch, shape (B, D); seeds are random, so their order shuffles."""
-        groups = max(1, len(view) // self.group_size) if self.training else 1
+        groups = max(1, min(2, len(view) // 4), len(view) // self.group_size) if self.training else 1
         order = seeds.argsort().to(view.device, non_blocking=True)
         parts = [self.key_projector(encode(self.key_encoder, part)[-1]) for part in view[order].tensor_split(groups)]
         return torch.cat(parts)[order.argsort()]

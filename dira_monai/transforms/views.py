@@ -25,7 +25,8 @@ def to_unit(images: Tensor) -> Tensor:
 class Views:
     """Query, key and target of DiRA for a batch of images.
 
-    Each view: crop and flip, then (target taken from the first view), then photometric changes, then distortions.
+    Each view: crop and flip, then photometric changes, then distortions. The target is the first view between two of
+    these steps, ``target_steps``: 0, as published, has brightness restored too, which nothing in the view tells.
     Input and target stay aligned, unlike in the published code, which mirrors the input but not the target;
     ``target_flip="reference"`` restores that.
 
@@ -42,6 +43,7 @@ class Views:
         flip_axes: axes that are mirrored, each by itself.
         flip_probability: of mirroring an axis.
         target_flip: "corrected" (mirrored like the input) or "reference" (never mirrored).
+        target_steps: how many of the photometric steps, from the first, the target undergoes like its view.
     """
 
     crop: Distortion
@@ -57,6 +59,7 @@ class Views:
     flip_axes: Sequence[int] = (0,)
     flip_probability: float = 0.5
     target_flip: str = "corrected"
+    target_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.target_flip not in ("corrected", "reference"):
@@ -65,6 +68,8 @@ class Views:
             raise InputError(f"the number of views must be at least 1, got {self.count}")
         if self.local_count > 0 and self.local_crop is None:
             raise InputError(f"{self.local_count} small views need a local_crop")
+        if self.target_steps > 0 and self.target_flip == "reference":
+            raise InputError(f"target_flip reference needs target_steps 0, got {self.target_steps}")
         self.other_photometric = self.photometric if self.other_photometric is None else self.other_photometric
 
     @torch.no_grad()
@@ -115,8 +120,8 @@ class Views:
         target = crop(torch.cat([images] * count), own)
         flipped = torch.zeros(len(target), images.ndim - 2, dtype=torch.bool)
         flipped[:, list(self.flip_axes)] = own.uniform(len(self.flip_axes)) < self.flip_probability
-        view = flip_where(target, flipped)
+        view = Compose(photometric[: self.target_steps])(flip_where(target, flipped), own)
         if self.target_flip == "corrected":
             target = view
-        view = Compose([*photometric, *(self.distortions if distort else ())])(view, own)
+        view = Compose([*photometric[self.target_steps :], *(self.distortions if distort else ())])(view, own)
         return list(view.chunk(count)), list(target.chunk(count))

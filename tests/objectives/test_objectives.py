@@ -183,6 +183,21 @@ def test_each_shuffled_group_has_batch_statistics_of_its_own():
     assert (key - whole).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(3, [3]), (7, [7]), (8, [4, 4]), (33, [17, 16]), (64, [32, 32])])
+def test_no_query_has_the_batch_statistics_of_its_key(batch, sizes):
+    network = genesis_unet()
+    moco = make_moco(network).train()
+    seen = []
+    moco.key_projector.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    views = make_views(batch)
+    before = forward(moco, network, views)["key"]
+    assert seen == sizes
+    last = int(views["seed"].argsort()[-1])
+    views["key"][last] = 1 - views["key"][last]  # changes the statistics of its own group alone
+    same = (forward(moco, network, views)["key"] == before).all(dim=1)
+    assert int(same.sum()) == (sizes[0] if len(sizes) > 1 else 0)
+
+
 def test_keys_of_validation_do_not_depend_on_the_batch():
     network = genesis_unet()
     moco = make_moco(network, group_size=2)

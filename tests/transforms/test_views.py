@@ -16,6 +16,7 @@ from dira_monai.transforms.painting import InPainting, OutPainting
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
 from dira_monai.transforms.spatial import ElasticDeformation, RandomResizedCrop
 from dira_monai.transforms.views import Views, to_unit
+from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import SampleRandom, sample_seeds
 
 # every change, such that it acts on every sample, for patches of any number of axes
@@ -46,6 +47,10 @@ SPLITS = [[1, 1, 1, 1, 1], [2, 3], [4, 1]]
 @pytest.fixture(params=[(9, 7), (5, 7, 6)])
 def shape(request):
     return request.param
+
+
+def erase(images, draws):
+    return torch.zeros_like(images)
 
 
 def keep(images, draws):
@@ -222,10 +227,23 @@ def test_the_target_is_the_clean_view(shape):
     assert (out["query"] != out["key"]).flatten(1).any(1).all()
 
 
-def test_both_views_are_distorted_unless_told_not_to(shape):
-    def erase(images, draws):
-        return torch.zeros_like(images)
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_the_target_undergoes_the_first_photometric_steps_of_its_view(shape, steps):
+    photometric = [IntensityJitter(probability=1.0), GaussianNoise(probability=1.0)]
+    options = {"flip_axes": [0], "flip_probability": 1.0}
+    images, seeds = random_images(4, shape), sample_seeds(0, 0, 4)
+    out = Views(RandomResizedCrop(shape), photometric, [erase], target_steps=steps, **options)
+    expected = Views(RandomResizedCrop(shape), photometric[:steps], **options)(images, seeds)["query"]
+    made = out(images, seeds)
+    assert torch.equal(made["target"], expected)
+    assert made["query"].eq(0).all()
+    plain = Views(RandomResizedCrop(shape), photometric, target_steps=steps, **options)(images, seeds)
+    assert torch.equal(plain["query"], Views(RandomResizedCrop(shape), photometric, **options)(images, seeds)["query"])
+    with pytest.raises(InputError, match="needs target_steps 0"):
+        Views(keep, target_flip="reference", target_steps=1)
 
+
+def test_both_views_are_distorted_unless_told_not_to(shape):
     images, seeds = random_images(4, shape), sample_seeds(0, 0, 4)
     views = Views(RandomResizedCrop(shape), [IntensityJitter(probability=1.0)], [erase])
     out = views(images, seeds)
