@@ -73,22 +73,22 @@ RULES = {
     "intensity_range": RANGE | NONE,
     "gradient_clip": POSITIVE | NONE,
     "checkpoint_minutes": POSITIVE | NONE,
-    "final_momentum": SHARE | NONE,
+    **dict.fromkeys(("momentum", "final_momentum"), SHARE | NONE),
     "overlap": PART,
     **dict.fromkeys(
         ("resume", "channels_last", "tensorboard", "conditional", "pooled_norm", "multi_label", "allow_overlap"), SWITCH
     ),
     **dict.fromkeys(("in_channels", "batch_size", "max_epochs", "val_interval", "accumulation_steps"), COUNT),
     **dict.fromkeys(("keep_checkpoints", "collapse_patience", "discriminator_channels"), COUNT),
-    **dict.fromkeys(("views_per_image", "queue_size", "shares"), COUNT),
-    **dict.fromkeys(("epoch_length", "val_samples", "patience"), COUNT | NONE),
+    **dict.fromkeys(("views_per_image", "shares"), COUNT),
+    **dict.fromkeys(("epoch_length", "val_samples", "patience", "queue_size"), COUNT | NONE),
     **dict.fromkeys(("num_workers", "seed", "local_count", "freeze_epochs", "label_subset", "label_seed"), COUNT_OR_0),
     "temperature": POSITIVE,
     **dict.fromkeys(("learning_rate", "discriminator_learning_rate"), WEIGHT),
     **dict.fromkeys(
         ("warmup_epochs", "contrastive_weight", "restoration_weight", "adversarial_weight", "gradient_penalty"), WEIGHT
     ),
-    **dict.fromkeys(("min_foreground", "minimum_coverage", "momentum", "cache_rate"), SHARE),
+    **dict.fromkeys(("min_foreground", "minimum_coverage", "cache_rate"), SHARE),
     **dict.fromkeys(("validation_fraction", "test_fraction", "label_smoothing"), PART),
     **dict.fromkeys(("layer_decay", "pretrained_rate", "label_fraction"), NOT_NOTHING),
 }

@@ -1,5 +1,6 @@
 """Crops of prepared images, and samples whose random transforms a seed fixes."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -87,6 +88,12 @@ class PretrainDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @property
+    def regions(self) -> int:
+        """About how many regions that do not overlap the images hold, by the size of the first."""
+        sizes = zip(self.images[0]["image"].shape[1:], self.region_size, strict=True)
+        return int(len(self) * math.prod(max(1.0, n / region) for n, region in sizes))
 
     def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Tensor | int]:
         """``image``, (C, *region_size), and ``seed``; a plain index has seed 0."""

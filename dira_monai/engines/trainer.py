@@ -16,7 +16,7 @@ from ..objectives.no_objective import NoObjective
 from ..objectives.objective import Objective, ObjectiveInputs
 from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
-from ..utils.distributed import average_scalars, broadcast
+from ..utils.distributed import average_scalars, broadcast, world_size
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 from .forward import completed, decoded, objective_outputs, prefixed, restored
@@ -103,6 +103,10 @@ class DiRATrainer(ResumableTrainer):
             dims = len(downsampling(self.network))
             for module in (self.network, objective, discriminator):
                 module.to(memory_format=CHANNELS_LAST[dims])  # type: ignore[call-overload]  # torch's stubs lack it
+        steps = self.schedule_epochs * self.state.epoch_length // self.accumulation_steps
+        dataset = self.data_loader.dataset
+        batch = self.data_loader.batch_size * self.accumulation_steps * world_size()
+        objective.fit_to(steps, getattr(dataset, "regions", len(dataset)), batch)
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:

@@ -36,9 +36,9 @@ class Checkpoint:
 
     Files in ``ckpt_dir``: ``checkpoint.pt`` (everything, for resuming), ``checkpoint_1.pt`` and so on (those before
     it), ``model_last.pt`` (plain state dict of the network after the last epoch), and, after each validation that is
-    better than all before, what the trainer exports: ``model.pt`` (the network); in pre-training also ``encoder.pt``
-    (the part of it that encodes, same names) and ``objective.pt`` (projector, key branch, queue). Weights that are not
-    finite are never saved.
+    better than all before in the same stage, what the trainer exports: ``model.pt`` (the network); in pre-training also
+    ``encoder.pt`` (the part of it that encodes, same names) and ``objective.pt`` (projector, key branch, queue).
+    Weights that are not finite are never saved.
 
     A signal (see ``Preemption``) lets the step end, saves, and ends the run with the status 128 + its number; a resumed
     run goes on behind that very step. In a validation it waits for the end of the epoch, and in the last epoch it does
@@ -83,6 +83,7 @@ class Checkpoint:
         """Load when the engine starts, save when an epoch is completed, and inside it where that is asked for."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.STARTED, self.start_clock)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_stage)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.save_inside)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         spare_workers(*(e.data_loader for e in (engine, self.evaluator) if e is not None))
@@ -90,6 +91,15 @@ class Checkpoint:
     def start_clock(self, engine: ResumableTrainer) -> None:
         """Count the minutes from now on."""
         self.saved = time.monotonic()
+
+    def start_stage(self, engine: ResumableTrainer) -> None:
+        """Tell the evaluator the stage of the epoch; in a new one, whose losses are others, the best begins anew."""
+        if self.evaluator is None:
+            return
+        state, epoch = self.evaluator.state, engine.state.epoch
+        state.stage = engine.stage(epoch)
+        if epoch > 1 and state.stage != engine.stage(epoch - 1):
+            state.best_metric, state.best_metric_epoch = -1, -1  # as MONAI's evaluators begin
 
     def load(self, engine: ResumableTrainer) -> None:
         """Take over what ``resume`` or ``start_from`` name; all processes read the same file."""

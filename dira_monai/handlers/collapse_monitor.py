@@ -1,8 +1,9 @@
 """A warning or a stop where the metrics of a run show that it no longer learns."""
 
 import logging
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ignite.engine import Events
 
@@ -16,6 +17,7 @@ LOGGER = logging.getLogger(__name__)
 ACTIONS = ("warn", "stop")
 CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
 CERTAIN = 0.999  # less than one patch in a thousand is classified wrongly
+AT_CHANCE = 2  # times the share of a guess
 
 
 def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[str]:
@@ -26,7 +28,8 @@ def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[st
 
     Args:
         metrics: means over the epoch under the names of ``metrics.csv``: ``contrastive``, ``contrastive_...``,
-            ``collapse``, ``restored_deviation``, ``discriminator_accuracy``; without those of parts that did not run.
+            ``collapse``, ``restored_deviation``, ``discriminator_accuracy``; without those of parts that did not run;
+            and those of the newest validation.
         objective: whose metrics they are.
     """
     own = {name: metrics[f"contrastive_{name}"] for name in objective.metrics if f"contrastive_{name}" in metrics}
@@ -44,16 +47,35 @@ def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[st
             f"the discriminator tells every restoration from its target (accuracy {accuracy:.4f}): the adversary "
             "teaches little; try a lower discriminator_learning_rate, or more epochs before the stage dira"
         )
-    return [problem for problem in problems if problem]
+    return [problem for problem in [*problems, *_find_validation_problems(metrics)] if problem]
+
+
+def _find_validation_problems(metrics: Mapping[str, float]) -> Iterator[str]:
+    """What the newest validation says is wrong, of the parts that learn."""
+    accuracy, chance = (metrics.get(f"val_contrastive_{name}", math.nan) for name in ("accuracy", "chance"))
+    if "contrastive" in metrics and accuracy <= AT_CHANCE * chance:
+        yield (
+            f"held-out images do not find their other view (accuracy {accuracy:.4f}, by guessing {chance:.4f}): the "
+            "discriminative part has learned nothing yet; try more epochs, pooled_norm True, another learning_rate or "
+            "a shorter queue_size"
+        )
+    restored, distorted = metrics.get("val_psnr", math.nan), metrics.get("val_distorted_psnr", math.nan)
+    if "restoration" in metrics and restored < distorted < math.inf:
+        yield (
+            f"held-out images are farther from their targets restored ({restored:.1f} dB) than distorted "
+            f"({distorted:.1f} dB): the restorative part has learned nothing yet; try more epochs, a lower "
+            "learning_rate or a greater restoration_weight"
+        )
 
 
 class CollapseMonitor:
     """Handler that warns of a problem of the run, or stops it, when the problem has lasted some epochs.
 
-    It reads the means that ``TrainingLog`` leaves in ``engine.state.epoch_metrics`` and therefore stands behind it, and
-    behind ``Checkpoint``, so that a stop loses nothing. All processes have it: the first one checks, all stop. A
-    warning is given once, when the problem has lasted ``patience`` epochs, and again after it was gone and has come
-    back. Problems are the same where their sentences differ in numbers only. A resumed run counts anew.
+    It reads the means that ``TrainingLog`` leaves in ``engine.state.epoch_metrics``, with those of the newest
+    validation, and therefore stands behind it, and behind ``Checkpoint``, so that a stop loses nothing. All processes
+    have it: the first one checks, all stop. A warning is given once, when the problem has lasted ``patience`` epochs,
+    and again after it was gone and has come back. Problems are the same where their sentences differ in numbers only. A
+    resumed run counts anew.
 
     Attributes:
         on_collapse: "warn" or "stop".
@@ -69,6 +91,7 @@ class CollapseMonitor:
             raise InputError(f"collapse_patience must be a whole number of epochs from 1, got {patience!r}")
         self.patience = patience
         self.lasting: dict[str, int] = {}  # epochs in a row, by the sentence without its numbers
+        self.validation: dict[str, float] = {}  # metrics of the newest, which hold until the next
 
     def attach(self, engine: DiRATrainer) -> None:
         """Register for the end of each epoch."""
@@ -89,7 +112,9 @@ class CollapseMonitor:
             raise InputError(
                 "CollapseMonitor has no metrics of the epoch: TrainingLog must stand before it in the handlers"
             )
-        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in find_problems(metrics, engine.objective)}
+        self.validation |= {name: value for name, value in metrics.items() if name.startswith("val_")}
+        problems = find_problems(self.validation | metrics, engine.objective)
+        found = {re.sub(r"\d[\d.e+-]*", "", told): told for told in problems}
         self.lasting = {kind: self.lasting.get(kind, 0) + 1 for kind in found}
         for kind, told in found.items():
             epoch = engine.state.epoch

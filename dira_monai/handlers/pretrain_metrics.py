@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ignite.engine import Engine
 from ignite.metrics import EpochMetric, Loss, MeanSquaredError, Metric, MetricsLambda
 from ignite.metrics import MeanAbsoluteError as FlatAbsoluteError
 from monai.handlers import IgniteMetricHandler, MeanAbsoluteError, from_engine
 from monai.metrics import SSIMMetric
+from torch import Tensor
 
+from ..engines.stages import STAGES
 from ..metrics import psnr, rank_collapse, retrieval_accuracy, retrieval_info_nce
 from ..utils.errors import InputError
 
@@ -31,7 +34,8 @@ def pretrain_metrics(
     Args:
         spatial_dims: number of axes of the images.
         contrastive_weight: weight of ``val_contrastive`` in ``val_loss``.
-        restoration_weight: weight of the restoration error in ``val_loss``.
+        restoration_weight: weight of the restoration error in ``val_loss``; in the stage di, whose decoder has not been
+            trained, it is 0.
         embeddings: the two entries of the evaluator's output that are compared; None: the objective has none, and
             unless ``contrastive`` is "objective", ``val_loss`` is the weighted restoration error alone.
         contrastive: ``val_contrastive`` and its accuracy are those of a "retrieval" of each image among all of the
@@ -46,7 +50,7 @@ def pretrain_metrics(
     if restoration_error not in ERRORS:
         raise InputError(f"restoration_error must be one of {', '.join(ERRORS)}, got {restoration_error!r}")
     squared_error = MeanSquaredError(output_transform=_flat("pred"))
-    loss = restoration_weight * ERRORS[restoration_error](output_transform=_flat("pred"))
+    loss = _RestorationWeight(restoration_weight) * ERRORS[restoration_error](output_transform=_flat("pred"))
     told: dict[str, Metric] = {}
     if embeddings is not None or contrastive == "objective":
         told = _objective_metrics(embeddings, contrastive)
@@ -64,15 +68,44 @@ def pretrain_metrics(
     return {"key_metric": {"val_loss": loss}, "additional_metrics": told | restored}
 
 
+class _RestorationWeight(Metric):
+    """The weight of the restoration in the stage that ``engine.state.stage`` names, if there is one."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = self.current = weight
+        super().__init__()
+
+    def started(self, engine: Engine) -> None:
+        """Choose it for this validation."""
+        self.current = 0.0 if getattr(engine.state, "stage", None) == STAGES[0] else self.weight
+
+    def reset(self) -> None:
+        """Nothing is summed."""
+
+    def update(self, output: Any) -> None:
+        """Nothing is summed."""
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Nothing is read."""
+
+    def compute(self) -> float:
+        """The weight."""
+        return self.current
+
+
 def _objective_metrics(embeddings: Sequence[str] | None, contrastive: str) -> dict[str, Metric]:
     """How well the objective is reached, and how collapsed its embeddings are, where it has any."""
-    names = ("val_contrastive", "val_contrastive_accuracy")
     if contrastive == "objective":
-        metrics = [_mean_of("contrastive"), _mean_of("contrastive_accuracy")]
+        told = {f"val_{name}": _mean_of(name) for name in ("contrastive", "contrastive_accuracy")}
     else:
-        metrics = [_of_the_set(function, embeddings or ()) for function in (retrieval_info_nce, retrieval_accuracy)]
-    told = dict(zip(names, metrics, strict=True))
+        functions = {"": retrieval_info_nce, "_accuracy": retrieval_accuracy, "_chance": _chance}
+        told = {f"val_contrastive{name}": _of_the_set(f, embeddings or ()) for name, f in functions.items()}
     return told | ({"val_collapse": _of_the_set(rank_collapse, embeddings)} if embeddings is not None else {})
+
+
+def _chance(query: Tensor, key: Tensor) -> float:
+    """The accuracy of a guess."""
+    return 1 / len(query)
 
 
 def _of_the_set(function: Callable, embeddings: Sequence[str]) -> Metric:

@@ -61,6 +61,7 @@ class TrainingLog:
         self.rows: list[dict[str, Any]] = []
         self.images = 0
         self.started = 0.0
+        self.means: dict[str, float] = {}  # of the newest epoch, and of its validation
         self.line: list[str] = []  # of the epoch, until it is shown
         self.validations = 0
         self.bar = tqdm(disable=True)
@@ -151,7 +152,7 @@ class TrainingLog:
         means = self._look(engine) | engine.epoch_metrics()
         means["learning_rate"] = engine.optimizer.param_groups[-1]["lr"]
         means["images_per_second"] = self.rate
-        engine.state.epoch_metrics = means  # for CollapseMonitor
+        self.means = engine.state.epoch_metrics = means  # for CollapseMonitor
         engine.state.metrics.update(means)  # where MONAI's own trackers look
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "stage": self.stage} | means
         self.rows.append(row)
@@ -163,6 +164,7 @@ class TrainingLog:
         """Add the evaluator's metrics to the epoch's row."""
         metrics = {name: float(value) for name, value in engine.state.metrics.items()}
         self.rows[-1] |= metrics
+        self.means |= metrics
         self._record(metrics)
         key = engine.state.key_metric_name
         best = " (best)" if engine.state.best_metric_epoch == self.rows[-1]["epoch"] else ""

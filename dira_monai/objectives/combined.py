@@ -73,6 +73,11 @@ class CombinedObjective(Objective):
                 self.keys[i] += [own["key"].detach()] if "key" in own else []
         return outputs | {"loss": total}
 
+    def fit_to(self, steps: int, images: int, batch: int) -> None:
+        """Each objective's own choices."""
+        for objective in self.parts:
+            objective.fit_to(steps, images, batch)
+
     def momentum_at(self, progress: float) -> float:
         """Momentum of the first objective that has a following branch; 0 where there is none."""
         momenta = [objective.momentum_at(progress) for objective in self.parts]

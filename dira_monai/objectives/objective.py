@@ -82,6 +82,15 @@ class Objective(nn.Module):
         """
         return None
 
+    def fit_to(self, steps: int, images: int, batch: int) -> None:
+        """Choose what was left open for a training of so many optimizer steps of ``batch`` images; say it.
+
+        Args:
+            steps: of the whole training.
+            images: for training, or regions of them that do not overlap.
+            batch: images of a step, of all processes.
+        """
+
     def second_view(self, inputs: ObjectiveInputs) -> Tensor:
         """The view ``key``, which must be there."""
         if "key" not in inputs.views:

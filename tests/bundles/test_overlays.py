@@ -238,7 +238,7 @@ def test_shipped_values_fit_together(spatial_dims, names):
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_documented_table_has_every_method_and_its_weights(spatial_dims):
     text = (ROOT / "docs/objectives.md").read_text()
-    table = re.findall(r"^\| \[.+\]\(#.+\) \| `(\w+)` \| (2D.*?) \| (.+?) \|", text, re.MULTILINE)
+    table = re.findall(r"^\| \[.+\]\(\S*#.+\) \| `(\w+)` \| (2D.*?) \| (.+?) \|", text, re.MULTILINE)
     told = {name: weights for name, bundles, weights in table if f"{spatial_dims}D" in bundles}
     assert sorted(told) == methods(spatial_dims)
     for name, weights in told.items():

@@ -72,12 +72,18 @@ def test_header_has_the_documented_keys():
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-def test_paper_values_are_the_defaults(spatial_dims):
-    config = json.loads((BUNDLES[spatial_dims] / "configs/train.json").read_text())
+def test_paper_values_are_the_defaults_or_those_of_reference(spatial_dims):
+    plain, published = (
+        json.loads((BUNDLES[spatial_dims] / f"configs/{name}.json").read_text()) for name in ("train", "reference")
+    )
+    assert (plain["momentum"], plain["queue_size"]) == (None, None)  # they follow from the run
+    config = plain | published
     weights = tuple(config[f"{name}_weight"] for name in ("contrastive", "restoration", "adversarial"))
     assert weights == {2: (1, 10, 0.001), 3: (1, 100, 1)}[spatial_dims]
     assert config["patch_size"] == {2: [224, 224], 3: [64, 64, 32]}[spatial_dims]
     assert (config["momentum"], config["temperature"], config["discriminator_learning_rate"]) == (0.999, 0.2, 0.0002)
+    views = parsed(spatial_dims, ["train", "reference"]).get_parsed_content("views")
+    assert (views.target_steps, views.photometric[1].sigma) == (0, {2: [0.1, 2.0], 3: [0.1, 1.0]}[spatial_dims])
     parser = ConfigParser(config | {"batch_size": 256})  # the batch that the paper's rate and queue belong to
     assert parser.get_parsed_content("queue_size") == 65536
     assert parser.get_parsed_content("learning_rate") == pytest.approx({2: 0.03, 3: 0.001}[spatial_dims])
@@ -195,7 +201,8 @@ def test_evaluation_repeats_the_best_validation(trained):
     run(spatial_dims, ["train", "evaluate"], options)
     found = json.loads((folder / "out/evaluation/evaluation.json").read_text())
     with open(folder / "out/metrics.csv") as file:
-        best = min(csv.DictReader(file), key=lambda row: float(row["val_loss"]))
+        rows = list(csv.DictReader(file))
+    best = min((row for row in rows if row["stage"] == rows[-1]["stage"]), key=lambda row: float(row["val_loss"]))
     for name, value in found.items():
         assert value == pytest.approx(float(best[name]), rel=1e-4, abs=1e-6)
 

@@ -307,6 +307,15 @@ def test_validation_chooses_the_best_model_and_the_last_is_always_written(tmp_pa
     assert differs(weights[0], weights[3])
 
 
+def test_the_best_is_of_the_last_stage(tmp_path):
+    run = make_run(tmp_path, metrics={"val_loss": Scripted([1, 0.5, 3, 2])}, stage_epochs=(2, 2, 0))
+    stages = []
+    run.evaluator.add_event_handler(Events.STARTED, lambda engine: stages.append(engine.state.stage))
+    run.trainer.run()
+    assert stages == ["di", "di", "dir", "dir"]
+    assert (run.evaluator.state.best_metric, run.evaluator.state.best_metric_epoch) == (2, 4)
+
+
 def test_the_last_model_is_written_after_every_epoch_and_the_best_survives_a_resume(tmp_path):
     first = make_run(tmp_path, metrics={"val_loss": Scripted([1, 3, 9])})
     weights = weights_after_each_epoch(first)

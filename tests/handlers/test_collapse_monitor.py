@@ -59,6 +59,36 @@ def test_each_metric_beyond_its_bound_is_named(metric, bound, words):
         raise InputError(told)
 
 
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (
+            {"val_contrastive_accuracy": 2 / 64, "val_contrastive_chance": 1 / 64},
+            "(accuracy 0.0312, by guessing 0.0156)",
+        ),
+        ({"val_contrastive_accuracy": 3 / 64, "val_contrastive_chance": 1 / 64}, None),
+        ({"val_contrastive_accuracy": 0.02}, None),  # of an objective's own, whose chance is not known
+        ({"val_psnr": 13.94, "val_distorted_psnr": 14.0}, "restored (13.9 dB) than distorted (14.0 dB)"),
+        ({"val_psnr": 14.0, "val_distorted_psnr": 13.0}, None),
+        ({"val_psnr": 14.0, "val_distorted_psnr": math.inf}, None),  # nothing is distorted
+    ],
+)
+def test_a_validation_that_shows_no_learning_is_told(metrics, words):
+    told = find_problems(WELL | {"restoration": 0.1} | metrics, Words())
+    assert [words in sentence for sentence in told] == ([] if words is None else [True])
+    assert find_problems(metrics, Words()) == []  # of parts that do not learn
+
+
+def test_a_validation_holds_until_the_next(caplog):
+    watch = CollapseMonitor(patience=3)
+    chance = {"val_contrastive_accuracy": 0.1, "val_contrastive_chance": 0.1}
+    for epoch in range(1, 6):
+        state = SimpleNamespace(epoch=epoch, epoch_metrics=WELL | (chance if epoch % 2 == 0 else {}))
+        watch.check(SimpleNamespace(state=state, objective=Words()))
+    (told,) = warnings_of(caplog)
+    assert told.startswith("epoch 4, since epoch 2: held-out images do not find their other view")
+
+
 def test_all_problems_are_named_and_what_did_not_run_is_not_checked():
     ill = {"contrastive": 5.0, "collapse": 1.0, "restored_deviation": 0.0, "discriminator_accuracy": 1.0}
     assert len(find_problems(ill, Words())) == 3

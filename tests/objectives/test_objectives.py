@@ -154,6 +154,33 @@ def test_embeddings_are_float32_of_unit_length_under_autocast(dtype):
     assert moco.queue.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("images", "steps", "momentum", "size"),
+    [(300, 620, 0.9808, 104), (10**6, 10**6, 0.999, 2 * 996), (3, 8, 0.2236, 8)],
+)
+def test_what_is_left_open_follows_from_the_run(images, steps, momentum, size, capsys):
+    moco = make_moco(basic_unet(), momentum=None, queue_size=None)
+    CombinedObjective([moco], [1.0]).fit_to(steps, images, 8)
+    assert moco.momentum_at(0) == moco.momentum_at(1) == pytest.approx(momentum, abs=1e-4)
+    assert moco.momentum ** (steps / 4) < 0.05 + 1e-6
+    assert len(moco.queue) == size
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"MoCo: momentum {moco.momentum:g} (")
+    assert f"queue_size {size} (" in line
+    later = make_moco(basic_unet(), queue_size=None)  # an evaluation, which fits nothing, takes what there is
+    later.load_state_dict(moco.state_dict())
+    assert torch.equal(later.queue, moco.queue)
+
+
+def test_a_given_queue_stays_and_is_warned_of_where_it_holds_images_several_times(caplog, capsys):
+    moco = make_moco(basic_unet(), momentum=0.9, queue_size=4096)
+    moco.fit_to(620, 300, 16)
+    assert (moco.momentum, len(moco.queue), capsys.readouterr().out) == (0.9, 4096, "")
+    assert "each query meets its own image 13.7 times among its negatives; queue_size None takes 32" in caplog.text
+    moco.fit_to(620, 4096, 16)
+    assert len(caplog.records) == 1
+
+
 @pytest.mark.parametrize(("batch", "group_size"), [(7, 3), (4, 1), (6, 6), (5, 32), (7, 2), (21, 4)])
 def test_keys_of_shuffled_groups_equal_unshuffled_keys_without_batch_norm(batch, group_size, spatial_dims):
     network = basic_unet(spatial_dims)

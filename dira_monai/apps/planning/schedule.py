@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...objectives.moco import MOMENTUM, momentum_for, queue_for
 from .facts import NONE, RESERVE, SHARE, Choice, DataFacts, DeviceFacts, NetworkFacts
 
 STEPS_AN_EPOCH = 2  # that a small set fills at least: larger batches would hold the same images
@@ -15,9 +16,6 @@ EPOCHS = 20  # that a run has at least, as far as it has steps: as often it is v
 VALIDATION = 0.25  # of an epoch's training, that its validation takes at most, in time
 VAL_SAMPLES = 32  # that are compared with each other at least
 FORWARD = 1 / 3  # cost of an image without gradient against one with
-LEFT = 0.05  # of its random start that the key branch may keep
-FORGOTTEN = 0.25  # of the run, after which it has
-MEMORY = 0.25  # of the key branch's memory 1 / (1 - m), that the queue spans: 256 steps at 0.999, as the bundle has it
 SHORT_RUN = 100000  # optimizer steps, of 352,800 that were published: short runs collapsed (docs/results.md)
 
 
@@ -98,32 +96,14 @@ def choose_warmup(published: int, epochs: int, pretrains: bool) -> Choice:
     return Choice(value, f"at most a tenth of {epochs} epochs")
 
 
-def choose_momentum(published: float, steps: int) -> Choice:
-    """Momentum of the key branch, m, with which m^(steps / 4) is at most 0.05: it forgets its random start in time."""
-    value = LEFT ** (1 / max(1.0, FORGOTTEN * steps))
-    if value >= published:
-        return Choice(published, f"as published: {published:g}^{steps} leaves nothing of the random start")
-    value = math.floor(value * 10000) / 10000
-    return Choice(value, f"of the random start {LEFT:.0%} are left after a quarter of {steps} steps")
+def choose_momentum(published: float | None, steps: int) -> Choice:
+    """Momentum of the key branch, at most the published one."""
+    return Choice(*momentum_for(steps, MOMENTUM if published is None else published))
 
 
-def choose_queue(published: int, images: int, batch: int, momentum: float) -> Choice:
-    """Keys of MoCo-v2's queue: no more than half of the images, and no older than the key branch's memory.
-
-    Args:
-        published: the bundle's number.
-        images: for training, or regions of them that differ.
-        batch: images of an optimizer step, of which the queue is a multiple.
-        momentum: of the key branch.
-    """
-    steps = max(1, int(MEMORY / max(1e-9, 1 - momentum)))
-    limits = {
-        "as published": published,
-        f"half of {images} images or regions: a query rarely meets its own image": images // 2,
-        f"{steps} steps, a quarter of what the key branch remembers": steps * batch,
-    }
-    reason = min(limits, key=limits.__getitem__)
-    return Choice(max(batch, limits[reason] // batch * batch), reason)
+def choose_queue(published: int | None, images: int, batch: int, momentum: float) -> Choice:
+    """Keys of MoCo-v2's queue, see ``queue_for``."""
+    return Choice(*queue_for(images, batch, momentum, published))
 
 
 def choose_pooled_norm(steps: int) -> Choice:
