@@ -78,14 +78,15 @@ class Views:
 
         Args:
             images: shape (B, C, *spatial), uint8, int16 or float in [0, 1], on any device.
-            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch.
+            seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch,
+                but with fusion, which mixes in the sample before it.
             distort: False leaves the distortions out (stage `di` has nothing to restore).
 
         Returns:
             ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``whole``, the query
             before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); with fusion, ``share`` of each
-            voxel, (B, 1, *patch_size), as ``VolumeFusion`` has it; of a second view ``key``; of all
-            further ones ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
+            voxel, (B, 1, *patch_size), as ``VolumeFusion`` has it; of a second view ``key``; of all further ones
+            ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
             (B, local_count, C, *local_patch_size).
         """
         images = to_unit(images.as_subclass(torch.Tensor))
