@@ -15,7 +15,7 @@ from pathlib import Path
 import fire
 
 from .cli.deferred import deferred
-from .utils.errors import InputError, silence_needless
+from .utils.errors import silence_needless, to_sentence
 
 COMMANDS = {  # the module of each, below cli
     "pretrain": "workflows",
@@ -72,7 +72,7 @@ def _stub(line: str) -> Callable:
 
 
 def main() -> None:
-    """Run the command line; what the user can mend ends with one sentence and status 1."""
+    """Run the command line; an error ends with one sentence and status 1."""
     silence_needless()
     atexit.register(gc.freeze)  # else Python searches all that MONAI has imported for cycles, which takes seconds
     word = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -81,8 +81,8 @@ def main() -> None:
     words = [word, "--", "--help"] if "--help" in sys.argv[2:] else sys.argv[1:]
     try:
         fire.Fire({word: load_command(word)} if known else list_commands(), words, name="dira_monai")
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:  # whatever a command raises
+        sys.exit(f"error: {to_sentence(error)}")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,20 @@
 import inspect
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from ..utils.errors import InputError
-from .header import check_header
+from .header import check_run
+from .header_values import HEADER
 from .options import check_options, refuse_plus
 from .packed_code import name_running_code
-from .running_config import running_config
+from .running_config import running_config, running_options
 from .values import check_hash, take_text
 
 MEANT = {"null": "'$None', with the quotes", "None": "'$None', with the quotes", "false": "False"}
@@ -29,8 +31,8 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
     Fire makes (true) strings of ``null`` and ``false``, ``True`` of an option without a value, a number of 2024_10, a
     tuple of a,b and nothing of what stands behind a #; and MONAI leaves out
     an option whose value is ``None`` (as the expression ``$None`` it arrives) and one that the configuration does not
-    know. Of an option or a further file it takes over ids that nothing reads. Where the configuration trains nothing,
-    options that it does not know are let pass: it may be given all values of a training.
+    know. Of an option or a further file it takes over ids that nothing reads. A configuration
+    that trains nothing may be given all values of a training.
 
     Args:
         words: the command line; None: that of this process, if it is ``python -m monai.bundle``: words of other
@@ -54,11 +56,20 @@ def check_command_line(words: Sequence[str] | None = None) -> None:
             check_hash(option, Path(value.strip("'\"")).absolute())
     if words:
         check_hash("the bundle's folder", Path(bundle_root()).absolute())
-    files = config_files(words)
+    words_of = {_name(option): value.startswith("--") or value for option, value in given if option != "--"}
+    files, options = running_options() or (config_files(words), words_of)
+    if files:
+        _check_known(files, options)
+    check_run(running_config() or {})
+
+
+def _check_known(files: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse options that the files do not know; where they train nothing, those of a training are let pass."""
     if any("train" in ConfigParser.load_config_file(file) for file in files):
-        options = {_name(option): value.startswith("--") or value for option, value in given if option != "--"}
-        check_options(options, files, MONAI_OPTIONS, "the command line")
-    check_header(running_config() or {})
+        check_options(options, files, MONAI_OPTIONS)
+    else:
+        plain = {name: value for name, value in options.items() if "#" not in name}
+        check_options(plain, files, MONAI_OPTIONS | HEADER.keys())
 
 
 def _check_text(option: str, value: str) -> None:

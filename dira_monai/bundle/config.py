@@ -9,7 +9,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from ..utils.errors import InputError, find_input_error
+from ..utils.errors import InputError, find_cause
+from .header import check_header
 from .options import is_argument, suggest
 from .values import check_hash
 
@@ -74,7 +75,7 @@ def read_config(
         device: such as cpu or cuda:0; None: that of the configuration.
 
     Raises:
-        InputError: if a file is missing or invalid, or there is no such value to replace.
+        InputError: if a file is missing or invalid, there is no such value to replace, or ``check_header`` refuses one.
     """
     if not isinstance(overrides, Mapping | None):
         raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
@@ -94,6 +95,7 @@ def read_config(
         if key.endswith("_dir") and value:
             check_hash(f"--{key}", Path(value).absolute())
         parser[key] = value
+    check_header(parser.get())
     return BundleConfig(parser, name, purpose)
 
 
@@ -106,15 +108,6 @@ def _find_files(config: str | Path | Sequence[str | Path], files: Sequence[str])
         if not Path(file).is_file():
             raise InputError(f"{file} does not exist; name the folder of a bundle or its {' and '.join(files)}.")
     return [str(file) for file in config]
-
-
-def find_cause(error: BaseException) -> str:
-    """The first line of what lies at the root of an exception, or its kind where it has no text."""
-    known = find_input_error(error)
-    while known is None and error.__cause__ is not None:
-        error = error.__cause__
-    cause = known or error
-    return next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__).rstrip(".")
 
 
 def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:

@@ -1,114 +1,115 @@
-"""What the values at the top of train.json may be; checked before a run reads or writes anything."""
+"""The values at the top of a configuration, checked before a run reads or writes anything, and when it goes on."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ..utils.errors import InputError
+from ..utils.errors import InputError, find_cause
+from ..utils.files import check_writable
+from ..utils.rules import is_expression, is_object
+from .header_values import HEADER
+from .run_json import find_record, read_starts
 
-Fits = Callable[[Any, int], bool]  # whether a value fits, given spatial_dims
-
-
-class Rule(NamedTuple):
-    """What a value must be, in words and as a function."""
-
-    told: str
-    fits: Fits
-
-    def __or__(self, other: "Rule") -> "Rule":
-        return Rule(f"{self.told}, or {other.told}", lambda v, dims: self.fits(v, dims) or other.fits(v, dims))
+MADE = "_target_"  # in the words of a rule: the value is an object, or a list of some
+FOLDERS = ("output_dir", "ckpt_dir")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def check_values(values: Mapping[str, Any], spatial_dims: int = 0, defaults: bool = False) -> None:
+    """Refuse values that break their rule of ``HEADER``; names that it lacks and expressions are let pass.
 
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _number(told: str, fits: Callable[[float], bool]) -> Rule:
-    return Rule(told, lambda v, dims: _is_number(v) and fits(v))
-
-
-def _whole(least: int) -> Rule:
-    return Rule(f"a whole number from {least}", lambda v, dims: _is_whole(v, least))
-
-
-def _choice(*words: str) -> Rule:
-    return Rule(" or ".join(words), lambda v, dims: v in words)
-
-
-def _each_axis(told: str, fits: Callable[[Any], bool]) -> Rule:
-    def all_fit(value: Any, dims: int) -> bool:
-        return isinstance(value, Sequence) and len(value) == dims and all(map(fits, value))
-
-    return Rule(f"{told} for each axis", all_fit)
-
-
-NONE = Rule("None", lambda v, dims: v is None)
-SWITCH = Rule("True or False", lambda v, dims: type(v) is bool)
-COUNT, COUNT_OR_0 = _whole(1), _whole(0)
-POSITIVE = _number("a number above 0", lambda v: v > 0)
-WEIGHT = _number("a number from 0", lambda v: v >= 0)
-SHARE = _number("a number from 0 to 1", lambda v: 0 <= v <= 1)
-PART = _number("a number from 0 and below 1", lambda v: 0 <= v < 1)
-NOT_NOTHING = _number("a number above 0 and at most 1", lambda v: 0 < v <= 1)
-SIZE = _each_axis("a whole number of voxels from 1", lambda n: _is_whole(n, 1))
-SPACING = _each_axis("a number of mm above 0", lambda n: _is_number(n) and n > 0)
-RANGE = Rule(
-    "two rising numbers",
-    lambda v, dims: isinstance(v, Sequence) and len(v) == 2 and all(map(_is_number, v)) and v[0] < v[1],
-)
-
-RULES = {
-    "spatial_dims": Rule("2 or 3", lambda v, dims: v in (2, 3)),
-    "precision": _choice("fp32", "bf16", "fp16"),
-    "cache": _choice("ram", "none"),
-    "patch_size": SIZE,
-    "region_size": SIZE,
-    "image_size": SIZE | COUNT | NONE,
-    "spacing": SPACING | NONE,
-    "intensity_range": RANGE | NONE,
-    "gradient_clip": POSITIVE | NONE,
-    "checkpoint_minutes": POSITIVE | NONE,
-    **dict.fromkeys(("momentum", "final_momentum"), SHARE | NONE),
-    "overlap": PART,
-    **dict.fromkeys(
-        ("resume", "channels_last", "tensorboard", "conditional", "pooled_norm", "multi_label", "allow_overlap"), SWITCH
-    ),
-    **dict.fromkeys(("in_channels", "batch_size", "max_epochs", "val_interval", "accumulation_steps"), COUNT),
-    **dict.fromkeys(("keep_checkpoints", "collapse_patience", "discriminator_channels"), COUNT),
-    **dict.fromkeys(("views_per_image", "shares"), COUNT),
-    **dict.fromkeys(("epoch_length", "val_samples", "patience", "queue_size"), COUNT | NONE),
-    **dict.fromkeys(("num_workers", "seed", "local_count", "freeze_epochs", "label_subset", "label_seed"), COUNT_OR_0),
-    "temperature": POSITIVE,
-    **dict.fromkeys(("learning_rate", "discriminator_learning_rate"), WEIGHT),
-    **dict.fromkeys(
-        ("warmup_epochs", "contrastive_weight", "restoration_weight", "adversarial_weight", "gradient_penalty"), WEIGHT
-    ),
-    **dict.fromkeys(("min_foreground", "minimum_coverage", "cache_rate"), SHARE),
-    **dict.fromkeys(("validation_fraction", "test_fraction", "label_smoothing"), PART),
-    **dict.fromkeys(("layer_decay", "pretrained_rate", "label_fraction"), NOT_NOTHING),
-}
-
-
-def check_header(config: Mapping[str, Any]) -> None:
-    """Refuse values of a merged configuration that break their rule of ``RULES``; expressions are let pass.
+    Args:
+        values: by their names.
+        spatial_dims: 2 or 3; 0: not known.
+        defaults: None stands for a default everywhere.
 
     Raises:
         InputError: names the value, what it must be and what it is.
     """
-    dims = config.get("spatial_dims", 0)
-    for name in RULES.keys() & config.keys():
-        value, rule = config[name], RULES[name]
-        if not _is_expression(value) and not rule.fits(value, dims):
+    for name in HEADER.keys() & values.keys():
+        value, rule = values[name], HEADER[name].rule
+        if not is_expression(value) and not (defaults and value is None) and not rule.fits(value, spatial_dims):
             raise InputError(f"--{name} must be {rule.told}, got {value!r}.")
-    warmup, epochs = config.get("warmup_epochs", 0), config.get("max_epochs", math.inf)
-    if _is_number(warmup) and _is_number(epochs) and warmup > epochs:
+
+
+def check_header(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``header_values`` of a merged configuration, each of which keeps its rule.
+
+    Raises:
+        InputError: names the value, what it must be and what it is, or two values that do not fit together.
+    """
+    check_values({"spatial_dims": config.get("spatial_dims", 2)})
+    dims = config.get("spatial_dims", 0)
+    dims = 0 if is_expression(dims) else dims
+    check_values(config, dims)
+    values = header_values(config)
+    check_values(values, dims)
+    warmup, epochs = values.get("warmup_epochs", 0), values.get("max_epochs", float("inf"))
+    if warmup > epochs:
         raise InputError(f"--warmup_epochs must be at most max_epochs ({epochs}), got {warmup}.")
+    return values
 
 
-def _is_expression(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, str) and value.startswith(("$", "@", "%")))
+def check_run(config: Mapping[str, Any]) -> None:
+    """Refuse values that no run may have, folders that it cannot write, and what a resumed run cannot change.
+
+    Raises:
+        InputError: as ``check_header``, or names the folder.
+    """
+    values = check_header(config)
+    for name in FOLDERS if "train" in config else FOLDERS[:1]:
+        if name in values:
+            check_writable(values[name])
+    if values.get("resume") and "ckpt_dir" in values:
+        _check_resumed(values)
+
+
+def header_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of ``HEADER`` in a merged configuration, expressions evaluated, of objects their kind alone.
+
+    Left out is what refers to objects, or to anything below the values at the top.
+
+    Raises:
+        InputError: names an expression that cannot be evaluated.
+    """
+    from monai.bundle import ConfigParser  # here, since --help needs none of it
+
+    there = [name for name in HEADER if name in config]
+    parser = ConfigParser(dict(config))
+    values = {}
+    for name in there:
+        value = config[name]
+        if is_object(value):
+            values[name] = {MADE: value[MADE]}
+        elif _is_plain(name, value):
+            try:
+                values[name] = parser.get_parsed_content(name) if is_expression(value) else value
+            except Exception as error:  # whatever expressions raise
+                raise InputError(f"--{name} {value}: cannot be computed ({find_cause(error)}).") from error
+    return values
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether a value is one of plain values alone, so that it costs nothing to evaluate it."""
+    names = {name, *re.findall(r"@(\w+)", value if isinstance(value, str) else "")}
+    return all(found in HEADER and MADE not in HEADER[found].rule.told for found in names)
+
+
+def fixed_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``header_values`` that a resumed run must have as they are."""
+    return {name: value for name, value in header_values(config).items() if HEADER[name].fixed}
+
+
+def _check_resumed(values: Mapping[str, Any]) -> None:
+    """Refuse other values than those of the run that goes on, where they would have no effect or break it."""
+    checkpoint = Path(values["ckpt_dir"], "checkpoint.pt")
+    record = find_record(checkpoint, values["output_dir"])
+    before = (read_starts(record) or [{}])[-1].get("fixed", {}) if checkpoint.exists() else {}
+    for name, value in before.items():
+        now = values.get(name)
+        now = list(now) if isinstance(now, tuple) else now
+        if name in values and now != value:
+            raise InputError(
+                f"--{name} is {now!r} where it was {value!r} before, by {record}, and a resumed run cannot change it; "
+                "give it as before, or begin a new run in another folder"
+            )

@@ -83,7 +83,8 @@ def _refuse_unread(names: Iterable[str], source: str, parser: ConfigParser, text
         key = ReferenceResolver.normalize_id(name.lstrip("+"))
         read = key in parser or f"@{key}" in text or key in READ_BY_MONAI or key.endswith(("_desc_", "_disabled_"))
         if not read and not is_argument(parser, key):
-            raise InputError(f"{source}: {name} is no value of the configuration, and nothing reads it; correct it")
+            hint = suggest(name, {*parser.get()}) or "correct it"
+            raise InputError(f"{source}: {name} is no value of the configuration, and nothing reads it; {hint}")
 
 
 def _refuse_unknown(given: Mapping[str, Any], values: Mapping[str, Any], known: Collection[str]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
+from monai.utils import ensure_tuple
 
 
 def running_config() -> dict[str, Any] | None:
@@ -21,6 +22,14 @@ def running_configs_folder() -> Path | None:
     """The folder of the configuration files of which a part is being built; None outside of a bundle's run."""
     workflow = _caller(ConfigWorkflow)
     return None if workflow is None else Path(workflow.config_root_path)
+
+
+def running_options() -> tuple[list[str], dict[str, Any]] | None:
+    """Files and options of the ``monai.bundle.run`` that builds a part, also those of its args_file; None outside."""
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None and frame.f_code is not create_workflow.__code__:
+        frame = frame.f_back
+    return frame and ([str(file) for file in ensure_tuple(frame.f_locals["config_file"])], frame.f_locals["_args"])
 
 
 def _caller(kind: type) -> Any:

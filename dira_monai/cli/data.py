@@ -111,8 +111,6 @@ def prepare(
             )
         yield f"{output}: all files are what was prepared"
         return
-    if not isinstance(overrides, dict | None):
-        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
     made = prepare_images(datalist, output, config=config, overrides=overrides, crop_body=crop_body, workers=workers)
     entries = [*made["training"], *made["validation"]]
     size = sum((Path(output) / entry["image"]).stat().st_size for entry in entries)

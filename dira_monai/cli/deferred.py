@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Any, get_args, get_origin
 from fire import decorators
 from fire.parser import DefaultParseValue
 
+from ..bundle.header_values import HEADER
 from ..bundle.values import take_mapping, take_text, take_words
+from ..utils.errors import InputError
+from ..utils.files import check_writable
+from ..utils.rules import COUNT_OR_0, NUMBER, SWITCH, TEXT, Rule
 
 decorators.FIRE_METADATA = "_fire_metadata"  # else --help of a command lists fire's own attribute as a group
 
@@ -30,28 +35,64 @@ class _Lines:
 def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     """The command for fire, which runs it before it complains of words that are left over.
 
-    So nothing is done before all words are understood: a mistyped option ends the program at once. Arguments of the
-    type ``str``, perhaps or a path, and lists and objects of them, are taken as they are written, where fire would make
-    a number of 2024_01, and nothing of what stands behind a #.
+    So nothing is done before all words are understood: a mistyped option ends the program at once, and so does a value
+    that breaks the rule of its type or of its name in ``HEADER``, and an output that cannot be written.
+    Arguments of the type ``str``, perhaps or a path, and lists and objects of them, are taken as they are written,
+    where fire would make a number of 2024_01, and nothing of what stands behind a #.
 
     Args:
         command: generator of the lines that it prints.
     """
+    signature = inspect.signature(command)
+
+    def lines(*args: object, **kwargs: object) -> Iterator[str]:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            _check_argument(signature.parameters[name], value)
+        yield from command(*args, **kwargs)
 
     @functools.wraps(command)
     def wrapper(*args: object, **kwargs: object) -> _Lines:
-        return _Lines(command(*args, **kwargs))
+        return _Lines(lines(*args, **kwargs))
 
-    parameters = inspect.signature(command).parameters.values()
+    parameters = signature.parameters.values()
     others = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     named = {p.name: _parser_of(p.annotation) for p in parameters if p not in others}
     wrapper = decorators.SetParseFns(**named)(wrapper)
     return decorators.SetParseFn(str)(wrapper) if others else wrapper
 
 
+OBJECT = Rule("an object such as {'name': 'value'}", lambda v, dims: isinstance(v, Mapping))
+RULES = {bool: SWITCH, int: COUNT_OR_0, float: NUMBER, str: TEXT, dict: OBJECT, Mapping: OBJECT}
+
+
+def _check_argument(parameter: inspect.Parameter, value: Any) -> None:
+    """Refuse a value that breaks the rule of an argument's type, or of its name, and an output that is not writable.
+
+    Raises:
+        InputError: names the argument, what it must be and what it is.
+    """
+    name, kinds = parameter.name, _kinds_of(parameter.annotation)
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or (value is None and NoneType in kinds):
+        return
+    origins = {get_origin(kind) or kind for kind in kinds - {Path, NoneType}}
+    rule = HEADER[name].rule if name in HEADER else None
+    if rule is None and origins <= RULES.keys():
+        rule = functools.reduce(operator.or_, (RULES[kind] for kind in RULES if kind in origins))
+    if rule is not None and not rule.fits(value, 0):
+        raise InputError(f"--{name} must be {rule.told}, got {value!r}.")
+    if name in ("output", "output_dir") and value is not None:
+        path = Path(value).expanduser()
+        check_writable(path.parent if path.suffix or path.is_file() else path)
+
+
+def _kinds_of(annotation: Any) -> set[Any]:
+    """The types that an argument may have."""
+    return {*get_args(annotation)} if isinstance(annotation, UnionType) else {annotation}
+
+
 def _parser_of(kind: object) -> Callable[[str], Any]:
     """What makes an argument of this type of a word: text for ``str``, perhaps or a path or None, or lists of it."""
-    kinds = {*get_args(kind)} if isinstance(kind, UnionType) else {kind}
+    kinds = _kinds_of(kind)
     if kinds - {Path, NoneType} == {str}:
         return str
     if Sequence[str] in kinds:

@@ -27,18 +27,10 @@ def infer(
     """
     from ..apps.infer import infer as run  # here, since the other commands need none of it
 
-    flags = {"dicom_seg": _flag("dicom_seg", dicom_seg), "pictures": _flag("pictures", pictures)}
-    result = run(bundle, images, truth=truth, **flags, **parse_values(values))
+    result = run(bundle, images, truth=truth, dicom_seg=dicom_seg, pictures=pictures, **parse_values(values))
     if not result.failed:
         yield "\n".join(result.describe())
         return
     print("\n".join(result.describe()))
     first = result.failed[0]
     raise InputError(f"{len(result.failed)} of {len(result.rows)} images failed, first {first.file}: {first.note}")
-
-
-def _flag(name: str, word: Any) -> bool:
-    value = parse_values({name: word})[name]
-    if not isinstance(value, bool):
-        raise InputError(f"--{name} must be True or False, got {value!r}")
-    return value

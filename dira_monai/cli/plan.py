@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from ..utils.errors import InputError
-
 
 def plan(
     data: str,
@@ -30,8 +28,6 @@ def plan(
     """
     from ..apps.planning.plan import plan as make_plan  # here, since --help needs none of it
 
-    if not isinstance(overrides, dict | None):
-        raise InputError(f"overrides must be an object such as {{'name': 'value'}}, got {overrides!r}.")
     made = make_plan(
         data,
         task=task,

@@ -1,11 +1,24 @@
 """The commands ``pretrain``, ``finetune``, ``evaluate``, ``embed`` and ``bundles``: the functions of the same names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..bundle.header_docs import TABLES, describe_options
 from .deferred import parse_values
 
 
+def _with_options(page: str) -> Callable[[Callable], Callable]:
+    """A decorator for a command, whose description then has the values of the bundles of a page of the docs."""
+
+    def decorate(command: Callable) -> Callable:
+        head, arguments = str(command.__doc__).split("\n\n", 1)
+        command.__doc__ = f"{head}\n\n{describe_options(*TABLES[page])}\n\n{arguments}"
+        return command
+
+    return decorate
+
+
+@_with_options("pretraining.md")
 def pretrain(
     data: str,
     *,
@@ -32,6 +45,7 @@ def pretrain(
     yield from ()
 
 
+@_with_options("finetuning.md")
 def finetune(
     data: str,
     *,

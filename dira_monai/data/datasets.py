@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,6 @@ from ..utils.distributed import rank
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 from .preprocessing import FOREGROUND_LEVEL, stored_unit
-
-CACHES = ("ram", "none")
 
 
 def read_stored(path: str | Path) -> Tensor:
@@ -67,8 +65,6 @@ class PretrainDataset(Dataset):
         num_workers: int = 0,
         min_foreground: float = 0.0,
     ) -> None:
-        if cache not in CACHES:
-            raise InputError(f"cache must be one of {', '.join(CACHES)}, got {cache!r}")
         self.data = list(data)
         self.region_size = tuple(region_size)
         self.min_foreground = min_foreground
@@ -154,13 +150,19 @@ class SeededCacheDataset(CacheDataset):
 
 
 def _find_random(holder: object, depth: int = 4) -> Randomizable | None:
-    """The first random transform that an object holds in attributes, containers, arguments or a closure, or None."""
+    """The first random transform that an object holds, in containers, arguments or as a function too, or None."""
     if isinstance(holder, Randomizable) and not isinstance(holder, Compose):
         return holder
     if depth == 0 or isinstance(holder, type | ModuleType):
         return None
     parts = [*getattr(holder, "__dict__", {}).values(), getattr(holder, "__self__", None)]
     parts += [cell.cell_contents for cell in getattr(holder, "__closure__", None) or ()]
+    if isinstance(holder, FunctionType):
+        of_module = [holder.__globals__.get(name) for name in holder.__code__.co_names]
+        parts += [
+            part for part in of_module if isinstance(part, Randomizable)
+        ]  # MONAI has all of a configuration there
+        parts += [holder.__defaults__, holder.__kwdefaults__]
     if isinstance(holder, partial):
         parts += [holder.func, *holder.args, *holder.keywords.values()]
     if isinstance(holder, Mapping | list | tuple | set):

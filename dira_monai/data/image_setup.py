@@ -7,10 +7,10 @@ from typing import Any
 from monai.transforms import Compose
 from torch import Tensor
 
-from ..bundle.config import BundleConfig, find_cause
+from ..bundle.config import BundleConfig
 from ..bundle.values import IMAGE_VALUES, NETWORK_VALUES, ImageValues
 from ..images.find import Image, first_file
-from ..utils.errors import InputError
+from ..utils.errors import InputError, find_cause
 from .preprocessing import check_intensity_range
 
 

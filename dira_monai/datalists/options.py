@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..bundle.header import check_values
 from ..utils.errors import InputError
 
 TASKS = ("segmentation", "classification")
@@ -88,9 +88,7 @@ class LabelOptions:
         words = names if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
         if len(set(words)) < max(least, len(words)):
             raise InputError(f"class_names must be a list of at least {least} different names, got {names!r}.")
-        check_arguments(self.spatial_dims, self.in_channels, self.validation_fraction)
-        if not isinstance(self.test_fraction, int | float) or not 0 <= self.test_fraction < 1:
-            raise InputError(f"test_fraction must be at least 0 and below 1, got {self.test_fraction!r}.")
+        check_values(vars(self), self.spatial_dims or 0, defaults=True)
         for option in ONLY_FOR[TASKS[1 - TASKS.index(self.task)]]:
             if value := getattr(self, option):
                 raise InputError(f"{option} is invalid for the task {self.task}, got {value!r}.")
@@ -104,33 +102,18 @@ class LabelOptions:
                 f"label_threshold ({threshold}) and label_values ({values}) exclude each other; beside label_values "
                 "give --label_threshold None, since a bundle may have one of its own."
             )
-        if threshold is not None and (not isinstance(threshold, int | float) or count != 2):
-            raise InputError(
-                f"label_threshold must be a number that separates 2 classes, got {threshold!r} for {count}."
-            )
-        if values is not None and (isinstance(values, str) or {len(values), len(set(values))} != {count}):
+        if threshold is not None and count != 2:
+            raise InputError(f"label_threshold separates 2 classes, got {threshold!r} for {count}.")
+        if values is not None and len(values) != count:
             raise InputError(f"label_values must be {count} different values, one a class, got {values!r}.")
 
     def _check_label_map(self) -> None:
-        if not isinstance(self.label_map, Mapping | None):
-            raise InputError(f"label_map must be an object such as {{'virus': 'pneumonia'}}, got {self.label_map!r}.")
         for word, name in (self.label_map or {}).items():
             if name not in (*self.class_names, None) and not (self.multi_label and str(name).lower() in NO_CLASS):
                 raise InputError(
                     f"label_map makes {name!r} of {word!r}, which is none of the classes "
                     f"{', '.join(self.class_names)}, nor None."
                 )
-
-
-def check_arguments(spatial_dims: Any, in_channels: Any, validation_fraction: Any) -> None:
-    """Refuse what is out of range; None is the default."""
-    if spatial_dims not in (None, 2, 3):
-        raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-    if in_channels is not None and (not isinstance(in_channels, int) or in_channels < 1):
-        raise InputError(f"in_channels must be a whole number from 1, got {in_channels!r}.")
-    part = validation_fraction
-    if part is not None and not (isinstance(part, int | float) and 0 < part < 1):
-        raise InputError(f"validation_fraction must lie between 0 and 1, got {part!r}.")
 
 
 def split_words(cell: str, multi_label: bool) -> list[str]:

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..bundle.header import check_values
 from ..images.facts import FORMATS, measure_each, measure_image
 from ..images.find import count_formats, count_other_formats, find_images
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
 from .layouts import split_names
-from .options import VALIDATION_FRACTION, check_arguments
+from .options import VALIDATION_FRACTION
 from .patients import MAX_EXAMPLES, list_patients
 from .rows import Found, Row, join_copies, majority
 from .splits import SPLITS, split_entries
@@ -60,7 +61,14 @@ def make_datalist(
     Raises:
         InputError: if there is no usable image, or only one patient, or any unusable image where ``strict`` is set.
     """
-    check_arguments(spatial_dims, in_channels, validation_fraction)
+    options: dict[str, Any] = {
+        "patient": patient,
+        "patient_column": patient_column,
+        "file_column": file_column,
+        "modalities": modalities,
+    }
+    options |= {"in_channels": in_channels, "validation_fraction": validation_fraction, "seed": seed}
+    check_values({"spatial_dims": spatial_dims} | options, defaults=True)
     root = Path(os.path.abspath(Path(directory).expanduser()))
     if not (everything := find_images(root)):
         others = count_formats(count_other_formats(root, []))

@@ -23,15 +23,13 @@ class FineTuner(ResumableTrainer):
         kwargs: everything that ``ResumableTrainer`` takes.
 
     Raises:
-        InputError: if ``freeze_epochs`` is negative, or the network has no known encoder to freeze.
+        InputError: if the network has no known encoder to freeze.
     """
 
     def __init__(self, *, freeze_epochs: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.freeze_epochs = freeze_epochs
         self.encoder = encoder_parts(self.network)
-        if freeze_epochs < 0:
-            raise InputError(f"freeze_epochs must not be negative, got {freeze_epochs}")
         if freeze_epochs > 0 and not self.encoder:
             name = type(self.network).__name__
             raise InputError(f"freeze_epochs must be 0 where the encoder of the network is not known ({name})")

@@ -49,10 +49,8 @@ class Schedule:
             max_epochs: of the run.
 
         Raises:
-            InputError: if ``stage_epochs`` is not three counts, or an epoch has no loss with a positive weight.
+            InputError: if an epoch has no loss with a positive weight.
         """
-        if stage_epochs is not None and (len(stage_epochs) != len(STAGES) or min(stage_epochs) < 0):
-            raise InputError(f"stage_epochs must be three counts, for di, dir and dira, got {list(stage_epochs)}")
         self.weights = weights
         self.stage_epochs = stage_epochs
         if stage_epochs is not None and sum(stage_epochs) != max_epochs:

@@ -14,7 +14,6 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 
 LOGGER = logging.getLogger(__name__)
-ACTIONS = ("warn", "stop")
 CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
 CERTAIN = 0.999  # less than one patch in a thousand is classified wrongly
 AT_CHANCE = 2  # times the share of a guess
@@ -85,10 +84,6 @@ class CollapseMonitor:
 
     def __init__(self, on_collapse: str = "warn", patience: int = 3, on_ailment: str | None = None) -> None:
         self.on_collapse = on_ailment or on_collapse
-        if self.on_collapse not in ACTIONS:
-            raise InputError(f"on_collapse must be {' or '.join(ACTIONS)}, got {self.on_collapse!r}")
-        if type(patience) is not int or patience < 1:
-            raise InputError(f"collapse_patience must be a whole number of epochs from 1, got {patience!r}")
         self.patience = patience
         self.lasting: dict[str, int] = {}  # epochs in a row, by the sentence without its numbers
         self.validation: dict[str, float] = {}  # metrics of the newest, which hold until the next

@@ -3,8 +3,6 @@
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from ..utils.errors import InputError
-
 
 class EarlyStop:
     """Handler that ends the training when the key metric has not improved for so many epochs.
@@ -14,15 +12,10 @@ class EarlyStop:
 
     Attributes:
         evaluator: whose best epoch counts; the handler must stand behind its ``ValidationHandler``.
-        patience: epochs; None: the training is never ended early.
-
-    Raises:
-        InputError: if ``patience`` is less than 1.
+        patience: epochs, at least 1; None: the training is never ended early.
     """
 
     def __init__(self, evaluator: Evaluator, patience: int | None) -> None:
-        if patience is not None and patience < 1:
-            raise InputError(f"patience must be at least 1 epoch, or None, got {patience}")
         self.evaluator = evaluator
         self.patience = patience
 

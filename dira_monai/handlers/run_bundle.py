@@ -11,7 +11,6 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.transforms import SpatialPad
 
-from ..bundle.config import find_cause
 from ..bundle.running_config import running_config, running_configs_folder
 from ..data.datasets import PretrainDataset, is_stored
 from ..data.preprocessing import stored_unit
@@ -33,7 +32,7 @@ from ..sharing.model_card import PICTURE, make_card
 from ..sharing.run_facts import RunFacts, count_patients, find_modality, find_suffixes, finite, resolve_values
 from ..sharing.test_scores import CARD, NAME, kept_scores, show_scores
 from ..utils.distributed import rank
-from ..utils.errors import InputError
+from ..utils.errors import InputError, find_cause
 from ..utils.resuming import load_random_states, random_states
 from .training_log import read_rows
 

@@ -14,6 +14,7 @@ import monai
 import torch
 from ignite.engine import Engine, Events
 
+from ..bundle.header import fixed_values
 from ..bundle.run_json import NAME, check_preparation, find_record, read_starts
 from ..bundle.running_config import running_config
 from ..data.digest import data_sha256
@@ -30,8 +31,9 @@ class RunRecord:
     """Handler that appends one start to ``output_dir/run.json`` when its engine runs for the first time.
 
     A start has its time, command, device, number of processes, versions, git commit, images and digest of the
-    data, and the configuration as it was merged. All starts of the folder stay, the newest is the last. The file is
-    written whole or not at all, by process 0. Further rounds of a federation belong to the start of the first.
+    data, the configuration as it was merged, and what a resumed run cannot change of it. All starts of the folder stay,
+    the newest is the last. The file is written whole or not at all, by process 0. Further rounds of a federation belong
+    to the start of the first.
 
     Attributes:
         path: of the file.
@@ -78,6 +80,7 @@ class RunRecord:
             "images": {name: len(self.datalist[name]) for name in LISTS if name in self.datalist},
             "data_sha256": data_sha256(self.datalist),
             "config": self.config,
+            "fixed": fixed_values(self.config or {}),
         }
         text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
         with atomic_write(self.path) as file:

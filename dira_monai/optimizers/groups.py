@@ -22,9 +22,6 @@ def param_groups_layer_decay(
     Layers without parameters do not count (see ``layers``); a decay of 1 gives the same rate everywhere.
     Parameters that came from a file (``mark_pretrained``) have ``pretrained_rate`` of that, in groups of their own.
     """
-    for name, value in (("layer_decay", layer_decay), ("pretrained_rate", pretrained_rate)):
-        if not 0 < value <= 1:
-            raise InputError(f"{name} must lie in (0, 1], got {value}")
     groups: list[list[nn.Parameter]] = []
     seen: set[int] = set()
     for layer in layers(network):

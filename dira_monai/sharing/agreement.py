@@ -9,10 +9,10 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from ..bundle.config import BundleConfig, find_cause
+from ..bundle.config import BundleConfig
 from ..images.find import Image, first_file, is_series
 from ..images.stock import OUR_READER
-from ..utils.errors import InputError
+from ..utils.errors import InputError, find_cause
 from ..weights.files import load_module, on_cpu
 from .config_parts import copy_parts
 

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import tempfile
+import traceback
 import warnings
 from types import TracebackType
 
@@ -37,6 +39,28 @@ def find_input_error(error: BaseException | None) -> InputError | None:
     return None
 
 
+def find_cause(error: BaseException) -> str:
+    """The first line of what lies at the root of an exception, or its kind where it has no text."""
+    known = find_input_error(error)
+    cause = known or _root(error)
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    of_worker = lines and lines[0].endswith("in DataLoader worker process 0.")
+    return (lines or [type(cause).__name__])[-1 if of_worker else 0].rstrip(".")
+
+
+def _root(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _root(error.__cause__)
+
+
+def to_sentence(error: BaseException) -> str:
+    """What a user reads of an error: an ``InputError`` as it is, of any other its cause and the file of its trace."""
+    if known := find_input_error(error):
+        return str(known)
+    with tempfile.NamedTemporaryFile("w", prefix="dira_monai_", suffix=".log", encoding="utf-8", delete=False) as log:
+        log.write("".join(traceback.format_exception(error)))
+    return f"{type(_root(error)).__name__}: {find_cause(error)}; where it came from is in {log.name}"
+
+
 def silence_needless() -> None:
     """Silence what MONAI says that concerns no run, for bundles and commands; never on import."""
     warnings.filterwarnings("ignore", NEEDLESS, UserWarning)
@@ -46,18 +70,15 @@ def silence_needless() -> None:
 def install_error_hook() -> None:
     """Make the interpreter print an ``InputError`` as its one sentence instead of a stack trace, exit status 1.
 
-    So it does with Ctrl-C, exit status 130. Every other error keeps its stack trace. Called by the bundles'
-    ``initialize``, never on import.
+    So it does with Ctrl-C, exit status 130. Of every other error it prints the cause and the file of the stack trace.
+    Called by the bundles' ``initialize``, never on import.
     """
     silence_needless()
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        known = find_input_error(error)
         if issubclass(kind, KeyboardInterrupt):
             print("interrupted; a training goes on behind its last whole epoch with --resume True", file=sys.stderr)
-        elif known is None:
-            sys.__excepthook__(kind, error, trace)
         else:
-            print(f"error: {known}", file=sys.stderr)
+            print(f"error: {to_sentence(error)}", file=sys.stderr)
 
     sys.excepthook = hook

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,20 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def check_writable(path: str | Path) -> None:
+    """Nothing, where a folder is there and takes files, or can be made; nothing stays written.
+
+    Raises:
+        InputError: names the folder and the error of the system.
+    """
+    folder = Path(path).expanduser().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}: {there}); name another folder.") from error
 
 
 def write_json(path: str | Path, content: object, indent: int | None = None) -> None:

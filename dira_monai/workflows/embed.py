@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..bundle.config import BundleConfig, find_cause, read_config
+from ..bundle.config import BundleConfig, read_config
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
@@ -19,7 +19,7 @@ from ..images.stock import OUR_READER
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
 from ..transforms.views import to_unit
-from ..utils.errors import InputError
+from ..utils.errors import InputError, find_cause
 from ..utils.files import atomic_write, write_csv
 from ..weights.files import load_module, load_weights
 from .run_folder import find_finished

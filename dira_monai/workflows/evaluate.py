@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.config import read_config
+from ..bundle.header import check_header
 from ..bundle.options import check_options, check_words
 from ..bundle.workflow import run_workflow
 from ..data.trained_on import tell_seen
@@ -47,6 +48,7 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     config = read.parser
     files = [bundle / "configs/evaluate.json"]
     check_options(values, files, ())
+    check_header(config.get() | values)
     handlers = config["validate#handlers"]
     if "objective" not in config:
         config.update(places | values)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 from ..apps.planning.data import PRETRAIN
 from ..apps.planning.plan import plan
+from ..bundle.header import check_header, check_values
 from ..bundle.options import check_options, check_words
 from ..bundle.shipped import bundle_folders
 from ..bundle.workflow import run_workflow
@@ -54,7 +57,7 @@ def pretrain(
         InputError: if there is no such value or method, the folder holds a run and ``resume`` is not set, or the data
             cannot be used.
     """
-    bundle = _choose_bundle("dira_pretrain_{}d", data, dims)
+    bundle = _choose_bundle("dira_pretrain_{}d", data, dims, values)
     files = [bundle / "configs/train.json", *_find_overlays(bundle, method)]
     _check_values(files, values, ARGUMENTS)
     with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
@@ -95,7 +98,7 @@ def finetune(
     """
     if task not in TASKS:
         raise InputError(f"task must be segmentation or classification, got {task!r}")
-    bundle = _choose_bundle(f"dira_finetune_{task}_{{}}d", data, dims)
+    bundle = _choose_bundle(f"dira_finetune_{task}_{{}}d", data, dims, values)
     files = [bundle / "configs/train.json"]
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
@@ -132,11 +135,14 @@ def _start(pretrained: str | Path | None) -> dict[str, Any]:
     return {"pretrained": str(path), **seen}
 
 
-def _choose_bundle(name: str, data: str | Path, dims: int | None) -> Path:
+def _choose_bundle(name: str, data: str | Path, dims: int | None, values: Mapping[str, Any]) -> Path:
+    """The folder of the bundle for the data, which are read where ``values`` can be used."""
     if "LOCAL_RANK" in os.environ:
         raise InputError("one process only; for several give torchrun -m monai.bundle run, with multi_gpu_train.json")
     if dims not in (None, 2, 3) or isinstance(dims, float):
         raise InputError(f"dims must be 2 or 3, got {dims!r}")
+    check_words(values)
+    check_values(values, dims or 0)
     return bundle_folders()[name.format(dims or choose_dims(data))]
 
 
@@ -158,11 +164,11 @@ def _find_overlays(bundle: Path, method: str | Path | Sequence[str | Path] | Non
 
 
 def _check_values(files: Sequence[Path], values: Mapping[str, Any], arguments: Sequence[str]) -> None:
-    """Refuse values that are unknown, words of other languages, or set by the function itself."""
+    """Refuse values that are unknown, break a rule together, or are set by the function itself."""
     for name in OWN_VALUES.keys() & values.keys():
         raise InputError(f"--{name} cannot be given: {OWN_VALUES[name]}")
-    check_words(values)
     check_options(values, files, arguments)
+    check_header(ConfigParser.load_config_files([str(file) for file in files]) | dict(values))
 
 
 def _train(files: Sequence[Path], bundle: Path, data: str | Path, folder: Path, values: Mapping[str, Any]) -> None:

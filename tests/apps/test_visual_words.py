@@ -594,7 +594,7 @@ def test_phantoms_become_words_and_a_bundle_trains_on_them(phantoms, command, tm
     words = words_command(spatial_dims, folder)
     status = command(*words, "--classes", "0")[0]
     assert status == "error: classes must be a whole number from 2, got 0."
-    assert command(*words[:-2], "--overrides", "3")[0].startswith("error: overrides must be an object")
+    assert command(*words[:-2], "--overrides", "3")[0].startswith("error: --overrides must be an object")
 
 
 GENESIS = {

@@ -430,7 +430,7 @@ def test_values_that_would_not_arrive_are_refused(words, instead):
         (["--zzz", "4"], "--zzz is no value .* at the top of train.json"),
         (["--dataset_dir", "--seed", "1"], "--dataset_dir needs a value"),
         (["--seed", "1", "--dataset_dir"], "--dataset_dir needs a value"),
-        (["--validate#embeddings", "key"], "the command line: validate#embeddings is no value of .*nothing reads it"),
+        (["--validate#embeddings", "key"], "the options: validate#embeddings is no value of .*nothing reads it"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(words, sentence):

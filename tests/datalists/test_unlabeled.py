@@ -45,10 +45,10 @@ def test_validation_fraction(pictures, fraction, count):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"validation_fraction": 1.0}, "validation_fraction must lie between 0 and 1, got 1.0"),
-        ({"validation_fraction": "all"}, "validation_fraction must lie between 0 and 1, got 'all'"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a number above 0 and below 1, got 1.0"),
+        ({"validation_fraction": "all"}, "validation_fraction must be a number above 0 and below 1, got 'all'"),
         ({"spatial_dims": 4}, "spatial_dims must be 2 or 3, got 4"),
-        ({"in_channels": 0}, "in_channels must be a whole number from 1, got 0"),
+        ({"in_channels": 0}, "in_channels must be a whole number from 1 to 1000000, got 0"),
         ({"patient": "names"}, "patient must be auto, dicom, name, .*, prefix1, prefix2 or a CSV file, got 'names'"),
         ({"patient": "name"}, r"p00\.png has no patient in its name, so the patient rule name does not fit"),
         ({"patient": "dicom"}, r"p00\.png is no DICOM file"),

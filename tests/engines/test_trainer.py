@@ -279,12 +279,6 @@ def test_the_stage_of_a_restoration_that_only_the_discriminator_judges():
     assert not Weights(1.0, 0.0, 0.0).restores
 
 
-@pytest.mark.parametrize("stage_epochs", [[1, 2], [1, 2, 3, 4], [1, -1, 3]])
-def test_stage_epochs_that_are_no_three_counts_are_refused(stage_epochs):
-    with pytest.raises(InputError, match=r"stage_epochs must be three counts, for di, dir and dira, got \["):
-        make_trainer(stage_epochs=stage_epochs)
-
-
 def test_a_stage_without_any_loss_is_refused():
     with pytest.raises(InputError, match=r"epoch 1 has nothing to learn: in stage di .* contrastive_weight"):
         make_trainer(contrastive_weight=0.0, stage_epochs=(1, 1, 2))

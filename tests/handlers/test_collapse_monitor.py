@@ -163,21 +163,6 @@ def test_stop_waits_for_patience(caplog):
         watched(caplog, [None, "ill 3", "ill 4", "ill 5"], on_collapse="stop", patience=3)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"on_collapse": "panic"}, "on_collapse must be warn or stop, got 'panic'"),
-        ({"on_ailment": "panic"}, "on_collapse must be warn or stop, got 'panic'"),  # its former name
-        ({"patience": 0}, "collapse_patience must be a whole number of epochs from 1, got 0"),
-        ({"patience": 1.5}, "from 1, got 1.5"),
-        ({"patience": True}, "from 1, got True"),
-    ],
-)
-def test_bad_options_are_refused(options, words):
-    with pytest.raises(InputError, match=words):
-        CollapseMonitor(**options)
-
-
 def test_without_the_log_it_says_so(tmp_path):
     engine = SimpleNamespace(state=SimpleNamespace(epoch=1), objective=Words())
     with pytest.raises(InputError, match="TrainingLog must stand before it"):

@@ -9,9 +9,8 @@ from monai.data import list_data_collate
 from monai.utils import TraceKeys
 from torch.utils.data import Dataset
 
-from ...bundle.config import find_cause
 from ...images.find import read_image
-from ...utils.errors import InputError
+from ...utils.errors import InputError, find_cause
 
 
 class Loaded(NamedTuple):

@@ -9,9 +9,8 @@ import numpy as np
 from numpy import ndarray
 from tqdm import tqdm
 
-from ...bundle.config import find_cause
 from ...images.find import first_file, map_files, read_image
-from ...utils.errors import InputError, check_integers
+from ...utils.errors import InputError, check_integers, find_cause
 from ...visualize.tiles import Row
 from .boxes import GroundTruth, read_boxes, read_masks
 from .classifier import Classifier, check_cam, find_layer, heat_map, make_cam, read_classifier

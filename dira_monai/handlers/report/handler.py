@@ -10,11 +10,11 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from ...bundle.config import find_cause
 from ...bundle.run_json import read_starts
 from ...bundle.running_config import running_config, running_configs_folder
 from ...engines.resumable import ResumableTrainer
 from ...utils.distributed import rank
+from ...utils.errors import find_cause
 from ...utils.files import atomic_write
 from ...visualize.html import data_uri, figure, grid, image, page, paragraph, section, table
 from ...visualize.tiles import COLUMNS
