@@ -163,6 +163,7 @@ def test_panels_are_those_of_doubling_epochs_and_the_last(epochs, chosen):
         ("val_mean_dice", "dice"),
         ("val_dice_a lung", "dice"),
         ("val_distorted_psnr", "psnr"),
+        ("val_contrastive_chance", "contrastive_accuracy"),
         ("discriminator", "adversarial"),
         ("discriminator_accuracy", "discriminator_accuracy"),
         ("val_mean_ap", "ap"),

@@ -8,7 +8,11 @@ from ...visualize.html import details, figure, grid, legend
 
 CLASS_METRICS = ("dice", "auc", "ap", "ece")  # val_dice_LIVER: of each class, in a chart with the mean
 ASIDE = ("learning_rate", "momentum", "images_per_second")
-TOGETHER = {"distorted_psnr": "psnr", "discriminator": "adversarial"}  # charts that two columns share
+TOGETHER = {  # charts that two columns share
+    "distorted_psnr": "psnr",
+    "discriminator": "adversarial",
+    "contrastive_chance": "contrastive_accuracy",
+}
 LINES = 10  # of a chart; further classes are in the table
 
 Rows = Sequence[Mapping[str, str]]
