@@ -21,6 +21,7 @@ from ..images.find import (
     kind_folder,
     stem,
 )
+from ..images.label_values import check_threshold, count_values, list_values
 from ..images.stock import read_as_trained, read_png_factor
 from ..utils.errors import InputError
 from .checks import first_names
@@ -29,7 +30,6 @@ from .options import LabelOptions
 from .rows import Found, Row
 from .splits import folder_splits
 
-MAX_VALUES = 8  # that an error lists
 MANY = 256  # values of what is rather an image: their ends are enough
 Pair = tuple[Image, str]
 
@@ -156,7 +156,10 @@ def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, 
 
 
 def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> dict:
-    """The facts of ``measure_image``, and ``holds``: 1 for each class that is in the label map, else 0.
+    """The facts of ``measure_image``, ``holds`` and ``counts``.
+
+    ``holds`` is 1 for each class that is in the label map, else 0; ``counts`` is ``count_values`` of it, or empty where
+    it holds more than 256 values.
 
     Args:
         pair: image and label map, relative to ``directory``.
@@ -176,7 +179,14 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
         sizes = [" x ".join(map(str, size)) for size in (shape, facts["shape"])]
         raise InputError(f"the label map {label} has {sizes[0]} voxels where its image has {sizes[1]}.")
     check_geometry(label, facts["shape"], meta.get("affine"), label_meta.get("affine"))
-    return facts | {"holds": find_classes(label, np.unique(values), options, read_png_factor(Path(directory, label)))}
+    return facts | measure_values(label, values, directory, options)
+
+
+def measure_values(label: str, array: np.ndarray, directory: str | Path, options: LabelOptions) -> dict:
+    """``holds`` and ``counts`` of a label map, see ``measure_pair``."""
+    counts = count_values(array)
+    holds = find_classes(label, np.array([*counts]), options, read_png_factor(Path(directory, label)))
+    return {"holds": holds, "counts": counts if len(counts) <= MANY else {}}
 
 
 def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
@@ -195,13 +205,11 @@ def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, 
 
 
 def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: int = 1) -> list[int]:
-    """For each class 1 where one of the values of a label map, sorted, stands for it, else 0.
-
-    Values are taken to three decimals, as training does: slopes in float32 make 0.99999994 of 1.
+    """For each class 1 where one of the values of a label map stands for it, else 0.
 
     Args:
         label: what an error calls the label map.
-        values: in it.
+        values: in it, sorted, to three decimals: slopes in float32 make 0.99999994 of 1.
         options: that say what they mean.
         factor: that they were multiplied by, see ``read_png_factor``.
 
@@ -209,7 +217,6 @@ def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: 
         MisfitError: if one stands for no class.
     """
     count, threshold = len(options.class_names), options.label_threshold
-    values = np.unique(np.round(values, 3))
     if threshold is not None and np.isfinite(values).all():
         return [int((values <= threshold).any()), int((values > threshold).any())]
     allowed = np.arange(count) if options.label_values is None else np.asarray(options.label_values)
@@ -220,20 +227,16 @@ def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: 
     if options.label_values is not None:
         allows = f"have the label_values {list(options.label_values)}"
     elif broken := [f"{value:g}" for value in odd if value != np.round(value)]:
-        note = f" ({_list(broken)} is no whole number)"
+        note = f" ({list_values(broken)} is no whole number)"
     elif factor > 1:
         note = f" (a PNG of {255 // factor + 1} grays, read times {factor})"
-    found = _list([f"{value:g}" for value in values])
+    found = list_values([f"{value:g}" for value in values])
     raise MisfitError(
         f"{label} holds the label values {found}{note} where {count} classes {allows}.",
         (values[[0, -1]] if len(values) > MANY else values).tolist()
         if factor == 1
         else range(0, factor * count, factor),
     )
-
-
-def _list(words: Sequence[str]) -> str:
-    return ", ".join(words[:MAX_VALUES]) + (f", ... ({len(words)} in all)" if len(words) > MAX_VALUES else "")
 
 
 def refuse_wrong_classes(facts: Sequence[dict | InputError], options: LabelOptions) -> None:
@@ -248,3 +251,14 @@ def refuse_wrong_classes(facts: Sequence[dict | InputError], options: LabelOptio
     if count == 2:
         cures.insert(0, f"--label_threshold {int((shown[0] + shown[-1]) // 2)}" if shown else "--label_threshold")
     raise InputError(f"{str(misfits[0]).rstrip('.')}; give {' or '.join(cures)}.")
+
+
+def check_values(facts: Sequence[dict | InputError], files: Sequence[str], options: LabelOptions) -> str:
+    """What ``check_threshold`` says of label maps with these facts, none of which holds more than 256 values."""
+    if options.label_threshold is None:
+        return ""
+    counts = [fact["counts"] for fact in facts if isinstance(fact, dict)]
+    total = sum(map(Counter[float], counts), Counter[float]())
+    if not all(counts) or len(total) < 2:
+        return ""
+    return check_threshold(total, files, options.label_threshold, options.class_names)

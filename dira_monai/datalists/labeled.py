@@ -11,7 +11,7 @@ from ..images.find import Image, first_file
 from ..images.stock import read_as_trained, stock_path
 from ..utils.errors import InputError
 from .classes import find_labels, parse_labels
-from .label_maps import find_label_maps, measure_pair, refuse_wrong_classes
+from .label_maps import check_values, find_label_maps, measure_pair, refuse_wrong_classes
 from .layouts import split_names
 from .options import LabelOptions
 from .patients import MAX_EXAMPLES, list_patients
@@ -72,6 +72,7 @@ def make_labeled_datalist(
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **split_entries(entries, options.test_fraction, options.validation_fraction, options.seed),
         "copies": copies,
+        "label_note": check_values(facts, [str(row.label) for row in found.rows], options),
         **found.notes(),
     }
     check_labeled(datalist)

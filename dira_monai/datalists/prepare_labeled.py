@@ -16,7 +16,7 @@ from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
 from .io import make_absolute, read_datalist, take_list
-from .label_maps import label_folder
+from .label_maps import check_values, label_folder, measure_values
 from .labeled import make_labeled_datalist
 from .leakage import check_overlap
 from .options import LabelOptions
@@ -191,20 +191,27 @@ def _take_given(given: Path, path: Path, options: LabelOptions, resume: bool) ->
 
 def _check_reading(datalist: dict, given: Path, path: Path, options: LabelOptions) -> None:
     """Refuse a list with files that training reads otherwise than this package; not again where ``path`` has it."""
-    if path.is_file() and read_datalist(path) == json.loads(json.dumps(datalist)):
+    kept = read_datalist(path) if path.is_file() else {}
+    datalist["label_note"] = kept.get("label_note", "")
+    if kept == json.loads(json.dumps(datalist)):
         return
     entries = list(entries_of(datalist))
     found = measure_each(partial(_compare, options=options), entries, datalist["dataset_dir"])
     if wrong := [error for error in found if isinstance(error, InputError)]:
         raise InputError(f"{given}: {wrong[0]} So do {len(wrong)} of its {len(entries)} entries.")
+    if options.task == "segmentation":
+        datalist["label_note"] = check_values(found, [entry["label"] for entry in entries], options)
 
 
 def _compare(entry: dict, directory: str | Path, options: LabelOptions) -> dict:
+    found: dict = {"counts": {}}
     for key, option, reader in zip(("image", "label"), ("reader", "label_reader"), options.readers, strict=False):
         file = Path(directory, first_file(entry[key]))
         if file.is_dir() or (file.is_file() and (file.name.lower().endswith(SUFFIXES) or is_dicom(file))):
-            read_as_trained(entry[key], directory, reader, option)
-    return {}
+            array = read_as_trained(entry[key], directory, reader, option)[0]
+            if key == "label" and file.is_file():
+                found = measure_values(entry[key], array, directory, options)
+    return found
 
 
 def _inputs(source: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:

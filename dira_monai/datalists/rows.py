@@ -26,6 +26,7 @@ from .layouts import case_of, join_modalities
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import SPLITS
 
+OF_FILES = ("few_values", "counts")  # facts that are looked at once, and stand in no list
 NO_IMAGES = ("derivatives", "overlay", "overlays")  # folders of processed images
 Placed = tuple[dict, str]  # an entry of a datalist, and the word that a table or folder gives for its split
 Label = int | list[int | None] | str  # of a class, 1, 0 or None (not known) for each class, or the file of a label map
@@ -184,7 +185,7 @@ class Found:
                 check_facts(name, fact, spatial_dims, in_channels)
                 if not row.patient:
                     raise InputError(f"{first_file(row.image)} has no patient in the patient table.")
-                known = {name: value for name, value in fact.items() if name != "few_values"}
+                known = {name: value for name, value in fact.items() if name not in OF_FILES}
                 entries.append((begin(row) | {"patient": row.patient, **known}, row.split))
             except InputError as error:
                 self.skip(row.image, str(error))

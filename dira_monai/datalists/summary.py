@@ -127,6 +127,7 @@ def describe_labeled(datalist: dict) -> str:
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
     if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
         lines.append(f"drawn from the training patients: {', '.join(drawn)}")
+    lines += [note] if (note := datalist.get("label_note")) else []
     lines += _notes(datalist)
     lines += [f"left out: {count} {reason}" for reason, count in _excluded(datalist).items()]
     return "\n".join(lines)

@@ -8,14 +8,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 from finetune_bundle import bundle
-from labeled_files import SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
+from labeled_files import LUNG, SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
 from monai.transforms import Compose, LoadImage
 from PIL import Image
 from scan_files import cut, noise, read, write_image, write_nifti, write_series, write_slice
 
+from dira_monai.apps.planning.labels import find_classes as plan_classes
 from dira_monai.bundle.config import read_config
 from dira_monai.datalists.label_maps import find_classes
 from dira_monai.datalists.options import LabelOptions
+from dira_monai.datalists.prepare_labeled import prepare_labeled
+from dira_monai.datalists.summary import describe_labeled
 from dira_monai.images.reader import ScanReader
 from dira_monai.images.stock import OUR_READER
 from dira_monai.utils.errors import InputError
@@ -297,10 +300,29 @@ def test_wrong_classes_are_refused_with_what_mends_them(tmp_path, spatial_dims):
         assert [entry["holds"] for entry in entries(segment(tmp_path, **option))] == [[1, 1]] * 5
     with pytest.raises(InputError, match=r"0, 255 where 2 classes have the label_values \[0, 1\]; give"):
         segment(tmp_path, label_values=[0, 1])
-    with pytest.raises(InputError, match="no image of the class 'lung' in training"):
+    with pytest.raises(
+        InputError, match=r"makes lung of none .* give --label_threshold 127\.5, where all but 0 is lung"
+    ):
         segment(tmp_path, label_threshold=255)
     with pytest.raises(InputError, match="allow 0 to 2; give --label_values with one value a class"):
         segment(tmp_path, class_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_threshold_meets_more_than_two_values(tmp_path, spatial_dims):
+    write_masks(tmp_path, [0, 1, 255], spatial_dims)
+    write_masks(tmp_path, [0, 255], spatial_dims, count=4)  # leaves one map of three values
+    with pytest.raises(InputError, match=r"1 \(\d+ voxels\), 255 .*, and label_threshold 127 makes lung of 255 and"):
+        segment(tmp_path, label_threshold=127)
+    made = segment(tmp_path, label_threshold=0.5)
+    assert describe_labeled(made).splitlines()[-1].endswith("label_threshold 0.5 makes lung of 1, 255")
+    made.update(label_threshold=127, read_by="another version")
+    (tmp_path / "own.json").write_text(json.dumps(made))
+    given = (str(tmp_path / "own.json"), str(tmp_path / "out"), "segmentation", spatial_dims, 1, LUNG, 0)
+    with pytest.raises(InputError, match="label_threshold 127 makes lung of 255"):
+        prepare_labeled(*given, label_threshold=127, pictures_only=False)
+    found = plan_classes(tmp_path, LabelOptions(task="segmentation", class_names=["a", "b"], pictures_only=False))
+    assert found["label_values"].value == [0, 1, 255]
 
 
 def test_a_value_at_the_threshold_is_the_first_class():

@@ -17,13 +17,13 @@ from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.rows import Row
 from ...datalists.splits import SPLITS, split_entries
 from ...datalists.tables import FILE_COLUMNS, find_column, read_table
-from ...images.find import PIL_SUFFIXES, read_image
+from ...images.find import read_image
+from ...images.label_values import are_gray, count_values, list_values
 from ...utils.errors import InputError
 from ...utils.parallel import parallel_map
 from .facts import NONE, Choice
 
 SEEDS = 20  # of the split, that are tried
-MANY_VALUES = 8  # of label maps of pictures, beyond which they are gray and not classes
 STATES = {"0", "1", "-1", "0.0", "1.0", "-1.0", "", "nan"}  # in a table of one column a class
 TASKLESS = ["a", "b"]  # classes of options that are only asked where things lie
 
@@ -49,11 +49,12 @@ def _find_map_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
     found.exclude(SPLITS, options.exclude_patients_of)
     maps = [str(row.label) for row in found.rows]
     holds = list(parallel_map(lambda file: _values_of(file, root), maps, "reading label maps", None))
-    values = sorted(set().union(*holds))
+    counts = sum(map(Counter[float], holds), Counter[float]())
+    values = sorted(counts)
     if len(values) < 2:
         raise InputError(f"the label maps of {root} hold {values or 'nothing that can be read'}; nothing to learn.")
     told = f"the label maps hold {_shown(values)}"
-    if len(values) > MANY_VALUES and all(file.lower().endswith(PIL_SUFFIXES) for file in maps):
+    if are_gray(counts, maps):
         threshold = (values[0] + values[-1]) // 2
         choices = {
             "class_names": Choice(["background", "foreground"], f"{len(maps)} masks of gray values"),
@@ -70,22 +71,22 @@ def _find_map_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
             "label_threshold": Choice(NONE, "the values are classes"),
             "label_values": Choice(NONE if in_order else values, told),
         }
-        presence = [{values.index(value) for value in held} for held in holds]
+        numbers = {value: number for number, value in enumerate(values)}
+        presence = [{numbers[value] for value in held} for held in holds]
     return choices | _choose_seed(found.rows, presence, options)
 
 
-def _values_of(file: str, root: Path) -> list[float]:
-    """The different values of a label map; none where it cannot be read, which the list then says."""
+def _values_of(file: str, root: Path) -> dict[float, int]:
+    """The voxels of each value of a label map; none where it cannot be read, which the list then says."""
     try:
-        values = np.unique(read_image(file, root)[0])
+        counts = count_values(read_image(file, root)[0])
     except InputError:
-        return []
-    return [int(value) if value == int(value) else float(value) for value in values.tolist() if np.isfinite(value)]
+        return {}
+    return {int(value) if value == int(value) else value: n for value, n in counts.items() if np.isfinite(value)}
 
 
 def _shown(values: Sequence[float]) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:MANY_VALUES])
-    return f"the values {shown}" + (f", ... ({len(values)} in all)" if len(values) > MANY_VALUES else "")
+    return f"the values {list_values([f'{value:g}' for value in values])}"
 
 
 def _given_names(root: Path, values: Sequence[float]) -> list[str]:
