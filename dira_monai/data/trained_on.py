@@ -1,7 +1,7 @@
 """What a run was trained on: its list, found beside its weights, and compared with what is tested."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from ..datalists.io import load_datalist, read_own
 from ..datalists.leakage import Training, find_leaks, find_seen, read_training
 from ..datalists.prepare import prepare_data
 from ..dicom.headers import is_dicom
-from ..images.find import Image, first_file, map_files
+from ..images.facts import measure_each, measure_image
+from ..images.find import Image, first_file, is_series, map_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 
@@ -27,22 +28,28 @@ def find_run_list(weights: str | Path, *folders: str | Path) -> Path | None:
     return next((path for place in places if (path := Path(place, NAME)).is_file()), None)
 
 
-def tell_seen(images: Sequence[Image], run_list: str | Path | None) -> str:
+def tell_seen(images: Sequence[Image | Mapping[str, Any]], run_list: str | Path | None) -> str:
     """Print, and return, a line on how many images a run has trained on, or on others of their patients; "" where none.
 
     Patients are compared as ``find_overlap`` does: by name where the folders of both are related, and by PatientID.
+    Copies under another name are found by their pixels, of files alone: of entries with a ``digest`` all, of others
+    those that have as many bytes as an image of the training.
 
     Args:
-        images: that are tested, with absolute paths; a folder is that of a DICOM series.
+        images: that are tested, with absolute paths, or entries of a datalist; a folder is that of a DICOM series.
         run_list: datalist of the training; None: nothing is compared.
     """
     if run_list is None or not images:
         return ""
-    paths = [_as_series(image) for image in images]
+    entries = [image if isinstance(image, Mapping) else {"image": image} for image in images]
+    paths = [_as_series(entry["image"]) for entry in entries]
     root = os.path.commonpath([os.path.dirname(first_file(path)) for path in paths])
     relative = [map_files(path, lambda file: os.path.relpath(file, root)) for path in paths]
     try:
-        names = _find_trained(relative, root, read_training(run_list))
+        training = read_training(run_list)
+        copies = _find_copies(entries, training)
+        seen = {*_find_trained(relative, root, training), *(os.path.relpath(file, root) for file in copies)}
+        names = [name for image in relative if (name := first_file(image)) in seen]
         line = f"are, or are of patients, in training of {run_list}: {first_names(names)}"
         line = f"warning: {len(names)} of {len(images)} images {line}" if names else ""
     except InputError as error:
@@ -65,6 +72,20 @@ def _find_trained(images: Sequence[Image], root: str, training: Training) -> lis
         found = find_seen(images, root, [""] * len(images), training)
         seen = [first_file(images[number]) for number, (name, _) in found.items() if name == "training"]
     return seen
+
+
+def _find_copies(entries: Sequence[Mapping[str, Any]], training: Training) -> set[str]:
+    """The first files of the entries whose pixels are those of a file of the training list."""
+    known = {
+        e["digest"]: Path(training.root, first_file(e["image"])) for e in training.content["training"] if "digest" in e
+    }
+    sizes = {file.stat().st_size for file in known.values() if file.is_file()}
+    digests = {first_file(e["image"]): e["digest"] for e in entries if "digest" in e}
+    others = {first_file(e["image"]): e["image"] for e in entries if "digest" not in e and not is_series(e["image"])}
+    alike = {file: image for file, image in others.items() if os.path.getsize(file) in sizes}
+    facts = measure_each(measure_image, [*alike.values()], os.sep)
+    digests |= {file: fact["digest"] for file, fact in zip(alike, facts, strict=True) if isinstance(fact, dict)}
+    return {file for file, digest in digests.items() if digest in known}
 
 
 def _as_series(image: Image) -> Image:
@@ -90,5 +111,5 @@ def evaluation_list(dataset_dir: str | None, run_list: str, output_dir: str, **o
     if own or not dataset_dir:
         return on_first_process(lambda: load_datalist(kept))
     datalist = prepare_data(dataset_dir, output_dir, **options)
-    tell_seen([entry["image"] for entry in datalist["validation"]], run_list)
+    tell_seen(datalist["validation"], run_list)
     return datalist

@@ -37,8 +37,9 @@ _SCAN = (
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )
 # a folder that gathers patients: split, class, site, format, part of a download
+_SPLIT = r"train|training|val|valid|validate|validation|dev|test|testing|holdout"
 _GROUP = (
-    r"train|training|val|valid|validation|dev|test|testing|holdout|labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
+    rf"{_SPLIT}|labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
     r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
     r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|(?:non)?[-_]?covid[-_]?(?:19)?|pneumonia|cancer|tumou?r|controls?|cases|"
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
@@ -72,6 +73,12 @@ def case_of(path: str) -> str:
 def names_no_patient(folder: str) -> bool:
     """Whether a folder is a word for scans of one patient or for a group of patients."""
     return bool(_WORDS_ONLY.fullmatch(folder))
+
+
+def repeats_below(folders: Sequence[Sequence[str]]) -> bool:
+    """Whether last folders repeat below others that are no words for a split, as 1 of ``AMD/1`` and ``NORMAL/1``."""
+    paths = {tuple(part for part in parts if not re.fullmatch(_SPLIT, part, re.IGNORECASE)) for parts in folders}
+    return len({parts[-1] for parts in paths if parts}) < len(paths)
 
 
 def without_scans(folders: Sequence[str]) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ from ..dicom.headers import read_header
 from ..images.find import Image, first_file, is_series, stem
 from ..utils.errors import InputError
 from .checks import first_names
-from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, without_scans
+from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, repeats_below, without_scans
 from .tables import FILE_COLUMNS, composed, find_column, image_names, pick_column, read_table
 
-RULES = ("dicom", "name", "folder", "file", "case", "path")
+RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "lesion id")
 MIN_FOLDERS = 5  # fewer sub-folders, or more files in each of them, are rather groups than patients
 MAX_EXAMPLES = 5
@@ -50,23 +50,28 @@ def _choose_by_names(files: Sequence[str]) -> str:
 
 
 def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
-    """Whether folders are patients: "folder", or "" where they are groups of patients."""
-    names, mean = {str(folder) for folder in folders}, len(files) / len(set(folders))
+    """Whether folders are patients: "folder", "folders", or "" where they are groups of patients."""
+    above = [without_scans(file.split("/")[:-1]) for file in files]
+    last = all(parts[-1:] == (folder,) for parts, folder in zip(above, folders, strict=True))
+    rule = "folders" if last and repeats_below(above) else "folder"
+    names, mean = {str(folder) for folder in folders}, len(files) / len({*(folders if rule == "folder" else above)})
     if not any(map(str.isdigit, "".join(cases))) and ("" in cases or _numbered(names)):
-        return "folder"  # the names of files tell of no patient
+        return rule  # the names of files tell of no patient
     paths = _partition([_path_of(file) for file in files])
     if _partition(folders) == paths:
-        return "folder"
+        return rule
     if _numbered(names):
         grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
         repeated = all(str(folder) in stem(file) for folder, file in zip(folders, files, strict=True))
         if repeated and not grades:
-            return "folder"
-        if len(names) < MIN_FOLDERS or grades or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
-            raise _doubt(files, "folder", "path")
-        return "folder"
+            return rule
+        few = len(names) < MIN_FOLDERS or grades
+        slices = rule == "folders" and mean <= MAX_GROUP
+        if (few and not slices) or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
+            raise _doubt(files, rule, "path")
+        return rule
     if mean < MIN_FOLDERS and _partition(folders) != _partition(cases):
-        raise _doubt(files, "folder", "path")
+        raise _doubt(files, rule, "path")
     return ""
 
 
@@ -106,9 +111,10 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
         images: relative to ``directory``, as ``find_images`` lists them.
         directory: the folder of the images.
         rule: "dicom" takes the PatientID (the study where it is empty), "name" what ``named_patient`` finds, "folder"
-            the first folder below the one that all images share which is no word as train or T1, "file" the file name
-            without suffixes, "case" that without modality and the like, "path" the folders and the case, "prefix2" the
-            first two parts of the case; "dicom and ..." the latter for what is no DICOM.
+            the first folder below the one that all images share which is no word as train or T1, "folders" all folders
+            but those of modalities and the like, as ``AMD/1``, "file" the file name without suffixes, "case" that
+            without modality and the like, "path" the folders and the case, "prefix2" the first two parts of the case;
+            "dicom and ..." the latter for what is no DICOM.
 
     Raises:
         InputError: if the rule is unknown or does not fit an image.
@@ -122,7 +128,7 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
     found = _folders(images) if rule == "folder" else [_by_name(first_file(image), rule) for image in images]
     if None in found:
         name = first_file(images[found.index(None)])
-        reason = "lies in no folder of its own" if rule == "folder" else "has no patient in its name"
+        reason = "lies in no folder of its own" if rule in ("folder", "folders") else "has no patient in its name"
         raise InputError(f"{name} {reason}, so the patient rule {rule} does not fit.")
     return [str(name) for name in found]
 
@@ -132,6 +138,8 @@ def _by_name(file: str, rule: str) -> str | None:
         return named_patient(file)
     if rule == "path":
         return _path_of(file)
+    if rule == "folders":
+        return "/".join(without_scans(file.split("/")[:-1])) or None
     case = case_of(file) or stem(file)
     return stem(file) if rule == "file" else case if rule == "case" else prefix_of(case, int(rule[-1]))
 

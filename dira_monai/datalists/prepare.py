@@ -19,7 +19,11 @@ from .options import VALIDATION_FRACTION
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 
-LATER = {"patient": "auto", "modalities": None}  # options that lists of older versions were made without
+LATER = {
+    "patient": "auto",
+    "modalities": None,
+    "include_test": False,
+}  # options that lists of older versions were made without
 DRAWN_BY = ("dataset_dir", "seed", "patient", "test_fraction", "validation_fraction", "exclude_patients_of")
 PHANTOMS = {2: ("xray", 64), 3: ("ct", 24)}  # kind and count of the built-in data set, by spatial_dims
 
@@ -80,7 +84,8 @@ def prepare_data(
             source = Path(dataset_dir).expanduser()
         else:
             source = make_phantoms(Path(output_dir), spatial_dims, seed) / "images"
-        datalist, path = list_images(source, Path(output_dir), options, resume)
+        built_in = {} if dataset_dir else {"include_test": True}  # nobody is tested
+        datalist, path = list_images(source, Path(output_dir), options | built_in, resume)
         _announce(datalist, path, patch_size, image_values)
         return datalist
 

@@ -5,20 +5,23 @@ A datalist is MONAI's: an object with the lists ``training`` and ``validation``,
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..bundle.header import check_values
 from ..images.facts import FORMATS, measure_each, measure_image
-from ..images.find import count_formats, count_other_formats, find_images
+from ..images.find import count_formats, count_other_formats, find_images, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
+from .classes import find_table
 from .layouts import split_names
 from .options import VALIDATION_FRACTION
 from .patients import MAX_EXAMPLES, list_patients
 from .rows import Found, Row, join_copies, majority
-from .splits import SPLITS, split_entries
+from .splits import SPLITS, folder_splits, split_entries
+from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
 
 
 def make_datalist(
@@ -32,6 +35,7 @@ def make_datalist(
     file_column: str | None = None,
     validation_fraction: float | None = None,
     seed: int = 0,
+    include_test: bool = False,
     strict: bool = False,
     workers: int | None = None,
 ) -> dict:
@@ -55,6 +59,8 @@ def make_datalist(
         validation_fraction: part of the patients kept for validation, 0.1 by default. Where it is given, training and
             validation of a table are split anew; its other splits stay left out.
         seed: of the draw of these patients.
+        include_test: take also what ``labels.csv``, in the folder or above it, or folders train and test give to test,
+            on which a fine-tuning is measured.
         strict: stop at the first image that cannot be used, instead of listing it in skipped.
         workers: threads that read images, by default one a processor, at most 8.
 
@@ -77,6 +83,8 @@ def make_datalist(
     images = found.without_label_maps(everything)
     names = split_names(modalities)
     found.rows = [Row(image) for image in found.take_modalities(images, names)]
+    if not include_test:
+        _mark_tests(found, file_column)
     in_channels = in_channels or len(names) or 1
     found.fill = partial(found.fill_patients, patient, (patient_column, file_column))
     found.fill()
@@ -88,7 +96,7 @@ def make_datalist(
     if strict and found.skipped:
         raise InputError(found.skipped[0]["reason"])
     if not entries:
-        first = found.skipped[0]["reason"] if found.skipped else "all belong to other splits of the patient table."
+        first = found.skipped[0]["reason"] if found.skipped else "all belong to other splits of a table or folder."
         raise InputError(f"{root} holds no usable image among {len(images)}; the first: {first}")
     datalist = {
         "dataset_dir": str(root),
@@ -100,6 +108,7 @@ def make_datalist(
         "patient": patient,
         "patient_column": patient_column,
         "file_column": file_column,
+        "include_test": include_test,
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
         **_split(entries, found.skipped, validation_fraction, seed),
@@ -108,6 +117,26 @@ def make_datalist(
     }
     check_datalist(datalist)
     return datalist
+
+
+def _mark_tests(found: Found, file_column: str | None) -> None:
+    """Give the images the split test which a labeled list of the folder would have for test."""
+    images = [row.image for row in found.rows]
+    tests = {first_file(image) for image, word in zip(images, folder_splits(images), strict=True) if _is_test(word)}
+    if table := find_table(found.root, None):
+        with suppress(InputError):  # a table that names no images of this folder
+            columns, cells = read_table(table, "table of labels")
+            split = find_column(columns, ("split",)) or ""
+            file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
+            index = index_images(images, found.root, table)
+            cut = needless_folders([cell[file] for cell in cells], index)
+            named = [find_image(cell[file], index, str(table), cut) for cell in cells if _is_test(cell.get(split, ""))]
+            tests |= {first_file(image) for image in named if image}
+    found.rows = [row._replace(split="test") if first_file(row.image) in tests else row for row in found.rows]
+
+
+def _is_test(word: str) -> bool:
+    return SPLITS.get(word.lower()) == "test"
 
 
 def _split(

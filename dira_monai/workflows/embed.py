@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..bundle.config import BundleConfig, read_config
+from ..data.trained_on import find_run_list, tell_seen
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..images.find import Image, find_images, first_file, map_files, without_label_maps
@@ -61,6 +62,7 @@ def embed(
         config.parser["reader"] = OUR_READER
     images = _find_images(data)
     network, weights = config.build_network(), bundle / "models/model.pt"
+    tell_seen(images, find_run_list(weights))
     load_module(network, load_weights(weights), weights, type(network).__name__)
     if not encoder_names(network):
         raise InputError(f"{folder}: the encoder of {type(network).__name__} is not known")

@@ -52,7 +52,7 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     handlers = config["validate#handlers"]
     if "objective" not in config:
         config.update(places | values)
-        tell_seen([item["image"] for item in read.build("validate#dataset#data")], folder / "datalist.json")
+        tell_seen(read.build("validate#dataset#data"), folder / "datalist.json")
         handlers = [BUNDLE_SCORES | {"run": str(folder)}, *OWN_HANDLERS, *handlers]
     run_workflow(files, places | {"validate#handlers": handlers} | values)
     return results

@@ -71,6 +71,7 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "SPIDER": [[f"images/{p}_{scan}.mha" for scan in ("t1", "t2", "t2_SPACE")] for p in range(1, 5)],
     "no layout": [[f"{name}.png"] for name in ("liver", "knee", "a12", "b7", "x", "chest3")],
     "a counter": [[f"img_{index:04d}.png"] for index in range(9)],
+    "Duke OCT": [[f"{name}/{p}/{i:03d}.png" for i in range(1, 8)] for name in ("AMD", "NORMAL") for p in (1, 2, 3)],
     "slices": [[f"p{g}/slice{i}.png" for i in range(9)] for g in (1, 2, 3)],
     "words": [[f"{name}/scan.png"] for name in ("one", "two", "three")],
     "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
@@ -105,8 +106,8 @@ def test_the_patients_of_public_data_sets(name):
             "4 by --patient case ",
         ),
         (
-            [f"{c}/{p}/{i:03d}.png" for c in ("AMD", "DME", "NORMAL") for p in (1, 2) for i in range(6)],
-            r"2 by --patient folder \(such as 1: AMD/1/000.png, ",
+            [f"{c}/{p}/{i:03d}.png" for c in ("AMD", "DME", "NORMAL") for p in (1, 2) for i in range(30)],
+            r"6 by --patient folders \(such as AMD/1: AMD/1/000.png, ",
         ),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
@@ -119,6 +120,7 @@ def test_the_answers_are_rules():
     files = ["x0_1.png", "x0_2_t1.png", "a/x1_1.png"]
     assert find_patients(files, "", "prefix1") == ["x0", "x0", "x1"]
     assert find_patients(files, "", "case") == ["x0_1", "x0_2", "x1_1"]
+    assert find_patients(["AMD/1/T1/001.png", "AMD/1/002.png"], "", "folders") == ["AMD/1", "AMD/1"]
     assert find_patients(files, "", "path") == ["x0_1", "x0_2", "a/x1_1"]
     assert set(LAYOUTS) <= {*LAYOUT_FILES, "TCGA", "OASIS", "INbreast", "Kermany", "patient"}
 

@@ -1,9 +1,11 @@
 """The list of a run: who was trained on stays for training when cases come in, and is named where it is tested."""
 
 import json
+import shutil
 
 import pytest
 from labeled_files import LISTS, SHAPES, classify
+from PIL import Image
 from scan_files import noise, refuses, write_image, write_nifti, write_series
 
 from dira_monai.data.trained_on import evaluation_list, find_run_list, tell_seen
@@ -11,6 +13,7 @@ from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.prepare import prepare_data
 from dira_monai.datalists.prepare_labeled import prepare_labeled
 from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.images.facts import measure_image
 
 
 def add(root, numbers, spatial_dims=2):
@@ -134,11 +137,13 @@ def test_an_evaluation_takes_the_list_of_its_run_and_leaves_it(tmp_path, capsys)
 def test_who_was_trained_on_is_named(tmp_path, capsys):
     for person in range(6):
         for visit in "ab":
-            write_image(tmp_path / "data" / f"p{person}" / f"{visit}.png", noise(6, 8))
+            write_image(
+                tmp_path / "data" / f"p{person}" / f"{visit}.png", noise(6, 8, seed=2 * person + (visit == "b"))
+            )
     write_datalist(made := make_datalist(tmp_path / "data"), tmp_path / "list.json")
     patients = {key: sorted({entry["patient"] for entry in made[key]}) for key in LISTS[:2]}
     one, other = patients["training"][0], patients["validation"][0]
-    new = write_image(tmp_path / "data" / one / "new.png", noise(6, 8))
+    new = write_image(tmp_path / "data" / one / "new.png", noise(6, 8, seed=20))
     images = [str(tmp_path / "data" / one / "a.png"), str(new), str(tmp_path / "data" / other / "a.png")]
     line = tell_seen(images, tmp_path / "list.json")
     assert line == (
@@ -146,8 +151,16 @@ def test_who_was_trained_on_is_named(tmp_path, capsys):
         f"{tmp_path}/list.json: {one}/a.png, {one}/new.png"
     )
     assert capsys.readouterr().out == f"{line}\n"
-    elsewhere = write_image(tmp_path / "far" / one / "a.png", noise(6, 8))  # perhaps another person
+    elsewhere = write_image(tmp_path / "far" / one / "a.png", noise(6, 8, seed=21))  # perhaps another person
     assert tell_seen([str(elsewhere)], tmp_path / "list.json") == tell_seen(images, None) == ""
+    trained = tmp_path / "data" / one / "a.png"
+    shutil.copy(trained, tmp_path / "far" / "renamed.png")
+    Image.open(trained).save(tmp_path / "far" / "again.bmp")
+    tested = [str(tmp_path / "far" / name) for name in ("renamed.png", "again.bmp")]
+    line = tell_seen([*tested, str(elsewhere)], tmp_path / "list.json")  # a file of another size is not read
+    assert line.startswith("warning: 1 of 3 images")
+    measured = [{"image": file, **measure_image(file)} for file in tested]
+    assert tell_seen(measured, tmp_path / "list.json").endswith(": renamed.png, again.bmp")
     (tmp_path / "list.json").write_text("{}")
     assert "is not known: " in tell_seen(images, tmp_path / "list.json")
 

@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 import pytest
-from labeled_files import images_of
+from labeled_files import LISTS, SHAPES, images_of
 from scan_files import noise, relative, write_image, write_nifti, write_series
 
 from dira_monai.datalists.checks import check_datalist
@@ -285,3 +285,21 @@ def test_ct_that_is_padded_below_air_is_told_and_kept(tmp_path):
     for key in ("training", "validation"):
         made[key] = [entry for entry in made[key] if entry["image"] == "0.nii.gz"]
     assert "go below" not in summarize_datalist(made)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("kind", ["table", "table above", "folders"])
+def test_what_a_fine_tuning_is_measured_on_is_left_out(tmp_path, kind, spatial_dims):
+    words = ["train"] * 4 + ["val"] * 2 + ["test"] * 3
+    names = [f"{f'{word}/' if kind == 'folders' else ''}c{n:02d}.nii.gz" for n, word in enumerate(words)]
+    for number, name in enumerate(names):
+        write_nifti(tmp_path / "images" / name, noise(*SHAPES[spatial_dims], seed=number))
+    if kind != "folders":
+        rows = [f"c{n:02d},{n % 2},{word}" for n, word in enumerate(words)]
+        table = tmp_path / ("labels.csv" if kind == "table above" else "images/labels.csv")
+        table.write_text("\n".join(["image_id,label,split", *rows]))
+    made = make_datalist(tmp_path / "images")
+    assert sorted(entry["image"] for key in LISTS[:2] for entry in made[key]) == names[:6]
+    assert summarize_datalist(made).endswith(", 3 of split test left out")
+    taken = make_datalist(tmp_path / "images", include_test=True)
+    assert sorted(entry["image"] for key in LISTS[:2] for entry in taken[key]) == names

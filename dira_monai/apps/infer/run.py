@@ -73,7 +73,8 @@ def infer(
         import_package("highdicom", "--dicom_seg")
     ending = f"_{config.build(f'{saver}::output_postfix')}{config.build(f'{saver}::output_ext')}" if saver else ""
     inference = _start_table(config, found, output_dir, ending, truth)
-    inference.warning = tell_seen(found.paths, find_run_list(config.build("model_path"), bundle))
+    tested = [found.channels.get(path, path) for path in found.paths]
+    inference.warning = tell_seen(tested, find_run_list(config.build("model_path"), bundle))
     step = Step(inference, config, ending, dicom_seg, pictures)
     loading = read_config(run or bundle, values, ("inference.json",), "inference")
     if config.parser["reader"] is None:  # lists are made by it, and trained on where stock MONAI reads the same
