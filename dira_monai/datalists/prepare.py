@@ -9,13 +9,14 @@ from typing import Any
 
 from ..bundle.values import NETWORK_VALUES
 from ..images.facts import loaded_shape
-from ..images.find import files_of, find_files, first_file, without_label_maps
+from ..images.find import files_of, find_files, first_file
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from .checks import LISTS, entries_of
 from .io import keep_places, load_datalist, read_own, take_list, write_datalist
 from .layouts import split_names
 from .options import VALIDATION_FRACTION
+from .rows import Found
 from .summary import span, summarize_datalist
 from .unlabeled import make_datalist
 
@@ -190,7 +191,7 @@ def _count_new(kept: dict, folders: Sequence[Path]) -> int:
     known = [*(entry["image"] for entry in entries_of({key: kept.get(key, []) for key in LISTS}))]
     known += [entry["image"] for entry in kept.get("skipped", [])]
     listed = {os.path.join(kept["dataset_dir"], file) for image in known for file in files_of(image)}
-    found = without_label_maps([*chain(*find_files(folders[0]))])
+    found = Found(folders[0], []).without_label_maps([*chain(*find_files(folders[0]))])
     paths = [os.path.join(os.path.abspath(folders[0]), first_file(name)) for name in found]
     return sum(path not in listed and os.path.dirname(path) not in listed for path in paths)
 

@@ -3,11 +3,14 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..images.facts import check_facts, looks_like_image, measure_each
+from ..images.facts import check_facts, looks_like_image, measure_each, measure_image
 from ..images.find import (
     Image,
     files_of,
@@ -192,6 +195,25 @@ class Found:
         return entries
 
 
+def find_unlabeled(images: Sequence[Image], root: Path) -> list[Image]:
+    """The images of a folder without the label maps, told by name and content as the lists of trainings tell them."""
+    found = Found(root, [])
+    found.rows = [Row(image) for image in found.without_label_maps(images)]
+    with suppress(InputError):  # names that leave patients open
+        found.fill_patients("auto")
+    crowds = Counter(chain.from_iterable(map(_places, found.rows)))
+    facts = measure_each(partial(_measure_near, crowds=crowds), found.rows, root)
+    found.drop_label_maps(facts)
+    return [row.image for row in found.rows]
+
+
+def _measure_near(row: Row, directory: str | Path, crowds: Counter[tuple]) -> dict:
+    """The facts of a file that shares its name, patient or folder with another one."""
+    if is_series(row.image) or all(crowds[place] == 1 for place in _places(row)):
+        raise InputError(f"{first_file(row.image)} cannot be the label map of another image.")
+    return measure_image(row.image, directory)
+
+
 def _case_of(file: str) -> str:
     return case_of(f"{without_map_words(stem(file))}.x")
 
@@ -203,8 +225,13 @@ def _measure_look(image: Image, directory: str | Path) -> dict:
 
 def _near(row: Row, fact: dict) -> set[tuple]:
     """What an image and its label map share: the shape, and the name, patient or folder."""
-    file, shape = first_file(row.image), tuple(fact["shape"])
-    return {(shape, "name", stem(file)), (shape, "patient", row.patient), (shape, "folder", os.path.dirname(file))}
+    return {(tuple(fact["shape"]), *place) for place in _places(row)}
+
+
+def _places(row: Row) -> list[tuple[str, str]]:
+    file = first_file(row.image)
+    patient = [("patient", row.patient)] if row.patient else []
+    return [("name", stem(file)), ("folder", os.path.dirname(file)), *patient]
 
 
 def join_copies(entries: Sequence[Placed]) -> tuple[list[Placed], list[list[str]]]:

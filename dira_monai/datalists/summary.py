@@ -6,10 +6,11 @@ from pathlib import PurePosixPath
 from ..images.find import Image, count_formats, first_file, is_series
 from ..utils.tables import format_table
 from .checks import LISTS, entries_of, first_names
-from .patients import MAX_EXAMPLES, list_patients, patient_of
+from .patients import MAX_EXAMPLES, group_of, list_patients, patient_of
 from .splits import count_classes
 
 LOWEST_HU = -1024  # that a voxel of 12 bits holds
+FAR = 0.5  # of the wanted number of patients
 MAX_ROWS = 20  # of the table, and of what the commands list
 
 
@@ -54,6 +55,20 @@ def _rule(datalist: dict, lists: Sequence[str]) -> str:
     names = list_patients(entries_of(datalist, lists))
     more = ", ..." if len(names) > MAX_EXAMPLES else ""
     return f"by {datalist.get('patient_rule', 'the list')}: {', '.join(names[:MAX_EXAMPLES])}{more}"
+
+
+def _describe_draws(datalist: dict) -> list[str]:
+    """What was drawn for each list, of how many patients, and what to do where that is far from the fraction."""
+    drawn, lines = datalist.get("drawn", {}), []
+    for key, part in drawn.items():  # test first
+        left = {"training", key} | ({"validation"} if key == "test" and "validation" in drawn else set())
+        count, pool = (
+            len({group_of(entry) for entry in entries_of(datalist, sorted(names))}) for names in ([key], left)
+        )
+        wanted = max(1, pool * part)
+        far = "; each is drawn by itself, another --seed draws others" if abs(count - wanted) > FAR * wanted else ""
+        lines.append(f"{key} {count} of {pool} ({key}_fraction {part:g}{far})")
+    return lines
 
 
 def _excluded(datalist: dict) -> dict[str, int]:
@@ -125,7 +140,7 @@ def describe_labeled(datalist: dict) -> str:
     lines = [format_table(rows), f"{len(skipped)} skipped, patients {_rule(datalist, LISTS)}"]
     lines += [f"skipped: {entry['reason']}" for entry in skipped[:MAX_REASONS]]
     lines += [f"skipped: ... and {len(skipped) - MAX_REASONS} more"] if len(skipped) > MAX_REASONS else []
-    if drawn := [f"{key} ({key}_fraction {part:g})" for key, part in datalist.get("drawn", {}).items()]:
+    if drawn := _describe_draws(datalist):
         lines.append(f"drawn from the training patients: {', '.join(drawn)}")
     lines += [note] if (note := datalist.get("label_note")) else []
     lines += _notes(datalist)

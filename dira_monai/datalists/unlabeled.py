@@ -12,14 +12,14 @@ from typing import Any
 
 from ..bundle.header import check_values
 from ..images.facts import FORMATS, measure_each, measure_image
-from ..images.find import count_formats, count_other_formats, find_images, first_file
+from ..images.find import count_formats, count_other_formats, find_images, first_file, map_files, without_results
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
 from .classes import find_table
 from .layouts import split_names
 from .options import VALIDATION_FRACTION
 from .patients import MAX_EXAMPLES, list_patients
-from .rows import Found, Row, join_copies, majority
+from .rows import Found, Row, find_unlabeled, join_copies, majority
 from .splits import SPLITS, folder_splits, split_entries
 from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
 
@@ -153,3 +153,32 @@ def _split(
         causes = f"{len(skipped)} images were skipped, the first: {skipped[0]['reason']}"
         raise InputError(f"{str(error).rstrip('.')}; {causes}") from error
     return {key: lists[key] for key in (*LISTS[:2], "drawn")}
+
+
+def inference_items(
+    image: str | Sequence[str] | None, dataset_dir: str | None, output_dir: str
+) -> list[dict[str, Any]]:
+    """Entries for inference: the one image that is named, or every image of a folder but label maps and results in it.
+
+    Label maps are those of ``find_unlabeled``.
+
+    Args:
+        image: path of a file or of the folder of one DICOM series, or the files of one.
+        dataset_dir: folder that is searched where no image is named.
+        output_dir: folder of the results, which are left out.
+
+    Raises:
+        InputError: if neither is given, or nothing is found.
+    """
+    if image is not None:
+        for file in [image] if isinstance(image, str) else image:
+            if not Path(file).exists():
+                raise InputError(f"{file}: no such file")
+        return [{"image": image}]
+    if dataset_dir is None:
+        raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
+    root = Path(dataset_dir)
+    found = find_unlabeled(without_results(find_images(root), root, output_dir), root)
+    if not found:
+        raise InputError(f"{dataset_dir}: holds no image that can be read")
+    return [{"image": map_files(image, lambda file: str(root / file))} for image in found]

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -167,30 +166,3 @@ def read_image(image: Image, directory: str | Path = ".", resample: bool = True)
 
     reader = ScanReader(resample)
     return reader.get_data(reader.read([Path(directory, file) for file in files_of(image)]))
-
-
-def inference_items(
-    image: str | Sequence[str] | None, dataset_dir: str | None, output_dir: str
-) -> list[dict[str, Any]]:
-    """Entries for inference: the one image that is named, or every image of a folder but label maps and results in it.
-
-    Args:
-        image: path of a file or of the folder of one DICOM series, or the files of one.
-        dataset_dir: folder that is searched where no image is named.
-        output_dir: folder of the results, which are left out.
-
-    Raises:
-        InputError: if neither is given, or nothing is found.
-    """
-    if image is not None:
-        for file in [image] if isinstance(image, str) else image:
-            if not Path(file).exists():
-                raise InputError(f"{file}: no such file")
-        return [{"image": image}]
-    if dataset_dir is None:
-        raise InputError("nothing to restore: give --image FILE or --dataset_dir DIR")
-    root = Path(dataset_dir)
-    found = without_label_maps(without_results(find_images(root), root, output_dir))
-    if not found:
-        raise InputError(f"{dataset_dir}: holds no image that can be read")
-    return [{"image": map_files(image, lambda file: str(root / file))} for image in found]

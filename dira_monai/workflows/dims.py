@@ -5,9 +5,10 @@ from pathlib import Path, PurePath
 
 from ..datalists.checks import LISTS, check_datalist, find_root
 from ..datalists.io import read_datalist
+from ..datalists.rows import Found
 from ..dicom.headers import group_series
 from ..images.facts import FORMATS
-from ..images.find import PIL_SUFFIXES, Image, find_files, first_file, read_image, without_label_maps
+from ..images.find import PIL_SUFFIXES, Image, find_files, first_file, read_image
 from ..utils.errors import InputError
 
 CURE = "give --dims 2 or --dims 3"
@@ -47,7 +48,7 @@ def _dims_of_list(path: Path) -> dict[int, str]:
 def _dims_of_folder(root: Path) -> dict[int, str]:
     """The kinds of images in a folder, each with one of it; label maps do not count."""
     files, dicom = find_files(root)
-    images = without_label_maps([*files, *dicom])
+    images = Found(root, []).without_label_maps([*files, *dicom])
     if not images:
         raise InputError(f"{root} holds no {FORMATS} file")
     own = {first_file(image) for image in images}

@@ -15,7 +15,8 @@ from ..bundle.config import BundleConfig, read_config
 from ..data.trained_on import find_run_list, tell_seen
 from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
-from ..images.find import Image, find_images, first_file, map_files, without_label_maps
+from ..datalists.rows import find_unlabeled
+from ..images.find import Image, find_images, first_file, map_files
 from ..images.stock import OUR_READER
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
@@ -89,7 +90,7 @@ def _find_images(data: str | Path) -> list[Image]:
         lists = [name for name in LISTS if name in content]
         make_absolute(content, listed, lists=lists)
         return [entry["image"] for name in lists for entry in content[name]]
-    found = without_label_maps(find_images(root))
+    found = find_unlabeled(find_images(root), root)
     if not found:
         raise InputError(f"{root}: holds no image that can be read")
     return [map_files(image, lambda file: f"{root}{os.sep}{file}") for image in found]

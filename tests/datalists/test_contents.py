@@ -6,14 +6,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from labeled_files import classify, entries, segment, write_maps, write_table
+from finetune_bundle import bundle
+from labeled_files import LISTS, classify, entries, segment, write_maps, write_table
 from scan_files import noise, refuses, write_image, write_nifti, write_series
 
+from dira_monai.apps.infer.inputs import find_inputs
+from dira_monai.bundle.config import read_config
 from dira_monai.datalists.leakage import check_overlap
 from dira_monai.datalists.prepare import prepare_data
 from dira_monai.datalists.summary import describe_labeled, summarize_datalist
-from dira_monai.datalists.unlabeled import make_datalist
+from dira_monai.datalists.unlabeled import inference_items, make_datalist
 from dira_monai.images.find import first_file
+from dira_monai.workflows.embed import _find_images
 
 SHAPES = {2: (16, 12), 3: (8, 7, 6)}
 
@@ -197,3 +201,21 @@ def test_volumes_beside_slices_of_label_maps(tmp_path):
     assert (made["spatial_dims"], len(listed(made)), made["label_maps"], made["skipped"]) == (3, 3, 18, [])
     cure = "T2SPIR/Ground/IMG-0004-00002.png, ...; write those of slices into one volume, such as NIfTI"
     refuses(cure, segment, tmp_path, spatial_dims=3)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_lists_inference_and_embedding_leave_out_the_same_label_maps(tmp_path, spatial_dims):
+    shape = {2: (40, 48), 3: (20, 24, 10)}[spatial_dims]
+    for index in range(4):
+        write_nifti(tmp_path / "annotations" / f"c{index}.nii.gz", noise(*shape, seed=index))  # images, by their values
+    for index in range(4, 7):
+        image = noise(*shape, seed=index)
+        write_nifti(tmp_path / "scans" / f"c{index}.nii.gz", image)
+        write_nifti(tmp_path / "regions" / f"c{index}.nii.gz", (image > 100).astype(np.uint8))  # maps, by their values
+    made = make_datalist(tmp_path, patient="path")
+    listed = sorted(str(tmp_path / entry["image"]) for key in LISTS[:2] for entry in made[key])
+    assert len(listed) == 7
+    assert sorted(item["image"] for item in inference_items(None, str(tmp_path), str(tmp_path / "out"))) == listed
+    assert sorted(map(str, _find_images(tmp_path))) == listed
+    config = read_config(bundle("segmentation", spatial_dims), {"suffixes": [".nii.gz"]}, ("inference.json",))
+    assert sorted(find_inputs([tmp_path], config, tmp_path / "out").paths) == listed

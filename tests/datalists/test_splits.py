@@ -89,7 +89,18 @@ def test_what_the_table_lacks_is_drawn_from_training(tmp_path, given, lacks):
     patients = {key: {entry["patient"] for entry in made[key]} for key in LISTS}
     other = {"test": "test", "val": "validation"}[given]
     assert patients == {"training": everyone - chosen, other: {"x0", "x1"}, lacks: chosen}
-    assert describe_labeled(made).endswith(f"drawn from the training patients: {lacks} ({lacks}_fraction 0.5)")
+    told = f"drawn from the training patients: {lacks} {len(chosen)} of 8 ({lacks}_fraction 0.5)"
+    assert describe_labeled(made).endswith(told)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_few_patients_leave_no_list_empty_and_far_draws_are_told(tmp_path, seed):
+    made = segment(write_maps(tmp_path, 3, 6), test_fraction=0.34, validation_fraction=0.34, seed=seed)
+    counts = {key: len(made[key]) for key in LISTS}
+    assert min(counts.values()) >= 1
+    line = describe_labeled(made).splitlines()[-1]
+    assert f"test {counts['test']} of 6 (test_fraction 0.34" in line
+    assert ("another --seed" in line.split(", validation")[0]) == (counts["test"] not in (2, 3))  # 2.04 are wanted
 
 
 def test_no_test_is_drawn_of_nothing(tmp_path):

@@ -9,8 +9,7 @@ from scan_files import noise, relative, write_image, write_nifti, write_series
 from dira_monai.datalists.checks import check_datalist
 from dira_monai.datalists.io import load_datalist, write_datalist
 from dira_monai.datalists.summary import describe_datalist, summarize_datalist
-from dira_monai.datalists.unlabeled import make_datalist
-from dira_monai.images.find import inference_items
+from dira_monai.datalists.unlabeled import inference_items, make_datalist
 from dira_monai.utils.errors import InputError
 
 

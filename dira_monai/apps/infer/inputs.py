@@ -10,7 +10,8 @@ from ...bundle.config import BundleConfig
 from ...datalists.checks import LISTS
 from ...datalists.io import read_datalist
 from ...datalists.layouts import join_modalities, split_names
-from ...images.find import files_of, find_files, first_file, without_label_maps, without_results
+from ...datalists.rows import find_unlabeled
+from ...images.find import files_of, find_files, first_file, without_results
 from ...utils.errors import InputError
 
 
@@ -71,7 +72,7 @@ def _search(folder: Path, config: BundleConfig, output_dir: Path, found: Inputs)
     if config.build("spatial_dims") == 3:
         names += {str(PurePath(name).parent) for name in others.intersection(dicom)}
         others.difference_update(dicom)
-    kept = without_label_maps(without_results(sorted(names), folder, output_dir))
+    kept = find_unlabeled(without_results(sorted(names), folder, output_dir), folder)
     if not kept and len(found.unreadable) == before:
         raise InputError(f"{folder}: holds no image file {', '.join(suffixes)}")
     found.paths += [os.path.abspath(folder / str(name)) for name in kept]

@@ -14,7 +14,8 @@ from ...datalists.layouts import join_modalities, split_names
 from ...datalists.options import LabelOptions
 from ...datalists.prepare import list_images
 from ...datalists.prepare_labeled import FIXED, list_labeled
-from ...images.find import Image, find_images, first_file, without_label_maps
+from ...datalists.rows import Found
+from ...images.find import Image, find_images, first_file
 from ...images.reader import NIFTI_SUFFIXES, PIL_SUFFIXES
 from ...images.stock import name_reader
 from ...losses.classification import check_classes
@@ -67,7 +68,7 @@ def read_data(path: Path, task: str, bundle: str | None, given: Mapping[str, Any
         entries = [entry for key in LISTS[:2] for entry in load_datalist(listed)[key]]
         images: Sequence[Image] = [entry["image"] for entry in entries]
     else:
-        images = without_label_maps(find_images(path))
+        images = Found(path, []).without_label_maps(find_images(path))
         images = images if task == PRETRAIN else in_image_folders(images)
         names = split_names(given.get("modalities"))
         images = join_modalities(images, names)[0] if names else images
