@@ -30,7 +30,7 @@ _PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in LAYOUTS.values()]
 # one of several scans of a patient: modality, view, time, state of processing, part that dcm2niix writes
 _SCAN = (
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
-    r"cta?|cbct|pet|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|cc|mlo|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
+    r"cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|cc|mlo|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
     r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|pre|post|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
@@ -45,7 +45,7 @@ _GROUP = (
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
     r"stage|level|images)[_\-. ]*\d*"
 )
-_IMAGE_WORDS = re.compile(r"_0000$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(r"_0000$|[_-](?:image|img)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
 _GAP = r"[_\-. ]+"
 _ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN}))+$", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)

@@ -56,6 +56,9 @@ def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: S
     rule = "folders" if last and repeats_below(above) else "folder"
     names, mean = {str(folder) for folder in folders}, len(files) / len({*(folders if rule == "folder" else above)})
     if not any(map(str.isdigit, "".join(cases))) and ("" in cases or _numbered(names)):
+        stems = {stem(file) for file in files}
+        if len(names) < len(stems) == len(files) and _numbered(stems):  # CT-0/study_1, CT-0/study_2, CT-1/study_3
+            raise _doubt(files, rule, "file")
         return rule  # the names of files tell of no patient
     paths = _partition([_path_of(file) for file in files])
     if _partition(folders) == paths:

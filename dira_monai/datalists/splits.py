@@ -21,9 +21,13 @@ SPLITS |= dict.fromkeys(
 def folder_splits(images: Sequence[Image]) -> list[str]:
     """The first folder of each image where all of them are words like train, val and test, or else "" for each.
 
-    Folders like ``images`` do not count: ``images/train`` is as good as ``train/images`` and ``train``.
+    Folders that all images share and those like ``images`` do not count: ``images/train`` and ``chest_xray/train`` are
+    as good as ``train/images`` and ``train``.
     """
     above = [PurePosixPath(first_file(image)).parent.parts for image in images]
+    levels = enumerate(zip(*above, strict=False))
+    first = next((number for number, level in levels if len({*level}) > 1 or level[0].lower() in SPLITS), 0)
+    above = [parts[first:] for parts in above]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
     complete = all(folder and folder.lower() in SPLITS for folder in folders)
     return folders if complete else [""] * len(folders)

@@ -22,14 +22,16 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
-_MAP = r"segs?|segmentations?|masks?|gt|ground_?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
+_MAP = r"segs?|segmentations?|masks?|gt|ground[_ ]?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
 _MAP_FOLDER = re.compile(
-    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|"
+    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|\w*masks?|(?:masks|labels|segmentations)_\w+|"
     r".+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
     re.IGNORECASE,
 )
-_MAP_ENDING = re.compile(rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels)[_\-. ]?\d*|roi))+$", re.IGNORECASE)
-_MAP_START = re.compile(rf"^(?:{_MAP})(?:[_\-. ](?=\d+$)|$)", re.IGNORECASE)
+_MAP_ENDING = re.compile(
+    rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels|lesions?)[_\-. ]?\d*|roi))+$", re.IGNORECASE
+)
+_MAP_START = re.compile(rf"^(?:{_MAP})(?:[_\-. ]?(?=\d+$)|$)", re.IGNORECASE)
 
 
 def find_files(directory: str | Path, on_error: Callable[[OSError], None] | None = None) -> tuple[list[str], list[str]]:

@@ -212,6 +212,7 @@ def test_check_cam(spatial_dims):
         ("layer4.0.bn1", "target_layer layer4.0.bn1 is changed in place by what follows"),  # a ReLU
         ("layer4.0.bn2", "target_layer layer4.0.bn2 is changed in place by what follows"),  # += the shortcut
         ("layer4.0.act", "target_layer layer4.0.act runs 2 times in one pass"),
+        ("avgpool", r"target_layer avgpool gives features of shape \(512, 1, .*, which are no map; name one before"),
         ("layer4.0.conv1", None),
         ("layer4", None),
     ],

@@ -86,6 +86,19 @@ def test_a_perfect_prediction_is_right_in_training_and_in_the_file(tmp_path, sha
     assert dice(found > 0, inside) >= 0.99
 
 
+def test_probabilities_carry_edges_of_a_small_disc_that_labels_lose(tmp_path):
+    """A disc of 20 pixels in a file of 1024 has 4.4 of 224."""
+    files, inside, center = write_ball(tmp_path, (1024, 1024), (1, 1), radius=20)
+    preprocessing, postprocessing = built(("segmentation", 2), "inference", CLASSES, "preprocessing", "postprocessing")
+    loaded = preprocessing({"image": files["image"]})["image"]
+    depth = (20 - distances(loaded.shape[1:], loaded.affine.numpy(), center)) * 224 / 1024  # pixels inside the edge
+    back = Compose(postprocessing.transforms[:2])
+    for share, least, most in ((np.clip(depth / 2 + 0.5, 0, 1), 0.99, 1), (depth > 0, 0.92, 0.97)):
+        prediction = MetaTensor(torch.tensor(np.stack([1.0 - share, share]), dtype=torch.float32), meta=loaded.meta)
+        found = back({"image": loaded, "pred": prediction})["pred"][0].numpy()
+        assert least <= dice(found > 0, inside) <= most
+
+
 @pytest.mark.parametrize("shape", [(7, 5), (6, 5, 4)])
 def test_each_voxel_gets_the_class_with_the_largest_share(shape):
     """Against linear interpolation of one channel a class."""

@@ -72,6 +72,7 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "no layout": [[f"{name}.png"] for name in ("liver", "knee", "a12", "b7", "x", "chest3")],
     "a counter": [[f"img_{index:04d}.png"] for index in range(9)],
     "Duke OCT": [[f"{name}/{p}/{i:03d}.png" for i in range(1, 8)] for name in ("AMD", "NORMAL") for p in (1, 2, 3)],
+    "HECKTOR": [[f"imagesTr/{c}__{m}.nii.gz" for m in ("CT", "PT")] for c in ("CHGJ007", "CHGJ008", "CHUM001")],
     "slices": [[f"p{g}/slice{i}.png" for i in range(9)] for g in (1, 2, 3)],
     "words": [[f"{name}/scan.png"] for name in ("one", "two", "three")],
     "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
@@ -108,6 +109,10 @@ def test_the_patients_of_public_data_sets(name):
         (
             [f"{c}/{p}/{i:03d}.png" for c in ("AMD", "DME", "NORMAL") for p in (1, 2) for i in range(30)],
             r"6 by --patient folders \(such as AMD/1: AMD/1/000.png, ",
+        ),
+        (
+            [f"studies/CT-{n // 3}/study_{n:04d}.nii.gz" for n in range(9)],  # MosMed: grades
+            r"3 by --patient folder \(such as CT-0: .* or 9 by --patient file",
         ),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
@@ -154,6 +159,12 @@ def test_no_class_is_the_validation(tmp_path):
         ("scan1_ROI1.nii.gz", "scan1_roi.nii.gz"),
         ("HGG/X/X_flair.nii.gz", "HGG/X/X_seg.nii.gz"),
         ("images/x.png", "images/x_overlay.png"),
+        ("MontgomerySet/CXR_png/MCUCXR_0001_0.png", "MontgomerySet/ManualMask/leftMask/MCUCXR_0001_0.png"),
+        ("Original/1.tif", "Ground Truth/1.tif"),
+        ("ct_train/ct_train_1001_image.nii.gz", "ct_train/ct_train_1001_label.nii.gz"),
+        ("img/img0001.nii.gz", "annotated/label0001.nii.gz"),
+        ("IMD002_Dermoscopic_Image/IMD002.bmp", "IMD002_lesion/IMD002_lesion.bmp"),
+        ("3Dircadb1.1/PATIENT_DICOM/image_0", "3Dircadb1.1/MASKS_DICOM/liver/image_0"),
     ],
 )
 def test_label_maps_by_their_names(image, label):
@@ -162,6 +173,8 @@ def test_label_maps_by_their_names(image, label):
 
 def test_partners_by_their_names():
     maps = [("a_seg", "a_seg.nii"), ("b/segmentation", "b/segmentation.nii"), ("c/7_gt", "c/7_gt.nii")]
+    maps += [("m/ct_train_1001_label", "mmwhs.nii"), ("Training/label0001", "btcv.nii")]
+    assert match_names(["m/ct_train_1001_image", "Training/img/img0001"], maps) == [["mmwhs.nii"], ["btcv.nii"]]
     assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
         ["a_seg.nii"],
         ["b/segmentation.nii"],

@@ -110,9 +110,11 @@ def check_cam(cam: GradCAM, sample: Mapping[str, Any], class_count: int) -> None
         raise InputError(f"target_layer {layer} runs {len(runs)} times in one pass; name one that runs once.")
     if tuple(logits.shape) != (1, class_count):
         raise InputError(f"the network gives outputs of shape {tuple(logits.shape)[1:]} for {class_count} class_names.")
-    if features[0].ndim != batch.ndim:
+    shape = features[0].shape
+    if len(shape) != batch.ndim or shape[2:].numel() == 1:
         raise InputError(
-            f"target_layer {layer} gives features of shape {tuple(features[0].shape)[1:]}, which are no map."
+            f"target_layer {layer} gives features of shape {tuple(shape)[1:]}, which are no map; name one before the "
+            "pooling."
         )
 
 
