@@ -6,6 +6,7 @@ import zlib
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from finetune_bundle import bundle
 from labeled_files import LUNG, SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
@@ -103,6 +104,24 @@ def test_label_maps_of_few_bits_are_named_with_the_values_that_are_read(tmp_path
         write_gray_png(path, np.arange(48).reshape(6, 8) % 4, bits)
     made = segment(tmp_path, names, label_values=read)
     assert all(entry["holds"] == [1, 1, 1, 1] for entry in entries(made))
+
+
+def test_label_maps_of_a_palette_in_dicom_get_a_cure(tmp_path):
+    values = noise(6, 8, high=2)
+    for number in range(2):
+        write_image(tmp_path / "images" / f"{number}.png", noise(6, 8))
+        folder = tmp_path / "labels" / f"{number}"
+        file = write_slice(folder / "map.dcm", values, PhotometricInterpretation="PALETTE COLOR", PixelRepresentation=0)
+        data = pydicom.dcmread(file)
+        for color, levels in enumerate(([0, 65535], [0, 0], [0, 255])):
+            data.add_new((0x28, 0x1101 + color), "US", [2, 0, 16])
+            data.add_new((0x28, 0x1201 + color), "OW", np.array(levels, "<u2").tobytes())
+        data.save_as(file)
+        np.testing.assert_array_equal(pydicom.dcmread(file).pixel_array, values)
+    with pytest.raises(
+        InputError, match=r"3 channels where 1 is needed.* palette: pydicom.dcmread\(file\).pixel_array"
+    ):
+        segment(tmp_path, spatial_dims=2)
 
 
 def test_label_maps_of_a_palette_get_a_cure(tmp_path):
