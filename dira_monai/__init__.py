@@ -53,6 +53,7 @@ _NAMES = {  # the module of each public name
     "networks.batch_norm": "synchronize_batch_norm",
     "networks.encoder_decoder": "decode encode encoder_only encoder_state",
     "networks.genesis_unet": "GenesisUNet",
+    "networks.no_skip_unet": "NoSkipUNet",
     "networks.size_checks": "check_output check_patch_size",
     "objectives.byol": "BYOL",
     "objectives.combined": "CombinedObjective",
@@ -86,6 +87,7 @@ _NAMES = {  # the module of each public name
     "weights.pretrained": "load_pretrained",
     "workflows.embed": "embed",
     "workflows.evaluate": "evaluate",
+    "workflows.study.run": "study",
     "workflows.train": "finetune pretrain",
 }
 

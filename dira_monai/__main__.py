@@ -22,6 +22,7 @@ COMMANDS = {  # the module of each, below cli
     "finetune": "workflows",
     "evaluate": "workflows",
     "embed": "workflows",
+    "study": "study",
     "bundles": "workflows",
     "datalist": "data",
     "labeled": "data",

@@ -1,10 +1,9 @@
 """The command ``scores``: metrics of several fine-tuning runs side by side, and how sure their differences are."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..apps.comparison.cases import read_cases
+from ..apps.comparison.cases import read_cases, read_scores
 from ..apps.comparison.statistics import Grid, describe, estimate, holm
 from ..utils.errors import InputError
 from ..utils.tables import format_table
@@ -21,23 +20,6 @@ def scores(*runs: str) -> Iterator[str]:
             one column, of which the means are shown.
     """
     yield compare_scores([run.split(",") for run in runs])
-
-
-def read_scores(output_dir: str | Path) -> dict[str, float]:
-    """Metrics that an evaluation left in ``output_dir/evaluation/metrics.csv``, by name.
-
-    Raises:
-        InputError: if the run was not evaluated, or a line is not a name and a number.
-    """
-    path = Path(output_dir) / "evaluation" / "metrics.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run train.json with evaluate.json for this output_dir first")
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    try:
-        return {name.strip(): float(value) for name, value in rows}
-    except ValueError as error:
-        raise InputError(f"{path}: not a table of names and numbers ({error})") from error
 
 
 def compare_scores(columns: Sequence[Sequence[str | Path]]) -> str:

@@ -85,7 +85,7 @@ def _encode_swin_unetr(network: SwinUNETR, x: Tensor) -> list[Tensor]:
 NETWORKS: dict[type[nn.Module], Parts] = {
     FlexibleUNet: Parts(
         encoder=("encoder",),
-        downsampling=lambda network: 2 ** (network.skip_connect + 1),
+        downsampling=lambda network: 2 ** len(network.decoder.blocks),
         encode=lambda network, x: network.encoder(x),
         decode=_decode_flexible_unet,
         output=lambda network: network.segmentation_head,

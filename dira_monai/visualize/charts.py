@@ -10,9 +10,11 @@ WIDTH, HEIGHT = 440, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 16, 24  # margins
 POINTS = 400  # of a line; of longer ones every second, third, ... is drawn
 DOTS = 40  # points up to which each shows its value under the mouse
+LABELS, ROW = 190, 22  # width of the texts of rows, and their height
 MANY = 100  # ratio of positive values from which their axis is logarithmic
 
 Points = Sequence[tuple[float, float]]
+Interval = tuple[float, float, float]  # position, lower and upper end
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,14 @@ def thin(points: Points) -> Points:
 
 
 def line_chart(
-    name: str, series: Mapping[str, Points], positions: Sequence[float], marks: Sequence[tuple[float, str]] = ()
+    name: str,
+    series: Mapping[str, Points],
+    positions: Sequence[float],
+    marks: Sequence[tuple[float, str]] = (),
+    *,
+    bands: Mapping[str, Sequence[Interval]] | None = None,
+    ticks: Sequence[float] = (),
+    unit: str = "epoch",
 ) -> str:
     """Lines of values; where a value is not finite, the line has a gap.
 
@@ -83,25 +92,65 @@ def line_chart(
         series: by name, (epoch, value) in rising order of the epochs.
         positions: epochs that the axis spans.
         marks: epochs of upright lines, each with a text.
+        bands: by name of a line, (epoch, low, high) of an area around it.
+        ticks: positions above 0 that have numbers on an axis that is logarithmic then.
+        unit: what the positions are.
     """
+    areas = bands or {}
     values = [value for points in series.values() for _, value in points if math.isfinite(value)]
+    values += [value for area in areas.values() for _, *ends in area for value in ends if math.isfinite(value)]
     log = len(values) > 1 and min(values) > 0 and max(values) > MANY * min(values)
-    x = fit_scale(positions, LEFT, WIDTH - RIGHT)
+    x = fit_scale([*positions, *ticks], LEFT, WIDTH - RIGHT - (10 if ticks else 0), bool(ticks))
     y = fit_scale(values, HEIGHT - BOTTOM, TOP, log)
-    parts = [*_axes(x, y), *_marks(x, marks)]
+    parts = [*_axes(x, y, ticks or x.ticks(whole=True)), *_marks(x, marks)]
     for number, (line, points) in enumerate(series.items()):
-        parts += _line(line, thin(points), x, y, f"c{number % COLORS}")
+        color = f"c{number % COLORS}"
+        parts += [_band(areas[line], x, y, color)] if areas.get(line) else []
+        parts += _line(line, thin(points), x, y, color, unit)
     return _svg(HEIGHT, name, parts)
 
 
-def _axes(x: Scale, y: Scale) -> list[str]:
-    """Lines and numbers at the ticks of both axes."""
+def _band(area: Sequence[Interval], x: Scale, y: Scale, color: str) -> str:
+    """The area between the lower and the upper ends, where they are finite."""
+    known = [interval for interval in area if all(map(math.isfinite, interval))]
+    corners = [(at, high) for at, _, high in known] + [(at, low) for at, low, _ in reversed(known)]
+    path = "L".join(f"{x(at):.2f} {y(value):.2f}" for at, value in corners)
+    return f'<path class="band {color}" d="M{path}Z"/>'
+
+
+def interval_chart(name: str, rows: Sequence[tuple[str, int, float, float, float]]) -> str:
+    """Values with their intervals on one axis, a row each, and an upright line at 0.
+
+    Args:
+        name: of the chart, for those who cannot see it.
+        rows: text, number of the color, value, lower and upper end; what is not finite is not drawn.
+    """
+    height = TOP + ROW * len(rows) + BOTTOM
+    x = fit_scale([0.0, *(end for row in rows for end in row[2:])], LABELS, WIDTH - 2 * RIGHT)
+    parts = [f'<path class="axis" d="M{LABELS} {height - BOTTOM}H{WIDTH - RIGHT}"/>']
+    for value in x.ticks():
+        parts.append(f'<text x="{x(value):.2f}" y="{height - 7}" text-anchor="middle">{value:.4g}</text>')
+    parts.append(f'<path class="mark" d="M{x(0.0):.2f} {TOP}V{height - BOTTOM}"/>')
+    for number, (text, color, *values) in enumerate(rows):
+        middle = TOP + ROW * (number + 0.5)
+        parts.append(f'<text x="{LABELS - 8}" y="{middle + 4:.2f}" text-anchor="end">{clean(text)}</text>')
+        if all(map(math.isfinite, values)):
+            value, low, high = map(x, values)
+            told = clean(f"{text}: {values[0]:.4g} [{values[1]:.4g}, {values[2]:.4g}]")
+            kind = f"c{color % COLORS}"
+            parts.append(f'<path class="curve {kind}" d="M{low:.2f} {middle:.2f}L{high:.2f} {middle:.2f}"/>')
+            parts.append(f'<path class="dots {kind}" d="M{value:.2f} {middle:.2f}h0"><title>{told}</title></path>')
+    return _svg(height, name, parts)
+
+
+def _axes(x: Scale, y: Scale, ticks: Sequence[float]) -> list[str]:
+    """Lines and numbers at the ticks of both axes; ``ticks`` are those of ``x``."""
     bottom = HEIGHT - BOTTOM
     parts = [f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>']
     for value in y.ticks():
         parts.append(f'<path class="axis" d="M{LEFT} {y(value):.2f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{y(value) + 4:.2f}" text-anchor="end">{value:.4g}</text>')
-    for value in x.ticks(whole=True):
+    for value in ticks:
         parts.append(f'<text x="{x(value):.2f}" y="{HEIGHT - 7}" text-anchor="middle">{value:g}</text>')
     return parts
 
@@ -117,7 +166,7 @@ def _marks(x: Scale, marks: Sequence[tuple[float, str]]) -> list[str]:
     return parts
 
 
-def _line(name: str, points: Points, x: Scale, y: Scale, color: str) -> list[str]:
+def _line(name: str, points: Points, x: Scale, y: Scale, color: str, unit: str) -> list[str]:
     """The path of a line, and of few points a dot each, which shows its value under the mouse."""
     commands, joined = [], False
     for position, value in points:
@@ -127,7 +176,7 @@ def _line(name: str, points: Points, x: Scale, y: Scale, color: str) -> list[str
     parts = [f'<path class="curve {color}" data-series="{clean(name)}" d="{"".join(commands)}"/>']
     for position, value in points if len(points) <= DOTS else ():
         if math.isfinite(value):
-            told = clean(f"epoch {position:g}: {name} {value:.4g}")
+            told = clean(f"{unit} {position:g}: {name} {value:.4g}")
             at = f"M{x(position):.2f} {y(value):.2f}h0"
             parts.append(f'<path class="dots {color}" d="{at}"><title>{told}</title></path>')
     return parts

@@ -33,6 +33,7 @@ figure img { display: block; width: 100%; height: auto; border-radius: 3px }
 svg { display: block; width: 100%; height: auto } svg text { font-size: 11px; fill: var(--soft) }
 .axis { stroke: var(--line); fill: none } .mark { stroke: var(--soft); stroke-dasharray: 3 3; fill: none }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round }
+.band { fill: currentColor; fill-opacity: .15; stroke-width: 0 }
 .dots { fill: none; stroke-width: 6; stroke-linecap: round; stroke-opacity: .75 }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: 13px; margin: .3rem 0 .4rem }
 .legend span::before { content: ""; display: inline-block; width: .8em; height: .8em; margin-right: .35em;
@@ -43,6 +44,33 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem 0; 
 th { font-weight: 600; white-space: nowrap } td { min-width: 3.5rem; max-width: 34rem } code { font-size: .9em }
 summary { cursor: pointer; color: var(--soft); margin: .6rem 0 }
 """
+
+
+def svg_file(svg: str, texts: Sequence[str] = ()) -> str:
+    """A chart as a file of its own, on white, with plain texts below it, each in its color.
+
+    Its style has plain colors, since not every program knows the variables of a page.
+    """
+    values = dict(re.findall(r"(--\w+): (#\w+)", STYLE.split("@media")[0]))
+    charts = STYLE[STYLE.index("svg text") : STYLE.index(".legend {")]
+    style = re.sub(r"var\((--\w+)\)", lambda found: values[found[1]], " ".join(charts.split()))
+    style += "".join(f" .c{i} {{ stroke: {color} }} .band.c{i} {{ fill: {color} }}" for i, color in enumerate(LIGHT))
+    width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', svg)[0])
+    total = height + 14 * len(texts) + (8 if texts else 0)
+    lines = [
+        f'<text x="8" y="{height + 14 * (i + 1):g}" style="fill: {LIGHT[i % COLORS]}">{clean(text)}</text>'
+        for i, text in enumerate(texts)
+    ]
+    head, body = svg.split(">", 1)
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{2 * width:g}" height="{2 * total:g}"'
+    head = head.replace("<svg", f"<svg {size}", 1).replace(f'0 0 {width:g} {height:g}"', f'0 0 {width:g} {total:g}"')
+    back = f'<rect width="{width:g}" height="{total:g}" fill="#ffffff"/>'
+    parts = [
+        f"{head}><style>text {{ font-family: sans-serif }} {style}</style>",
+        back,
+        body.replace("</svg>", "").strip(),
+    ]
+    return "\n".join([*parts, *lines, "</svg>", ""])
 
 
 def clean(value: object) -> str:

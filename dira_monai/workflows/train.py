@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 from ..apps.planning.data import PRETRAIN
 from ..apps.planning.plan import plan
+from ..bundle.config import read_config
 from ..bundle.header import check_header, check_values
 from ..bundle.options import check_options, check_words
 from ..bundle.shipped import bundle_folders
@@ -106,6 +107,36 @@ def finetune(
         planned = _plan(files, data, task, folder, hours, values)
         _train(files, bundle, data, folder, planned | {"next_step": next_step} | _start(pretrained) | values)
     return folder
+
+
+def training_files(
+    dims: int, *, task: str | None = None, method: str | Path | Sequence[str | Path] | None = None
+) -> list[Path]:
+    """The configuration files of a pre-training, or of a fine-tuning for a task.
+
+    Raises:
+        InputError: if there is no such method.
+    """
+    bundle = bundle_folders()[f"dira_{f'finetune_{task}' if task else 'pretrain'}_{dims}d"]
+    return [bundle / "configs/train.json", *_find_overlays(bundle, method)]
+
+
+def check_training(
+    dims: int,
+    *,
+    task: str | None = None,
+    method: str | Path | Sequence[str | Path] | None = None,
+    pretrained: str | None = None,
+    **values: Any,
+) -> None:
+    """Refuse what ``pretrain``, or with a task ``finetune``, would refuse of these arguments, before there are data.
+
+    Raises:
+        InputError: as they do; also if the network cannot be built.
+    """
+    files = training_files(dims, task=task, method=method)
+    _check_values(files, values, ())
+    read_config(files, values, purpose="a training").build_network()
 
 
 def _plan(

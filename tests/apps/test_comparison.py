@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from finetune_bundle import train
-from scipy.stats import bootstrap, mannwhitneyu
+from scipy.stats import mannwhitneyu, t, ttest_1samp, ttest_rel
 
 from dira_monai.apps.comparison.cases import Cases, read_cases, weighted_auc
-from dira_monai.apps.comparison.statistics import estimate, holm, resample, score
+from dira_monai.apps.comparison.statistics import estimate, holm, resample
 from dira_monai.metrics import class_auc
 from dira_monai.utils.errors import InputError
 
@@ -82,20 +82,34 @@ def test_ten_times_the_scores_changes_nothing():
 def test_a_class_without_cases_does_not_count():
     truth = [[0, 0], [1, 0], [0, 0], [1, 0]]
     scores = [[0.2, 0.1], [0.3, 0.2], [0.4, 0.9], [0.8, 0.4]]
-    assert score([[auc_run(scores, truth)]]) == 0.75
-    assert math.isfinite(estimate([[auc_run(scores, truth)]]).error)
+    assert estimate([[auc_run(scores, truth)]]).value == 0.75
     nothing = estimate([[auc_run([1, 2], [1, 1])]])
     assert all(map(math.isnan, nothing))
     values = [[0.5, NAN], [0.7, 0.9], [NAN, NAN]]
-    assert score([[dice_run(values)]]) == pytest.approx((0.5 + 0.8) / 2)
+    assert estimate([[dice_run(values)]]).value == pytest.approx((0.5 + 0.8) / 2)
 
 
-def test_the_error_over_patients_is_that_of_a_mean():
-    values = np.random.default_rng(0).random(40)
-    found = estimate([[dice_run(values)]])
-    assert found.error == pytest.approx(values.std(ddof=1) / math.sqrt(40), rel=0.03)
-    other = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.01)
+def test_over_patients_it_is_the_t_test():
+    """Of one run, the interval of a mean is Student's, and p of a difference that of his paired test."""
+    first, second = np.random.default_rng(0).random((2, 40))
+    found = estimate([[dice_run(second)]])
+    assert found.error == pytest.approx(second.std(ddof=1) / math.sqrt(40), rel=0.03)
+    interval = ttest_1samp(second, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.005)
+    assert math.isnan(found.p)
+    assert estimate([[dice_run(second)]], [[dice_run(first)]]).p == pytest.approx(
+        ttest_rel(second, first).pvalue, abs=0.01
+    )
+
+
+def test_few_that_agree_are_not_sure():
+    """Three patients that gain 0.01, 0.02 and 0.03; one alone tells nothing."""
+    found = estimate([[dice_run([0.51, 0.52, 0.53])]], [[dice_run([0.5] * 3)]])
+    assert found.p == pytest.approx(ttest_1samp([0.01, 0.02, 0.03], 0).pvalue, abs=0.01)
+    assert found.low < 0
+    one = estimate([[dice_run([0.6])]], [[dice_run([0.5])]])
+    assert one.value == pytest.approx(0.1)
+    assert all(map(math.isnan, one[1:]))
 
 
 def test_patients_come_with_all_of_their_cases():
@@ -111,8 +125,11 @@ def test_seeds_and_subsets_count():
     runs = [dice_run([level] * 6) for level in levels]
     expected = np.std(levels, ddof=1) / math.sqrt(5)
     for grid in ([runs], [[run] for run in runs]):
-        assert estimate(grid).error == pytest.approx(expected, rel=0.03)
-    assert estimate([runs], [[dice_run([0.05] * 6)] * 5]).low > 0
+        found = estimate(grid)
+        assert found.error == pytest.approx(expected, rel=0.03)
+        assert (found.high - found.value) / found.error == pytest.approx(t.ppf(0.975, 4))
+    base = [dice_run([0.05] * 6)] * 5
+    assert estimate([runs], [base]).p == pytest.approx(ttest_1samp(levels, 0.05).pvalue, rel=0.1)
 
 
 def test_differences_are_paired():
@@ -120,8 +137,8 @@ def test_differences_are_paired():
     values = np.random.default_rng(0).random(20)
     found = estimate([[dice_run(values + 0.01)]], [[dice_run(values)]])
     assert (found.low, found.high) == pytest.approx((0.01, 0.01))
-    assert found.p == pytest.approx(2 / 10_001)
-    assert np.array_equal(resample([[dice_run(values)]]), resample([[dice_run(values)]]))
+    assert found.p < 1e-6
+    assert np.array_equal(resample([[dice_run(values)]]).all, resample([[dice_run(values)]]).all)
 
 
 def test_runs_on_other_cases_are_refused():
@@ -166,7 +183,7 @@ def test_cases_are_read_in_the_order_of_the_list(tmp_path):
     assert found.result[:, 1].tolist() == [0.1, 0.4, 0.8]
     assert found.truth.tolist() == [[1, 0], [0, 1], [0, 1]]
     areas = class_auc(torch.tensor(found.result), torch.tensor(found.truth))
-    assert score([[found]]) == pytest.approx(sum(areas) / 2)
+    assert estimate([[found]]).value == pytest.approx(sum(areas) / 2)
     entries = [{"image": ["1.dcm", "2.dcm"], "label": "l.nii"}, {"image": "3.nii", "label": "m.nii"}]
     table = ["filename,class0,mean", "3.nii,0.25,0.25", "1.dcm,nan,nan"]
     run = write_run(tmp_path / "s", "segmentation", entries, table, "val_mean_dice_raw.csv")
@@ -186,4 +203,4 @@ def test_scores_of_real_runs_are_those_of_their_evaluation(finetuned):
     train(kind, options | {"tensorboard": False}, ("train", "evaluate"))
     written = (folder / "out/evaluation/metrics.csv").read_text().splitlines()[0].split(",")
     found = read_cases(folder / "out")
-    assert (found.metric, score([[found]])) == (written[0], pytest.approx(float(written[1]), rel=1e-5))
+    assert (found.metric, estimate([[found]]).value) == (written[0], pytest.approx(float(written[1]), rel=1e-5))

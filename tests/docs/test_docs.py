@@ -15,6 +15,7 @@ from run_docs import ELSEWHERE, script
 
 import dira_monai
 from dira_monai.__main__ import COMMANDS, load_command
+from dira_monai.workflows.study.grid import DEFAULTS
 
 BUNDLES = sorted((ROOT / "bundles").iterdir())
 
@@ -45,6 +46,7 @@ def check_package(words, whole, known):
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
         files = [file for bundle in BUNDLES for file in bundle.glob("configs/*.json")]
         names += [key for file in files for key in json.loads(file.read_text())]
+    names += DEFAULTS if name == "study" else []
     assert [option for option in options if option.split("#")[0] not in names] == []
     if whole and "help" not in options:
         behind = ["", *rest]  # the word before each

@@ -8,11 +8,16 @@ from monai.networks.nets import BasicUNet, DynUNet, FlexibleUNet, SegResNet, Swi
 from torch import nn
 
 from dira_monai.networks.genesis_unet import GenesisUNet
+from dira_monai.networks.no_skip_unet import NoSkipUNet
 
 
 def flexible_unet(spatial_dims, backbone="resnet10", in_channels=1, out_channels=1, **options):
     defaults = {"decoder_channels": (8, 8, 4, 4, 2), "pre_conv": None, "norm": "batch"}
     return FlexibleUNet(in_channels, out_channels, backbone, spatial_dims=spatial_dims, **(defaults | options))
+
+
+def no_skip_unet(spatial_dims):
+    return NoSkipUNet(spatial_dims, 1, 1, "resnet10")
 
 
 def seg_resnet(spatial_dims, **options):

@@ -12,6 +12,7 @@ from small_networks import (
     genesis_unet,
     needs_nnunet,
     nnunet,
+    no_skip_unet,
     plain_nnunet,
     seg_resnet,
     seg_resnet_with_dropout,
@@ -38,6 +39,7 @@ from dira_monai.weights.smp import smp_to_stock
 needs_einops = pytest.mark.skipif(find_spec("einops") is None, reason="SwinUNETR needs einops")
 BUILDERS = [
     flexible_unet,
+    no_skip_unet,
     seg_resnet,
     seg_resnet_with_dropout,
     basic_unet,
@@ -102,7 +104,7 @@ def test_without_skips_the_output_depends_on_nothing_but_the_deepest_map(build, 
     output = decoded(left)
     others = [torch.rand_like(feature) for feature in features[:-1]]
     assert torch.equal(decoded(without_skips([*others, features[-1]])), output)
-    assert not torch.equal(decoded(features), output)
+    assert torch.equal(decoded(features), output) == (build is no_skip_unet)
     output.square().sum().backward()
     assert [feature.grad is None for feature in features] == [True] * (len(features) - 1) + [False]
     assert features[-1].grad.abs().sum() > 0
@@ -149,6 +151,7 @@ def test_encoder_state_of_dynunet_has_both_names_of_a_block():
 def test_feature_channels_leaves_the_network_and_the_random_numbers_alone(build, spatial_dims):
     expected = {
         flexible_unet: 512,
+        no_skip_unet: 512,
         basic_unet: 10,
         dyn_unet: 6,
         swin_unetr: 192,

@@ -1,10 +1,11 @@
 import math
+from xml.etree import ElementTree
 
 import pytest
 from html_pages import points_of, read_page
 
-from dira_monai.visualize.charts import POINTS, Scale, fit_scale, line_chart, scatter, thin
-from dira_monai.visualize.html import page
+from dira_monai.visualize.charts import POINTS, Scale, fit_scale, interval_chart, line_chart, scatter, thin
+from dira_monai.visualize.html import LIGHT, page, svg_file
 
 
 def paths(chart, kind="curve"):
@@ -87,3 +88,38 @@ def test_a_scatter_plot_keeps_the_proportions():
         ("a", [(8.0, 70.5), (108.0, 70.5)]),
         ("b", [(58.0, 45.5)]),
     ]
+
+
+def test_a_band_runs_along_its_ends():
+    bands = {"a": [(1, 0.0, 0.5), (2, math.nan, 1.0), (3, 0.5, 1.0)]}
+    chart = line_chart("x", {"a": [(1, 0.25), (3, 0.75)]}, [1, 3], bands=bands)
+    ((color, _, path),) = paths(chart, "band")
+    assert color == "c0"
+    assert points_of(path) == [(52, 106), (432, 16), (432, 106), (52, 196)]
+
+
+def test_chosen_ticks_make_a_logarithmic_axis():
+    chart = line_chart("x", {"a": [(4, 0.0), (40, 0.5), (400, 1.0)]}, [], ticks=[4, 40, 400], unit="images")
+    ((_, _, path),) = paths(chart)
+    assert [x for x, _ in points_of(path)] == [52, 237, 422]
+    texts = read_page(page("x", [chart])).text("text")
+    assert {"4", "40", "400"} <= {*texts}
+    assert read_page(page("x", [chart])).text("title")[-1] == "images 400: a 1"
+
+
+def test_intervals_stand_on_one_axis_with_zero():
+    chart = interval_chart("x", [("a<b", 1, 0.5, 0.25, 1.0), ("b", 2, math.nan, 0.0, 1.0)])
+    ((color, _, path),) = paths(chart)
+    assert (color, points_of(path)) == ("c1", [(248.5, 27), (424, 27)])  # from 190 to 424 pixels: 0 to 1
+    assert '<path class="mark" d="M190.00 16V' in chart
+    assert "a<b: 0.5 [0.25, 1]" in read_page(page("x", [chart])).text("title")
+
+
+def test_a_chart_as_a_file_needs_no_page():
+    chart = line_chart("x", {"a": [(1, 0.0), (2, 1.0)]}, [1, 2], bands={"a": [(1, 0.0, 0.1), (2, 0.9, 1.0)]})
+    text = svg_file(chart, ["a & b", "c"])
+    root = ElementTree.fromstring(text)
+    assert (root.get("viewBox"), root.get("height")) == ("0 0 440 256", "512")
+    assert [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")][-2:] == ["a & b", "c"]
+    assert "var(" not in text
+    assert f".band.c0 {{ fill: {LIGHT[0]} }}" in text

@@ -86,6 +86,23 @@ def weighted_auc(scores: ndarray, truth: ndarray, weights: ndarray) -> ndarray:
     return np.concatenate(areas)
 
 
+def read_scores(output_dir: str | Path) -> dict[str, float]:
+    """Metrics that an evaluation left in ``output_dir/evaluation/metrics.csv``, by name.
+
+    Raises:
+        InputError: if the run was not evaluated, or a line is not a name and a number.
+    """
+    path = Path(output_dir) / "evaluation" / "metrics.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; run train.json with evaluate.json for this output_dir first")
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    try:
+        return {name.strip(): float(value) for name, value in rows}
+    except ValueError as error:
+        raise InputError(f"{path}: not a table of names and numbers ({error})") from error
+
+
 def read_cases(run: str | Path) -> Cases:
     """The test cases of an evaluated fine-tuning, in the order of its datalist.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
+from scipy import stats
 
 from ...utils.errors import InputError
 from .cases import Cases
@@ -27,7 +28,7 @@ class Estimate(NamedTuple):
         low: lower end of the 95 % interval.
         high: upper end.
         error: standard error.
-        p: two-sided, that the value is 0.
+        p: of a difference, two-sided, that it is 0.
     """
 
     value: float
@@ -37,14 +38,45 @@ class Estimate(NamedTuple):
     p: float
 
 
-def resample(runs: Grid, count: int = RESAMPLES, seed: int = 0) -> ndarray:
-    """Mean scores of ``runs`` as they would come out with other patients, subsets and seeds, shape (count,).
+class Resampled(NamedTuple):
+    """Mean scores of a grid as they would come out again; those of two grids over the same patients are paired.
 
-    Each axis is drawn with replacement by itself, so that what runs share stays shared (pigeonhole bootstrap; Owen,
-    2007, https://arxiv.org/abs/0712.1111). Of n units n - 1 are drawn, which makes the variance of few right (McCarthy
-    and Snowden, 1985); of a single one nothing can be said, and it stays. Patients come with all of their cases. The
-    draws depend on the numbers and ``seed`` alone: those of two grids over the same patients are
-    paired.
+    Attributes:
+        all: with other patients, subsets and seeds, shape (resamples,).
+        patients: with other patients alone, of the same shape.
+        runs: of the runs as they are, shape (subsets, seeds).
+        people: number of patients.
+    """
+
+    all: ndarray
+    patients: ndarray
+    runs: ndarray
+    people: int
+
+    def __sub__(self, other: "Resampled") -> "Resampled":
+        """Differences, run by run and draw by draw."""
+        return Resampled(self.all - other.all, self.patients - other.patients, self.runs - other.runs, self.people)
+
+    def degrees(self) -> float:
+        """Degrees of freedom of the variance of ``all`` (Satterthwaite); NaN where each axis has one unit alone."""
+        rows, columns = self.runs.mean(axis=1), self.runs.mean(axis=0)
+        known = self.patients[np.isfinite(self.patients)]
+        parts = [(known.var() if len(known) else math.nan, self.people)]
+        parts += [(means.var(ddof=1) / len(means), len(means)) for means in (rows, columns) if len(means) > 1]
+        parts = [(variance, number - 1) for variance, number in parts if number > 1]
+        below = sum(variance**2 / number for variance, number in parts)
+        if not parts:
+            return math.nan
+        return sum(variance for variance, _ in parts) ** 2 / below if below > 0 else math.inf
+
+
+def resample(runs: Grid, count: int = RESAMPLES, seed: int = 0) -> Resampled:
+    """Draw patients, subsets and seeds with replacement.
+
+    Each axis is drawn by itself, so that what runs share stays shared (pigeonhole bootstrap; Owen, 2007, Annals of
+    Applied Statistics 1, 386). Of n units n - 1 are drawn, which makes the variance of few right (McCarthy and Snowden,
+    1985); of a single one nothing can be said, and it stays. Patients come with all of their cases. The draws depend
+    on the numbers and ``seed`` alone.
     """
     rng = np.random.default_rng(seed)
     patients = runs[0][0].patients
@@ -52,23 +84,20 @@ def resample(runs: Grid, count: int = RESAMPLES, seed: int = 0) -> ndarray:
     shape = len(runs), len(runs[0])
     chosen = [rng.integers(n, size=(count, max(1, n - 1))) for n in shape]
     counts = rng.multinomial(max(1, number - 1), np.full(number, 1 / number), size=count).astype(np.float32)
-    weights = counts[:, patients]
+    once, weights = np.ones((1, len(patients))), counts[:, patients]
     scores = np.array([[case.score(weights) for case in row] for row in runs])  # (subsets, seeds, count)
     drawn = scores[chosen[0][:, :, None], chosen[1][:, None, :], np.arange(count)[:, None, None]]
-    return drawn.mean(axis=(1, 2))
-
-
-def score(runs: Grid) -> float:
-    """Mean of the metric over all runs."""
-    once = np.ones((1, len(runs[0][0].patients)))
-    return float(np.mean([case.score(once)[0] for row in runs for case in row]))
+    found = np.array([[case.score(once)[0] for case in row] for row in runs])
+    return Resampled(drawn.mean(axis=(1, 2)), scores.mean(axis=(0, 1)), found, number)
 
 
 def estimate(runs: Grid, baseline: Grid | None = None) -> Estimate:
     """The mean score of runs, or how far it lies above that of others.
 
-    The interval is that of the percentiles, and p is the level at which it would just touch 0. Resamples without a
-    defined score, such as those that have cases of one class only, are left out of both grids.
+    The interval is the value ± t times the standard error of the bootstrap, where t has the degrees of freedom that the
+    numbers of patients, subsets and seeds leave: percentiles alone would call a difference sure wherever a few patients
+    agree in its sign. Resamples without a defined score, such as those that have cases of one class only, are left out
+    on both sides. The interval of a score is cut to [0, 1], and its p is NaN.
 
     Args:
         runs: by subset and seed.
@@ -78,14 +107,16 @@ def estimate(runs: Grid, baseline: Grid | None = None) -> Estimate:
         InputError: if the grids differ in their numbers of runs or in their test cases.
     """
     check_pairs(runs, baseline or runs)
-    value = score(runs) - (score(baseline) if baseline else 0.0)
-    found = resample(runs) - (resample(baseline) if baseline else 0.0)
-    found = found[np.isfinite(found)]
-    if not len(found):
+    found = resample(runs) - resample(baseline) if baseline else resample(runs)
+    value, known, degrees = float(found.runs.mean()), found.all[np.isfinite(found.all)], found.degrees()
+    if not len(known) or math.isnan(degrees):
         return Estimate(value, math.nan, math.nan, math.nan, math.nan)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    tail = 1 + min((found <= 0).sum(), (found >= 0).sum())
-    return Estimate(value, float(low), float(high), float(found.std()), float(min(1.0, 2 * tail / (len(found) + 1))))
+    error = float(known.std())
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * error
+    if baseline is None:
+        return Estimate(value, max(0.0, value - reach), min(1.0, value + reach), error, math.nan)
+    far = abs(value) / error if error > 0 else math.inf if value else 0.0
+    return Estimate(value, value - reach, value + reach, error, float(2 * stats.t.sf(far, degrees)))
 
 
 def check_pairs(runs: Grid, baseline: Grid) -> None:
