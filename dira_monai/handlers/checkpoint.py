@@ -24,7 +24,7 @@ from ..utils.distributed import on_first_process, rank, world_size
 from ..utils.errors import InputError, check_integers
 from ..utils.locking import lock_folder
 from ..utils.resuming import fast_forward, load_optimizer, load_random_states, random_states
-from ..weights.files import load_module, load_weights, on_cpu, save_atomic
+from ..weights.files import find_not_finite, load_module, load_weights, on_cpu, save_atomic
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -204,10 +204,8 @@ class Checkpoint:
             InputError: names the first part and tensor that are not; nothing of it is saved.
         """
         for name, part in engine.to_save().items():
-            state = part.state_dict() if isinstance(part, nn.Module) else {}
-            values = [value for value in state.values() if value.is_floating_point() and value.numel()]
-            if values and not nn.utils.get_total_norm(values, float("inf")).isfinite():
-                broken = next(key for key, value in state.items() if not value.isfinite().all())
+            broken = find_not_finite(part.state_dict()) if isinstance(part, nn.Module) else None
+            if broken is not None:
                 raise InputError(
                     f"epoch {engine.state.epoch}, iteration {engine.state.iteration}: {broken} of {name} is not finite;"
                     f" training stopped, the files of before in {self.ckpt_dir} are kept; try a lower learning_rate or "

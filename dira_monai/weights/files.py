@@ -73,9 +73,16 @@ def check_finite(state: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         InputError: names the file and the first tensor with NaN or infinity.
     """
-    for key, tensor in state.items():
-        if isinstance(tensor, Tensor) and not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
+    if (key := find_not_finite(state)) is not None:
+        raise InputError(f"{path}: weights must be finite numbers, but {key} holds NaN or infinity")
+
+
+def find_not_finite(state: Mapping[str, Any]) -> str | None:
+    """The first tensor of a state dict with NaN or infinity, by its name, or None; one pass over all of them."""
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.is_floating_point() and v.numel()}
+    if not tensors or nn.utils.get_total_norm(tensors.values(), float("inf")).isfinite():
+        return None
+    return next(key for key, tensor in tensors.items() if not tensor.isfinite().all())
 
 
 def _read_archive(path: Path) -> Any:
