@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, count_other_formats, find_images, first_file
+from ..images.find import Image, first_file
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
 from .options import LabelOptions, find_class, refuse_words, split_words
@@ -32,15 +32,14 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
-    everything, table = find_images(root), find_table(root, options.labels)
-    sorted_out = Found(root, [])
+    (sorted_out, everything), table = Found.search(root), find_table(root, options.labels)
     images = sorted_out.without_label_maps(everything)
     if table is None:
         found = _read_class_folders(root, images, options)
     else:
         found = _read_images_of_table(root, in_image_folders(images), table, options)
     found.label_maps, found.named_as_maps = sorted_out.label_maps, sorted_out.named_as_maps
-    found.other_formats = count_other_formats(root, everything)
+    found.other_formats, found.skipped = sorted_out.other_formats, sorted_out.skipped + found.skipped
     return found
 
 

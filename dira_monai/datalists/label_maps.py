@@ -13,7 +13,6 @@ from ..images.find import (
     IMAGE_FOLDERS,
     PIL_SUFFIXES,
     Image,
-    count_other_formats,
     find_images,
     first_file,
     is_label_map,
@@ -54,8 +53,7 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
     Raises:
         InputError: if there are no such files, or several kinds of label folders, or as ``find_patients`` does.
     """
-    everything = find_images(root)
-    found = Found(root, [], other_formats=count_other_formats(root, everything))
+    found, everything = Found.search(root)
     images, maps = _both_sides(root, everything, options.labels)
     named = {first_file(image): key for key, image in images}
     joined = found.take_modalities([image for _, image in images], split_names(options.modalities))

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from ..images.facts import check_facts, looks_like_image, measure_each, measure_image
 from ..images.find import (
     Image,
+    count_other_formats,
     files_of,
+    find_images,
     first_file,
     is_label_map,
     is_series,
@@ -60,6 +62,19 @@ class Found:
     other_modalities: int = 0  # files of them
     other_formats: dict[str, int] = field(default_factory=dict)  # files of each suffix
     fill: Callable[[], None] | None = None  # gives the rows their patients anew
+
+    @classmethod
+    def search(cls, root: Path) -> tuple["Found", list[Image]]:
+        """What is left out of a folder, no rows yet, and every image in it; a folder that cannot be read is skipped."""
+        found = cls(root, [])
+
+        def note(error: OSError) -> None:
+            name = os.path.relpath(error.filename, root)
+            found.skip(name, f"{name} cannot be searched: {error.strerror}.")
+
+        everything = find_images(root, note)
+        found.other_formats = count_other_formats(root, everything)
+        return found, everything
 
     def notes(self) -> dict[str, Any]:
         """What a datalist says of the files that are in no list."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bundle.header import check_values
 from ..images.facts import FORMATS, measure_each, measure_image
-from ..images.find import count_formats, count_other_formats, find_images, first_file, map_files, without_results
+from ..images.find import count_formats, find_images, first_file, map_files, without_results
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist
 from .classes import find_table
@@ -76,10 +76,12 @@ def make_datalist(
     options |= {"in_channels": in_channels, "validation_fraction": validation_fraction, "seed": seed}
     check_values({"spatial_dims": spatial_dims} | options, defaults=True)
     root = Path(os.path.abspath(Path(directory).expanduser()))
-    if not (everything := find_images(root)):
-        others = count_formats(count_other_formats(root, []))
+    found, everything = Found.search(root)
+    if not everything:
+        if found.skipped:
+            raise InputError(found.skipped[0]["reason"])
+        others = count_formats(found.other_formats)
         raise InputError(f"{root} holds no {FORMATS} file{others and f', but {others}'}.")
-    found = Found(root, [], other_formats=count_other_formats(root, everything))
     images = found.without_label_maps(everything)
     names = split_names(modalities)
     found.rows = [Row(image) for image in found.take_modalities(images, names)]

@@ -1,5 +1,6 @@
 """Which images a folder holds, and the array of one."""
 
+import logging
 import os
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from ..dicom.headers import group_series, is_dicom
 from ..utils.errors import InputError
 
+LOGGER = logging.getLogger(__name__)
 PIL_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".nii.bz2", ".img", ".mgz", ".mgh")  # by nibabel; .img with its .hdr
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mhd", ".mha")
@@ -34,14 +36,18 @@ _MAP_ENDING = re.compile(
 _MAP_START = re.compile(rf"^(?:{_MAP})(?:[_\-. ]?(?=\d+$)|$)", re.IGNORECASE)
 
 
-def find_files(directory: str | Path, on_error: Callable[[OSError], None] | None = None) -> tuple[list[str], list[str]]:
+def _tell(error: OSError) -> None:
+    LOGGER.warning(f"{error.filename} cannot be searched ({error.strerror}), so that what is in there is left out")
+
+
+def find_files(directory: str | Path, on_error: Callable[[OSError], None] = _tell) -> tuple[list[str], list[str]]:
     """The image files and the DICOM files below a folder, sorted, as POSIX paths relative to it.
 
     Hidden files and folders are left out. Links are followed, each folder once. A folder that is missing is refused.
 
     Args:
         directory: that is searched.
-        on_error: called for each folder that cannot be read; None: these are left out.
+        on_error: called for each folder that cannot be read, which is left out; by default a warning.
     """
     root = Path(directory)
     if not root.is_dir():
@@ -80,17 +86,21 @@ def _walk(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[Pa
             yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
-def find_images(directory: str | Path) -> list[Image]:
+def find_images(directory: str | Path, on_error: Callable[[OSError], None] = _tell) -> list[Image]:
     """Every image below a folder, sorted: its relative POSIX path, or the list of them in slice order for DICOM.
 
     Known are ``SUFFIXES`` and, by their content or .dcm, DICOM files of whatever name. Each DICOM series of a folder is
     an image of its own.
 
+    Args:
+        directory: that is searched.
+        on_error: as in ``find_files``.
+
     Raises:
         InputError: as ``find_files``, or if there are DICOM files and SimpleITK is missing.
     """
     root = Path(directory)
-    images, dicom = find_files(root)
+    images, dicom = find_files(root, on_error)
     headers = tqdm([root / name for name in dicom], "DICOM headers", leave=False, disable=None if dicom else True)
     series = [[file.relative_to(root).as_posix() for file in files] for files in group_series(headers)]
     return sorted([*images, *series], key=first_file)

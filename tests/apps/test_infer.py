@@ -17,7 +17,7 @@ from finetune_bundle import KINDS, bundle, configs, later
 from monai.transforms import LoadImage
 from PIL import ExifTags, Image
 from running import load
-from scan_files import LPS, affine_of, cut, noise, write_image, write_nifti, write_place, write_series
+from scan_files import LPS, affine_of, close_folders, cut, noise, write_image, write_nifti, write_place, write_series
 from threshold_network import CLASSES, STEEPNESS, threshold_options
 
 from dira_monai.apps.infer import infer, loading, step
@@ -114,14 +114,7 @@ def test_what_is_no_image_is_refused(tmp_path, images, sentence):
 def test_a_folder_that_cannot_be_searched_is_named(tmp_path, monkeypatch):
     write_image(tmp_path / "in/a.png", noise(8, 8))
     (tmp_path / "in/closed").mkdir()
-    scandir = os.scandir
-
-    def refuse(path):
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    close_folders(monkeypatch, "closed")
     inference = run(tmp_path, "in")
     assert statuses(inference) == {"a.png": "done", "closed": "failed"}
     assert inference.rows[1].note == "cannot be searched: Permission denied"

@@ -3,8 +3,8 @@ import os
 
 import numpy as np
 import pytest
-from labeled_files import LISTS, SHAPES, images_of
-from scan_files import noise, relative, write_image, write_nifti, write_series
+from labeled_files import LISTS, SHAPES, classify, images_of, segment, ten, write_maps, write_table
+from scan_files import close_folders, noise, relative, write_image, write_nifti, write_series
 
 from dira_monai.datalists.checks import check_datalist
 from dira_monai.datalists.io import load_datalist, write_datalist
@@ -91,6 +91,24 @@ def test_nothing_usable(tmp_path):
         InputError, match=f"{tmp_path} holds no usable image among 2; the first: a.png holds the value 0"
     ):
         make_datalist(tmp_path)
+
+
+def test_a_folder_that_cannot_be_searched_is_named(pictures, tmp_path, monkeypatch):
+    for name in ("p", "masks/closed", "closed"):
+        (pictures / name).mkdir(parents=True)
+    close_folders(monkeypatch, "closed")
+    sentence = "cannot be searched: Permission denied."
+    expected = [{"image": name, "reason": f"{name} {sentence}"} for name in ("closed", "masks/closed")]
+    made = make_datalist(pictures)
+    assert (made["skipped"], len(made["training"])) == (expected, 18)
+    assert "2 skipped" in summarize_datalist(made)
+    with pytest.raises(InputError, match=f"closed {sentence}"):
+        make_datalist(pictures / "closed")
+    write_maps(tmp_path / "labeled", 2)
+    write_table(tmp_path / "classes", *ten(["healthy", "ill"]))
+    for kind, make in (("labeled", segment), ("classes", classify)):
+        (tmp_path / kind / "closed").mkdir(exist_ok=True)
+        assert make(tmp_path / kind)["skipped"] == expected[:1]
 
 
 def test_one_patient_cannot_be_split(tmp_path):

@@ -1,5 +1,6 @@
 """Small image files of every format that the reader knows, for the tests of reading and listing."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -191,3 +192,15 @@ def refuses(words, function, *args, **options):
     """The function raises the error of what a user can mend, whose sentence has these words (a pattern)."""
     with pytest.raises(InputError, match=words):
         function(*args, **options)
+
+
+def close_folders(monkeypatch, name):
+    """Have the system refuse to list folders of a name, as it does not to root."""
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
