@@ -1,6 +1,8 @@
 """A bundle's folder as one zip file that runs alone, and the way back, which trusts nothing in it."""
 
+import filecmp
 import hashlib
+import io
 import re
 import shutil
 import stat
@@ -11,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
@@ -26,7 +28,12 @@ KEPT = (  # nothing else of a bundle's folder goes into its archive: runs leave 
 )
 NAME = r"\w[\w.-]*"  # of a bundle
 MAX_FILES = 10_000
+MAX_PART = 2**24  # bytes that are read at once; the directory of MAX_FILES entries has a fraction of it
 DAMAGE = (OSError, EOFError, ValueError, OverflowError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+ALIKE = "is a name that not every system reads alike"
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.I
+)  # of Windows
 _HIDDEN = re.compile(r"(^|/)(\.|__pycache__/)")
 
 
@@ -97,7 +104,7 @@ def package_difference(files: Mapping[str, Path]) -> list[str]:
     ours = package_files()
     theirs = {name: path for name, path in files.items() if name.startswith(f"{PACKAGE.name}/")}
     names = sorted(ours.keys() | theirs.keys()) if theirs else []
-    return [n for n in names if n not in ours or n not in theirs or ours[n].read_bytes() != theirs[n].read_bytes()]
+    return [n for n in names if n not in ours or n not in theirs or not filecmp.cmp(ours[n], theirs[n], shallow=False)]
 
 
 def write_archive(files: Mapping[str, Path], name: str, output: str | Path) -> dict[str, str]:
@@ -113,6 +120,9 @@ def write_archive(files: Mapping[str, Path], name: str, output: str | Path) -> d
     Raises:
         InputError: if a file cannot be read or the archive cannot be written.
     """
+    for key in files:
+        if problem := _name_problem(key):
+            raise InputError(f"{files[key]}: {problem}; name it otherwise")
     sums = {}
     with atomic_write(output) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for key, path in sorted(files.items()):
@@ -131,6 +141,24 @@ def _entry(name: str, size: int) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.create_system, entry.external_attr, entry.file_size = 3, (stat.S_IFREG | 0o644) << 16, size
     return entry
+
+
+@contextmanager
+def opened_zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file that is read in parts of at most ``MAX_PART``, whatever sizes its directory tells.
+
+    Raises:
+        ValueError: if a part is larger.
+    """
+    with _SmallReads(path) as file, zipfile.ZipFile(file) as opened:
+        yield opened
+
+
+class _SmallReads(io.FileIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_PART:
+            raise ValueError(f"its directory has {size} bytes, more than {MAX_PART}")
+        return super().read(size)
 
 
 @contextmanager
@@ -155,7 +183,7 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
         raise InputError(f"{folder}: cannot be written to ({error})") from error
     with temporary as place:
         try:
-            with zipfile.ZipFile(archive) as opened:
+            with opened_zip(archive) as opened:
                 top = _check_entries(opened.infolist(), archive, max_gb)
                 for entry in opened.infolist():
                     path = Path(place, entry.filename)
@@ -165,7 +193,7 @@ def extracted(archive: str | Path, folder: str | Path | None = None, max_gb: flo
                             shutil.copyfileobj(source, target, 1 << 20)
         except InputError:
             raise
-        except DAMAGE as error:
+        except (*DAMAGE, MemoryError) as error:
             raise InputError(f"{archive}: cannot be unpacked ({error})") from error
         yield Path(place, top)
 
@@ -178,17 +206,28 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], archive: str | Path, max_
         raise InputError(f"{archive}: must unpack to at most {max_gb:g} GB, got {size / 1e9:.3g}; --max_gb allows more")
     if entries and min(entry.header_offset for entry in entries):  # cut off, it seems to be the weights' own zip file
         raise InputError(f"{archive}: cannot be unpacked (it does not begin with its first file)")
-    seen: set[str] = set()
     for entry in entries:
-        problem = _problem(entry)
-        if problem:
+        if problem := _problem(entry):
             raise InputError(f"{archive}: {entry.orig_filename!r} {problem}")
-        if not entry.is_dir():  # as file systems compare that take A and a for one
-            name = unicodedata.normalize("NFC", entry.filename).casefold()
-            if name in seen:
-                raise InputError(f"{archive}: {entry.filename!r} is there twice")
-            seen.add(name)
+    if twice := _find_twin(entries):
+        raise InputError(f"{archive}: {twice!r} is there twice")
     return _top_folder(entries, archive)
+
+
+def _find_twin(entries: Sequence[zipfile.ZipInfo]) -> str | None:
+    """A name that is there twice, or in a folder whose name is, for file systems that take A and a for one."""
+    spelled: dict[str, str] = {}
+    files: set[str] = set()
+    for entry in entries:
+        name = entry.filename.removesuffix("/")
+        for part in (name, *map(str, PurePosixPath(name).parents)):
+            if spelled.setdefault(unicodedata.normalize("NFC", part).casefold(), part) != part:
+                return entry.filename
+        if not entry.is_dir():
+            if name in files:
+                return entry.filename
+            files.add(name)
+    return None
 
 
 def _top_folder(entries: Sequence[zipfile.ZipInfo], archive: str | Path) -> str:
@@ -202,11 +241,10 @@ def _top_folder(entries: Sequence[zipfile.ZipInfo], archive: str | Path) -> str:
 
 
 def _problem(entry: zipfile.ZipInfo) -> str | None:
-    parts = entry.orig_filename.removesuffix("/").split("/")
-    if any(part in ("", ".", "..") or re.search(r'[\\:*?"<>|]', part) or not part.isprintable() for part in parts):
-        return "is a path that may leave its folder"
-    if entry.filename != entry.orig_filename or any(part.endswith((".", " ")) for part in parts):
-        return "is a name that not every system reads alike"
+    if problem := _name_problem(entry.orig_filename.removesuffix("/")):
+        return problem
+    if entry.filename != entry.orig_filename:
+        return ALIKE
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or device"
     if entry.flag_bits & 1:
@@ -214,6 +252,13 @@ def _problem(entry: zipfile.ZipInfo) -> str | None:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is compressed in a way other than deflate"
     return None
+
+
+def _name_problem(name: str) -> str | None:
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or re.search(r'[\\:*?"<>|]', part) or not part.isprintable() for part in parts):
+        return "is a path that may leave its folder"
+    return ALIKE if any(part.endswith((".", " ")) or _RESERVED.fullmatch(part) for part in parts) else None
 
 
 def check_manifest(name: str, files: Mapping[str, Path], complete: bool) -> int | None:
@@ -229,6 +274,8 @@ def check_manifest(name: str, files: Mapping[str, Path], complete: bool) -> int 
     """
     if MANIFEST not in files:
         return None
+    if files[MANIFEST].stat().st_size > MAX_PART:
+        raise InputError(f"{name}: {MANIFEST} must have at most {MAX_PART} bytes")
     lines = files[MANIFEST].read_text("utf-8", errors="replace").splitlines()
     rows = [row for line in lines if (row := re.fullmatch(r"([0-9a-f]{64})  (.+)", line)) and line.isprintable()]
     sums = {row[2]: row[1] for row in rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..utils.errors import InputError
 from ..utils.version import __version__
-from .archive import DAMAGE, PACKAGE, package_difference
+from .archive import DAMAGE, PACKAGE, opened_zip, package_difference
 from .known import digest, known_digests, list_values
 from .weights import check_weight_file
 
@@ -18,7 +18,8 @@ PICKLES = (".pkl", ".pickle", ".joblib", ".dill", ".npy", ".npz")
 COMPILED = (".pyc", ".pyo", ".so", ".pyd", ".dll", ".dylib", ".exe")
 CONFIGS = (".json", ".yaml", ".yml")
 SETTINGS = (".conf", ".ini", ".cfg")  # as logging is set up by: known by their content
-MAX_CONFIG = 100_000_000  # bytes
+MAX_CONFIG = 10_000_000  # bytes
+MAX_YAML = 1_000_000  # bytes; it is read a hundred times slower
 SHIPPED = (  # and what git and exports leave: none of it is read as code
     r"LICENSE|README\.md|SHA256SUMS|docs/(README\.md|data_license\.txt|panel\.png)"
     r"|models/model\.onnx|(.+/)?\.git(attributes|ignore|keep)"
@@ -63,8 +64,11 @@ def _check_data(bundle: str, name: str, path: Path) -> str | None:
 
 def _looks_pickled(path: Path) -> bool:
     try:
-        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
-    except DAMAGE:
+        names = []
+        if zipfile.is_zipfile(path):
+            with opened_zip(path) as opened:
+                names = opened.namelist()
+    except (*DAMAGE, MemoryError):
         return True
     with path.open("rb") as file:
         start = file.read(2)
@@ -76,7 +80,7 @@ def _rows(name: str, path: Path, differs: bool) -> Iterator[str]:
     if name.startswith(f"{PACKAGE.name}/"):
         if differs:
             yield f"differs from the {PACKAGE.name} {__version__} that is installed here"
-    elif name.lower().endswith((*CONFIGS, *SETTINGS)) and path.stat().st_size > MAX_CONFIG:
+    elif name.lower().endswith((*CONFIGS, *SETTINGS)) and path.stat().st_size > _most(name):
         yield "too large to be read"
     elif name.lower().endswith(CONFIGS):
         yield from unknown_values(name, path.read_bytes())
@@ -86,6 +90,10 @@ def _rows(name: str, path: Path, differs: bool) -> Iterator[str]:
             yield from ("other file", *filter(str.strip, text.splitlines()))
     elif not name.lower().endswith(WEIGHTS) and not re.fullmatch(SHIPPED, name):
         yield "other file"
+
+
+def _most(name: str) -> int:
+    return MAX_YAML if name.lower().endswith((".yaml", ".yml")) else MAX_CONFIG
 
 
 def unknown_values(name: str, content: bytes) -> Iterator[str]:
@@ -112,6 +120,8 @@ def _parse(name: str, content: bytes) -> Any:
     except ImportError as error:
         raise ValueError("reading YAML needs the package PyYAML") from error
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content.decode())):
+            raise ValueError("it has aliases, by which a few lines can stand for more than any memory holds")
         return yaml.safe_load(content.decode())
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error

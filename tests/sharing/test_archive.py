@@ -206,10 +206,15 @@ def link(name):
         ([("a/torch.py.", "")], "not every system reads alike"),
         ([("a/torch.py ", "")], "not every system reads alike"),
         ([("a/docs./x", "")], "not every system reads alike"),
+        ([("a/docs/AUX.txt", "")], "not every system reads alike"),
+        ([("a/con", "")], "not every system reads alike"),
+        ([("a/Lpt1 .md/x", "")], "not every system reads alike"),
         ([(link("a/models"), "/etc")], "is a link or device"),
         ([("a/x", "1"), ("a/X", "2")], "is there twice"),
         ([("a/x", "1"), ("a/x", "2")], "is there twice"),
         ([("a/\u00e9", "1"), ("a/e\u0301", "2")], "is there twice"),
+        ([("a/docs/x", "1"), ("a/Docs/y", "2")], "is there twice"),
+        ([(f"a/{number}", "") for number in range(10_001)], "must hold at most 10000 files, got 10001"),
         ([("a/x", ""), ("b/x", "")], "must hold one folder, named as the bundle, got a, b"),
         ([("readme.txt", "")], "must hold one folder"),
         ([(".git/config", "")], "must hold one folder"),
@@ -250,6 +255,22 @@ def test_entries_that_zipfile_could_not_judge_are_refused(command, tmp_path):
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("a/x", "1")
     assert "'a/x' is compressed in a way other than deflate" in refusal(command, "verify", "b.zip")
+
+
+def test_a_directory_that_tells_a_giant_size_is_not_read(command, tmp_path):
+    content = write_zip(tmp_path / "a.zip", METADATA).read_bytes()
+    end = content.index(b"PK\5\6")
+    (tmp_path / "a.zip").write_bytes(
+        content[:end] + content[end:].replace(content[end + 12 : end + 16], b"\xff\xff\xff\x7f")
+    )
+    assert "cannot be unpacked" in refusal(command, "verify", "a.zip")
+
+
+def test_names_that_no_other_system_has_are_not_packed(command, bundle):
+    (bundle / "docs/aux.md").write_text("")
+    assert "docs/aux.md: is a name that not every system reads alike; name it otherwise" in refusal(
+        command, "pack", "tiny", "tiny.zip"
+    )
 
 
 def test_entry_with_two_names_is_refused(command, tmp_path):

@@ -126,8 +126,9 @@ def test_yaml_is_read_or_said_to_be_unread(monkeypatch):
     text = yaml.safe_dump({"a": {"_target_": "print"}, "b": "$1"}).encode()
     assert [*unknown_values("a.yaml", text)] == ["a#_target_: print", "b: $1"]
     many = ["a0: &a0 [[], []]", *(f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]" for n in range(1, 9))]
-    assert "more than 1000000 values" in "".join(unknown_values("a.yml", "\n".join(many).encode()))
-    assert "a place of more than 1000 characters" in "".join(unknown_values("a.yml", b"a: &a {b: *a}"))
+    for text_with_aliases in ("\n".join(many).encode(), b"a: &a {b: *a}", b"a: &a {b: 1}\nc: {<<: [*a, *a]}"):
+        assert "it has aliases" in "".join(unknown_values("a.yml", text_with_aliases))
+    assert "more than 1000000 values" in "".join(unknown_values("a.json", b"[%s0]" % (b"0," * 1_000_001)))
     monkeypatch.setitem(sys.modules, "yaml", None)
     unread = "cannot be read as a config (reading YAML needs the package PyYAML)"
     assert [*unknown_values("a.yaml", text)] == [unread]

@@ -1,5 +1,6 @@
 """Files of weights are read without torch: tensors and numbers pass, all else is refused by one sentence."""
 
+import copy
 import os
 import pickle
 import zipfile
@@ -11,12 +12,14 @@ import pytest
 import torch
 from zip_files import write_zip
 
+from dira_monai.sharing.archive import MAX_PART
 from dira_monai.sharing.audit import check_files
 from dira_monai.sharing.weights import check_weight_file
 from dira_monai.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LINEAR = torch.nn.Linear(3, 2)
+QUANTIZED = torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)
 
 
 class Touch:
@@ -62,6 +65,11 @@ def test_checkpoint_of_a_training_passes():
         ({"a": Copies()}, "a.pt cannot be read as a checkpoint"),
         ({"a": torch.ones(1).expand(10**9)}, "a.pt holds a view, a tensor of 1000000000 numbers in a storage of 1"),
         ({"a": torch.ones(4).as_strided((3, 2), (1, 1))}, "a.pt holds a view, a tensor of 6 numbers in a storage of 4"),
+        ({"a": torch.ones(2).to_sparse()}, r"a.pt holds a Python object \(torch._utils._rebuild_sparse_tensor\)"),
+        ({"a": QUANTIZED}, r"a.pt holds a Python object \(torch._utils._rebuild_qtensor\)"),
+        ({"a": 2 ** (8 * 300)}, "it holds a number of more than 255 bytes"),
+        ({(1, 2): 3}, "a dictionary has other keys than texts and whole numbers"),
+        ({2**61 - 1: 3}, "a dictionary has other keys than texts and whole numbers"),
         ({"a": torch.ones(10**9, device="meta")}, "a.pt holds a tensor on the meta device, which has no numbers"),
     ],
 )
@@ -100,6 +108,30 @@ def test_storage_shorter_than_it_says_is_refused(tmp_path):
             target.writestr(name, content[:999] if name.endswith("/data/0") else content)
     with pytest.raises(InputError, match="storage 0 is shorter than it says"):
         check_weight_file(tmp_path / "b.pt", "b.pt")
+
+
+def test_a_legacy_storage_that_the_file_does_not_hold_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "a.pt").read_bytes()
+    assert b"M\xe8\x03" in content  # 1000 as a pickle has it
+    (tmp_path / "b.pt").write_bytes(content.replace(b"M\xe8\x03", b"J\x00\x00\x00\x7f"))
+    with pytest.raises(InputError, match=r"storage .* is shorter than it says"):
+        check_weight_file(tmp_path / "b.pt", "b.pt")
+
+
+def test_entries_upon_each_other_and_giant_pickles_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as target:
+        target.writestr("a/data.pkl", pickle.dumps({}, protocol=2))
+        target.writestr("a/data/0", bytes(100_000))
+        for number in range(1, 5):
+            entry = copy.copy(target.getinfo("a/data/0"))
+            entry.filename = f"a/data/{number}"
+            target.filelist.append(entry)
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as target:
+        target.writestr("b/data.pkl", bytes(MAX_PART + 1))
+    for name, reason in (("a.pt", "its entries lie upon each other"), ("b.pt", "its data.pkl has 16777217 bytes")):
+        with pytest.raises(InputError, match=reason):
+            check_weight_file(tmp_path / name, name)
 
 
 def test_pickles_of_later_protocols_are_refused(tmp_path):
