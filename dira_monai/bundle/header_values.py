@@ -193,6 +193,9 @@ HEADER = {
     "start_from": Value(PATH | NONE, "`checkpoint.pt` of an earlier stage, whose weights are taken over", True),
     "keep_checkpoints": Value(COUNT, "how many checkpoints stay"),
     "checkpoint_minutes": Value(POSITIVE | NONE, "minutes after which an epoch is saved inside too; None: at its end"),
+    "max_bad_files": Value(
+        COUNT_OR_0, "training images that may be left out since they cannot be read or hold NaN: [how](reliability.md)"
+    ),
     "on_collapse": Value(choice("warn", "stop"), "what follows when the figures say that nothing is learned"),
     "collapse_patience": Value(COUNT, "bad epochs in a row until then"),
     "tensorboard": Value(SWITCH, "whether TensorBoard files are written"),
@@ -293,4 +296,5 @@ HEADER = {
     "holes": Value(COUNT_OR_0, "how many are cut into the image, so that there is something to restore"),
     # several processes
     "backend": Value(choice("nccl", "gloo"), "of `torch.distributed`"),
+    "timeout_minutes": Value(POSITIVE, "after which a process that shows no sign of life is named, and all end"),
 }

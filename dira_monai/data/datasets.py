@@ -13,12 +13,14 @@ import torch
 from monai.data import CacheDataset
 from monai.data import Dataset as MonaiDataset
 from monai.transforms import Compose, Randomizable, Transform
+from monai.transforms.traits import RandomizableTrait
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..utils.distributed import rank
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
+from .bad_files import BadFiles
 from .preprocessing import FOREGROUND_LEVEL, stored_unit
 
 
@@ -43,6 +45,38 @@ def _read_item(item: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"image": read_stored(item["image"])}
 
 
+class CheckedCacheDataset(CacheDataset):
+    """MONAI's ``CacheDataset``, which names the file of an item that cannot be loaded or holds NaN.
+
+    Args:
+        data: as in ``CacheDataset``.
+        transform: as in ``CacheDataset``.
+        max_bad_files: how many such items may be left out; the next one that can be loaded takes the place of each.
+        kwargs: further arguments of ``CacheDataset``.
+
+    Raises:
+        InputError: if more items than these cannot be loaded.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Any, *, max_bad_files: int = 0, **kwargs: Any) -> None:
+        self.bad_files = BadFiles(data, max_bad_files)
+        super().__init__(data, transform, **kwargs)
+
+    def _load_cache_item(self, idx: int) -> Any:
+        return self.bad_files.load(idx, super()._load_cache_item)
+
+    def _transform(self, index: int) -> Any:
+        if index % len(self) < self.cache_num:
+            return super()._transform(index)
+        item, later = self._load_cache_item(index % len(self)), self.transform.get_index_of_first(_is_random)
+        return item if later is None else self.transform(item, start=later)
+
+
+def _is_random(transform: object) -> bool:
+    """Whether ``CacheDataset`` keeps nothing of what a transform makes."""
+    return isinstance(transform, RandomizableTrait) or not isinstance(transform, Transform)
+
+
 class PretrainDataset(Dataset):
     """Crops of prepared images, each fixed by the index and the seed it is asked with.
 
@@ -53,6 +87,7 @@ class PretrainDataset(Dataset):
         cache: "ram" or "none".
         min_foreground: share of voxels above the background that a crop should have; of eight places, the first that
             has it is taken, else the best of them.
+        max_bad_files: see ``CheckedCacheDataset``.
     """
 
     def __init__(
@@ -64,23 +99,25 @@ class PretrainDataset(Dataset):
         cache: str = "ram",
         num_workers: int = 0,
         min_foreground: float = 0.0,
+        max_bad_files: int = 0,
     ) -> None:
         self.data = list(data)
         self.region_size = tuple(region_size)
         self.min_foreground = min_foreground
         self.images: MonaiDataset
+        self.stored: BadFiles | None = None
         if self.data and all(is_stored(item.get("image")) for item in self.data):
-            self.images = MonaiDataset(self.data, _read_item)
-        elif cache == "ram":
-            self.images = CacheDataset(
+            self.images, self.stored = MonaiDataset(self.data, _read_item), BadFiles(self.data, max_bad_files)
+        else:
+            self.images = CheckedCacheDataset(
                 self.data,
                 transform,
+                max_bad_files=max_bad_files,
+                cache_rate=1.0 if cache == "ram" else 0.0,
                 num_workers=num_workers or None,
                 copy_cache=False,
                 progress=rank() == 0 and sys.stderr.isatty(),
             )
-        else:
-            self.images = MonaiDataset(self.data, transform)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -94,8 +131,11 @@ class PretrainDataset(Dataset):
     def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Tensor | int]:
         """``image``, (C, *region_size), and ``seed``; a plain index has seed 0."""
         index, seed = item if isinstance(item, tuple) else (item, 0)
-        image = self.images[index]["image"]
-        return {"image": self._crop(image, seed), "seed": seed}
+
+        def sample(place: int) -> dict[str, Tensor | int]:
+            return {"image": self._crop(self.images[place]["image"], seed), "seed": seed}
+
+        return sample(index) if self.stored is None else self.stored.load(index, sample)
 
     def _crop(self, image: Tensor, seed: int, tries: int = 8) -> Tensor:
         """A place for the region, drawn from the seed."""
@@ -117,19 +157,19 @@ class PretrainDataset(Dataset):
         return best.contiguous()
 
 
-class SeededCacheDataset(CacheDataset):
-    """MONAI's ``CacheDataset`` whose random transforms are fixed by the seed that an item is asked with.
+class SeededCacheDataset(CheckedCacheDataset):
+    """A ``CheckedCacheDataset`` whose random transforms are fixed by the seed that an item is asked with.
 
     With ``SeededSampler`` every sample is a function of seed, epoch and position, whatever worker or process makes it.
 
     Args:
         data: as in ``CacheDataset``.
         transform: as in ``CacheDataset``.
-        kwargs: further arguments of ``CacheDataset``.
+        kwargs: further arguments of ``CheckedCacheDataset``.
 
     Raises:
-        InputError: if a transform hides a random one, as a ``Lambda`` around it does: no seed would reach that, and
-            what it makes would be kept as if it were fixed.
+        InputError: as ``CheckedCacheDataset``, or if a transform hides a random one, as a ``Lambda`` around it does: no
+            seed would reach that, and what it makes would be kept as if it were fixed.
     """
 
     def __init__(self, data: Sequence[Any], transform: Any, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from ..datalists.io import load_datalist, write_datalist
 from ..images.find import Image, files_of, first_file
 from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
+from ..utils.locking import lock_folder, release_folders
 from ..utils.parallel import parallel_map
 from .datasets import read_stored
 from .image_setup import ImageSetup
@@ -53,7 +54,7 @@ def prepare(
 
     Raises:
         InputError: if the list, the configuration or an image cannot be used, or the folder holds images of other
-            settings.
+            settings, or another process prepares images into it.
     """
     content, folder = load_datalist(datalist), Path(output)
     chosen = config or f"bundles/dira_pretrain_{content.get('spatial_dims', 3)}d"
@@ -63,7 +64,6 @@ def prepare(
     setup.check_datalist(content, datalist)
     settings = json.loads(json.dumps({key: getattr(setup.images, key) for key in PREPARED_VALUES}))
     settings |= {"dtype": setup.dtype, "crop_body": crop_body, "region_size": region}
-    _claim(folder, settings)
 
     def work(entry: dict) -> dict:
         path = folder / "images" / file_name(entry["image"])
@@ -78,7 +78,13 @@ def prepare(
             facts["spacing"] = settings["spacing"]
         return {**entry, **facts, "image": f"images/{path.name}", "source": entry["image"]}
 
-    lists = {key: list(parallel_map(work, content[key], f"preparing {key}", workers)) for key in LISTS[:2]}
+    try:
+        lock_folder(folder)
+        _claim(folder, settings)
+        lock_folder(folder / "images")
+        lists = {key: list(parallel_map(work, content[key], f"preparing {key}", workers)) for key in LISTS[:2]}
+    finally:
+        release_folders()
     kept = {key: value for key, value in content.items() if key not in (*LISTS, "dataset_dir", "skipped")}
     made = kept | {"kind": KIND, "prepared": settings} | lists
     write_datalist(made, folder / "datalist.json")

@@ -123,10 +123,17 @@ class ToStoraged(MapTransform):
         self.dtype, self.factor = STORED[dtype]
 
     def __call__(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
-        """The sample with its images alone; everything else is left out of the cache."""
+        """The sample with its images alone; everything else is left out of the cache.
+
+        Raises:
+            InputError: if an image holds NaN or infinite values, which integers would hide.
+        """
         stored = {}
         for key in self.key_iterator(dict(data)):
             image = torch.as_tensor(data[key]).as_subclass(torch.Tensor).float()
+            if not image.isfinite().all():
+                name = getattr(data[key], "meta", {}).get("filename_or_obj", key)
+                raise InputError(f"{name} holds {int((~image.isfinite()).sum())} NaN or infinite values.")
             scaled = image * self.factor if self.factor == 1 else (image * self.factor).round()
             stored[key] = scaled.to(self.dtype).contiguous()
         return stored

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from ..utils.distributed import world_size
+from ..utils.watch import exchange_timeout
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
@@ -35,7 +36,7 @@ class Preemption:
     def listen(self) -> None:
         """Take over the signals; outside the main thread nobody can."""
         if world_size() > 1 and self.group is None:
-            self.group = dist.new_group(backend="gloo")  # no GPU has to wait for an answer
+            self.group = dist.new_group(backend="gloo", timeout=exchange_timeout())  # no GPU has to wait for an answer
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it

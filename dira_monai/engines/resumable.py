@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..utils.distributed import average_gradients
 from ..utils.errors import InputError
 from ..utils.locking import release_folders
+from ..utils.watch import note_place
 from .preemption import Preemption
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -97,6 +98,7 @@ class ResumableTrainer(SupervisedTrainer):
         self.loss_scaler = make_scaler(self.state.device, precision)  # MONAI resets its own `scaler` in every run
         self.preemption = Preemption()
         self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
+        self.add_event_handler(Events.ITERATION_COMPLETED, ResumableTrainer.note_iteration)
 
     def run(self) -> None:
         """Train; a signal that announces the end of the job is heard meanwhile (see ``Preemption``).
@@ -109,6 +111,10 @@ class ResumableTrainer(SupervisedTrainer):
         finally:
             self.preemption.stop_listening()
             release_folders()
+
+    def note_iteration(self) -> None:
+        """Keep what was done last, for other processes."""
+        note_place(f"epoch {self.state.epoch}, iteration {self.state.iteration}")
 
     def check_schedule(self) -> None:
         """Refuse epochs for which no learning rate is planned: the cosine would rise again in them."""

@@ -32,7 +32,7 @@ def make_evaluation_config(
     finds = FOLDERS if "multi_label" in trained else PAIRS
     own = FRAME | NEW_FOLDER | (ONLY_LISTS if inference.get("multi_label") else finds)
     merged |= own
-    merged["validate"]["dataset"]["data"] = "@items"
+    merged["validate"]["dataset"] |= {"_target_": "CacheDataset", "data": "@items"}
     merged["validate"]["handlers"] = [h for h in merged["validate"]["handlers"] if not _of_package(h.get("_target_"))]
     for step in ("initialize", "run"):
         merged[step] = [word for word in merged[step] if not _of_package(word)]

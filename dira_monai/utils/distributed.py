@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .errors import InputError
+from .watch import meet_processes
 
 Given = TypeVar("Given")
 LARGE = 2**16  # numbers of a gradient, from which it is exchanged by itself
@@ -80,6 +81,7 @@ def broadcast(*modules: nn.Module | None) -> None:
     """Give all processes the parameters and buffers of process 0."""
     if world_size() == 1:
         return
+    meet_processes()  # each has filled its cache meanwhile
     for module in modules:
         for tensor in module.state_dict().values() if module is not None else ():
             dist.broadcast(tensor, src=0)
@@ -131,6 +133,7 @@ def on_first_process(work: Callable[[], Given]) -> Given:
         except Exception as error:  # the others must not wait for ever
             answer[0] = error if isinstance(error, InputError) else RuntimeError(f"{type(error).__name__}: {error}")
             failure = None if answer[0] is error else error
+    meet_processes()
     dist.broadcast_object_list(answer)
     if isinstance(answer[0], Exception):
         raise answer[0] from failure

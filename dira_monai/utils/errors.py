@@ -1,6 +1,7 @@
 """Errors a user can mend: one sentence that names the file, the rule and the value."""
 
 import logging
+import re
 import sys
 import tempfile
 import traceback
@@ -13,7 +14,15 @@ NEEDLESS_LOGGER = "monai.data.nvimgcodec_pydicom_plugin"
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used; the message is one plain sentence that says what and why."""
+    """Something that the user gave cannot be used; the message is one plain sentence that says what and why.
+
+    Of an error in a worker torch's data loader makes a new one, whose text is the whole trace: its last line is kept.
+    """
+
+    def __init__(self, *words: object) -> None:
+        if words and str(words[0]).startswith("Caught InputError in "):
+            words = (str(words[0]).rstrip().rpartition("InputError: ")[2],)
+        super().__init__(*words)
 
 
 def check_integers(least: int, **values: object) -> None:
@@ -28,13 +37,18 @@ def check_integers(least: int, **values: object) -> None:
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:
-    """The ``InputError`` at the root of a chain of exceptions, or None where there is none.
+    """The ``InputError`` in a chain of exceptions, or one that tells of a killed worker of a data loader; else None.
 
     MONAI's config parser wraps every error in a ``RuntimeError`` for each expression it came through.
     """
     while error is not None:
         if isinstance(error, InputError):
             return error
+        if killed := re.search(r"worker \(pid.* (killed by signal: [\w ]+|exited unexpectedly)", str(error)):
+            return InputError(
+                f"a process that loads images was ended by the system ({killed[1]}), as happens where the memory or "
+                "/dev/shm is full; give fewer --num_workers or a smaller --batch_size."
+            )
         error = error.__cause__ or error.__context__
     return None
 

@@ -49,10 +49,11 @@ def evaluate(run: str | Path, **values: Any) -> Path:
     files = [bundle / "configs/evaluate.json"]
     check_options(values, files, ())
     check_header(config.get() | values)
-    handlers = config["validate#handlers"]
+    own: dict[str, Any] = {}
     if "objective" not in config:
         config.update(places | values)
         tell_seen(read.build("validate#dataset#data"), folder / "datalist.json")
-        handlers = [BUNDLE_SCORES | {"run": str(folder)}, *OWN_HANDLERS, *handlers]
-    run_workflow(files, places | {"validate#handlers": handlers} | values)
+        handlers = [BUNDLE_SCORES | {"run": str(folder)}, *OWN_HANDLERS, *config["validate#handlers"]]
+        own = {"validate#dataset#_target_": "dira_monai.CheckedCacheDataset", "validate#handlers": handlers}
+    run_workflow(files, places | own | values)
     return results

@@ -23,8 +23,10 @@ from finetune_bundle import (
     train,
 )
 from html_pages import read_page
+from ignite.engine import Engine
 from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.handlers import MeanDice, from_engine
 from PIL import Image
 from programs import run_python, without_the_package
 from running import FLOAT64, assert_equal_states, command_of, load
@@ -304,6 +306,27 @@ def test_logits_in_half_precision_are_judged_in_float32(kind):
     for metric in parser.get_parsed_content("validate#class_metrics").values():
         metric.update(metric._output_transform(pairs))
         assert 0 <= metric.compute() <= 1
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_mean_dice_is_monais_and_not_defined_where_no_image_has_a_class(dims):
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randint(0, 3, (2, *[6] * dims), generator=generator) for _ in range(5)]
+    drawn[1][1] = 0  # an image without any class
+    for classes in (drawn, [torch.stack([maps[0], torch.zeros_like(maps[1])]) for maps in drawn]):
+        masks = [torch.nn.functional.one_hot(maps, 3).movedim(-1, 1).float() for maps in classes]
+        parser = ConfigParser(config(("segmentation", dims), "train"))
+        parser["class_names"] = ["background", "a", "b"]
+        own = parser.get_parsed_content("validate#key_metric")["val_mean_dice"]
+        engine = Engine(lambda _, batch: [{"pred": batch[0], "label": batch[1]}])
+        own.attach(engine, "own")
+        MeanDice(include_background=False, output_transform=from_engine(["pred", "label"])).attach(engine, "monai")
+        metrics = engine.run(masks).metrics
+        if classes is drawn:
+            assert metrics["own"] == pytest.approx(metrics["monai"], rel=1e-6)
+        else:
+            assert np.isnan(metrics["own"])
+        assert engine.state.metric_details["own"].shape == (5, 2)
 
 
 def transformed(kind, options, entry):

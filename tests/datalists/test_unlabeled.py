@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_searched_is_named(pictures, tmp_path, monkeypat
     sentence = "cannot be searched: Permission denied."
     expected = [{"image": name, "reason": f"{name} {sentence}"} for name in ("closed", "masks/closed")]
     made = make_datalist(pictures)
-    assert (made["skipped"], len(made["training"])) == (expected, 18)
+    assert (made["skipped"], len(made["training"])) == (expected, 19)
     assert "2 skipped" in summarize_datalist(made)
     with pytest.raises(InputError, match=f"closed {sentence}"):
         make_datalist(pictures / "closed")

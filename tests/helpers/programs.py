@@ -66,7 +66,7 @@ def _find_modules(first, bare):
     sys.path[:] = [first, *filter(None, given), *found]
 
 
-def _group(processes):
+def group_environments(processes):
     """Variables of the environment of each process, as torchrun sets them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ def run_python(words, processes=1, timeout=240, **options):
     """
     with tempfile.TemporaryDirectory() as folder:
         outputs = [[f"{folder}/{rank}.{name}" for name in ("out", "err")] for rank in range(processes)]
-        groups = _group(processes) if processes > 1 else [{}]
+        groups = group_environments(processes) if processes > 1 else [{}]
         running = [start(words, outputs=to, **options, **group) for to, group in zip(outputs, groups, strict=True)]
         deadline = time.monotonic() + timeout
         while not any(codes := [process.exitcode for process in running]) and None in codes:
