@@ -6,6 +6,7 @@
 # make deploy-test: a run's bundle in MONAI Deploy, DICOM series in, DICOM SEG out, in an environment of its own (3.4 GB, Python 3.11)
 # make site: the documentation with all API pages as a web site in site/
 # make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores, 16 GB)
+# make torture: kills at random moments, lost processes and hours of running (KILLS=100 HOURS=2), see docs/reliability.md
 # make compat-test: all tests with the lowest versions that setup.cfg allows, and with the newest (10 GB, half an hour)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
@@ -102,6 +103,14 @@ tests/label/.venv/installed: tests/label/constraints.txt
 .PHONY: label-test
 label-test: tests/label/.venv/installed
 	tests/label/.venv/bin/python -m pytest tests/bundles/test_monai_label.py tests/label
+
+KILLS ?= 100
+HOURS ?= 2
+
+.PHONY: torture
+torture: .venv/installed
+	rm -rf $(DEMO)/torture
+	$(BIN)/python tests/torture/torture.py $(DEMO)/torture --kills $(KILLS) --hours $(HOURS)
 
 .venv-%/installed: setup.cfg tests/compat/%.txt
 	$(PYTHON) -m venv .venv-$*
