@@ -22,10 +22,10 @@ from statistics import mean
 HELPERS = Path(__file__).parents[1] / "helpers"
 sys.path.insert(0, str(HELPERS))
 
-import finetune_bundle  # noqa: E402
-import pretrain_bundle  # noqa: E402
-from programs import group_environments, start  # noqa: E402
-from running import assert_equal_states, command_of, load  # noqa: E402
+import finetune_bundle
+import pretrain_bundle
+from programs import group_environments, start
+from running import assert_equal_states, command_of, load
 
 LONGER = {"epoch_length": 6, "max_epochs": 4, "resume": True, "tensorboard": False}
 ENDS = [signal.SIGKILL] * 7 + [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]  # of ten attacks
