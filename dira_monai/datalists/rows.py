@@ -69,7 +69,8 @@ class Found:
         found = cls(root, [])
 
         def note(error: OSError) -> None:
-            name = os.path.relpath(error.filename, root)
+            inner = os.path.relpath(error.filename, root)
+            name = str(root) if inner == os.curdir else inner
             found.skip(name, f"{name} cannot be searched: {error.strerror}.")
 
         everything = find_images(root, note)
