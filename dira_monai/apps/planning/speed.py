@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ...bundle.config import read_config
 
@@ -40,7 +41,8 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
     parser["device"] = f"$torch.device('{device}')"
     parser["max_epochs"] = 1
     parser["train#handlers"] = []
-    parser["train#dataloader"] = [data] * (WARM + STEPS)
+    images = [{name: value[i] for name, value in data.items()} for i in range(batch)]
+    parser["train#dataloader"] = DataLoader(images * (WARM + STEPS), batch_size=batch)
     trainer = bundle.build("train#trainer")
     times = [time.perf_counter()]
 
