@@ -524,7 +524,7 @@ def test_values_and_weights_that_contradict_the_training_are_refused(finetuned, 
     told = r"intensity_range is \[1, 2\] where it was .* in the training, by \S+run\.json; give the values"
     refused(told, intensity_range=[1, 2], **own)
     refused("class_names is .* where it was", class_names=options["class_names"][::-1], **own)
-    refused(r"model\.pt: .* is of another network: .*; give the values of the training", class_names=["a"] * 7)
+    refused(r"model\.pt: .* is of another network: .*; give the values of the training", class_names=[*"abcdefg"])
     refused(r"nowhere/model\.pt: no such file; run train\.json first", ckpt_dir="/nowhere")
     refused("has no value 'colour' to replace by 3", colour=3)
     refused("--spacing null: write None instead", spacing="null")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data import Dataset, decollate_batch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -32,7 +33,7 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
         torch.OutOfMemoryError: if the batch does not fit.
     """
     batch = sizes["batch"] if device.startswith("cuda") else min(sizes["batch"], CPU_BATCH)
-    data = _random_batch(task, {**sizes, "batch": batch})
+    data = Dataset(decollate_batch(_random_batch(task, {**sizes, "batch": batch})))
     bundle = read_config(config, values, purpose="the measurement of a step")
     parser = bundle.parser
     for name in ("stage_epochs", "class_weights", "weights", "pretrained", "start_from"):
@@ -41,8 +42,7 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
     parser["device"] = f"$torch.device('{device}')"
     parser["max_epochs"] = 1
     parser["train#handlers"] = []
-    images = [{name: value[i] for name, value in data.items()} for i in range(batch)]
-    parser["train#dataloader"] = DataLoader(images * (WARM + STEPS), batch_size=batch)
+    parser["train#dataloader"] = DataLoader(data, batch_size=batch, sampler=[*range(batch)] * (WARM + STEPS))
     trainer = bundle.build("train#trainer")
     times = [time.perf_counter()]
 
