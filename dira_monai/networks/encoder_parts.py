@@ -85,7 +85,7 @@ def _encode_swin_unetr(network: SwinUNETR, x: Tensor) -> list[Tensor]:
 NETWORKS: dict[type[nn.Module], Parts] = {
     FlexibleUNet: Parts(
         encoder=("encoder",),
-        downsampling=lambda network: 2 ** len(network.decoder.blocks),
+        downsampling=lambda network: 2 ** getattr(network, "levels", network.skip_connect + 1),
         encode=lambda network, x: network.encoder(x),
         decode=_decode_flexible_unet,
         output=lambda network: network.segmentation_head,

@@ -30,7 +30,7 @@ class NoSkipUNet(FlexibleUNet):
         super().__init__(in_channels, out_channels, backbone, spatial_dims=spatial_dims, norm=norm, pre_conv=pre_conv)
         encoder = FLEXUNET_BACKBONE.register_dict[backbone]
         levels, deepest = encoder["feature_number"], encoder["feature_channel"][-1]
-        self.skip_connect = 0
+        self.skip_connect, self.levels = 0, levels
         self.decoder = UNetDecoder(
             spatial_dims=spatial_dims,
             encoder_channels=[in_channels, *[0] * (levels - 1), deepest],

@@ -227,6 +227,7 @@ def test_an_image_of_another_geometry_than_its_labels_is_left_out():
 
 def test_cases_that_cannot_be_judged_do_not_end_the_run(tmp_path, caplog):
     run = reported_run(tmp_path)
+    caplog.clear()  # of what the trainer told of its queue
     recorder = CaseRecorder()
     recorder.start(run.evaluator)
     run.evaluator.state.output = [{"image": torch.rand(1, 4, 4), "label": torch.rand(2, 4, 4)}]

@@ -62,6 +62,7 @@ def command_words(home, scans):
         "seg": ([f"{home}/no_series", f"{home}/no.nii.gz", f"{home}/seg.dcm"], {"class_names": "[a, b]"}),
         "import-weights": ([f"{home}/no.pt"], {"output": f"{home}/in.pt"}),
         "export-weights": ([f"{runs['pretrain_2d']}/models/model.pt"], {"output": f"{home}/x.pt", "layout": "smp"}),
+        "study": (["few_labels"], {"labeled": labeled, "output": f"{home}/study"}),
         "pack": ([tuned, f"{home}/packed.zip"], {}),
         "verify": ([f"{home}/no.zip"], {}),
         "unpack": ([f"{home}/no.zip", f"{home}/unpacked"], {}),
