@@ -36,7 +36,7 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     """The command for fire, which runs it before it complains of words that are left over.
 
     So nothing is done before all words are understood: a mistyped option ends the program at once, and so does a value
-    that breaks the rule of its type or of its name in ``HEADER``, and an output that cannot be written.
+    that breaks the rule of its type or of an option in ``HEADER``, and an output that cannot be written.
     Arguments of the type ``str``, perhaps or a path, and lists and objects of them, are taken as they are written,
     where fire would make a number of 2024_01, and nothing of what stands behind a #.
 
@@ -66,7 +66,7 @@ RULES = {bool: SWITCH, int: COUNT_OR_0, float: NUMBER, str: TEXT, dict: OBJECT, 
 
 
 def _check_argument(parameter: inspect.Parameter, value: Any) -> None:
-    """Refuse a value that breaks the rule of an argument's type, or of its name, and an output that is not writable.
+    """Refuse a value that breaks the rule of an argument's type, or of an option, and an output that is not writable.
 
     Raises:
         InputError: names the argument, what it must be and what it is.
@@ -75,7 +75,8 @@ def _check_argument(parameter: inspect.Parameter, value: Any) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or (value is None and NoneType in kinds):
         return
     origins = {get_origin(kind) or kind for kind in kinds - {Path, NoneType}}
-    rule = HEADER[name].rule if name in HEADER else None
+    is_option = parameter.kind is parameter.KEYWORD_ONLY  # seg's label_map is a file, which only shares the name
+    rule = HEADER[name].rule if is_option and name in HEADER else None
     if rule is None and origins <= RULES.keys():
         rule = functools.reduce(operator.or_, (RULES[kind] for kind in RULES if kind in origins))
     if rule is not None and not rule.fits(value, 0):
