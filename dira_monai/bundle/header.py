@@ -29,7 +29,8 @@ def check_values(values: Mapping[str, Any], spatial_dims: int = 0, defaults: boo
     for name in HEADER.keys() & values.keys():
         value, rule = values[name], HEADER[name].rule
         if not is_expression(value) and not (defaults and value is None) and not rule.fits(value, spatial_dims):
-            raise InputError(f"--{name} must be {rule.told}, got {value!r}.")
+            where = f" where spatial_dims is {spatial_dims}" if rule.fits(value, 0) else ""
+            raise InputError(f"--{name} must be {rule.told}, got {value!r}{where}.")
 
 
 def check_header(config: Mapping[str, Any]) -> dict[str, Any]:

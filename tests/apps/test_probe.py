@@ -293,7 +293,7 @@ def refused(labeled, tmp_path, words, change=None, **options):
         ({"overrides": {"optimizer_arguments#width": 3}}, "has no value 'optimizer_arguments#width' to replace by 3"),
         ({"overrides": {"network_def#width#0": 3}}, "has no value 'network_def#width#0' to replace by 3"),
         ({"overrides": {"network_def#width": 3}}, r"network_def cannot be built \(.*unexpected keyword.* 'width'\)"),
-        ({"overrides": {"patch_size": [20, 20, 20]}}, "patch_size .* does not fit|has 3 axes"),
+        ({"overrides": {"patch_size": [20, 20, 20]}}, "patch_size .* does not fit|where spatial_dims is 2"),
         ({"config_file": "nowhere/train.json"}, "nowhere/train.json does not exist; name the folder of a bundle"),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such checkpoint"),
         ({"device": "nonsense"}, "device nonsense cannot be used"),
