@@ -547,7 +547,7 @@ def test_the_command_takes_values_as_monai_does(kind, command, tmp_path):
     status, _, _ = command("infer", str(bundle(*kind)), "nowhere.png", *words)
     assert status == "error: nowhere.png: no such file"
     status, _, _ = command("infer", str(bundle(*kind)), image.name, "--pictures", "maybe")
-    assert status == "error: --pictures must be True or False, got 'maybe'"
+    assert status == "error: --pictures must be True or False, got 'maybe'."
 
 
 @pytest.mark.parametrize(("orientation", "turn"), [(3, "ROTATE_180"), (6, "ROTATE_270"), (2, "FLIP_LEFT_RIGHT")])

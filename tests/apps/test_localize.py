@@ -214,7 +214,7 @@ def test_a_list_that_is_newer_than_the_weights(study):
 )
 def test_a_list_of_another_classifier(study, spatial_dims, change, message):
     config, datalist = study["bundle"] / "configs/inference.json", study["bundle"] / "output/datalist.json"
-    own = {"in_channels": 1, "spatial_dims": spatial_dims, "patch_size": 4, "axcodes": None}
+    own = {"in_channels": 1, "spatial_dims": spatial_dims, "patch_size": [4] * spatial_dims, "axcodes": None}
     config.write_text(json.dumps(json.loads(config.read_text()) | own))
     content = json.loads(datalist.read_text()) | {"class_names": CLASSES, "multi_label": False}
     datalist.write_text(json.dumps(content))

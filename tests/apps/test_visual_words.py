@@ -485,7 +485,7 @@ def test_a_search_that_fails_keeps_what_was_there(lists, tmp_path, monkeypatch):
         ({"overrides": {"words#classes": 0}}, "cannot be built .classes must be a whole number"),
         ({"overrides": {"words#feature_size": [8, 8]}}, r"compared at feature_size \[8, 8\]: patch_size"),
         ({"overrides": {"intensity_range": [0, 65535]}}, "do not suit intensity_range"),
-        ({"overrides": {"spatial_dims": 3}}, r"was made for spatial_dims 2, .*\.json for 3"),
+        ({"overrides": {"spatial_dims": 3, "patch_size": [16] * 3}}, r"was made for spatial_dims 2, .*\.json for 3"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(lists, tmp_path, change, sentence):
@@ -522,10 +522,13 @@ def test_the_preset_has_the_documented_values(spatial_dims):
     patch, epochs = {2: [128, 128], 3: [64, 64, 32]}[spatial_dims], value("max_epochs")
     expected = {"contrastive_weight": 1, "restoration_weight": 100, "adversarial_weight": 1, "views_per_image": 1}
     expected |= {"patch_size": patch, "region_size": patch, "image_size": {2: 448, 3: None}[spatial_dims]}
-    expected |= {"photometric": [], "flip_axes": [], "val_samples": None}
+    expected |= {"photometric": [], "flip_axes": [], "val_samples": None, "kept_window": [0.4286, 0.5714]}
     expected |= {"stage_epochs": [epochs // 4, epochs // 4, epochs // 2]}
     assert {name: value(name) for name in expected} == expected
-    assert parser["distortions"] == plain["distortions"]
+    strength = {"magnitude": 3.8, "smoothness": 8.0}  # pixels or voxels
+    assert {name: value(f"distortions#0#{name}") for name in strength} == strength
+    assert parser["distortions"][0].keys() == plain["distortions"][0].keys()
+    assert parser["distortions"][1:] == plain["distortions"][1:]
     place = {2: {"margin": 0.1, "air_level": 0.03}, 3: {"margin": [0.195, 0.195, 0.12], "air_level": 0.425}}
     counts = {"classes": 44, "neighbors": 200, "validation_neighbors": 30, "trials": 200, "scales": 2}
     shares = {"max_air": 0.15, "min_distance": 5, "scale_range": [0.78, 1.25], "shift": 0.156}

@@ -500,6 +500,6 @@ def test_command_of_classification(cases, tmp_path, command):
     write_datalist(made, tmp_path / "pre.json")
     status, _, _ = command("labeled", *words, "--test_fraction=0.6", "--pretraining_list=pre.json", "--output=new.json")
     assert "test images or their patients are in pre.json" in status
-    status, _, _ = command("labeled", "data", "--task=classification", "--class_names=ab")
-    assert status == "error: class_names must be a list of at least 2 different names, got 'ab'."
+    status, _, _ = command("labeled", "data", "--task=classification", "--class_names=[ab]")
+    assert status == "error: class_names must be a list of at least 2 different names, got ['ab']."
     assert not (tmp_path / "new.json").exists()

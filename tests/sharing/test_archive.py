@@ -165,7 +165,7 @@ def test_a_file_that_changes_meanwhile_is_told_as_it_was_packed(command, bundle,
 @pytest.mark.parametrize("words", [["no.zip"], ["tiny.zip", "--max_gb=abc"], ["tiny.zip", "--max_gb=0"]])
 def test_a_refused_archive_leaves_no_folder(command, bundle, words):
     command("pack", "tiny", "tiny.zip")
-    reason = "max_gb must be a number above 0, got" if words[1:] else "no.zip: cannot be unpacked"
+    reason = "max_gb must be a number" if words[1:] else "no.zip: cannot be unpacked"
     assert reason in refusal(command, "unpack", words[0], "new", *words[1:])
     assert sorted(os.listdir()) == ["tiny", "tiny.zip"]
 
