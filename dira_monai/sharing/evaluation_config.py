@@ -10,7 +10,18 @@ from monai.bundle.utils import merge_kv
 
 from ..bundle.values import list_texts
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports, needed_parts
-from .generated_parts import EMPTY, FOLDERS, FRAME, IMPORTS, NEW_FOLDER, ONLY_LISTS, PAIRS, PRESENCE, RUN_FOLDER
+from .generated_parts import (
+    EMPTY,
+    FOLDERS,
+    FRAME,
+    IMPORTS,
+    NEW_FOLDER,
+    ONLY_LISTS,
+    PAIRS,
+    PRESENCE,
+    RUN_FOLDER,
+    STOCK_DATASET,
+)
 from .inference_config import ALWAYS_THERE, NOT_CARRIED
 
 ONE_PROCESS = {"rank": 0, "world_size": 1}
@@ -32,7 +43,7 @@ def make_evaluation_config(
     finds = FOLDERS if "multi_label" in trained else PAIRS
     own = FRAME | NEW_FOLDER | (ONLY_LISTS if inference.get("multi_label") else finds)
     merged |= own
-    merged["validate"]["dataset"] |= {"_target_": "CacheDataset", "data": "@items"}
+    merged["validate"]["dataset"] |= STOCK_DATASET
     merged["validate"]["handlers"] = [h for h in merged["validate"]["handlers"] if not _of_package(h.get("_target_"))]
     for step in ("initialize", "run"):
         merged[step] = [word for word in merged[step] if not _of_package(word)]

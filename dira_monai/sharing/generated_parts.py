@@ -31,6 +31,7 @@ ONLY_LISTS = {  # several labels an image: no folder can say them
     "datalist_file": "$@bundle_root + '/../datalist.json'",
     "items": "$@read_list(@datalist_file, False, @split, @root)",
 }
+STOCK_DATASET = {"_target_": "CacheDataset", "data": "@items"}
 RUN_FOLDER = {  # of a pre-training: its own validation images, or --dataset_dir
     "_desc_": "with the values of the training; needs dira_monai; its validation images, or --dataset_dir",
     "run_list": "$@bundle_root + '/../datalist.json'",
@@ -54,5 +55,5 @@ GENERATED = (
     OWN_READING,
     FRAME | NEW_FOLDER | PAIRS,
     FOLDERS | RUN_FOLDER,
-    ONLY_LISTS | {"imports": IMPORTS, "initialize": [EMPTY], "validate": {"dataset": {"data": "@items"}}},
+    ONLY_LISTS | {"imports": IMPORTS, "initialize": [EMPTY], "validate": {"dataset": STOCK_DATASET}},
 )

@@ -42,6 +42,8 @@ def test_inference_and_evaluation_name_nothing_but_stock_parts(kind, name):
             assert all(word.startswith("$@package and dira_monai.") for word in own)
             content[part] = []
         assert content.pop("package") == "$importlib.util.find_spec('dira_monai')"
+        dataset = content.pop("validate#dataset#_target_")
+        assert dataset == "$dira_monai.CheckedCacheDataset if @package else monai.data.CacheDataset"
         assert content.pop("bundle_root") == "$dira_monai.bundle_root() if @package else '.'"
         for name in ("RunRecord", "BundleScores", "HtmlReport"):
             own = content["validate#handlers"].pop(0)
@@ -133,16 +135,16 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
     kind, folder, options = finetuned
     task, dims = kind
     dataset = Path(options["dataset_dir"])
-    own, bundle_of_run = later(options), str(folder / "out/bundle")
+    own, bundle_of_run, results = later(options), str(folder / "out/bundle"), tmp_path / "evaluation"
     runs = [
-        (configs(kind, EVALUATION), own | {"output_dir": options["output_dir"]}),
+        (configs(kind, EVALUATION), own | {"output_dir": options["output_dir"], "evaluation_dir": str(results)}),
         (configs(kind, INFERENCE), own | {"dataset_dir": str(dataset / "images"), "output_dir": str(tmp_path)}),
         (f"{bundle_of_run}/configs/evaluate.json", {"bundle_root": bundle_of_run, "output_dir": f"{tmp_path}/own"}),
     ]
     result = without_the_package(runs)
     assert result.returncode == 0, result.stderr
-    assert not (folder / "out/evaluation/run.json").exists()
-    told = (folder / "out/evaluation/metrics.csv").read_text()
+    assert not (results / "run.json").exists()
+    told = (results / "metrics.csv").read_text()
     assert (tmp_path / "own/metrics.csv").read_text() == told  # which has the values of the training in itself
     metrics = dict(line.split(",") for line in told.split())
     listed = json.loads((folder / "out/datalist.json").read_text())["test"]
@@ -153,7 +155,7 @@ def test_evaluation_and_inference_run_without_the_package_and_agree(finetuned, t
         assert len(told) == 16
         assert all(sum(p) == pytest.approx(1, abs=1e-4) for p in told.values())
         check_figures(metrics, told, listed, options["class_names"])
-        again = (folder / "out/evaluation/predictions.csv").read_text().split()
+        again = (results / "predictions.csv").read_text().split()
         for name, *values in (line.split(",") for line in again):
             assert told[Path(name).name] == pytest.approx([float(v) for v in values], abs=1e-4)
         assert len(again) == len(listed)
