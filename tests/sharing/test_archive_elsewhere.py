@@ -65,6 +65,7 @@ def test_package_comes_along_where_a_config_names_it(archives):
     for name in NAMES:
         inside = {entry.removeprefix(f"{name}/") for entry in names_in(archives / f"{name}.zip")}
         own = {f"dira_monai/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("*.py")}
+        own |= {f"dira_monai/{p.relative_to(PACKAGE).as_posix()}" for p in PACKAGE.rglob("study/ready/*.json")}
         own |= {"dira_monai/py.typed", "dira_monai/sharing/known.json"}
         assert {entry for entry in inside if entry.startswith("dira_monai/")} == own
 
@@ -126,8 +127,8 @@ def test_other_code_under_the_name_of_this_package_is_shown(command, archives, t
 def test_a_run_from_elsewhere_says_which_code_runs(command, archives, tmp_path):
     assert command("unpack", str(archives / "dira_pretrain_3d.zip"), "out")[0] == 0
     bundle = tmp_path / "out/dira_pretrain_3d"
-    options = {"device": "$print('version', dira_monai.__version__)"}
-    words = [*command_of(bundle, ["inference"], options), "--run_id", "device"]
+    options = {"device": "$print('version', dira_monai.__version__) or 'cpu'"}
+    words = [*command_of(bundle, ["train"], options), "--run_id", "device"]
     same = run_python(words)
     assert same.returncode == 0, same.stderr
     assert "that the bundle brings" not in same.stderr
