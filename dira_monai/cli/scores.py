@@ -35,7 +35,7 @@ def compare_scores(columns: Sequence[Sequence[str | Path]]) -> str:
         raise InputError("scores needs at least one output folder of a fine-tuning run")
     scores = [[read_scores(run) for run in runs] for runs in columns]
     names = list(dict.fromkeys(name for column in scores for score in column for name in score))
-    rows = [["", *(",".join(map(str, runs)) for runs in columns)]]
+    rows = [["", *map(_head, columns)]]
     rows += [[name, *(_mean([score.get(name) for score in column]) for column in scores)] for name in names]
     pictures = [Path(run) / "panel.png" for runs in columns for run in runs]
     return "\n".join(
@@ -45,6 +45,10 @@ def compare_scores(columns: Sequence[Sequence[str | Path]]) -> str:
             *(f"picture: {picture}" for picture in pictures if picture.is_file()),
         ]
     )
+
+
+def _head(runs: Sequence[str | Path]) -> str:
+    return f"{runs[0]} and {len(runs) - 1} more" if len(runs) > 1 else str(runs[0])
 
 
 def _mean(values: Sequence[float | None]) -> str:
@@ -60,9 +64,7 @@ def _differences(columns: Sequence[Sequence[str | Path]]) -> list[str]:
     what = f"{case.metric}, {len(case.images)} test images of {case.patients.max() + 1} patients, {_seeds(first)}"
     lines = [f"{what}; 95 % intervals and p of a paired bootstrap, Holm over {len(found)}:"]
     for runs, difference, p in zip(columns[1:], found, holm([f.p for f in found]), strict=True):
-        lines.append(
-            f"{','.join(map(str, runs))} - {','.join(map(str, columns[0]))}: {describe(difference)}, p {p:.2g}"
-        )
+        lines.append(f"{_head(runs)} - {_head(columns[0])}: {describe(difference)}, p {p:.2g}")
     return lines
 
 
