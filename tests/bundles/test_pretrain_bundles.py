@@ -207,6 +207,10 @@ def test_evaluation_repeats_the_best_validation(trained):
         assert value == pytest.approx(float(best[name]), rel=1e-4, abs=1e-6)
 
 
+def pixels_of(path):
+    return np.asarray(Image.open(path), float) if path.suffix == ".png" else nib.load(path).get_fdata()
+
+
 def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
     spatial_dims, folder, options = trained
     made = folder / "out/bundle"
@@ -229,7 +233,10 @@ def test_the_bundle_of_a_run_needs_none_of_its_values(trained, tmp_path):
     run(spatial_dims, ["inference"], SHIPPED[spatial_dims] | paths | {"ckpt_dir": str(folder / "models")})
     files = [path.relative_to(tmp_path / "own") for path in (tmp_path / "own").rglob("*.*")]
     assert len(files) == 10
-    assert all((tmp_path / "own" / file).read_bytes() == (tmp_path / "shipped" / file).read_bytes() for file in files)
+    for file in files:
+        own, shipped = (pixels_of(tmp_path / place / file) for place in ("own", "shipped"))
+        # float32 is bound to no order of sums: a gray level of 255 may be rounded the other way
+        np.testing.assert_allclose(own, shipped, rtol=0, atol={2: 1, 3: 0.01}[spatial_dims], err_msg=str(file))
 
 
 def test_inference_of_a_run_needs_no_package(trained, alone, tmp_path):
