@@ -1,6 +1,7 @@
 """Images that break while a run reads them: named in one sentence, or left out of a training, up to a number."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..utils.errors import InputError, check_integers, find_input_error
 
 LOGGER = logging.getLogger(__name__)
 KEYS = ("image", "label")  # of an item that may be files
+COUNTING = threading.Lock()  # of the threads that fill a cache
 
 
 class BadFiles:
@@ -63,15 +65,19 @@ class BadFiles:
                 raise find_fault(item) or InputError(f"{name}: the transforms make NaN or infinite values of it.")
 
     def _leave_out(self, place: int, fault: InputError) -> None:
-        self.bad[place] = True
-        reason, count = str(fault).rstrip("."), int(self.bad.sum())
-        if count > self.most:
-            before = f" (and {self.most} files before it)" if self.most else ""
-            raise InputError(
-                f"{reason}{before}; mend it or take it out of the list; --max_bad_files {count} lets a training go on "
-                "without so many of its training images."
-            )
-        LOGGER.warning(f"left out: {reason}; number {count} of at most {self.most}")
+        with COUNTING:
+            if self.bad[place]:  # by another thread meanwhile
+                return
+            self.bad[place] = True
+            reason, count = str(fault).rstrip("."), int(self.bad.sum())
+            if count <= self.most:
+                LOGGER.warning(f"left out: {reason}; number {count} of at most {self.most}")
+                return
+        before = f" (and {self.most} files before it)" if self.most else ""
+        raise InputError(
+            f"{reason}{before}; mend it or take it out of the list; --max_bad_files {count} lets a training go on "
+            "without so many of its training images."
+        )
 
 
 def find_fault(item: Mapping[str, Any]) -> InputError | None:

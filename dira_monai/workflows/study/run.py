@@ -255,11 +255,11 @@ def _executor(submitit: Any, folder: Path, cluster: str | None, job: dict[str, A
     executor = submitit.LocalExecutor(folder / "workers")
     gpus = torch.cuda.device_count()
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers)
-    executor.update_parameters(
-        timeout_min=525_600,
-        gpus_per_node=min(1, gpus),
-        visible_gpus=(number % gpus,) if gpus else (),
-        setup=[f"export OMP_NUM_THREADS={threads}"],
-        **job,
-    )
+    own = {
+        "timeout_min": 525_600,
+        "gpus_per_node": min(1, gpus),
+        "visible_gpus": (number % gpus,) if gpus else (),
+        "setup": [f"export OMP_NUM_THREADS={threads}"],
+    }
+    executor.update_parameters(**own | job)
     return executor
