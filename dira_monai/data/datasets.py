@@ -198,10 +198,8 @@ def _find_random(holder: object, depth: int = 4) -> Randomizable | None:
     parts = [*getattr(holder, "__dict__", {}).values(), getattr(holder, "__self__", None)]
     parts += [cell.cell_contents for cell in getattr(holder, "__closure__", None) or ()]
     if isinstance(holder, FunctionType):
-        of_module = [holder.__globals__.get(name) for name in holder.__code__.co_names]
-        parts += [
-            part for part in of_module if isinstance(part, Randomizable)
-        ]  # MONAI has all of a configuration there
+        named = map(holder.__globals__.get, holder.__code__.co_names)  # among all of a configuration, as MONAI has it
+        parts += [part for part in named if isinstance(part, Randomizable)]
         parts += [holder.__defaults__, holder.__kwdefaults__]
     if isinstance(holder, partial):
         parts += [holder.func, *holder.args, *holder.keywords.values()]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...bundle.options import suggest
 from ...datalists.options import TASKS
 from ...utils.errors import InputError
+from ...utils.rules import NOT_NOTHING, is_whole
 
 READY = Path(__file__).parent / "ready"
 NAME = re.compile(r"[\w.-]+")  # of what becomes a folder
@@ -38,16 +39,8 @@ def _is_path(value: Any) -> bool:
     return value is None or (isinstance(value, str) and bool(value))
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-def _is_fraction(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value <= 1
 
 
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -64,10 +57,10 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "tasks": ("an object with one or more entries", lambda v: _is_object(v) and bool(v)),
     "label_fractions": (
         "a list of numbers above 0 and at most 1",
-        lambda v: isinstance(v, list) and bool(v) and all(map(_is_fraction, v)),
+        lambda v: isinstance(v, list) and bool(v) and all(NOT_NOTHING.fits(share, 0) for share in v),
     ),
-    "subsets": ("a whole number from 1", _is_count),
-    "seeds": ("a whole number from 1", _is_count),
+    "subsets": ("a whole number from 1", lambda v: is_whole(v, 1, float("inf"))),
+    "seeds": ("a whole number from 1", lambda v: is_whole(v, 1, float("inf"))),
     "tuning": (
         "a list of objects of values",
         lambda v: isinstance(v, list) and bool(v) and all(map(_is_object, v)),
