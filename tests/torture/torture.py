@@ -135,33 +135,41 @@ def lose(work, folder, number, seed=0):
 
 
 def soak(work, hours, folder):
-    """Train for hours: memory (MB), open files and images a second in the first and in the last tenth of the time."""
+    """Train for hours: means of the second and of the last tenth of the time.
+
+    Returns:
+        Memory (MB), open files, CPU milliseconds an epoch (which other work on the machine changes little), the number
+        of epochs, and the bytes that TensorBoard gets an epoch.
+    """
     process = run(work._training(folder, ["train"], max_epochs=10**6, keep_checkpoints=2, tensorboard=True), folder)
     samples, deadline = [], time.monotonic() + 3600 * hours
     while time.monotonic() < deadline:
         process.join(min(10.0, 360 * hours))
         assert process.exitcode is None, (folder / "log/err").read_text()
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        memory = int(status.split("VmRSS:")[1].split()[0]) / 1024
-        samples.append((memory, len(os.listdir(f"/proc/{process.pid}/fd"))))
+        samples.append(measure(process.pid, folder / "out/metrics.csv"))
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
-    with open(folder / "out/metrics.csv") as file:
-        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
     tenth = max(1, len(samples) // 10)
-    columns = [*zip(*samples, strict=True)]
-    rows = [
-        *(
-            (name, column[tenth : 2 * tenth] or column, column[-tenth:])
-            for name, column in zip(("MB", "files"), columns, strict=True)
-        )
-    ]
-    tenth = max(1, len(speeds) // 10)
-    rows.append(("images/s", speeds[:tenth], speeds[-tenth:]))
+    parts = [samples[tenth : 2 * tenth + 1], samples[-tenth - 1 :]]
+    facts = {
+        name: [round(mean(sample[n] for sample in part), 1) for part in parts] for n, name in ((0, "MB"), (1, "files"))
+    }
+    spent = [(part[-1][2] - part[0][2]) / max(1, part[-1][3] - part[0][3]) for part in parts]
     size = sum(path.stat().st_size for path in (folder / "out/tensorboard").iterdir())
-    facts = {name: [round(mean(first), 1), round(mean(last), 1)] for name, first, last in rows}
-    return facts | {"epochs": len(speeds), "TensorBoard bytes an epoch": round(size / max(1, len(speeds)))}
+    epochs = samples[-1][3]
+    facts["CPU ms an epoch"] = [round(1000 * seconds) for seconds in spent]
+    return facts | {"epochs": epochs, "TensorBoard bytes an epoch": round(size / max(1, epochs))}
+
+
+def measure(pid, metrics):
+    """Memory (MB), open files and CPU seconds of a process, and the number of rows of its table."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    memory = int(status.split("VmRSS:")[1].split()[0]) / 1024
+    times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    epochs = metrics.read_bytes().count(b"\n") - 1 if metrics.exists() else 0
+    return memory, len(os.listdir(f"/proc/{pid}/fd")), seconds, epochs
 
 
 def make_works(folder):
@@ -188,18 +196,21 @@ def main():
     words.folder.mkdir(parents=True)
     trainings, works = make_works(words.folder / "data")
     print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}", flush=True)
-    everything = [*trainings, *works]
-    shares = [words.kills // len(everything) + (n < words.kills % len(everything)) for n in range(len(everything))]
-    for work, kills in zip(everything, shares, strict=True):
-        done, stopped, results = attack(work, kills, words.folder / work.name.replace(" ", "_"), words.seed)
-        print(
-            f"{work.name}: {done} kills, {stopped} of them behind a saved step; {results} results, all equal",
-            flush=True,
-        )
-    for work in trainings[:3]:
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            seconds = lose(work, words.folder / f"pair_{work.name.replace(' ', '_')}_{number.name}", number, words.seed)
-            print(f"{work.name}, one of two processes, {number.name}: named after {seconds:.0f} s", flush=True)
+    if words.kills > 0:
+        everything = [*trainings, *works]
+        shares = [words.kills // len(everything) + (n < words.kills % len(everything)) for n in range(len(everything))]
+        for work, kills in zip(everything, shares, strict=True):
+            done, stopped, results = attack(work, kills, words.folder / work.name.replace(" ", "_"), words.seed)
+            print(
+                f"{work.name}: {done} kills, {stopped} of them behind a saved step; {results} results, all equal",
+                flush=True,
+            )
+        for work in trainings[:3]:
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                seconds = lose(
+                    work, words.folder / f"pair_{work.name.replace(' ', '_')}_{number.name}", number, words.seed
+                )
+                print(f"{work.name}, one of two processes, {number.name}: named after {seconds:.0f} s", flush=True)
     if words.hours > 0:
         facts = soak(trainings[0], words.hours, words.folder / "soak")
         print(f"{trainings[0].name} for {words.hours} h, start and end: {json.dumps(facts)}")
