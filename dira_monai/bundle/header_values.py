@@ -78,7 +78,7 @@ def _is_device(value: Any, dims: int) -> bool:
 
 
 def _is_map(value: Any, dims: int) -> bool:
-    return isinstance(value, Mapping) and all(is_text(k) and (v is None or is_text(v)) for k, v in value.items())
+    return isinstance(value, Mapping) and all(is_text(k) and isinstance(v, str | None) for k, v in value.items())
 
 
 def _are_axes(value: Any, dims: int) -> bool:

@@ -35,6 +35,10 @@ def test_shipped_values_and_expressions_pass(bundle):
     )
 
 
+def test_a_word_may_be_no_class_or_leave_its_image_out():
+    check_header({"label_map": {"Mass": "", "Hernia": "none", "poor": None}})
+
+
 def test_expressions_are_evaluated_before_they_are_checked():
     with pytest.raises(InputError, match=r"^--learning_rate must be a number from 0, got -0\.5\.$"):
         check_header({"learning_rate": "$-@momentum", "momentum": 0.5})
