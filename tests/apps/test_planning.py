@@ -222,13 +222,15 @@ def test_values_of_the_user_win_and_the_others_follow(phantoms):
     assert made.values["queue_size"] == 4  # a batch: a branch of this momentum remembers no more
 
 
-def test_a_step_is_measured(phantoms):
+def test_a_step_is_measured_in_silence(phantoms, capsys, caplog):
     given = {"network_def#backbone": "resnet10", "discriminator_channels": 4, "patch_size": [32, 32], "batch_size": 2}
+    given |= {"queue_size": 64}
     made = plan.plan(phantoms[2], hours=0.01, device="cpu", bundle=str(pretrain_bundle.BUNDLES[2]), given=given)
     seconds = float(re.search(r"steps of (\S+) s", made.reasons["max_epochs"])[1])
     epochs, length = made.values["max_epochs"], made.values["epoch_length"]
     assert 0 < seconds < 30
     assert length in (1, 2, 3, 4, 5, 25, "$None") or epochs * length * seconds <= 36 * 1.1
+    assert (capsys.readouterr().out, caplog.text) == ("", "")
 
 
 def test_a_batch_that_does_not_fit_is_halved(phantoms, monkeypatch):

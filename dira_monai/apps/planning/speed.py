@@ -1,8 +1,11 @@
 """How long a step of a bundle's own trainer lasts on a device: measured."""
 
+import contextlib
+import io
+import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +46,8 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
     parser["max_epochs"] = 1
     parser["train#handlers"] = []
     parser["train#dataloader"] = DataLoader(data, batch_size=batch, sampler=[*range(batch)] * (WARM + STEPS))
-    trainer = bundle.build("train#trainer")
+    with _untold():
+        trainer = bundle.build("train#trainer")
     times = [time.perf_counter()]
 
     def note(engine: Engine) -> None:
@@ -55,6 +59,19 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
     trainer.run()
     laps = [after - before for before, after in zip(times[WARM:], times[WARM + 1 :], strict=False)]
     return statistics.median(laps) * sizes["batch"] / batch
+
+
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Keep what a trainer says of its data to itself: these few random images are not those of the run."""
+    objectives = logging.getLogger("dira_monai.objectives")
+    before = objectives.level
+    objectives.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        objectives.setLevel(before)
 
 
 def _random_batch(task: str, sizes: Mapping[str, Any]) -> dict[str, Tensor]:
