@@ -15,6 +15,7 @@ from pathlib import Path
 import fire
 
 from .cli.deferred import deferred
+from .utils.closed_output import tolerate_closed_output
 from .utils.errors import silence_needless, to_sentence
 
 COMMANDS = {  # the module of each, below cli
@@ -81,7 +82,8 @@ def main() -> None:
     # a command with **values would take --help for one of them
     words = [word, "--", "--help"] if "--help" in sys.argv[2:] else sys.argv[1:]
     try:
-        fire.Fire({word: load_command(word)} if known else list_commands(), words, name="dira_monai")
+        with tolerate_closed_output():
+            fire.Fire({word: load_command(word)} if known else list_commands(), words, name="dira_monai")
     except Exception as error:  # whatever a command raises
         sys.exit(f"error: {to_sentence(error)}")
 

@@ -1,5 +1,6 @@
 import json
 import lzma
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_input_error_is_one_line_and_status_1(folder):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: zero.nii.gz holds the value 0 everywhere.\n"
     assert not (folder / "datalist.json").exists()
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_command_whose_output_nobody_reads_ends_quietly(folder, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words, environment = [sys.executable, "-m", "dira_monai", "datalist", "scans"], {"PYTHONUNBUFFERED": unbuffered}
+    with open(writer, "wb") as closed:
+        done = subprocess.run(words, cwd=folder, env=os.environ | environment, stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(json.loads((folder / "datalist.json").read_text())["training"]) == 3
 
 
 @pytest.mark.parametrize("words", [["--outptu=x.json"], ["more"], ["--output=x.json", "--strickt"]])
