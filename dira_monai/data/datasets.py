@@ -124,8 +124,9 @@ class PretrainDataset(Dataset):
 
     @property
     def regions(self) -> int:
-        """About how many regions that do not overlap the images hold, by the size of the first."""
-        sizes = zip(self.images[0]["image"].shape[1:], self.region_size, strict=True)
+        """About how many regions that do not overlap the images hold, by the size of the first, which is read."""
+        first = self.images[0] if self.stored is None else self.stored.load(0, self.images.__getitem__)
+        sizes = zip(first["image"].shape[1:], self.region_size, strict=True)
         return int(len(self) * math.prod(max(1.0, n / region) for n, region in sizes))
 
     def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Tensor | int]:

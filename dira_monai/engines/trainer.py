@@ -104,9 +104,8 @@ class DiRATrainer(ResumableTrainer):
             for module in (self.network, objective, discriminator):
                 module.to(memory_format=CHANNELS_LAST[dims])  # type: ignore[call-overload]  # torch's stubs lack it
         steps = self.schedule_epochs * self.state.epoch_length // self.accumulation_steps
-        dataset = self.data_loader.dataset
         batch = self.data_loader.batch_size * self.accumulation_steps * world_size()
-        objective.fit_to(steps, getattr(dataset, "regions", len(dataset)), batch)
+        objective.fit_to(steps, self.data_loader.dataset, batch)
         broadcast(self.network, objective, discriminator)
 
     def weights_at(self, epoch: int) -> Weights:

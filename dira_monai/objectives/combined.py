@@ -1,6 +1,6 @@
 """Several objectives as one: their weighted sum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import cast
 
 import torch
@@ -73,10 +73,10 @@ class CombinedObjective(Objective):
                 self.keys[i] += [own["key"].detach()] if "key" in own else []
         return outputs | {"loss": total}
 
-    def fit_to(self, steps: int, images: int, batch: int) -> None:
+    def fit_to(self, steps: int, dataset: Sized, batch: int) -> None:
         """Each objective's own choices."""
         for objective in self.parts:
-            objective.fit_to(steps, images, batch)
+            objective.fit_to(steps, dataset, batch)
 
     def momentum_at(self, progress: float) -> float:
         """Momentum of the first objective that has a following branch; 0 where there is none."""

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import torch
@@ -60,6 +60,10 @@ def queue_for(images: int, batch: int, momentum: float, published: int | None = 
     return max(batch, limits[reason] // batch * batch), reason
 
 
+def _count_regions(dataset: Sized) -> int:
+    return getattr(dataset, "regions", None) or len(dataset)
+
+
 class MoCo(MomentumBranch):
     """Momentum contrast, version 2 (Chen et al., 2020, https://arxiv.org/abs/2003.04297): DiRA's discriminative part.
 
@@ -107,22 +111,23 @@ class MoCo(MomentumBranch):
         self.register_buffer("queue", F.normalize(torch.randn(queue_size or STEPS, embedding_size), dim=1))
         self.register_buffer("pointer", torch.zeros([], dtype=torch.long))
 
-    def fit_to(self, steps: int, images: int, batch: int) -> None:
+    def fit_to(self, steps: int, dataset: Sized, batch: int) -> None:
         """Momentum and queue where they were left open; a warning where a given queue has images several times."""
         told = []
         if self.open["momentum"]:
             self.momentum, reason = momentum_for(steps)
             self.final_momentum = self.momentum if self.open["final_momentum"] else self.final_momentum
             told.append(f"momentum {self.momentum:g} ({reason})")
-        size, reason = queue_for(images, batch, self.momentum)
         if self.open["queue"]:
+            size, reason = queue_for(_count_regions(dataset), batch, self.momentum)
             self.queue = F.normalize(torch.randn(size, self.queue.shape[1]), dim=1).to(self.queue)
             self.open["queue"] = False
             told.append(f"queue_size {size} ({reason})")
-        elif len(self.queue) > images:
+        elif len(self.queue) > len(dataset) and len(self.queue) > (images := _count_regions(dataset)):
             LOGGER.warning(
                 f"queue_size {len(self.queue)} with {images} training images: each query meets its own image "
-                f"{len(self.queue) / images:.1f} times among its negatives; queue_size None takes {size}"
+                f"{len(self.queue) / images:.1f} times among its negatives; queue_size None takes "
+                f"{queue_for(images, batch, self.momentum)[0]}"
             )
         if told and rank() == 0:
             print(f"MoCo: {', '.join(told)}")

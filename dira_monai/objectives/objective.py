@@ -1,6 +1,6 @@
 """The base classes of objectives, and their inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -82,12 +82,13 @@ class Objective(nn.Module):
         """
         return None
 
-    def fit_to(self, steps: int, images: int, batch: int) -> None:
+    def fit_to(self, steps: int, dataset: Sized, batch: int) -> None:
         """Choose what was left open for a training of so many optimizer steps of ``batch`` images; say it.
 
         Args:
             steps: of the whole training.
-            images: for training, or regions of them that do not overlap.
+            dataset: of the training images; ``regions``, where it has them, is the number of regions of these that do
+                not overlap, and asking for it may read an image.
             batch: images of a step, of all processes.
         """
 

@@ -106,6 +106,14 @@ def test_the_next_image_takes_the_place_of_a_broken_one(data, make, cache, monke
             dataset[3, 7]
 
 
+@pytest.mark.parametrize("data", [2, 3], indirect=True)
+@pytest.mark.parametrize("make", [pretraining, prepared])
+def test_regions_are_counted_where_the_first_image_is_broken(data, make):
+    make(data, dims_of(data), "none")
+    remove(data[0])
+    assert make(data, dims_of(data), "none", max_bad_files=1).regions == 4 * 2 ** dims_of(data)
+
+
 @pytest.mark.parametrize("data", [3], indirect=True)
 def test_nan_in_a_prepared_image_is_named(data):
     dataset = prepared(data, 3, "none")

@@ -160,7 +160,7 @@ def test_embeddings_are_float32_of_unit_length_under_autocast(dtype):
 )
 def test_what_is_left_open_follows_from_the_run(images, steps, momentum, size, capsys):
     moco = make_moco(basic_unet(), momentum=None, queue_size=None)
-    CombinedObjective([moco], [1.0]).fit_to(steps, images, 8)
+    CombinedObjective([moco], [1.0]).fit_to(steps, range(images), 8)
     assert moco.momentum_at(0) == moco.momentum_at(1) == pytest.approx(momentum, abs=1e-4)
     assert moco.momentum ** (steps / 4) < 0.05 + 1e-6
     assert len(moco.queue) == size
@@ -174,11 +174,25 @@ def test_what_is_left_open_follows_from_the_run(images, steps, momentum, size, c
 
 def test_a_given_queue_stays_and_is_warned_of_where_it_holds_images_several_times(caplog, capsys):
     moco = make_moco(basic_unet(), momentum=0.9, queue_size=4096)
-    moco.fit_to(620, 300, 16)
+    moco.fit_to(620, range(300), 16)
     assert (moco.momentum, len(moco.queue), capsys.readouterr().out) == (0.9, 4096, "")
     assert "each query meets its own image 13.7 times among its negatives; queue_size None takes 32" in caplog.text
-    moco.fit_to(620, 4096, 16)
+    moco.fit_to(620, range(4096), 16)
     assert len(caplog.records) == 1
+
+
+def test_images_are_read_only_where_something_depends_on_them(caplog):
+    class Unread(list):
+        @property
+        def regions(self):
+            raise NotImplementedError("an image is read")
+
+    make_moco(basic_unet(), momentum=0.9, queue_size=300).fit_to(620, Unread(range(300)), 16)
+    make_moco(basic_unet(), momentum=None, queue_size=300).fit_to(620, Unread(range(300)), 16)
+    assert caplog.text == ""
+    for queue_size in (None, 301):
+        with pytest.raises(NotImplementedError):
+            make_moco(basic_unet(), momentum=0.9, queue_size=queue_size).fit_to(620, Unread(range(300)), 16)
 
 
 @pytest.mark.parametrize(("batch", "group_size"), [(7, 3), (4, 1), (6, 6), (5, 32), (7, 2), (21, 4)])
