@@ -160,8 +160,26 @@ def test_the_queue_is_younger_than_the_key_branch_and_smaller_than_the_data(coun
 
 
 def test_few_validation_images_give_several_crops_each():
-    assert [schedule.choose_val_samples(None, images).value for images in (1, 31, 32)] == [32, 32, "$None"]
-    assert schedule.choose_val_samples(64, 1).value == 64
+    assert [schedule.choose_val_samples(None, images, 1e6, 16).value for images in (1, 31, 32)] == [32, 32, "$None"]
+    assert schedule.choose_val_samples(64, 1, 1e6, 16).value == 64
+
+
+@pytest.mark.parametrize("published", [None, 600])
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(10**4, 0), (1000, 480), (100, 48), (10, 32), (5, 32), (2, 19), (0.1, 2)]
+)
+def test_validations_take_a_fifth_of_the_time_at_most(published, steps, expected):
+    choice = schedule.choose_val_samples(published, 600, steps, 16)  # a validation of 48 crops lasts as long as a step
+    assert choice.value == (expected or ("$None" if published is None else 600))
+    validation = (expected or 600) / 48
+    length, epochs = (c.value for c in schedule.choose_epochs(10**6, 300, validation, steps / 3600, 1.0))
+    assert epochs * (length + validation) <= max(steps, 2)
+    assert epochs * validation <= max(steps / 5, 0.05)
+
+
+def test_a_validation_that_cannot_be_shortened_leaves_the_training_its_time():
+    length, epochs = schedule.choose_epochs(400, 4, 1000, 1, 36.0)
+    assert (length.value, epochs.value) == (80, 1)
 
 
 def test_warmup_is_a_tenth_of_the_run_at_most():

@@ -16,6 +16,7 @@ from .facts import NONE, Choice, find_device
 from .planner import Planner
 
 WIDTH = 40  # characters of a value in the table
+MUCH = 1.1  # times the given hours, of which is warned
 FEW_STEPS = 1000  # below which a pre-training has hardly begun, and a network from scratch as well
 
 
@@ -108,6 +109,11 @@ def plan(
     facts = planner.facts
     line = f"{task} in {facts.spatial_dims}D, {facts.training} training and {facts.validation} validation images"
     notes = []
+    if planner.hours > MUCH * hours:
+        notes.append(
+            f"note: the run takes about {planner.hours:.2g} h, more than the {hours:g} h: a single step, or validation "
+            f"of {facts.validation} images, is too long; give more --hours, a smaller network or fewer images."
+        )
     if planner.steps < FEW_STEPS:
         notes.append(f"note: {planner.steps} steps are few; give more --hours, a smaller network or more images.")
     return Plan(task, found.bundle, f"{line}, on {where.name}", found.choices, notes)

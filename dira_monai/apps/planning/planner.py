@@ -28,6 +28,8 @@ class Planner:
         found: the data, and the choices made so far.
         facts: of the images.
         network: of the configuration.
+        steps: of the optimizer in the planned run.
+        hours: that the planned steps and validations take.
     """
 
     def __init__(self, found: Data, task: str, device: DeviceFacts, given: Mapping[str, Any]) -> None:
@@ -40,7 +42,7 @@ class Planner:
         size = self.published.get("patch_size") or self.published["image_size"]
         network = found.config.build("network_def")
         self.network = network_facts(network, self.value("in_channels"), size, COPIES)
-        self.steps = 0
+        self.steps, self.hours = 0, 0.0
 
     def value(self, name: str) -> Any:
         """A value of the configuration, with the choices made so far in it."""
@@ -121,19 +123,22 @@ class Planner:
     def plan_epochs(self, hours: float, seconds: float | None) -> None:
         """Length and number of epochs, and the warm-up."""
         seconds = self.measure() if seconds is None else seconds
-        if self.task == PRETRAIN:
-            val_samples = schedule.choose_val_samples(self.published["val_samples"], self.facts.validation)
-            self.choose("val_samples", val_samples)
         published, batch = self.published, self.value("batch_size")
+        if self.task == PRETRAIN:
+            crops = (published["val_samples"], self.facts.validation)
+            self.choose("val_samples", schedule.choose_val_samples(*crops, 3600 * hours / seconds, batch))
         once = published["epoch_length"] or math.ceil(self.facts.training / batch)
         steps = published["max_epochs"] * max(once, schedule.SHORTEST)
-        length, epochs = schedule.choose_epochs(steps, once, self._validation_steps(), hours, seconds)
+        validation = self._validation_steps()
+        length, epochs = schedule.choose_epochs(steps, once, validation, hours, seconds)
         natural = published["epoch_length"] is None and length.value == once
         self.choose("epoch_length", Choice(NONE, length.reason) if natural else length)
         max_epochs = self.choose("max_epochs", epochs)
         warmup = schedule.choose_warmup(published["warmup_epochs"], max_epochs, self.task == PRETRAIN)
         self.choose("warmup_epochs", warmup)
-        self.steps = max_epochs * (self.value("epoch_length") or once) // self.value("accumulation_steps")
+        steps = max_epochs * (self.value("epoch_length") or once)
+        self.steps = steps // self.value("accumulation_steps")
+        self.hours = (steps + max_epochs * validation) * seconds / 3600
 
     def _validation_steps(self) -> float:
         """What a validation costs, in steps of training."""

@@ -68,7 +68,7 @@ def choose_epochs(steps: int, once: int, validation: float, hours: float, second
     fit = 3600 * hours / seconds
     total = min(steps, fit)
     length = max(1, min(max(once, SHORTEST), int(total / EPOCHS)), math.ceil(validation / VALIDATION))
-    length = min(length, max(1, int(total)))
+    length = min(length, max(1, int(min(total, max(fit - validation, fit / (1 + VALIDATION))))))
     wanted = math.ceil(steps / length)
     epochs = max(1, min(wanted, int(fit / (length + validation))))
     lasts = epochs * (length + validation) * seconds / 3600
@@ -82,8 +82,22 @@ def choose_epochs(steps: int, once: int, validation: float, hours: float, second
     return Choice(length, reason), Choice(epochs, f"{limit}: {told}")
 
 
-def choose_val_samples(published: int | None, images: int) -> Choice:
-    """Crops that a validation compares with each other: of a few images several each."""
+def choose_val_samples(published: int | None, images: int, steps: float, batch: int) -> Choice:
+    """Crops that a validation compares with each other: of a few images several each, and no more than time allows.
+
+    A fifth of the time has to hold ``EPOCHS`` validations, or of fewer than ``VAL_SAMPLES`` crops one.
+
+    Args:
+        published: the bundle's number; None: each image once.
+        images: for validation.
+        steps: that fit into the time.
+        batch: images of a step.
+    """
+    most = int(VALIDATION / (1 + VALIDATION) * steps * batch / FORWARD)  # crops of all validations
+    most = max(2, most // EPOCHS, min(VAL_SAMPLES, most))
+    wanted = published or max(images, VAL_SAMPLES)
+    if most < wanted:
+        return Choice(most, f"of {images} images, so that validation takes a fifth of the time at most")
     if published is not None or images >= VAL_SAMPLES:
         return Choice(NONE if published is None else published, f"as the bundle has it, of {images} images")
     return Choice(VAL_SAMPLES, f"several crops of each of {images} images, since they are compared with each other")
