@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from ..datalists.io import load_datalist, read_own
 from ..datalists.leakage import Training, find_leaks, find_seen, read_training
 from ..datalists.prepare import prepare_data
 from ..dicom.headers import is_dicom
-from ..images.facts import measure_each, measure_image
-from ..images.find import Image, first_file, is_series, map_files
+from ..images.facts import find_outline, measure_each, measure_image
+from ..images.find import Image, first_file, map_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 
@@ -32,8 +33,8 @@ def tell_seen(images: Sequence[Image | Mapping[str, Any]], run_list: str | Path 
     """Print, and return, a line on how many images a run has trained on, or on others of their patients; "" where none.
 
     Patients are compared as ``find_overlap`` does: by name where the folders of both are related, and by PatientID.
-    Copies under another name are found by their pixels, of files alone: of entries with a ``digest`` all, of others
-    those that have as many bytes as an image of the training.
+    Copies under another name or in another format are found by their pixels: of entries with a ``digest`` by this, and
+    others are read where an image of the training has axes as long as theirs.
 
     Args:
         images: that are tested, with absolute paths, or entries of a datalist; a folder is that of a DICOM series.
@@ -47,9 +48,14 @@ def tell_seen(images: Sequence[Image | Mapping[str, Any]], run_list: str | Path 
     relative = [map_files(path, lambda file: os.path.relpath(file, root)) for path in paths]
     try:
         training = read_training(run_list)
-        copies = _find_copies(entries, training)
-        seen = {*_find_trained(relative, root, training), *(os.path.relpath(file, root) for file in copies)}
-        names = [name for image in relative if (name := first_file(image)) in seen]
+        seen = {*_find_trained(relative, root, training)}
+        others = [e for e, image in zip(entries, relative, strict=True) if first_file(image) not in seen]
+        copied = _find_copies(others, training)
+        names = [
+            first_file(image)
+            for entry, image in zip(entries, relative, strict=True)
+            if first_file(image) in seen or first_file(entry["image"]) in copied
+        ]
         line = f"are, or are of patients, in training of {run_list}: {first_names(names)}"
         line = f"warning: {len(names)} of {len(images)} images {line}" if names else ""
     except InputError as error:
@@ -75,16 +81,21 @@ def _find_trained(images: Sequence[Image], root: str, training: Training) -> lis
 
 
 def _find_copies(entries: Sequence[Mapping[str, Any]], training: Training) -> set[str]:
-    """The first files of the entries whose pixels are those of a file of the training list."""
-    known = {
-        e["digest"]: Path(training.root, first_file(e["image"])) for e in training.content["training"] if "digest" in e
-    }
-    sizes = {file.stat().st_size for file in known.values() if file.is_file()}
+    """The first files of the entries, or their folders, whose pixels are those of an image of the training list."""
+    known = {e["digest"]: sorted(n for n in e["shape"] if n > 1) for e in training.content["training"] if "digest" in e}
+    outlines = [*known.values()]
     digests = {first_file(e["image"]): e["digest"] for e in entries if "digest" in e}
-    others = {first_file(e["image"]): e["image"] for e in entries if "digest" not in e and not is_series(e["image"])}
-    alike = {file: image for file, image in others.items() if os.path.getsize(file) in sizes}
-    facts = measure_each(measure_image, [*alike.values()], os.sep)
-    digests |= {file: fact["digest"] for file, fact in zip(alike, facts, strict=True) if isinstance(fact, dict)}
+
+    def measure(entry: Mapping[str, Any], directory: str | Path) -> dict:
+        alike = False
+        with suppress(Exception):  # whatever decoders raise: what reads the image later tells why
+            alike = find_outline(entry["image"], directory) in outlines
+        return measure_image(entry["image"], directory) if alike else {}
+
+    others = [entry for entry in entries if "digest" not in entry] if known else []
+    for entry, fact in zip(others, measure_each(measure, others, os.sep), strict=True):
+        if isinstance(fact, dict) and fact:
+            digests[first_file(entry["image"])] = fact["digest"]
     return {file for file, digest in digests.items() if digest in known}
 
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, first_file
+from ..images.find import Image, first_file, is_series
 from ..utils.errors import InputError
 from .label_maps import in_image_folders
+from .layouts import split_names
 from .options import LabelOptions, find_class, refuse_words, split_words
 from .patients import PATIENT_COLUMNS, clean_patients
 from .rows import Found, Label, Row
@@ -29,16 +30,20 @@ def find_table(root: Path, labels: str | None) -> Path | None:
 def find_labels(root: Path, options: LabelOptions) -> Found:
     """Images with the words of a table, or where there is none with the names of their folders, and with patients.
 
+    With ``modalities`` an image is the files of a case, and a row names one of these files or the case.
+
     Raises:
         InputError: as ``read_label_table`` and ``find_patients`` do.
     """
     (sorted_out, everything), table = Found.search(root), find_table(root, options.labels)
     images = sorted_out.without_label_maps(everything)
+    images = sorted_out.take_modalities(images, split_names(options.modalities))
     if table is None:
         found = _read_class_folders(root, images, options)
     else:
         found = _read_images_of_table(root, in_image_folders(images), table, options)
     found.label_maps, found.named_as_maps = sorted_out.label_maps, sorted_out.named_as_maps
+    found.other_modalities = sorted_out.other_modalities
     found.other_formats, found.skipped = sorted_out.other_formats, sorted_out.skipped + found.skipped
     return found
 
@@ -140,7 +145,7 @@ def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptio
         kind, *rest = parts[parts.index(split) + 1 :] if split else parts
         if rest:
             found.rows.append(Row(image, kind, split=split, place=str(root / name)))
-            below.append(image if isinstance(image, list) else "/".join(rest))
+            below.append(image if is_series(image) else "/".join(rest))
         else:
             found.skip(image, f"{name} lies in no folder of a class, and there is no table labels.csv.")
     found.fill_patients(options.patient, (options.patient_column, options.file_column), below)

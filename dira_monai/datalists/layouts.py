@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
-from ..images.find import Image, first_file, stem, without_map_words
+from ..images.find import Image, first_file, is_series, stem, without_map_words
+from ..utils.errors import InputError
 
 LAYOUTS = {  # the patient is the first group that is not empty; the path begins in the folder of the data
     "BIDS": r"(?:^|[/_])(sub-[a-z0-9+]+)(?=[/_])",  # bids-specification.readthedocs.io: entities
@@ -146,6 +147,9 @@ def join_modalities(
     """Images of one file a modality, in its order; files that miss others, with the reason; the number of all others.
 
     Files belong together where their paths are the same but for the modality, a word of the file name or of a folder.
+
+    Raises:
+        InputError: if one is a DICOM series.
     """
     words = {name: re.compile(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", re.IGNORECASE) for name in modalities}
     cases: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -158,6 +162,11 @@ def join_modalities(
     joined, broken = list[Image](), list[tuple[Image, str]]()
     for case in cases.values():
         files = [file for own in case.values() for file in own]
+        if series := [file for file in files if is_series(file)]:
+            raise InputError(
+                f"modalities joins files, and {series[0]} begins a DICOM series; convert series to NIfTI, such as by "
+                "dcm2niix, and resample those of a case to one grid."
+            )
         if [len(case[name]) for name in modalities] == [1] * len(modalities):
             joined.append([case[name][0] for name in modalities])
         else:

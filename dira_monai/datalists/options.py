@@ -16,7 +16,7 @@ NO_CLASS = ("", "none", "no finding")  # in a table of several labels: all class
 MAX_WORDS = 20  # that an error lists
 REST = "*"  # in label_map: all other words
 ONLY_FOR = {  # task: options that mean nothing for the other one
-    "segmentation": ("label_threshold", "label_values", "modalities"),
+    "segmentation": ("label_threshold", "label_values"),
     "classification": ("multi_label", "label_column", "label_map"),
 }
 

@@ -2,13 +2,14 @@
 
 import csv
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, first_file, is_series, map_files, stem
+from ..images.find import Image, files_of, first_file, is_series, map_files, stem
 from ..utils.errors import InputError
 
 FILE_COLUMNS = ("file", "image", "path", "filename", "image path", "image index", "image id", "image name", "dicom id")
@@ -84,10 +85,17 @@ def composed(text: str) -> str:
 
 
 def image_names(image: Image) -> list[str]:
-    """What a table may call an image: path, name, name without suffix; of a DICOM series also its folder's two."""
-    path = PurePosixPath(composed(first_file(image)))
-    names = [str(path), path.name, stem(path.name)]
-    return [*names, str(path.parent), path.parent.name] if is_series(image) else names
+    """What a table may call an image: path, name, name without suffix; of a DICOM series also its folder's two.
+
+    An image of several modalities may have these names of each of its files, what the names of these begin with, and
+    those of their folder.
+    """
+    paths = [PurePosixPath(composed(file)) for file in files_of(image)[: 1 if is_series(image) else None]]
+    names = [name for path in paths for name in (str(path), path.name, stem(path.name))]
+    if len(paths) > 1:
+        parts = zip(*(re.split(r"([_\-. ]+)", stem(path.name)) for path in paths), strict=False)
+        names.append("".join(part for part, *_ in takewhile(lambda same: len({*same}) == 1, parts)).rstrip("_-. "))
+    return [*names, str(paths[0].parent), paths[0].parent.name] if isinstance(image, list) else names
 
 
 def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[str, list[Image]]]:

@@ -11,9 +11,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..dicom.headers import list_series
 from ..utils.errors import InputError
+from ..utils.optional_import import import_package
 from ..utils.parallel import parallel_map
-from .find import Image, first_file, read_image
+from .find import NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
 
 MAX_CLASSES = 32  # values of what may be a label map
 FEW = 8  # values that a label map has nearly everywhere
@@ -39,7 +41,7 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
     These are of what ``read_image`` gives. Shape and spacing (mm, None for pictures) are those of the spatial axes,
     axcodes is the orientation of a volume, such as LPS, else None; range is [lowest, highest], and note is an empty
     text or says what is unusual. few_values says that it holds so few values that it may be a label map; images of the
-    same pixels, in whatever format, have the same digest.
+    same pixels, in whatever format and order of a volume's axes, have the same digest.
 
     Raises:
         InputError: if the image is constant, or if voxels are NaN or infinite.
@@ -63,8 +65,39 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
         "mean": _short(float(array.mean(dtype=np.float64))),
         "note": "; ".join(notes),
         "few_values": _has_few_values(array, rank),
-        "digest": _digest(array),
+        "digest": _digest(_upright(array, meta["affine"]) if rank == 3 and "affine" in meta else array),
     }
+
+
+def find_outline(image: Image, directory: str | Path = ".") -> list[int]:
+    """The lengths of an image's axes, sorted, without those of 1, by its header alone.
+
+    Raises:
+        Exception: whatever decoders raise of a broken file.
+    """
+    from PIL import Image as Picture
+
+    path, files = Path(directory, first_file(image)), len(files_of(image))
+    if path.is_dir():
+        (slices,) = list_series(path)
+        path, files = slices[0], len(slices)
+    name = path.name.lower()
+    if name.endswith(PIL_SUFFIXES):
+        with Picture.open(path) as picture:
+            lengths: Sequence[int] = picture.size
+    elif name.endswith(NIFTI_SUFFIXES):
+        lengths = nib.load(path).shape[:3]
+    else:
+        reader = import_package("SimpleITK", path).ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        lengths = (*reader.GetSize(), files if is_series(image) else 1)
+    return sorted(length for length in lengths if length > 1)
+
+
+def _upright(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """A view of a volume with the axes nearest to R, A, S: converters of DICOM turn rows around."""
+    return nib.orientations.apply_orientation(array, nib.io_orientation(affine))
 
 
 def _has_few_values(array: np.ndarray, rank: int) -> bool:

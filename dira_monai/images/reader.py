@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..dicom.headers import list_series
 from ..dicom.series import read_series, to_array, to_meta
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
+from .facts import find_distance
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
 from .place import find_place
 
@@ -51,7 +51,7 @@ class ScanReader(ImageReader):
     """Reads one image: ``LoadImaged(keys="image", reader="dira_monai.reader.ScanReader")``.
 
     The suffix of the file chooses MONAI's own reader; any other name is taken as DICOM, where a list of files or a
-    folder is one series, sorted by position. A list of other files is stacked as channels, as MONAI does.
+    folder is one series, sorted by position. A list of other files is stacked as channels, which must lie on one grid.
 
     The array has spatial axes first and channels, where it has any, last. Axes of length 1 at the end are dropped, so a
     single slice is 2D; its affine holds the pixel spacing alone. A 2D image with three equal channels comes out gray.
@@ -96,7 +96,8 @@ class ScanReader(ImageReader):
             if file.stat().st_size == 0:
                 raise InputError(f"{file} is empty (0 bytes).")
         try:
-            return _tidy(img[0], *_decode(img, self.resample))
+            several = len(img) > 1 and img[0].name.lower().endswith(SUFFIXES)
+            return _stack(img) if several else _tidy(img[0], *_decode(img, self.resample))
         except InputError:
             raise
         except Exception as error:  # the decoders raise whatever they like
@@ -111,53 +112,67 @@ def _only_series(folder: Path) -> Sequence[Path]:
     return series[0]
 
 
+def _stack(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+    """Files of one image, one a channel, which lie on one grid."""
+    (first, meta), *others = [_tidy(file, *_decode([file], resample=True)) for file in files]
+    rank = len(meta["spatial_shape"])
+    for file, (array, other) in zip(files, [(first, meta), *others], strict=True):
+        cure = f"so they are no channels of one image; resample {file.name} to it"
+        if array.ndim > rank:
+            raise InputError(f"{file} has {array.shape[-1]} channels where a file of several has one.")
+        if array.shape != first.shape:
+            sizes = [" x ".join(map(str, shape)) for shape in (array.shape, first.shape)]
+            raise InputError(f"{file} has {sizes[0]} voxels where {files[0].name} has {sizes[1]}, {cure}.")
+        if "affine" in meta and (away := find_distance(array.shape, meta["affine"], other["affine"])):
+            raise InputError(f"{file} lies up to {away:.3g} mm away from {files[0].name}, {cure}.")
+    return np.stack([first, *(array for array, _ in others)], axis=-1), meta | {"original_channel_dim": -1}
+
+
 def _decode(files: Sequence[Path], resample: bool) -> tuple[np.ndarray, dict]:
     name = files[0].name.lower()
     if name.endswith(PIL_SUFFIXES):
-        with ExitStack() as stack:  # opened here, since Pillow leaves a file open that it cannot decode
-            return _read_pictures([stack.enter_context(file.open("rb")) for file in files])
+        with files[0].open("rb") as stream:  # opened here, since Pillow leaves a file open that it cannot decode
+            return _read_picture(stream, files[0].name)
     if name.endswith(NIFTI_SUFFIXES):
-        return _read_nifti(files)
+        return _read_nifti(files[0])
     if name.endswith(ITK_SUFFIXES):
-        return _read_itk(files)
+        return _read_itk(files[0])
     return read_series(files, resample)
 
 
-def _read_nifti(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
-    image, note = nib.load(files[0]), ""
+def _read_nifti(file: Path) -> tuple[np.ndarray, dict]:
+    image, note = nib.load(file), ""
     place: dict[str, Any] = {}
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):
         note = "Analyze, which tells no left from right: nibabel's order is taken"
     elif not isinstance(image, nib.MGHImage):
-        affine, note = find_place(files[0])
+        affine, note = find_place(file)
         place = {"affine": affine, "original_affine": affine.copy()}
     reader = NibabelReader(squeeze_non_spatial_dims=True)
-    array, meta = reader.get_data(reader.read(files))
+    array, meta = reader.get_data(reader.read(file))
     array = np.asarray(array)
     return array.astype(array.dtype.newbyteorder("="), copy=False), meta | place | ({"note": note} if note else {})
 
 
-def _read_itk(files: Sequence[Path]) -> tuple[np.ndarray, dict]:
+def _read_itk(file: Path) -> tuple[np.ndarray, dict]:
     """By SimpleITK, since itk needs a minute to load vectors, then refuses most, and moves the working folder."""
-    sitk = import_package("SimpleITK", files[0])
-    images = [sitk.ReadImage(str(file)) for file in files]
-    arrays = [to_array(sitk, image) for image in images]
-    return np.stack(arrays, axis=-1) if len(arrays) > 1 else arrays[0], to_meta(images[0])
+    sitk = import_package("SimpleITK", file)
+    image = sitk.ReadImage(str(file))
+    return to_array(sitk, image), to_meta(image)
 
 
-def _read_pictures(files: Sequence[Any]) -> tuple[np.ndarray, dict]:
+def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     """Gray or RGB, upright as cameras tell it and viewers show it; not as the pixels are stored."""
     turned: list[int] = []
 
     def convert(image: Any) -> Any:
         if image.format == "TIFF" and (pages := image.n_frames) > 1:
-            file = files[0].name
-            raise InputError(f"{file} has {pages} pages, where a picture has one; write each to a file of its own.")
+            raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
         turned.append(image.getexif().get(ExifTags.Base.Orientation, 1))
         return _to_gray_or_rgb(ImageOps.exif_transpose(image))
 
     reader = PILReader(converter=convert)
-    array, meta = reader.get_data(reader.read(files))
+    array, meta = reader.get_data(reader.read([stream]))
     note = f"turned upright by its EXIF orientation {turned[0]}" if turned[0] in range(2, 9) else ""
     return array, meta | ({"note": note} if note else {})
 
@@ -189,8 +204,6 @@ def _drop_axes(array: np.ndarray, meta: dict) -> tuple[np.ndarray, int]:
     rank = len(meta["spatial_shape"])
     if array.dtype.names:  # color NIfTI: one record a voxel
         array = structured_to_unstructured(array)
-    if meta.get("original_channel_dim") == 0 and array.ndim > rank:  # a list of files, stacked
-        array = np.moveaxis(array, 0, -1)
     while array.ndim > rank and array.shape[rank] == 1:
         array = array.squeeze(rank)
     return (array.squeeze(2), 2) if rank == 3 and array.shape[2] == 1 else (array, rank)

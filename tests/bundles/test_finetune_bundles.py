@@ -370,8 +370,9 @@ def test_gray_and_color_pictures_fit_the_channels(tmp_path, kind, in_channels):
             assert sample["label"].shape == (1, 5, 4)
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("count", [2, 3])
-def test_pictures_of_several_modalities_are_gray_channels(tmp_path, count):
+def test_pictures_of_several_modalities_are_gray_channels(tmp_path, task, count):
     arrays = np.random.default_rng(0).integers(0, 255, (count, 4, 5), dtype=np.uint8)
     files = [str(tmp_path / f"{number}.png") for number in range(count)]
     for file, array in zip(files, arrays, strict=True):
@@ -382,7 +383,8 @@ def test_pictures_of_several_modalities_are_gray_channels(tmp_path, count):
         "image_size": None,
         "class_names": ["a", "b"],
     }
-    sample = transformed(("segmentation", 2), options, {"image": files, "label": files[0]})
+    entry = {"image": files, "label": files[0] if task == "segmentation" else 1}
+    sample = transformed((task, 2), options, entry)
     np.testing.assert_allclose(sample["image"].numpy(), arrays.transpose(0, 2, 1) / 255, atol=1e-6)
 
 

@@ -3,10 +3,13 @@
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK
 from labeled_files import LISTS, SHAPES, classify
 from PIL import Image
-from scan_files import noise, refuses, write_image, write_nifti, write_series
+from scan_files import noise, read, refuses, write_image, write_nifti, write_series
 
 from dira_monai.data.trained_on import evaluation_list, find_run_list, tell_seen
 from dira_monai.datalists.io import write_datalist
@@ -157,8 +160,9 @@ def test_who_was_trained_on_is_named(tmp_path, capsys):
     shutil.copy(trained, tmp_path / "far" / "renamed.png")
     Image.open(trained).save(tmp_path / "far" / "again.bmp")
     tested = [str(tmp_path / "far" / name) for name in ("renamed.png", "again.bmp")]
-    line = tell_seen([*tested, str(elsewhere)], tmp_path / "list.json")  # a file of another size is not read
-    assert line.startswith("warning: 1 of 3 images")
+    line = tell_seen([*tested, str(elsewhere)], tmp_path / "list.json")
+    assert line.startswith("warning: 2 of 3 images")
+    assert line.endswith(": renamed.png, again.bmp")
     measured = [{"image": file, **measure_image(file)} for file in tested]
     assert tell_seen(measured, tmp_path / "list.json").endswith(": renamed.png, again.bmp")
     (tmp_path / "list.json").write_text("{}")
@@ -170,8 +174,8 @@ def test_a_series_that_was_trained_on_is_named_by_its_folder(tmp_path):
         write_series(tmp_path / "scans" / str(index), noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")
     write_datalist(made := make_datalist(tmp_path / "scans"), tmp_path / "list.json")
     trained = made["training"][0]["patient"]
-    write_series(tmp_path / "far" / "again", noise(3, 4, 5), series="1.9", patient=trained)
-    write_series(tmp_path / "far" / "new", noise(3, 4, 5), series="1.8", patient="other")
+    write_series(tmp_path / "far" / "again", noise(3, 4, 5, seed=1), series="1.9", patient=trained)
+    write_series(tmp_path / "far" / "new", noise(3, 4, 5, seed=2), series="1.8", patient="other")
     line = tell_seen([str(tmp_path / "far" / name) for name in ("again", "new")], tmp_path / "list.json")
     assert line.startswith("warning: 1 of 2 images are")
     assert "again/" in line
@@ -198,3 +202,28 @@ def test_classes_may_change_while_patients_stay(tmp_path):
     options = {"spatial_dims": 2, "in_channels": 1, "seed": 0, "pictures_only": False}
     again = prepare_labeled(str(root), str(tmp_path / "out"), "classification", class_names=["b", "a"], **options)
     assert [[e["patient"] for e in again[key]] for key in LISTS] == [[e["patient"] for e in made[key]] for key in LISTS]
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "mha", "dcm"])
+def test_a_volume_that_was_trained_on_is_named_in_every_format(tmp_path, suffix):
+    """Copies as dcm2niix writes them, with rows turned around, and their like by ITK; or another series."""
+    for index in range(4):
+        voxels = noise(3, 4, 5, seed=index)
+        write_series(tmp_path / f"scans/{index}", voxels, series=f"1.{index}", patient=f"p{index}")
+    write_datalist(made := make_datalist(tmp_path / "scans"), tmp_path / "list.json")
+    trained, spared = (int(made[key][0]["patient"][1:]) for key in LISTS[:2])
+    for name, index in (("again", trained), ("new", spared)):
+        array, meta = read(tmp_path / f"scans/{index}")
+        image = nib.Nifti1Image(array.astype(np.int16), meta["affine"]).as_reoriented([[0, 1], [1, -1], [2, 1]])
+        file = tmp_path / f"far/{name}.{suffix}"
+        file.parent.mkdir(exist_ok=True)
+        if suffix == "dcm":
+            write_series(file, noise(3, 4, 5, seed=index), series="1.9", patient="other")
+        elif suffix == "mha":
+            nib.save(image, tmp_path / "x.nii")
+            SimpleITK.WriteImage(SimpleITK.ReadImage(str(tmp_path / "x.nii")), str(file))
+        else:
+            nib.save(image, file)
+    line = tell_seen([*map(str, sorted((tmp_path / "far").iterdir()))], tmp_path / "list.json")
+    assert line.startswith("warning: 1 of 2 images are")
+    assert "again" in line
