@@ -21,7 +21,7 @@ from ..images.find import (
     stem,
 )
 from ..images.label_values import check_threshold, count_values, list_values
-from ..images.stock import read_as_trained, read_png_factor
+from ..images.stock import read_as_trained, read_png_factor, stock_path
 from ..utils.errors import InputError
 from .checks import first_names
 from .layouts import match_names, split_names
@@ -44,11 +44,12 @@ class MisfitError(InputError):
 def find_label_maps(root: Path, options: LabelOptions) -> Found:
     """Images with their label maps, relative to ``root``; what has no partner is skipped.
 
-    Without ``labels`` the label maps are those of ``is_label_map``, in folders of one kind or beside the images, and
-    the images lie in folders ``images`` (or ``imagesTr``) where there are any; else ``labels`` is the folder of the
-    label maps, in ``root`` or anywhere. Partners have the same place and name, but for words of either side and, where
-    that finds none, of modalities, or are alone in a folder; a DICOM series has the name of its folder, unless it is
-    one file beside other images. An exact name wins.
+    A label map is a file, or the folder of a DICOM series. Without ``labels`` the label maps are those of
+    ``is_label_map``, in folders of one kind or beside the images, and the images lie in folders ``images`` (or
+    ``imagesTr``) where there are any; else ``labels`` is the folder of the label maps, in ``root`` or anywhere.
+    Partners have the same place and name, but for words of either side and, where that finds none, of modalities, or
+    are alone in a folder; a DICOM series has the name of its folder, unless it is one file beside other images. An
+    exact name wins.
 
     Raises:
         InputError: if there are no such files, or several kinds of label folders, or as ``find_patients`` does.
@@ -94,18 +95,18 @@ def _both_sides(
     located = [(*_locate(image, crowds), image) for image in everything]
     if labels is None:
         others = ("labelsts", "labelsva")
-        named = [row for row in located if is_label_map(first_file(row[2]))]
-        maps = [(kind, key, first_file(image)) for kind, key, image in named if kind not in others]
+        named = [row for row in located if _is_label_map(row[2])]
+        maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
         if len(kinds := sorted({kind for kind, _, _ in maps} - {""})) > 1:
             raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
         found = [(key, file) for _, key, file in maps]
-        located = [row for row in located if not is_label_map(first_file(row[2]))]
+        located = [row for row in located if not _is_label_map(row[2])]
     else:
         folder = label_folder(root, labels)
-        inside = [image for image in find_images(folder) if isinstance(image, str)]
         above = PurePosixPath(os.path.relpath(folder, root))
-        found = [(_locate(file)[1], str(above / file)) for file in inside]
+        found = [(_locate(image)[1], str(above / str(stock_path(image, folder)))) for image in find_images(folder)]
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
+        located = [row for row in located if not _is_label_map(row[2])] or located  # those of other classes
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
     if located and not images:
         shared = posixpath.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
@@ -134,6 +135,11 @@ def label_folder(root: Path, labels: str) -> Path:
     )
 
 
+def _is_label_map(image: Image) -> bool:
+    """As ``is_label_map``; a series has the name of its folder."""
+    return is_label_map(first_file(image)) or (is_series(image) and is_label_map(str(_folder(image))))
+
+
 def _folder(image: Image) -> PurePosixPath:
     return PurePosixPath(first_file(image)).parent
 
@@ -141,14 +147,13 @@ def _folder(image: Image) -> PurePosixPath:
 def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
     """The folder named as one of images or labels, "" where none is, and the path without it and the suffix.
 
-    A DICOM series has the path of its folder, one of a single file in a
-    folder of the ``crowds`` its own.
+    A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
     """
     path = PurePosixPath(first_file(image))
     own = not is_series(image) or (len(image) == 1 and path.parent in crowds)
     parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
     kind, place = kind_folder(str(path))
-    if place >= 0:
+    if place >= 0 and (own or place + 1 < len(parts)):  # ct and seg of one patient are not alike in name
         del parts[place]
     return kind, "/".join(parts)
 

@@ -67,8 +67,10 @@ def read_as_trained(
 
 def read_png_factor(file: Path) -> int:
     """What readers multiply the values of a gray PNG of 2 or 4 bits by, so that the highest becomes 255; else 1."""
-    with file.open("rb") as stream:
-        head = stream.read(26)
+    head = b""
+    if file.is_file():  # no series
+        with file.open("rb") as stream:
+            head = stream.read(26)
     bits, color = head[24:25], head[25:26]
     gray = head.startswith(b"\x89PNG") and color == b"\0"
     return {b"\2": 85, b"\4": 17}.get(bits, 1) if gray else 1

@@ -12,7 +12,7 @@ from finetune_bundle import bundle
 from labeled_files import LUNG, SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
 from monai.transforms import Compose, LoadImage
 from PIL import Image
-from scan_files import cut, noise, read, write_image, write_nifti, write_series, write_slice
+from scan_files import cut, noise, read, refuses, write_image, write_nifti, write_series, write_slice
 
 from dira_monai.apps.planning.labels import find_classes as plan_classes
 from dira_monai.bundle.config import read_config
@@ -394,3 +394,43 @@ def test_an_image_as_label_map_is_told_in_short(tmp_path):
     write_masks(tmp_path, np.arange(20) / 2)
     with pytest.raises(InputError, match=r"values 0, 0\.5, 1, 1\.5, 2, 2\.5, 3, 3\.5, \.\.\. \(20 in all\) \(0\.5, "):
         segment(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("images/{}", "labels/{}"), ("{}/ct", "{}/seg"), ("{}", "{}_seg"), ("{}/CT", "{}/masks/heart")],
+)
+def test_label_maps_as_dicom_series(tmp_path, image, label):
+    """Slices of plain DICOM, whose files have other names in another order than those of the image."""
+    masks = {}
+    for number in range(6):
+        person = f"p{number}"
+        masks[person] = (noise(4, 5, 3, seed=9 + number) > 100).astype(np.int16)
+        write_series(
+            tmp_path / image.format(person), noise(4, 5, 3, seed=number), series=f"1.{number}.1", patient=person
+        )
+        folder = tmp_path / label.format(person)
+        write_series(folder, masks[person], series=f"1.{number}.2", patient=person, RescaleIntercept=0)
+        for place, file in enumerate(sorted(folder.iterdir())):
+            file.rename(folder / f"{9 - place}.dcm")
+    made = segment(tmp_path)
+    assert (len(entries(made)), made["skipped"]) == (6, [])
+    for entry in entries(made):
+        assert entry["label"] == label.format(entry["patient"])
+        array = LoadImage(image_only=True)(tmp_path / entry["label"]).numpy()
+        np.testing.assert_array_equal(array, read(tmp_path / entry["label"])[0])
+        assert array.sum() == masks[entry["patient"]].sum()
+        assert entry["holds"] == [1, 1]
+
+
+def test_one_of_several_folders_of_label_maps(tmp_path):
+    """As Montgomery's left and right lungs."""
+    for number in range(5):
+        write_nifti(tmp_path / f"CXR/x{number}.nii.gz", noise(6, 8, 5, seed=number))
+        for side in range(2):
+            mask = (noise(6, 8, 5, seed=10 * side + number) > 100).astype(np.uint8)
+            write_nifti(tmp_path / f"Mask/{('left', 'right')[side]}Mask/x{number}.nii.gz", mask)
+    refuses("folders leftmask and rightmask; name one by --labels", segment, tmp_path)
+    made = segment(tmp_path, labels="Mask/leftMask")
+    assert [entry["label"] for entry in entries(made)] == [f"Mask/leftMask/x{number}.nii.gz" for number in range(5)]
+    assert made["skipped"] == []
