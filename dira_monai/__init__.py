@@ -77,6 +77,7 @@ _NAMES = {  # the module of each public name
     "transforms.intensity": "GaussianBlur GaussianNoise IntensityJitter NonlinearIntensity",
     "transforms.masking": "Masking",
     "transforms.painting": "InPainting OutPainting",
+    "transforms.primitives": "Primitives",
     "transforms.shuffling": "BlockShuffling LocalPixelShuffling",
     "transforms.spatial": "ElasticDeformation RandomResizedCrop RandomRotation",
     "transforms.views": "Views",

@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "dira_monai"
 FLOORS = (  # each folder and module imports from those above it only
     "utils",
-    "networks losses transforms dicom bundle phantoms visualize metrics",
+    "phantoms",
+    "networks losses transforms dicom bundle visualize metrics",
     "objectives optimizers weights images",
     "datalists engines sharing",
     "data",

@@ -268,6 +268,9 @@ HEADER = {
     "shares": Value(whole(2, 255), "shares by which images are mixed", True),
     "box_count": Value(COUNTS, "boxes of an image, the least and the most"),
     "box_size": Value(FRACTIONS, "their sides, as parts of the patch"),
+    "background": Value(SWITCH, "whether primitives are painted on the images; False: on a smooth gray"),
+    "primitive_count": Value(COUNTS, "primitives of an image, the least and the most"),
+    "primitive_size": Value(FRACTIONS, "their half-axes, as parts of the patch"),
     "augmentation": Value(OBJECTS, 'random transforms of images and labels, `"[]"`: none'),
     # networks
     "network_def": Value(

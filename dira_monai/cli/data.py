@@ -124,7 +124,7 @@ def phantom(directory: str, *, kind: str = "ct", count: int = 24, seed: int = 0)
 
     Args:
         directory: folder to write; the images go to its sub-folder images.
-        kind: ct (volumes in HU) or xray.
+        kind: ct (volumes in HU), xray, or primitives_2d or primitives_3d: random geometric shapes.
         count: number of images.
         seed: the same seed gives the same phantoms.
     """

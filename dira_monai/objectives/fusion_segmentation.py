@@ -1,4 +1,4 @@
-"""The pretext task of volume fusion: which share of another image is it, voxel by voxel?"""
+"""The pretext tasks of volume fusion and of primitives: which share of another image, or which shape, is it?"""
 
 from collections.abc import Mapping
 
@@ -16,11 +16,12 @@ from .objective import Objective, ObjectiveInputs
 class FusionSegmentation(Objective):
     """Segmentation of the shares that ``VolumeFusion`` mixed (Wang et al., 2023, https://arxiv.org/abs/2306.16925).
 
-    A convolution of one voxel makes logits of the K + 1 shares from the decoder's finest map, so encoder and decoder
+    So it segments the shapes that ``Primitives`` painted (Tadokoro et al., 2023, https://arxiv.org/abs/2401.03665).
+    A convolution of one voxel makes logits of the K + 1 classes from the decoder's finest map, so encoder and decoder
     learn, and the network's own output layer does not. Dice and cross-entropy are summed.
 
     Attributes:
-        shares: K, as of the views' ``VolumeFusion``.
+        shares: K, as of the views' ``VolumeFusion``, or the number of shapes.
     """
 
     needs_decoder = True
@@ -42,7 +43,9 @@ class FusionSegmentation(Objective):
             that no voxel has do not count.
         """
         if "share" not in inputs.views:
-            raise InputError("FusionSegmentation needs the share of each voxel: set views#fusion to a VolumeFusion")
+            raise InputError(
+                "FusionSegmentation needs classes of voxels: set views#fusion to VolumeFusion or Primitives"
+            )
         maps = decoder_maps(inputs.network, inputs.features) if inputs.maps is None else inputs.maps
         logits, share = self.head(maps[-1]).float(), inputs.views["share"]
         return {"loss": self.loss(logits, share)} | self._agreement(logits.argmax(dim=1), share[:, 0])
@@ -60,7 +63,7 @@ class FusionSegmentation(Objective):
         """Whether shares are guessed: the odds of the accuracy are less than twice those of a guess."""
         if metrics["accuracy"] < AT_CHANCE / (AT_CHANCE + self.shares):
             return (
-                f"the {self.shares + 1} shares of volume fusion are recognized hardly better than by guessing "
-                f"(accuracy {metrics['accuracy']:.3f}); try more epochs, another learning_rate or larger boxes"
+                f"the {self.shares + 1} classes of voxels are recognized hardly better than by guessing "
+                f"(accuracy {metrics['accuracy']:.3f}); try more epochs, another learning_rate or larger sizes"
             )
         return None

@@ -1,8 +1,9 @@
-"""The built-in data set: synthetic chest CT volumes and chest X-rays with organs, nodules and labels."""
+"""The built-in data sets: synthetic chest CT, chest X-rays, and primitives in 2D and 3D, with labels."""
 
 import gzip
 import io
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,13 @@ from tqdm import tqdm
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 from .anatomy import ORGANS, Patient, draw_patient, generator, render
+from .primitives import draw_primitives
 
 VERSION = 1  # of the generator: grows when the same seed no longer gives the same data
 SPLITS = {2: "val", 3: "test", 7: "test"}  # by case number modulo 10; the others are train
 
-README = """Synthetic data, not patients: {kind} phantoms with organs and nodules, for trying out and testing software.
+KINDS = ("ct", "xray", "primitives_2d", "primitives_3d")
+README = """Synthetic data, not patients: {kind} phantoms with {content}, for trying out and testing software.
 Made by dira_monai.phantom.write_phantoms, generator version {version}, kind {kind}, seed {seed}.
 Nothing measured on these images says anything about a method's value in the clinic.
 """
@@ -122,7 +125,18 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_case(root: Path, kind: str, seed: int, number: int) -> tuple[list[str], list[str]]:
+def _write_primitives(dims: int, root: Path, seed: int, number: int) -> None:
+    """Write the image and the label map of a case where they are missing."""
+    suffix, axes, count = ("png", (256, 256), (4, 16)) if dims == 2 else ("nii.gz", (96, 96, 96), (12, 40))
+    files = [root / f"{folder}/case_{number:04d}.{suffix}" for folder in ("images", "labels")]
+    if not all(file.is_file() for file in files):
+        (image,), classes = draw_primitives((seed, number), (1, *axes), count, (0.05, 0.3))
+        gray = np.rint(image * 255).astype(np.uint8) if dims == 2 else np.rint(image * 2000 - 1000).astype(np.int16)
+        for file, values in zip(files, (gray, classes), strict=True):
+            _write(file, _png(values) if dims == 2 else _nifti(values, np.eye(4)))
+
+
+def _write_case(kind: str, root: Path, seed: int, number: int) -> tuple[list[str], list[str]]:
     """Write the files of a case that are missing; returns its rows for ``labels.csv`` and ``boxes.csv``."""
     folders, suffix = (("images", "labels", "nodules"), "nii.gz") if kind == "ct" else (("images", "masks"), "png")
     files = [f"{folder}/case_{number:04d}.{suffix}" for folder in folders]
@@ -146,25 +160,35 @@ def write_phantoms(directory: str | Path, kind: str = "ct", count: int = 24, see
 
     CT: NIfTI in ``images``, ``labels`` (see ``ORGANS``) and ``nodules`` (numbered). X-ray: PNG of 256 x 256 pixels in
     ``images`` and ``masks`` (lung fields 255), and ``boxes.csv``. Both: ``labels.csv`` with the label (1: has a
-    nodule), the patient and the split of each case, 70% train, 10% val, 20% test.
+    nodule), the patient and the split of each case, 70% train, 10% val, 20% test. Primitives: PNG of 256 x 256 pixels,
+    or NIfTI of 96 x 96 x 96 voxels from -1000 to 1000, in ``images``, and ``labels`` (see ``primitives.SHAPES``).
 
     Args:
         directory: folder to fill, made where missing; one with phantoms of another kind, seed or version is refused.
-        kind: ``ct`` or ``xray``.
+        kind: ``ct``, ``xray``, ``primitives_2d`` or ``primitives_3d``.
         count: number of cases, one a patient.
         seed: of the whole set; case i depends on the seed and i only.
     """
-    if kind not in ("ct", "xray"):
-        raise InputError(f"kind must be ct or xray, got {kind!r}.")
+    if kind not in KINDS:
+        raise InputError(f"kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}.")
     for name, value, least in (("count", count, 1), ("seed", seed, 0)):
         if type(value) is not int or value < least:
             raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
     root = Path(directory).expanduser()
-    note, text = root / "README.txt", README.format(kind=kind, seed=seed, version=VERSION).encode()
+    dims = {"primitives_2d": 2, "primitives_3d": 3}.get(kind)
+    content = "geometric shapes" if dims else "organs and nodules"
+    note, text = root / "README.txt", README.format(kind=kind, content=content, seed=seed, version=VERSION).encode()
     if note.exists() and note.read_bytes() != text:
         raise InputError(f"{root} holds other data than {kind} phantoms of seed {seed}; name an empty folder.")
     _write(note, text)
-    cases = [_write_case(root, kind, seed, i) for i in tqdm(range(count), f"{kind} phantoms", disable=count <= 10)]
+    write = partial(_write_primitives, dims) if dims else partial(_write_case, kind)
+    cases = [write(root, seed, number) for number in tqdm(range(count), f"{kind} phantoms", disable=count <= 10)]
+    if not dims:
+        _write_tables(root, kind, cases)
+
+
+def _write_tables(root: Path, kind: str, cases: Sequence[tuple[list[str], list[str]]]) -> None:
+    """Write the rows of all cases."""
     tables = {"labels": "file,label,patient,split", "boxes": "file,left,top,right,bottom,finding"}
     for (name, header), rows in zip(tables.items(), zip(*cases, strict=True), strict=True):
         if name == "labels" or kind == "xray":

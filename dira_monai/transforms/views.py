@@ -11,6 +11,7 @@ from ..utils.seeded_random import SampleRandom
 from .compose import Compose, Distortion, Steps
 from .fusion import VolumeFusion
 from .masking import Masking
+from .primitives import Primitives
 from .spatial import flip_where
 
 
@@ -35,7 +36,8 @@ class Views:
         photometric: changes of intensity, applied in order.
         distortions: what is to be undone, applied in order, in both views as in DiRA.
         other_photometric: of all views but the first; None: as of that one.
-        fusion: what mixes first views of a batch with each other, before the masking; None: nothing is mixed.
+        fusion: what mixes first views of a batch with each other, or paints primitives into them, before the masking;
+            None: nothing is mixed.
         masking: what hides parts of the first view, last of all; None: nothing is hidden.
         count: number of views of each image, at least 1.
         local_crop: that of small views, such as a ``RandomResizedCrop`` of small boxes.
@@ -51,7 +53,7 @@ class Views:
     distortions: Steps = ()
     _: KW_ONLY
     other_photometric: Steps | None = None
-    fusion: VolumeFusion | None = None
+    fusion: VolumeFusion | Primitives | None = None
     masking: Masking | None = None
     count: int = 2
     local_crop: Distortion | None = None
@@ -79,13 +81,13 @@ class Views:
         Args:
             images: shape (B, C, *spatial), uint8, int16 or float in [0, 1], on any device.
             seeds: one int64 for each sample, shape (B,), on the CPU: the same seed gives the same views in any batch,
-                but with fusion, which mixes in the sample before it.
+                but with ``VolumeFusion``, which mixes in the sample before it.
             distort: False leaves the distortions out (stage `di` has nothing to restore).
 
         Returns:
             ``query``, the first input, and ``target``, what it is to be restored to; with masking, ``whole``, the query
-            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); with fusion, ``share`` of each
-            voxel, (B, 1, *patch_size), as ``VolumeFusion`` has it; of a second view ``key``; of all further ones
+            before it was masked, and ``mask``, True where it is, (B, 1, *patch_size); with fusion, ``share``,
+            the class of each voxel, (B, 1, *patch_size); of a second view ``key``; of all further ones
             ``more``, shape (B, count - 2, C, *patch_size); of small views ``local``, shape
             (B, local_count, C, *local_patch_size).
         """

@@ -1,4 +1,4 @@
-"""The segmentation of mixed shares: loss and figures from their formulas."""
+"""The segmentation of mixed shares, or of painted shapes: loss and figures from their formulas."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_shares_that_no_voxel_has_do_not_count():
 def test_a_missing_share_and_guesses_are_named():
     network = basic_unet(2)
     objective = FusionSegmentation(network)
-    with pytest.raises(InputError, match="needs the share of each voxel: set views#fusion to a VolumeFusion"):
+    with pytest.raises(InputError, match="needs classes of voxels: set views#fusion to VolumeFusion or Primitives"):
         forward(objective, network, {"query": torch.rand(2, 1, 16, 16)})
-    assert "the 5 shares of volume fusion" in objective.diagnose({"accuracy": 0.3, "dice": 0.2})
+    assert "the 5 classes of voxels" in objective.diagnose({"accuracy": 0.3, "dice": 0.2})
     assert objective.diagnose({"accuracy": 0.35, "dice": 0.2}) is None

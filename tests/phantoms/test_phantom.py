@@ -8,6 +8,7 @@ from PIL import Image
 from dira_monai.phantoms import chest as phantom
 from dira_monai.phantoms.anatomy import ORGANS
 from dira_monai.phantoms.chest import XRAY_FIELD, chest_ct, chest_xray, write_phantoms
+from dira_monai.phantoms.primitives import draw_primitives
 from dira_monai.utils.errors import InputError
 
 
@@ -204,7 +205,7 @@ def test_splits_by_patient(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "mr"}, "kind must be ct or xray, got 'mr'"),
+        ({"kind": "mr"}, "kind must be ct, xray, primitives_2d or primitives_3d, got 'mr'"),
         ({"count": 0}, "count must be an integer of at least 1, got 0"),
         ({"count": 2.5}, "count must be an integer of at least 1, got 2.5"),
         ({"count": True}, "count must be an integer of at least 1, got True"),
@@ -220,3 +221,16 @@ def test_bad_arguments(tmp_path, arguments, message):
 def test_other_data_are_not_mixed_in(xray_folder):
     with pytest.raises(InputError, match="holds other data than xray phantoms of seed 5; name an empty folder"):
         write_phantoms(xray_folder, "xray", count=3, seed=5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_write_primitives(dims, tmp_path):
+    write_phantoms(tmp_path, f"primitives_{dims}d", count=1, seed=3)
+    axes, count = ((256, 256), (4, 16)) if dims == 2 else ((96, 96, 96), (12, 40))
+    (image,), classes = draw_primitives((3, 0), (1, *axes), count, (0.05, 0.3))
+    for folder, expected in (("images", image), ("labels", classes)):
+        (file,) = (tmp_path / folder).iterdir()
+        found = np.asarray(Image.open(file)) if dims == 2 else np.asarray(nibabel.load(file).dataobj)
+        gray = {2: 255, 3: 2000}[dims] * expected - {2: 0, 3: 1000}[dims]
+        np.testing.assert_allclose(found, gray if folder == "images" else expected, atol=0.501)
+    assert not (tmp_path / "labels.csv").exists()
