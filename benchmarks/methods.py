@@ -89,6 +89,11 @@ def run_method(dims: int, method: str, images: Path, folder: Path) -> dict[str, 
         options["words_dir"] = str(folder / "words")
         log = folder / "words.txt"
         status, _ = execute(find_words(dims, images, folder), log)
+    if method == "distillation":
+        teacher = folder.parent / "dira"
+        if not (teacher / "models/model.pt").is_file():
+            run_method(dims, "dira", images, teacher)
+        options["teacher"] = str(teacher / "models/model.pt")
     if status == 0:
         configs = [bundle(dims) / "configs" / f"{name}.json" for name in ("train", method) if name != "dira"]
         words = ["-m", "monai.bundle", "run", "--config_file", str([str(config) for config in configs])]

@@ -133,29 +133,39 @@ class PretrainDataset(Dataset):
         """``image``, (C, *region_size), and ``seed``; a plain index has seed 0."""
         index, seed = item if isinstance(item, tuple) else (item, 0)
 
-        def sample(place: int) -> dict[str, Tensor | int]:
-            return {"image": self._crop(self.images[place]["image"], seed), "seed": seed}
+        if self.stored is None:
+            return self._sample(index, seed)
+        return self.stored.load(index, lambda place: self._sample(place, seed))
 
-        return sample(index) if self.stored is None else self.stored.load(index, sample)
+    def _sample(self, place: int, seed: int) -> dict[str, Tensor | int]:
+        """The region of an image."""
+        image = self.images[place]["image"]
+        start = self._place(image, seed)
+        return {"image": image[self._box(start)].contiguous(), "seed": seed} | self._more(place, start)
 
-    def _crop(self, image: Tensor, seed: int, tries: int = 8) -> Tensor:
-        """A place for the region, drawn from the seed."""
+    def _more(self, place: int, start: Sequence[int]) -> dict[str, Tensor]:
+        """What a kind of data set has besides, of the region that begins at ``start``."""
+        return {}
+
+    def _box(self, start: Sequence[int]) -> tuple[slice, ...]:
+        return (slice(None), *(slice(p, p + n) for p, n in zip(start, self.region_size, strict=True)))
+
+    def _place(self, image: Tensor, seed: int, tries: int = 8) -> list[int]:
+        """The first voxel of the region, drawn from the seed."""
         room = torch.tensor(image.shape[1:]) - torch.tensor(self.region_size)
         if not bool((room > 0).any()):
-            return image
+            return [0] * len(room)
         places = (SampleRandom(torch.tensor([seed])).uniform(tries, len(room))[0] * (room + 1)).long()
         level = FOREGROUND_LEVEL * stored_unit(image)
-        best, most = image, -1.0
+        best, most = [0] * len(room), -1.0
         for place in places.tolist():
-            box = (slice(None), *(slice(p, p + n) for p, n in zip(place, self.region_size, strict=True)))
-            crop = image[box]
-            sparse = crop[0][(slice(None, None, 4),) * len(place)]  # every fourth voxel tells enough
+            sparse = image[0][tuple(slice(p.start, p.stop, 4) for p in self._box(place)[1:])]  # every fourth voxel
             share = (sparse > level).float().mean().item() if self.min_foreground > 0 else 1.0
             if share > most:
-                best, most = crop, share
+                best, most = place, share
             if most >= self.min_foreground:
                 break
-        return best.contiguous()
+        return best
 
 
 class SeededCacheDataset(CheckedCacheDataset):

@@ -27,12 +27,12 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
     """
     places = dense_patch_slices(image.shape[1:], window, window)
     crops = torch.stack([image[(slice(None), *place)] for place in places])
-    parts = [global_average_pool(_deepest_map(network, part)) for part in crops.split(batch_size)]
+    parts = [global_average_pool(deepest_map(network, part)) for part in crops.split(batch_size)]
     return torch.cat(parts).mean(0).cpu()
 
 
-def _deepest_map(network: nn.Module, x: Tensor) -> Tensor:
-    """Of the encoder: also of a classifier, which has no decoder."""
+def deepest_map(network: nn.Module, x: Tensor) -> Tensor:
+    """The last map of the encoder of (B, C, *spatial): also of a classifier, which has no decoder."""
     maps = encode(network, x) if find_parts(network) else encode_chain(encoder_parts(network), x)
     return maps[-1]
 

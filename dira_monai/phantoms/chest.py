@@ -2,8 +2,7 @@
 
 import gzip
 import io
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -125,18 +124,20 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_primitives(dims: int, root: Path, seed: int, number: int) -> None:
-    """Write the image and the label map of a case where they are missing."""
+def _write_primitives(dims: int, root: Path, seed: int, numbers: Iterable[int]) -> None:
+    """Write the images and the label maps of the cases where they are missing."""
     suffix, axes, count = ("png", (256, 256), (4, 16)) if dims == 2 else ("nii.gz", (96, 96, 96), (12, 40))
-    files = [root / f"{folder}/case_{number:04d}.{suffix}" for folder in ("images", "labels")]
-    if not all(file.is_file() for file in files):
+    for number in numbers:
+        files = [root / f"{folder}/case_{number:04d}.{suffix}" for folder in ("images", "labels")]
+        if all(file.is_file() for file in files):
+            continue
         (image,), classes = draw_primitives((seed, number), (1, *axes), count, (0.05, 0.3))
         gray = np.rint(image * 255).astype(np.uint8) if dims == 2 else np.rint(image * 2000 - 1000).astype(np.int16)
         for file, values in zip(files, (gray, classes), strict=True):
             _write(file, _png(values) if dims == 2 else _nifti(values, np.eye(4)))
 
 
-def _write_case(kind: str, root: Path, seed: int, number: int) -> tuple[list[str], list[str]]:
+def _write_case(root: Path, kind: str, seed: int, number: int) -> tuple[list[str], list[str]]:
     """Write the files of a case that are missing; returns its rows for ``labels.csv`` and ``boxes.csv``."""
     folders, suffix = (("images", "labels", "nodules"), "nii.gz") if kind == "ct" else (("images", "masks"), "png")
     files = [f"{folder}/case_{number:04d}.{suffix}" for folder in folders]
@@ -181,10 +182,11 @@ def write_phantoms(directory: str | Path, kind: str = "ct", count: int = 24, see
     if note.exists() and note.read_bytes() != text:
         raise InputError(f"{root} holds other data than {kind} phantoms of seed {seed}; name an empty folder.")
     _write(note, text)
-    write = partial(_write_primitives, dims) if dims else partial(_write_case, kind)
-    cases = [write(root, seed, number) for number in tqdm(range(count), f"{kind} phantoms", disable=count <= 10)]
-    if not dims:
-        _write_tables(root, kind, cases)
+    numbers = tqdm(range(count), f"{kind} phantoms", disable=count <= 10)
+    if dims:
+        _write_primitives(dims, root, seed, numbers)
+    else:
+        _write_tables(root, kind, [_write_case(root, kind, seed, number) for number in numbers])
 
 
 def _write_tables(root: Path, kind: str, cases: Sequence[tuple[list[str], list[str]]]) -> None:

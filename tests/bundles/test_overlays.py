@@ -52,7 +52,12 @@ def raw(spatial_dims, name):
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    return {d: write_scans(tmp_path_factory.mktemp(f"scans{d}"), d, count=4, size=40) for d in BUNDLES}
+    found = {d: write_scans(tmp_path_factory.mktemp(f"scans{d}"), d, count=4, size=40) for d in BUNDLES}
+    teachers = {d: tmp_path_factory.mktemp("teacher") / f"{d}.pt" for d in BUNDLES}
+    for d, path in teachers.items():
+        parser = ConfigParser({"spatial_dims": d, "in_channels": 1, "network_def": UNET})
+        torch.save(parser.get_parsed_content("network_def").state_dict(), path)
+    return found | {"teacher": teachers}
 
 
 def tiny(spatial_dims, scans, folder, **more):
@@ -77,7 +82,7 @@ def tiny(spatial_dims, scans, folder, **more):
         "discriminator_channels": 4,
     }
     own = {"local_size": patch_size, "grid": [2, 1, 1][:spatial_dims], "shuffled_blocks": 5}
-    return options | paths | more, own
+    return options | paths | more, own | {"teacher": str(scans["teacher"][spatial_dims])}
 
 
 def train(spatial_dims, names, scans, folder, **more):
@@ -142,7 +147,7 @@ def test_a_method_trains_alone_then_with_restoration_then_with_the_adversary(spa
         assert set(figures) & (always | restored | judged) == always | added
 
 
-@pytest.mark.parametrize("name", [*sorted(RESTORING), "masked_dira", "volume_fusion"])
+@pytest.mark.parametrize("name", [*sorted(RESTORING), "masked_dira", "volume_fusion", "distillation"])
 def test_a_resumed_run_equals_an_unbroken_one(name, scans, tmp_path):
     options = {"max_epochs": 2, "stage_epochs": [0, 1, 1]}
     whole = train(2, (name,), scans, tmp_path / "whole", **options)

@@ -77,6 +77,7 @@ ELSEWHERE = {
     r".*(huggingface|push_to_hf_hub|verify zoo/)": "tests/sharing/test_archive_elsewhere.py, without the network",
     r".*verify_metadata": "tests/bundles/test_zoo.py, with a copy of the schema",
     r".*(visual-words bundles|--words_dir)": "tests/apps/test_visual_words.py, with fewer words",
+    r".*--teacher ": "tests/bundles/test_overlays.py, with a tiny teacher",
     r".*throughput.py --device cuda": "the line before it, without a GPU",
     r"systemd-run": "the line before it, without a limit of memory",
 }

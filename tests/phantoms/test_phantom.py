@@ -228,9 +228,9 @@ def test_write_primitives(dims, tmp_path):
     write_phantoms(tmp_path, f"primitives_{dims}d", count=1, seed=3)
     axes, count = ((256, 256), (4, 16)) if dims == 2 else ((96, 96, 96), (12, 40))
     (image,), classes = draw_primitives((3, 0), (1, *axes), count, (0.05, 0.3))
-    for folder, expected in (("images", image), ("labels", classes)):
+    for folder in ("images", "labels"):
         (file,) = (tmp_path / folder).iterdir()
         found = np.asarray(Image.open(file)) if dims == 2 else np.asarray(nibabel.load(file).dataobj)
-        gray = {2: 255, 3: 2000}[dims] * expected - {2: 0, 3: 1000}[dims]
-        np.testing.assert_allclose(found, gray if folder == "images" else expected, atol=0.501)
+        gray = 255 * image if dims == 2 else 2000 * image - 1000
+        np.testing.assert_allclose(found, gray if folder == "images" else classes, atol=0.501)
     assert not (tmp_path / "labels.csv").exists()

@@ -22,11 +22,11 @@ VOLUMES = {  # area and volume of a shape whose half-axes are 1, by geometry
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_shape_has_its_volume_and_stays_within_reach(name, dims):
-    step = 0.005 if dims == 2 else 0.02
+    step = 0.005 if dims == 2 else 0.04
     line = np.arange(-1.5, 1.5, step) + step / 2
     place = np.stack(np.meshgrid(*[line] * dims, indexing="ij"))
     inside = SHAPES[name](place)
-    assert inside.sum() * step**dims == pytest.approx(VOLUMES[name][dims - 2], rel=0.03)
+    assert inside.sum() * step**dims == pytest.approx(VOLUMES[name][dims - 2], rel=0.05)
     assert np.sqrt(np.square(place[:, inside]).sum(0)).max() <= REACH
 
 
