@@ -90,18 +90,29 @@ class RandomResizedCrop:
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Crops of float images (B, C, *spatial), shape (B, C, *patch_size)."""
-        if self.scale[0] == 1 == self.aspect and images.shape[2:] == self.patch_size:
-            return images
-        d = images.ndim - 2
-        extent = torch.tensor(images.shape[2:], dtype=torch.float32)
-        share = draws.uniform(1, low=self.scale[0], high=self.scale[1]) ** (1 / d)
-        stretch = draws.uniform(d, low=-0.5, high=0.5) * math.log(self.aspect)
+        return self.read(images, self.draw(images.shape[2:], draws))
+
+    def draw(self, shape: Sequence[int], draws: SampleRandom) -> list[Tensor] | None:
+        """Positions along each axis, (B, n), at which an image of a shape is read; None: the image is what is read."""
+        if self.scale[0] == 1 == self.aspect and tuple(shape) == self.patch_size:
+            return None
+        extent = torch.tensor(shape, dtype=torch.float32)
+        share = draws.uniform(1, low=self.scale[0], high=self.scale[1]) ** (1 / len(shape))
+        stretch = draws.uniform(len(shape), low=-0.5, high=0.5) * math.log(self.aspect)
         size = extent * (share * torch.exp(stretch - stretch.mean(1, keepdim=True))).clamp(max=1)  # (B, d)
-        start = draws.uniform(d) * (extent - size)
-        for axis, length in enumerate(self.patch_size):
-            centers = (torch.arange(length) + 0.5) / length
-            positions = start[:, axis, None] + centers * size[:, axis, None] - 0.5
-            images = resample_along(images, positions.to(images.device, non_blocking=True), axis + 2)
+        start = draws.uniform(len(shape)) * (extent - size)
+        centers = [(torch.arange(length) + 0.5) / length for length in self.patch_size]
+        return [start[:, axis, None] + center * size[:, axis, None] - 0.5 for axis, center in enumerate(centers)]
+
+    @staticmethod
+    def read(images: Tensor, positions: list[Tensor] | None, flipped: Tensor | None = None) -> Tensor:
+        """Images at positions of ``draw``, mirrored along the axes that ``flipped`` marks, as ``flip_where`` does."""
+        if positions is None:
+            return images if flipped is None else flip_where(images, flipped)
+        for axis, places in enumerate(positions):
+            if flipped is not None:
+                places = torch.where(flipped[:, axis, None], places.flip(1), places)
+            images = resample_along(images, places.to(images.device, non_blocking=True), axis + 2)
         return images
 
 

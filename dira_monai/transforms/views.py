@@ -12,7 +12,7 @@ from .compose import Compose, Distortion, Steps
 from .fusion import VolumeFusion
 from .masking import Masking
 from .primitives import Primitives
-from .spatial import flip_where
+from .spatial import RandomResizedCrop, flip_where
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -120,11 +120,21 @@ class Views:
         if count == 0:
             return [], []
         own = SampleRandom(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
-        target = crop(torch.cat([images] * count), own)
-        flipped = torch.zeros(len(target), images.ndim - 2, dtype=torch.bool)
-        flipped[:, list(self.flip_axes)] = own.uniform(len(self.flip_axes)) < self.flip_probability
-        view = Compose(photometric[: self.target_steps])(flip_where(target, flipped), own)
+        images = torch.cat([images] * count)
+        if isinstance(crop, RandomResizedCrop) and self.target_flip == "corrected":  # mirrored while it is read
+            positions = crop.draw(images.shape[2:], own)
+            target = view = crop.read(images, positions, self._flipped(images, own))
+        else:
+            target = crop(images, own)
+            view = flip_where(target, self._flipped(images, own))
+        view = Compose(photometric[: self.target_steps])(view, own)
         if self.target_flip == "corrected":
             target = view
         view = Compose([*photometric[self.target_steps :], *(self.distortions if distort else ())])(view, own)
         return list(view.chunk(count)), list(target.chunk(count))
+
+    def _flipped(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Which axes of which samples are mirrored, bool, (B, d), on the CPU."""
+        flipped = torch.zeros(len(images), images.ndim - 2, dtype=torch.bool)
+        flipped[:, list(self.flip_axes)] = draws.uniform(len(self.flip_axes)) < self.flip_probability
+        return flipped

@@ -7,7 +7,7 @@ from random_images import numbered, random_images, streams
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, union_mask
-from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling
+from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling, _overwrite, _overwrite_by_order
 
 
 @pytest.fixture(params=[(24, 20), (12, 10, 14)])
@@ -189,6 +189,32 @@ def test_swapped_blocks_have_all_lengths(shape):
     lengths = torch.tensor([box_lengths(move) for move in (changed > images)[:, 0] if move.any()])
     for axis, n in enumerate(shape):
         assert lengths[:, axis].unique().tolist() == list(range(round(0.1 * n), round(0.3 * n) + 1))
+
+
+@pytest.mark.parametrize("behavior", ["corrected", "reference"])
+def test_swaps_follow_each_other_as_slices_of_numpy_do(shape, behavior):
+    shuffling = BlockShuffling(6, (0.2, 0.4), behavior)
+    images = torch.rand(3, 2, *shape)
+    first, second, used = shuffling._pairs(streams(3), shape)
+    expected = images.numpy().copy()
+    for n, image in enumerate(expected):
+        source = image.copy() if behavior == "reference" else image
+        for start, length, other in zip(
+            first.start[n][used[n]], first.length[n][used[n]], second[n][used[n]], strict=True
+        ):
+            a, b = (tuple(slice(int(s), int(s + m)) for s, m in zip(x, length, strict=True)) for x in (start, other))
+            from_a, from_b = source[:, *a].copy(), source[:, *b].copy()
+            image[:, *a] = from_b
+            image[:, *b] = from_a
+    assert torch.equal(shuffling(images, streams(3)), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("overwrite", [_overwrite, _overwrite_by_order])
+def test_the_last_of_several_values_at_a_place_is_kept(overwrite):
+    images, place = torch.zeros(2, 5), torch.tensor([1, 3, 1, 3, 1], dtype=torch.int32)
+    values = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+    assert overwrite(images, place, values).tolist() == [[0, 5, 0, 4, 0], [0, 10, 0, 9, 0]]
+    assert images.sum() == 0
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (1, 1, 2)])

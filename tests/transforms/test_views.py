@@ -194,6 +194,16 @@ def test_flips_of_input_and_target(shape, target_flip):
     assert torch.equal(out["target"], out["query"] if target_flip == "corrected" else images)
 
 
+def test_flips_read_with_the_crop_are_those_after_it(shape):
+    images, seeds = random_images(4, shape, channels=2), sample_seeds(0, 0, 4)
+    crop = RandomResizedCrop([n // 2 for n in shape])
+    views = [
+        Views(step, [IntensityJitter()], flip_axes=range(len(shape)))(images, seeds)
+        for step in (crop, lambda images, draws: crop(images, draws))
+    ]
+    assert all(torch.equal(views[0][name], view) for name, view in views[1].items())
+
+
 def test_each_axis_is_flipped_by_itself(shape):
     d, n = len(shape), 1600
     images = random_images(1, shape).repeat(n, 1, *[1] * d)
