@@ -12,6 +12,7 @@ from ..losses.adversarial import GANS, discriminator_accuracy, discriminator_los
 from ..losses.restoration import masked_loss
 from ..metrics import rank_collapse
 from ..networks.encoder_decoder import downsampling, encode, encoder_state
+from ..networks.instance_norm import use_channels_last
 from ..objectives.no_objective import NoObjective
 from ..objectives.objective import Objective, ObjectiveInputs
 from ..transforms.grid_views import GridViews
@@ -22,8 +23,6 @@ from ..utils.seeded_random import SampleRandom
 from .forward import completed, decoded, objective_outputs, prefixed, restored
 from .resumable import ResumableTrainer, make_scaler, optimizer_step
 from .stages import Schedule, Weights
-
-CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class DiRATrainer(ResumableTrainer):
@@ -101,8 +100,8 @@ class DiRATrainer(ResumableTrainer):
             raise InputError(f"contrastive_weight must be 0 without an objective, got {contrastive_weight}")
         if channels_last:
             dims = len(downsampling(self.network))
-            for module in (self.network, objective, discriminator):
-                module.to(memory_format=CHANNELS_LAST[dims])  # type: ignore[call-overload]  # torch's stubs lack it
+            use_channels_last(dims, self.network, objective)
+            use_channels_last(dims, discriminator, norms=gradient_penalty == 0)  # it is differentiated twice
         steps = self.schedule_epochs * self.state.epoch_length // self.accumulation_steps
         batch = self.data_loader.batch_size * self.accumulation_steps * world_size()
         objective.fit_to(steps, self.data_loader.dataset, batch)
