@@ -217,7 +217,7 @@ HEADER = {
     ),
     "freeze_epochs": Value(COUNT_OR_0, "epochs in which the encoder rests, its batch statistics too"),
     "gradient_clip": Value(POSITIVE | NONE, "largest norm of the gradient; None: any"),
-    "precision": Value(choice("fp32", "bf16", "fp16"), "of the training, on CPU and CUDA"),
+    "precision": Value(choice("fp32", "bf16", "fp16", "auto"), "of the training; auto: bf16 where that is faster"),
     "channels_last": Value(SWITCH, "channels innermost in memory: [faster](performance.md), the same numbers"),
     "device": Value(DEVICE, "where the networks run"),
     "overlap": Value(PART, "of the windows that slide over an image, as part of them"),

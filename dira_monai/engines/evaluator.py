@@ -12,7 +12,7 @@ from ..objectives.objective import Objective, ObjectiveInputs
 from ..transforms.grid_views import GridViews
 from ..transforms.views import Views
 from .forward import completed, decoded, objective_outputs, prefixed, restored
-from .resumable import autocast
+from .precision import autocast, settle_precision
 
 
 class DiRAEvaluator(SupervisedEvaluator):
@@ -27,7 +27,7 @@ class DiRAEvaluator(SupervisedEvaluator):
         objective: as in the trainer.
         views: as in the trainer; the data loader's seeds fix them.
         distort: whether the views are distorted, as they are where the trainer restores.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16 or auto, as in the trainer.
         kwargs: everything that ``monai.engines.SupervisedEvaluator`` takes.
     """
 
@@ -44,7 +44,7 @@ class DiRAEvaluator(SupervisedEvaluator):
         self.objective = objective
         self.views = views
         self.distort = distort
-        self.context = autocast(self.state.device, precision)
+        self.context = autocast(self.state.device, settle_precision(self.state.device, precision))
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Tensor]) -> dict[str, Tensor]:
         """Views, embeddings and restoration of one batch."""

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,25 +15,8 @@ from ..utils.distributed import average_gradients
 from ..utils.errors import InputError
 from ..utils.locking import release_folders
 from ..utils.watch import note_place
+from .precision import autocast, make_scaler, settle_precision
 from .preemption import Preemption
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which networks run: bf16 and fp16 by torch's automatic mixed precision, on CPU and CUDA.
-
-    Raises:
-        InputError: if ``precision`` is none of fp32, bf16, fp16.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
-
-
-def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Scaler of losses, which does nothing but in fp16."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def optimizer_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: float | None) -> None:
@@ -63,7 +45,7 @@ class ResumableTrainer(SupervisedTrainer):
 
     Attributes:
         losses: entries of ``engine.state.output`` that must be finite, the total first.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16, or auto, which settles on one.
         gradient_clip: largest norm of the gradient; None: no clipping.
         schedule_epochs: epochs over which learning rate, stages and momentum are planned; None: ``max_epochs``, which a
             federation sets to the end of the round.
@@ -87,15 +69,15 @@ class ResumableTrainer(SupervisedTrainer):
             if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
                 handler.output_transform = unwrap_single(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
-        self.precision = precision
+        self.precision = settle_precision(self.state.device, precision)
         if self.accumulation_steps > 1:  # the schedule steps with each batch, the optimizer after several
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)
         self.gradient_clip = gradient_clip
         self.schedule_epochs = schedule_epochs or self.state.max_epochs
         self.sums: dict[str, Tensor] = {}  # of the step metrics of this epoch, which TrainingLog adds
         self.summed = 0  # how many iterations they have
-        self.context = autocast(self.state.device, precision)
-        self.loss_scaler = make_scaler(self.state.device, precision)  # MONAI resets its own `scaler` in every run
+        self.context = autocast(self.state.device, self.precision)
+        self.loss_scaler = make_scaler(self.state.device, self.precision)  # MONAI resets its own `scaler` in every run
         self.preemption = Preemption()
         self.add_event_handler(Events.STARTED, ResumableTrainer.check_schedule)
         self.add_event_handler(Events.ITERATION_COMPLETED, ResumableTrainer.note_iteration)

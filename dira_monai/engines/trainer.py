@@ -21,7 +21,8 @@ from ..utils.distributed import average_scalars, broadcast, world_size
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
 from .forward import completed, decoded, objective_outputs, prefixed, restored
-from .resumable import ResumableTrainer, make_scaler, optimizer_step
+from .precision import make_scaler
+from .resumable import ResumableTrainer, optimizer_step
 from .stages import Schedule, Weights
 
 
@@ -54,7 +55,7 @@ class DiRATrainer(ResumableTrainer):
         conditional: whether the discriminator sees the distorted image too, as further channels (stepwise pre-training,
             Guo et al., DART 2022).
         stage_epochs: how many epochs the stages di, dir and dira last; None: all weights hold from the first epoch.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16 or auto.
         channels_last: whether weights lie in memory with channels innermost, which convolutions are faster with.
         kwargs: everything that ``ResumableTrainer`` takes; ``loss_function`` is the restoration loss, and
             ``gradient_clip`` concerns the generator alone.
@@ -90,7 +91,7 @@ class DiRATrainer(ResumableTrainer):
         self.gan = gan
         self.gradient_penalty = gradient_penalty
         self.conditional = conditional
-        self.discriminator_scaler = make_scaler(self.state.device, precision)
+        self.discriminator_scaler = make_scaler(self.state.device, self.precision)
         self.keys: list[Tensor] = []  # of the batches since the last optimizer step
         if gan not in GANS:
             raise InputError(f"gan must be one of {', '.join(GANS)}, got {gan!r}")

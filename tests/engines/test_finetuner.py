@@ -265,7 +265,7 @@ def test_unusable_values_are_refused():
         InputError, match=r"freeze_epochs must be 0 where the encoder of the network is not known \(Conv2d\)"
     ):
         make_tuner(nn.Conv2d(1, 2, 3, padding=1), freeze_epochs=1)
-    with pytest.raises(InputError, match="precision must be one of fp32, bf16, fp16, got 'int8'"):
+    with pytest.raises(InputError, match="precision must be one of fp32, bf16, fp16, auto, got 'int8'"):
         make_tuner(unet(2), precision="int8")
 
 

@@ -22,7 +22,7 @@ from trainer_runs import (
     states,
 )
 
-from dira_monai.engines.resumable import PRECISIONS
+from dira_monai.engines.precision import PRECISIONS
 from dira_monai.losses.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from dira_monai.networks.encoder_decoder import decode, encode, without_skips
 from dira_monai.objectives.no_objective import NoObjective

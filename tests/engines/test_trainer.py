@@ -23,7 +23,7 @@ from trainer_runs import (
 
 from dira_monai.engines import forward
 from dira_monai.engines import trainer as trainer_module
-from dira_monai.engines.resumable import PRECISIONS
+from dira_monai.engines.precision import PRECISIONS
 from dira_monai.engines.stages import Weights
 from dira_monai.engines.trainer import DiRATrainer
 from dira_monai.utils.errors import InputError
@@ -288,7 +288,7 @@ def test_a_stage_without_any_loss_is_refused():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, got 'half'"):
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, auto, got 'half'"):
         make_trainer(precision="half")
 
 

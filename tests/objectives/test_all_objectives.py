@@ -10,7 +10,7 @@ from objective_views import forward
 from trainer_runs import assert_same, basic_unet, differs, record, states
 from two_processes import in_two_processes
 
-from dira_monai.engines.resumable import PRECISIONS
+from dira_monai.engines.precision import PRECISIONS
 from dira_monai.networks.encoder_parts import encoder_parts
 from dira_monai.objectives.byol import BYOL
 from dira_monai.objectives.gravis import GraVIS
