@@ -1,6 +1,7 @@
 # make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
 # make test: lint, types and tests (about 11 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
+# make bench: views and steps beside those of other libraries, in an environment of its own (half an hour on 2 cores)
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
 # make deploy-test: a run's bundle in MONAI Deploy, DICOM series in, DICOM SEG out, in an environment of its own (3.4 GB, Python 3.11)
@@ -85,6 +86,19 @@ methods: .venv/installed
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# the peers come without their dependencies: torchvision, lightly and kornia ask for more than what is measured needs
+.venv-bench/installed: setup.cfg constraints.txt benchmarks/peers/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	.venv-bench/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers/constraints.txt
+	touch $@
+
+.PHONY: bench
+bench: .venv-bench/installed
+	.venv-bench/bin/python benchmarks/compare.py
+	.venv-bench/bin/python benchmarks/tables.py
+
 site: .venv/installed
 	$(BIN)/python -m mkdocs build --strict
 
@@ -158,4 +172,4 @@ deploy-test: .venv-deploy/installed
 	$(DEPLOY) -m pytest tests/deploy
 
 clean:
-	rm -rf .venv .venv-deploy .venv-federation .venv-lowest .venv-newest site tests/label/.venv $(DEMO)
+	rm -rf .venv .venv-bench .venv-deploy .venv-federation .venv-lowest .venv-newest site tests/label/.venv $(DEMO)

@@ -17,8 +17,6 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor, nn
 
-from dira_monai.networks.encoder_decoder import decode, encode
-
 QUEUE = 65536
 NOISE = np.random.default_rng()
 
@@ -178,6 +176,8 @@ class Generator(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and restored images."""
+        from dira_monai.networks.encoder_decoder import decode, encode  # samples need no MONAI
+
         maps = encode(self.unet, images)
         return F.normalize(self.head(maps[-1].flatten(2).mean(2)), dim=1), decode(self.unet, maps).sigmoid()
 

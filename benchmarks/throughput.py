@@ -25,33 +25,26 @@ from typing import Any
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from published import PublishedStep, cube_view, xray_sample, xray_view
+from peers.steps import published
+from published import cube_view, xray_sample, xray_view
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
+from workloads import PATCH, bundle, make_step, make_views, read_bundle
 
 from dira_monai import PretrainDataset, SeededSampler, load_datalist, tune_malloc
 from dira_monai.datalists.io import write_datalist
-from dira_monai.networks.encoder_decoder import feature_channels
 from dira_monai.phantoms.chest import write_phantoms
 from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 
-ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = {2: ("xray", 32), 3: ("ct", 4)}
-PATCH = {2: [224, 224], 3: [64, 64, 32]}
 RATIOS = (
     ("epoch", "step", "an epoch from files against the step alone"),
     ("processes", "epoch", "two processes against one"),
     ("many", "few", "a sample of 100,000 images against one of 1,000"),
 )
 ONLY_2D = ("loader", "loader-standin", "epoch-standin")
-BENT = {"_target_": "dira_monai.ElasticDeformation", "axes": [0, 1]}
-
-
-def bundle(dims: int, name: str = "train") -> str:
-    """A file of the pre-training bundle for so many axes."""
-    return str(ROOT / "bundles" / f"dira_pretrain_{dims}d" / "configs" / f"{name}.json")
 
 
 def common_values(asked: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -69,13 +62,9 @@ def common_values(asked: argparse.Namespace, name: str) -> dict[str, Any]:
     } | json.loads(asked.options)
 
 
-def read_bundle(asked: argparse.Namespace, *overlays: str, **values: Any) -> ConfigParser:
-    """The configuration that is measured."""
-    parser = ConfigParser()
-    parser.read_config([bundle(asked.dims), *(bundle(asked.dims, name) for name in overlays)])
-    for name, value in (common_values(asked, "run") | values).items():
-        parser[name] = value
-    return parser
+def read_measured(asked: argparse.Namespace) -> ConfigParser:
+    """The configuration that is measured from files."""
+    return read_bundle(asked.dims, **common_values(asked, "run"))
 
 
 def images_of(asked: argparse.Namespace) -> Path:
@@ -122,22 +111,9 @@ def peak_mib(asked: argparse.Namespace) -> float:
 
 
 def measure_views(asked: argparse.Namespace) -> dict[str, float]:
-    """Views a second: two of each X-ray with distortions, or one of each cube with elastic deformation and Genesis."""
-    if asked.dims == 2:
-        parser = read_bundle(asked)
-    else:
-        parser = read_bundle(asked, "genesis")
-        parser["distortions"] = [BENT, *parser["distortions"]]
-    views, size = parser.get_parsed_content("views"), parser.get_parsed_content("region_size")
-    device = torch.device(asked.device)
-    regions = torch.randint(256, (asked.batch_size, 1, *size), dtype=torch.uint8, device=device)
-    seeds = itertools.count(step=asked.batch_size)
-    seconds = repeat(
-        asked,
-        lambda: views(regions, torch.arange(asked.batch_size) + next(seeds)),
-        middle=statistics.fmean,  # some views cost many times what others do
-    )
-    return {"views_per_second": views.count * asked.batch_size / seconds}
+    """Views a second: two of each X-ray with distortions, or of each cube with elastic deformation and Genesis."""
+    work, count = make_views(asked.dims, asked.batch_size, asked.device, **json.loads(asked.options))
+    return {"views_per_second": count / repeat(asked, work, middle=statistics.fmean)}  # some cost many times others
 
 
 def measure_views_standin(asked: argparse.Namespace) -> dict[str, float]:
@@ -154,7 +130,7 @@ def measure_views_standin(asked: argparse.Namespace) -> dict[str, float]:
 
 def measure_loader(asked: argparse.Namespace) -> dict[str, float]:
     """Views a second from prepared files in 2D: memory-mapped crops and all that happens to them."""
-    parser = read_bundle(asked)
+    parser = read_measured(asked)
     views = parser.get_parsed_content("views")
     path = make_store(asked.output / "store_256", 64, 256)
     dataset = PretrainDataset(load_datalist(path)["training"], None, parser.get_parsed_content("region_size"))
@@ -198,29 +174,10 @@ class Bytes(TorchDispatchMode):
         return result
 
 
-def make_step(asked: argparse.Namespace) -> Callable[[], Any]:
-    """One whole training step of the bundle in its last stage, on views that are ready."""
-    parser = read_bundle(asked)
-    trainer = parser.get_parsed_content("train#trainer")
-    size = parser.get_parsed_content("region_size")
-    batch = {
-        "image": torch.randint(256, (asked.batch_size, 1, *size), dtype=torch.uint8),
-        "seed": torch.arange(asked.batch_size),
-    }
-    ready = trainer.views(batch["image"].to(trainer.state.device), batch["seed"])
-    trainer.views = lambda *images, **options: dict(ready)
-    trainer.state.epoch, trainer.state.epoch_length = 1, 1000
-
-    def step() -> None:
-        trainer.state.iteration += 1
-        trainer._iteration(trainer, batch)
-
-    return step
-
-
 def measure_step(asked: argparse.Namespace) -> dict[str, float]:
     """Images a second and peak memory of the step alone, and what it computes."""
-    step = make_step(asked)
+    given = {"precision": asked.precision} | json.loads(asked.options)
+    step, _ = make_step(asked.dims, "dira", asked.batch_size, asked.device, **given)
     seconds = repeat(asked, step)
     memory = peak_mib(asked)
     with FlopCounterMode(display=False) as counter:
@@ -235,20 +192,9 @@ def measure_step(asked: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def make_published(asked: argparse.Namespace) -> PublishedStep:
-    """The stand-in of the step, with the bundle's network and three channels in 2D."""
-    channels = 3 if asked.dims == 2 else 1
-    parser = read_bundle(asked, in_channels=channels)
-    parser["network_def#out_channels"] = 1
-    parser["discriminator_def#in_channels"] = 1
-    network = parser.get_parsed_content("network_def")
-    judge = parser.get_parsed_content("discriminator_def")
-    return PublishedStep(network, feature_channels(network), judge, torch.device(asked.device))
-
-
 def measure_step_standin(asked: argparse.Namespace) -> dict[str, float]:
     """Images a second and peak memory of the published step."""
-    step = make_published(asked)
+    step = published(asked.dims, asked.device)
     shape = (asked.batch_size, 3 if asked.dims == 2 else 1, *PATCH[asked.dims])
     views = [torch.rand(shape, device=step.device) for _ in range(3)]
     seconds = repeat(asked, lambda: step(*views))
@@ -297,7 +243,7 @@ def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
 
 def measure_epoch_standin(asked: argparse.Namespace) -> dict[str, float]:
     """The same of the stand-in in 2D: decoding, views and step in one process."""
-    step = make_published(asked)
+    step = published(asked.dims, asked.device)
     files = sorted(images_of(asked).glob("*.png"))
 
     def work() -> None:

@@ -78,6 +78,7 @@ ELSEWHERE = {
     r".*verify_metadata": "tests/bundles/test_zoo.py, with a copy of the schema",
     r".*(visual-words bundles|--words_dir)": "tests/apps/test_visual_words.py, with fewer words",
     r".*--teacher ": "tests/bundles/test_overlays.py, with a tiny teacher",
+    r".*benchmarks/(compare|gpu|tables).py": "make bench, and tests/docs/test_speed_benchmarks.py",
     r".*throughput.py --device cuda": "the line before it, without a GPU",
     r"systemd-run": "the line before it, without a limit of memory",
 }
