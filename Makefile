@@ -1,4 +1,4 @@
-# make demo: pre-train in 3D and 2D on built-in synthetic images, fine-tune with and without the weights, compare
+# make demo: studies in 3D and 2D on built-in synthetic images: with few labels, does pre-training beat random weights?
 # make test: lint, types and tests (about 11 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make bench: views and steps beside those of other libraries, in an environment of its own (half an hour on 2 cores)
@@ -14,29 +14,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 FEDERATION := .venv-federation/bin/python
 DEPLOY := .venv-deploy/bin/python
-RUN := $(BIN)/python -m monai.bundle run --config_file
 DEMO := demo
-SMALL := --num_workers 0 --queue_size 256 --momentum 0.99 --discriminator_channels 16
-ORGANS_3D := ['background', 'lung', 'heart', 'bone']
-ORGANS_2D := ['background', 'lung']
-PRETRAIN_3D := bundles/dira_pretrain_3d/configs/train.json
-PRETRAIN_2D := bundles/dira_pretrain_2d/configs/train.json
-TUNE := bundles/dira_finetune_segmentation_
-NETWORK_3D := --network_def\#features "[16, 32, 64, 128, 128, 16]"
-NETWORK_2D := --network_def\#backbone resnet10
-OPTIONS_3D := --dataset_dir $(DEMO)/ct.json $(NETWORK_3D) --class_names "$(ORGANS_3D)" --patch_size "[48, 48, 48]" \
-  --label_fraction 0.2 --batch_size 2 --epoch_length 30 --max_epochs 4 --val_interval 2 --warmup_epochs 0
-OPTIONS_2D := --dataset_dir $(DEMO)/xray.json $(NETWORK_2D) --class_names "$(ORGANS_2D)" --patch_size "[96, 96]" \
-  --image_size "[96, 96]" --label_fraction 0.1 --batch_size 4 --epoch_length 15 --max_epochs 4 --val_interval 2 --warmup_epochs 0
 
-# fine-tune on few labels, then measure on the test images: $(call tune,2d or 3d,name of the run,options)
-define tune
-$(RUN) $(TUNE)$(1)/configs/train.json --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
-$(RUN) "['$(TUNE)$(1)/configs/train.json','$(TUNE)$(1)/configs/evaluate.json']" \
-  --output_dir $(DEMO)/$(1)/$(2)/output --ckpt_dir $(DEMO)/$(1)/$(2)/models $(3)
+# a study of random and pre-trained weights, three seeds each: $(call study,2d or 3d,data)
+define study
+$(BIN)/dira-monai study benchmarks/demo_$(1).json --labeled $(DEMO)/$(2) --output $(DEMO)/$(1) --workers 2
+endef
+# what it measured
+define measured
+	@echo
+	@runs=$(DEMO)/$(1)/cells/$(2); $(BIN)/dira-monai scores \
+	  $$(ls -d $$runs/random/*/*/* | paste -sd ,) $$(ls -d $$runs/volume_fusion/*/*/* | paste -sd ,)
+	@sed -n 3,7p $(DEMO)/$(1)/report.md
+	@echo "look at: $(DEMO)/$(1)/report.html"
 endef
 
-.PHONY: demo demo-3d demo-2d methods test site docs-test lint types federation-test clean
+.PHONY: demo methods test site docs-test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along; nnU-Net's networks come without
 # the torchvision that they ask for and do not need, since the one of the package index may not suit this torch
@@ -47,38 +40,15 @@ endef
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps dynamic-network-architectures
 	touch $@
 
-demo: demo-3d demo-2d
+demo: .venv/installed
+	$(BIN)/dira-monai phantom $(DEMO)/ct --kind ct --count 40
+	$(BIN)/dira-monai phantom $(DEMO)/xray --kind xray --count 80
+	$(call study,3d,ct)
+	$(call study,2d,xray)
 	@echo
 	@echo "SYNTHETIC phantoms, a short run. Few labels, without and with pre-trained weights, on the same test images:"
-	@echo
-	@$(BIN)/python -m dira_monai scores $(DEMO)/3d/random/output $(DEMO)/3d/tuned/output
-	@echo
-	@$(BIN)/python -m dira_monai scores $(DEMO)/2d/random/output $(DEMO)/2d/tuned/output
-	@echo
-	@echo "picture: $(DEMO)/3d/output/panel.png (pre-training: target, distorted, restored, error)"
-	@echo "picture: $(DEMO)/2d/output/panel.png"
-
-# the list comes first: pre-training and fine-tuning must not see the test images
-demo-3d: .venv/installed
-	$(BIN)/python -m dira_monai phantom $(DEMO)/ct --kind ct --count 16
-	$(BIN)/python -m dira_monai labeled $(DEMO)/ct --task segmentation --class_names "$(ORGANS_3D)" \
-	  --output $(DEMO)/ct.json --test_fraction 0.25
-	$(RUN) $(PRETRAIN_3D) --dataset_dir $(DEMO)/ct.json $(NETWORK_3D) --patch_size "[32, 32, 32]" $(SMALL) \
-	  --output_dir $(DEMO)/3d/output --ckpt_dir $(DEMO)/3d/models \
-	  --batch_size 8 --epoch_length 15 --max_epochs 8 --stage_epochs "[1, 3, 4]" --val_samples 32 --val_interval 2 \
-	  --learning_rate 0.0003 --warmup_epochs 2
-	$(call tune,3d,random,$(OPTIONS_3D))
-	$(call tune,3d,tuned,$(OPTIONS_3D) --pretrained $(DEMO)/3d/models/model.pt)
-
-demo-2d: .venv/installed
-	$(BIN)/python -m dira_monai phantom $(DEMO)/xray --kind xray --count 64
-	$(BIN)/python -m dira_monai labeled $(DEMO)/xray --task segmentation --class_names "$(ORGANS_2D)" \
-	  --label_threshold 127 --output $(DEMO)/xray.json --test_fraction 0.25
-	$(RUN) $(PRETRAIN_2D) --dataset_dir $(DEMO)/xray.json $(NETWORK_2D) --patch_size "[96, 96]" $(SMALL) \
-	  --output_dir $(DEMO)/2d/output --ckpt_dir $(DEMO)/2d/models --pooled_norm True \
-	  --batch_size 16 --epoch_length 15 --max_epochs 8 --stage_epochs "[1, 3, 4]" --val_interval 2
-	$(call tune,2d,random,$(OPTIONS_2D))
-	$(call tune,2d,tuned,$(OPTIONS_2D) --pretrained $(DEMO)/2d/models/model.pt)
+	$(call measured,3d,organs)
+	$(call measured,2d,lungs)
 
 methods: .venv/installed
 	$(BIN)/python benchmarks/methods.py --output $(DEMO)/methods

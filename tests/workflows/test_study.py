@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+from pathlib import Path
 
 import finetune_bundle
 import numpy as np
@@ -39,6 +40,11 @@ def cells_of(folder, dims=2, **entries):
 def test_a_ready_study_starts(name, spatial_dims, capsys):
     study(name, dims=spatial_dims, seeds=1, subsets=1, dry_run=True)
     assert re.search(r"^\d+ cells, all values are known; nothing was run$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_studies_of_the_demo_start(spatial_dims, capsys):
+    study(Path(__file__).parents[2] / f"benchmarks/demo_{spatial_dims}d.json", labeled="phantoms", dry_run=True)
+    assert "\n7 cells, all values are known; nothing was run" in capsys.readouterr().out
 
 
 def test_cells_are_a_grid(tmp_path):
