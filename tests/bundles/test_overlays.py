@@ -376,3 +376,14 @@ def test_resumed_run_does_not_read_pretrained_weights(scans, tmp_path, capsys):
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrained:")]
     assert said == [f"pretrained: {tmp_path / '1.pt'}, all weights come from {tmp_path / 'models/checkpoint.pt'}"]
     assert_equal_states(load(next(tmp_path.rglob("checkpoint.pt")))["network"], before["network"])
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_views_of_distillation_stay_where_the_teacher_saw_them(spatial_dims):
+    """Whatever crops and flips are given: the teacher's map belongs to the region."""
+    parser = parsed(spatial_dims, ["train", "distillation"])
+    parser.update({"patch_size": [8] * spatial_dims, "flip_axes": [0], "crop_scale": [0.2, 0.5], "photometric": []})
+    images = torch.rand(4, 1, *[8] * spatial_dims)
+    views = parser.get_parsed_content("views")(images, sample_seeds(0, 0, 4), distort=False)
+    assert torch.equal(views["query"], images)
+    assert torch.equal(views["target"], images)

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import resnet10
 from monai.transforms import Compose
 from torch import nn
 from trainer_runs import basic_unet
@@ -110,6 +111,18 @@ def test_a_teacher_is_a_frozen_copy_with_all_weights_of_the_file(dims, tmp_path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+@dims
+def test_a_classifier_of_monai_may_teach(dims, tmp_path):
+    network = resnet10(spatial_dims=dims, n_input_channels=1, num_classes=3, conv1_t_stride=2)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    image = torch.rand(1, *[32] * dims)
+    dataset = make([image], [32] * dims, tmp_path / "features", load_teacher(network, tmp_path / "model.pt"))
+    found = []
+    network.layer4.register_forward_hook(lambda module, inputs, output: found.append(output[0].detach()))
+    network.eval()(image[None])
+    torch.testing.assert_close(dataset[0]["teacher"], found[0], atol=1e-3, rtol=1e-3)
 
 
 def test_a_teacher_without_weights_or_without_a_known_encoder_is_refused(tmp_path):
