@@ -27,13 +27,16 @@ from dira_monai.utils.files import atomic_write
 from dira_monai.utils.tables import format_table
 
 RESULTS = Path(__file__).parent / "results"
-OURS: dict[str, tuple[str, tuple[Any, ...]]] = {  # functions of ``workloads``
-    "views_2d": ("make_views", (2,)),
-    "views_3d": ("make_views", (3,)),
-    "di_2d": ("make_step", (2, "di")),
-    "dira_2d": ("make_step", (2, "dira")),
-    "dira_3d": ("make_step", (3, "dira")),
-    "genesis_3d": ("make_step", (3, "genesis")),
+OURS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {  # functions of ``workloads`` and their arguments
+    "views_2d": ("make_views", (2,), {}),
+    "views_3d": ("make_views", (3,), {}),
+    "di_2d": ("make_step", (2, "di"), {}),
+    "di_2d_auto": ("make_step", (2, "di"), {"precision": "auto"}),
+    "dira_2d": ("make_step", (2, "dira"), {}),
+    "dira_3d": ("make_step", (3, "dira"), {}),
+    "dira_3d_auto": ("make_step", (3, "dira"), {"precision": "auto"}),
+    "genesis_3d": ("make_step", (3, "genesis"), {}),
+    "genesis_3d_auto": ("make_step", (3, "genesis"), {"precision": "auto"}),
 }
 
 
@@ -61,17 +64,20 @@ ROWS = {
     "views_3d/torchio": Row("views_3d", "views_3d.torchio", ("torchio",), 20),
     "views_3d/monai": Row("views_3d", "views_3d.monai", ("monai",), 60),
     "step_2d_di/lightly": Row("di_2d", "steps.lightly", ("lightly",), 1.5, 1.0),
+    "step_2d_di_auto/lightly": Row("di_2d_auto", "steps.lightly", ("lightly",), 1.5, 1.0),
     "step_2d_dira/published": Row("dira_2d", "steps.published_2d", (), 2.5, 0.6),
     "step_3d_dira/published": Row("dira_3d", "steps.published_3d", (), 2.2, 0.7),
+    "step_3d_dira_auto/published": Row("dira_3d_auto", "steps.published_3d", (), 2.2, 0.7),
     "step_3d_genesis/plain": Row("genesis_3d", "steps.plain_genesis", (), 1.5, 0.8),
+    "step_3d_genesis_auto/plain": Row("genesis_3d_auto", "steps.plain_genesis", (), 1.5, 0.8),
 }
 
 
 def find_work(name: str) -> tuple[Callable[[], Any], int]:
     """What one side repeats, and how many items that makes: ours by name, or ``module.function`` of ``peers``."""
     if name in OURS:
-        function, arguments = OURS[name]
-        return getattr(importlib.import_module("workloads"), function)(*arguments)
+        function, arguments, values = OURS[name]
+        return getattr(importlib.import_module("workloads"), function)(*arguments, **values)
     module, function = name.split(".")
     return getattr(importlib.import_module(f"peers.{module}"), function)()
 

@@ -14,9 +14,12 @@ WORDS = {  # what a row of compare.json is called
     "views_2d": "2D: two distorted views of 224 x 224",
     "views_3d": "3D: two views of 64 x 64 x 32, elastic, all of Genesis",
     "step_2d_di": "2D: step, `di`, ResNet-50, batch 8",
+    "step_2d_di_auto": "2D: step, `di`, ResNet-50, batch 8, `precision auto`",
     "step_2d_dira": "2D: step, `dira`, U-Net of ResNet-50, batch 8",
     "step_3d_dira": "3D: step, `dira`, batch 8",
+    "step_3d_dira_auto": "3D: step, `dira`, batch 8, `precision auto`",
     "step_3d_genesis": "3D: step, `genesis`, batch 8",
+    "step_3d_genesis_auto": "3D: step, `genesis`, batch 8, `precision auto`",
 }
 
 
