@@ -48,9 +48,21 @@ class _NormalizeSamples(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         mean, variance = _moments(x)
-        out = torch.empty_like(x)
-        for n, sample in enumerate(x.split(1)):
-            out[n : n + 1] = F.batch_norm(sample, mean[n], variance[n], weight, bias, False, 0.0, eps)
+        out, unused = torch.empty_like(x), (mean.new_empty(0), mean.new_empty(0))
+        for n, sample in enumerate(x.split(1)):  # written where they belong: F.batch_norm would need a copy
+            torch.ops.aten.native_batch_norm.out(
+                sample,
+                weight,
+                bias,
+                mean[n],
+                variance[n],
+                False,
+                0.0,
+                eps,
+                out=out[n : n + 1],
+                save_mean=unused[0],
+                save_invstd=unused[1],
+            )
         ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
         return out
 
