@@ -91,17 +91,16 @@ def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
     """Images convolved along one axis, the border repeated outside: piece by piece a matrix product."""
     extent, last = images.shape[axis], axis == images.ndim - 1
     place = torch.arange(-radius, extent + radius, device=images.device).clamp(0, extent - 1)
-    lines = images.flatten(1, -2)[:, :, None] if last else images.flatten(1, axis - 1).flatten(3)
-    lines = lines.index_select(3 if last else 2, place)
+    # (B, lines, extent, voxels side by side): the band from the left is a product of few rows, which is the fast one
+    lines = images.flatten(1, -2).mT[:, None] if last else images.flatten(1, axis - 1).flatten(3)
+    lines = lines.index_select(2, place)
     pieces = []
     for start in range(0, extent, band.shape[1]):
         length = min(band.shape[1], extent - start)
         matrix = band[:, :length, : length + 2 * radius]
-        if last:
-            pieces.append(lines[:, :, 0, start : start + length + 2 * radius] @ matrix.transpose(1, 2))
-        else:
-            pieces.append(matrix[:, None] @ lines[:, :, start : start + length + 2 * radius])
-    return torch.cat(pieces, dim=2).reshape(images.shape)
+        pieces.append(matrix[:, None] @ lines[:, :, start : start + length + 2 * radius])
+    blurred = torch.cat(pieces, dim=2)
+    return (blurred.mT if last else blurred).reshape(images.shape)
 
 
 @dataclass(eq=False)
