@@ -19,7 +19,9 @@ from torch.utils.data import Dataset
 
 from ..utils.distributed import rank
 from ..utils.errors import InputError
+from ..utils.memory import trim_malloc
 from ..utils.seeded_random import SampleRandom
+from .background_cache import BackgroundCache
 from .bad_files import BadFiles
 from .preprocessing import FOREGROUND_LEVEL, stored_unit
 
@@ -61,6 +63,7 @@ class CheckedCacheDataset(CacheDataset):
     def __init__(self, data: Sequence[Any], transform: Any, *, max_bad_files: int = 0, **kwargs: Any) -> None:
         self.bad_files = BadFiles(data, max_bad_files)
         super().__init__(data, transform, **kwargs)
+        trim_malloc()
 
     def _load_cache_item(self, idx: int) -> Any:
         return self.bad_files.load(idx, super()._load_cache_item)
@@ -77,6 +80,13 @@ def _is_random(transform: object) -> bool:
     return isinstance(transform, RandomizableTrait) or not isinstance(transform, Transform)
 
 
+class _BackgroundCacheDataset(CheckedCacheDataset):
+    """A ``CheckedCacheDataset`` that can be used while its cache is filled."""
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> Any:
+        return BackgroundCache(self._load_cache_item, self.cache_num)
+
+
 class PretrainDataset(Dataset):
     """Crops of prepared images, each fixed by the index and the seed it is asked with.
 
@@ -84,7 +94,7 @@ class PretrainDataset(Dataset):
         data: entries of a datalist; those of the command prepare are mapped into memory, whatever ``cache`` says.
         transform: fixed preprocessing up to images (C, *spatial).
         region_size: size of the crop that the views are taken from; images must not be smaller.
-        cache: "ram" or "none".
+        cache: "ram" or "none"; "ram" is filled while the training has begun, but before workers of a loader start.
         min_foreground: share of voxels above the background that a crop should have; of eight places, the first that
             has it is taken, else the best of them.
         max_bad_files: see ``CheckedCacheDataset``.
@@ -109,7 +119,8 @@ class PretrainDataset(Dataset):
         if self.data and all(is_stored(item.get("image")) for item in self.data):
             self.images, self.stored = MonaiDataset(self.data, _read_item), BadFiles(self.data, max_bad_files)
         else:
-            self.images = CheckedCacheDataset(
+            kind = CheckedCacheDataset if num_workers else _BackgroundCacheDataset  # workers copy what is there
+            self.images = kind(
                 self.data,
                 transform,
                 max_bad_files=max_bad_files,

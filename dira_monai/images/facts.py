@@ -19,6 +19,7 @@ from .find import NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_
 
 MAX_CLASSES = 32  # values of what may be a label map
 FEW = 8  # values that a label map has nearly everywhere
+WHOLE = 2**20  # voxels of a small image
 SAMPLE = 4096  # voxels that tell whether it is worth while to count all
 Item = TypeVar("Item")
 WORLD_AXES = {letter: axis for axis, letters in enumerate(("RL", "AP", "SI")) for letter in letters}
@@ -119,9 +120,9 @@ def looks_like_image(array: np.ndarray, rank: int) -> bool:
 
 
 def _digest(array: np.ndarray) -> str:
-    """Of shape and values, by slices, since a copy of a volume in another type may be large."""
+    """Of shape and values, a large volume by slices, since a copy of it in another type takes memory."""
     found = hashlib.blake2b(repr(array.shape).encode(), digest_size=12)
-    for part in array:
+    for part in array if array.size > WHOLE else [array]:
         found.update((np.asarray(part, dtype="<f4") + np.float32(0)).tobytes())  # no -0
     return found.hexdigest()
 

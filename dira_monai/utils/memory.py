@@ -14,3 +14,12 @@ def tune_malloc() -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(-4, 0)  # M_MMAP_MAX: no blocks of their own
         library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def trim_malloc() -> None:
+    """Give memory that was freed back to the system, as far as the C library of the system can, once.
+
+    Threads that fill a cache leave more of it behind than the cache holds.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

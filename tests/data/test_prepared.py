@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose
 from scan_files import noise, write_image, write_nifti
+from trainer_runs import assert_same
 
 from dira_monai import InputError, PretrainDataset, check_prepared, load_datalist
 from dira_monai.bundle.config import read_config
 from dira_monai.data.datasets import read_stored
 from dira_monai.data.image_setup import ImageSetup
 from dira_monai.data.prepared import body_box, prepare, verify
+from dira_monai.data.preprocessing import ToStoraged, pretrain_preprocessing
 from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.unlabeled import make_datalist
 
@@ -60,6 +63,29 @@ def test_stored_images_are_those_that_the_bundle_makes(lists, tmp_path, spatial_
         assert entry["shape"] == list(wanted.shape[1:])
         assert entry["stored_mean"] == pytest.approx(float(unit.mean()), rel=1e-5)
         assert entry["stored_deviation"] == pytest.approx(float(unit.std(correction=0)), rel=1e-5)
+
+
+ALIKE = [
+    {"image_size": 64, "intensity_range": [0, 255]},  # larger than the file
+    {"image_size": 24, "intensity_range": None, "region_size": [20, 40, 30]},
+    {"image_size": None, "intensity_range": [40, 200], "in_channels": 3, "region_size": [51, 75, 21]},
+]
+
+
+@every_rank
+@pytest.mark.parametrize("values", ALIKE)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_plain_tensors_give_what_the_transforms_of_monai_give(tmp_path, spatial_dims, values, dtype):
+    path = tmp_path / {2: "a.png", 3: "a.nii"}[spatial_dims]
+    array = noise(*(50, 70, 20)[:spatial_dims])
+    write_image(path, array.astype(np.uint8)) if spatial_dims == 2 else write_nifti(path, array.astype(np.int16))
+    wanted = {"in_channels": 1, "axcodes": None, "spacing": None} | values
+    region = wanted.pop("region_size", [8] * 3)[:spatial_dims]
+    stock = Compose([pretrain_preprocessing(region, **wanted), ToStoraged("image", dtype)])
+    found = pretrain_preprocessing(region, dtype, **wanted)({"image": str(path)})
+    assert type(found["image"]) is torch.Tensor
+    assert found.keys() == {"image"}
+    assert_same(found["image"], stock({"image": str(path)})["image"])
 
 
 @every_rank

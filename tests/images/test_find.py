@@ -76,7 +76,9 @@ def test_dicom_that_stands_alone(tmp_path):
     assert find_images(tmp_path) == [["1.2.840.7"], ["IM1"], ["broken.dcm"]]
 
 
-def test_check_image_gives_facts(tmp_path):
+@pytest.mark.parametrize("whole", [0, 1000], ids=["by slices", "whole"])
+def test_check_image_gives_facts(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr("dira_monai.images.facts.WHOLE", whole)
     volume = noise(4, 5, 6)
     write_nifti(tmp_path / "a.nii.gz", volume, spacing=(1, 2, 3.5))
     assert check_image("a.nii.gz", 3, 1, tmp_path) == {

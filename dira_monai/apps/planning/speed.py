@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from ...bundle.config import read_config
 
 WARM = 1  # steps that are not measured: memory is fetched, kernels are chosen
-STEPS = 3  # steps whose median is taken
+STEPS = 3  # steps whose median is taken, fewer where they last
+LONG = 1.0  # seconds after which no further step is begun: what lasts so long does not vary by much
 CPU_BATCH = 4  # images of a measured step on a CPU, where an image takes as long in a batch of any size
 
 
@@ -54,6 +55,8 @@ def measure_step(config: str, values: Mapping[str, Any], device: str, task: str,
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
         times.append(time.perf_counter())
+        if len(times) > 1 + WARM and times[-1] - times[WARM] > LONG:
+            engine.terminate()
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
     trainer.run()
