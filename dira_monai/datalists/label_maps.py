@@ -55,7 +55,8 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
         InputError: if there are no such files, or several kinds of label folders, or as ``find_patients`` does.
     """
     found, everything = Found.search(root)
-    images, maps = _both_sides(root, everything, options.labels)
+    images, maps, outside = _both_sides(root, everything, options.labels)
+    found.excluded.update(f"in {_folder(image)}" for image in outside)
     named = {first_file(image): key for key, image in images}
     joined = found.take_modalities([image for _, image in images], split_names(options.modalities))
     images = [(named[first_file(image)], image) for image in joined]
@@ -68,8 +69,10 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
             found.skip(image, f"{name} has no label map.")
         elif len(choice) > 1:
             slices = all(file.lower().endswith(PIL_SUFFIXES) for file in choice) and is_series(image)
-            cure = "; write those of slices into one volume, such as NIfTI" if slices else ""
-            found.skip(image, f"{name} has several label maps: {first_names(choice)}{cure}.")
+            target = (
+                "those of slices into one volume, such as NIfTI" if slices else "them into one, a value for each class"
+            )
+            found.skip(image, f"{name} has several label maps: {first_names(choice)}; write {target}.")
         elif wanted[choice[0]] > 1 and exact[choice[0]] != key:
             others = f"the label map {choice[0]} with {wanted[choice[0]] - 1} other images"
             found.skip(image, f"{name} shares {others}; say which images belong together by --modalities.")
@@ -89,12 +92,15 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
 
 def _both_sides(
     root: Path, everything: Sequence[Image], labels: str | None
-) -> tuple[list[tuple[str, Image]], list[tuple[str, str]]]:
-    """Images and label maps with their names: the path without suffix and without the folder of images or labels."""
+) -> tuple[list[tuple[str, Image]], list[tuple[str, str]], list[Image]]:
+    """Images and label maps with their names, and images beside the folders of images.
+
+    The name is the path without suffix and without the folder of images or labels.
+    """
     crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
     located = [(*_locate(image, crowds), image) for image in everything]
     if labels is None:
-        others = ("labelsts", "labelsva")
+        others = ("labelsts", "labelsva", "labelsval")
         named = [row for row in located if _is_label_map(row[2])]
         maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
         if len(kinds := sorted({kind for kind, _, _ in maps} - {""})) > 1:
@@ -108,6 +114,7 @@ def _both_sides(
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
         located = [row for row in located if not _is_label_map(row[2])] or located  # those of other classes
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
+    outside = [image for kind, _, image in located if kind not in IMAGE_FOLDERS] if images else []
     if located and not images:
         shared = posixpath.commonpath([PurePosixPath(first_file(image)).parent for _, _, image in located])
         start = f"{shared}/" if labels is not None else ""
@@ -117,7 +124,7 @@ def _both_sides(
             f"{root} holds no images with label maps: folders images and labels (or masks, or imagesTr and labelsTr), "
             f"names such as x_seg beside x, or --labels FOLDER are needed, got {labels!r}."
         )
-    return images, found
+    return images, found, outside
 
 
 def in_image_folders(images: Sequence[Image]) -> list[Image]:

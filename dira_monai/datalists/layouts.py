@@ -16,6 +16,7 @@ LAYOUTS = {  # the patient is the first group that is not empty; the path begins
     "TCGA": r"(TCGA[-_][a-z0-9]{2}[-_][a-z0-9]{4})(?![a-z0-9])",  # docs.gdc.cancer.gov: barcode
     "ADNI": r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)",  # adni.loni.usc.edu: site, subject
     "OASIS": r"(OAS[12]_\d{4}|OAS3\d{4})(?!\d)",  # sites.wustl.edu/oasisbrains
+    "UPENN-GBM, UCSF-PDGM": r"((?:UPENN-GBM-\d{5}|UCSF-PDGM-\d{4}))(?!\d)",  # cancerimagingarchive.net: _11 is a time
     "IXI": r"(IXI\d{3})-",  # brain-development.org/ixi-dataset
     "BraTS 2023": r"(BraTS-[a-z]+-\d{5})-\d{3}(?!\d)",  # synapse.org/brats2023: patient and time
     "CBIS-DDSM": r"(?<![a-z])(P_\d{5})_(?:LEFT|RIGHT)",  # cancerimagingarchive.net
@@ -152,13 +153,14 @@ def join_modalities(
         InputError: if one is a DICOM series.
     """
     words = {name: re.compile(rf"(?<![a-z0-9]){re.escape(name)}(?![a-z0-9])", re.IGNORECASE) for name in modalities}
+    any_word = re.compile("|".join(word.pattern for word in words.values()), re.IGNORECASE)
     cases: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in map(first_file, images):
-        named = [name for name in modalities if words[name].search(stem(file))]
-        named = named or [name for name in modalities if words[name].search(file)]
-        if named:
-            path = file[: file.rindex(stem(file)) + len(stem(file))]
-            cases[words[named[0]].sub("*", path)][named[0]].append(file)
+        folder, name = file[: file.rindex(stem(file))], stem(file)
+        named = [word for word in modalities if words[word].search(name)]
+        if named := named or [word for word in modalities if words[word].search(folder)]:
+            folder = any_word.sub("*", folder)  # dwi/x_adc is of dwi/x_dwi, and T2/x of T1/x
+            cases[folder + words[named[0]].sub("*", name)][named[0]].append(file)
     joined, broken = list[Image](), list[tuple[Image, str]]()
     for case in cases.values():
         files = [file for own in case.values() for file in own]
@@ -190,8 +192,14 @@ def _case_of(key: str) -> str:
     return f"{above}/{case_of(name + '.x')}"
 
 
+def _case_alone(key: str) -> str:
+    return _case_of(key).rpartition("/")[2] or key
+
+
 def _folder_of(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-_TIERS: tuple[Callable[[str], str], ...] = (str, _short, _stem_of, _case_of, _folder_of)  # what partners share
+_TIERS: tuple[Callable[[str], str], ...] = (  # what partners share
+    *(str, _short, _stem_of, _case_of, _case_alone, _folder_of),
+)

@@ -38,6 +38,7 @@ def _choose_by_names(files: Sequence[str]) -> str:
     if None not in named and len(named) > 1:
         return "name"
     folders, cases = _folders(files, words=False), [case_of(file) for file in files]
+    _refuse_times(files, [folder for folder in folders if folder])
     if None not in folders and len(set(folders)) > 1 and (rule := _judge_folders(files, folders, cases)):
         return rule
     if "" in cases and len(set(_folders(files))) > 1:
@@ -49,12 +50,22 @@ def _choose_by_names(files: Sequence[str]) -> str:
     return finest
 
 
+def _refuse_times(files: Sequence[str], folders: Sequence[str]) -> None:
+    """Ask where folders and files differ in a last part only, as those of several times of a patient do."""
+    if len(folders) < len(files) or not (count := count_prefix(folders)):
+        return
+    rule = f"prefix{count}"
+    if _partition(find_patients(files, "", rule)) == _partition([prefix_of(folder, count) for folder in folders]):
+        raise _doubt(files, rule, "folder")
+
+
 def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
     """Whether folders are patients: "folder", "folders", or "" where they are groups of patients."""
     above = [without_scans(file.split("/")[:-1]) for file in files]
     last = all(parts[-1:] == (folder,) for parts, folder in zip(above, folders, strict=True))
     rule = "folders" if last and repeats_below(above) else "folder"
-    names, mean = {str(folder) for folder in folders}, len(files) / len({*(folders if rule == "folder" else above)})
+    names = {str(folder) for folder in folders}
+    mean = len(files) / len({*(folders if rule == "folder" else above)})
     if not any(map(str.isdigit, "".join(cases))) and ("" in cases or _numbered(names)):
         stems = {stem(file) for file in files}
         if len(names) < len(stems) == len(files) and _numbered(stems):  # CT-0/study_1, CT-0/study_2, CT-1/study_3

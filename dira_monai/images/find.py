@@ -24,9 +24,12 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
-_MAP = r"segs?|segmentations?|masks?|gt|ground[_ ]?truths?|labels?|labelmaps?|annotations?|contours?|overlays?"
+_MAP = (
+    r"segs?|segm|segmentations?|masks?|msk|gt|ground[_ ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
+    r"overlays?|wmh|[12](?:st|nd)HO"
+)
 _MAP_FOLDER = re.compile(
-    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|va)|derivatives|\w*masks?|(?:masks|labels|segmentations)_\w+|"
+    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|val?)|derivatives|\w*masks?|(?:masks|labels|segmentations)_\w+|"
     r".+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
     re.IGNORECASE,
 )
@@ -132,7 +135,7 @@ def without_label_maps(images: Sequence[Image]) -> list[Image]:
     """
     kept = [image for image in images if not is_label_map(first_file(image))]
     labeled = any(kind_folder(first_file(image))[0] not in ("", *IMAGE_FOLDERS) for image in images)
-    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva"} if labeled else set()
+    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva", "imagesval"} if labeled else set()
     inside = [image for image in kept if of_images & {*first_file(image).lower().split("/")[:-1]}]
     return inside or kept or list(images)
 

@@ -51,10 +51,10 @@ def read_as_trained(
     array, meta = read_image(image, directory, resample=reader == OUR_READER)
     if option == "label_reader" and array.ndim > len(meta["spatial_shape"]):
         numbers = "pydicom.dcmread(file).pixel_array" if is_series(image) else "numpy.array(PIL.Image.open(file))"
-        raise InputError(
-            f"the label map {first_file(image)} has {array.shape[-1]} channels where 1 is needed; save the numbers "
-            f"of the classes as gray values (those of a palette: {numbers})."
-        )
+        cure = f"save the numbers of the classes as gray values (those of a palette: {numbers})"
+        if len(meta["spatial_shape"]) == 3:
+            cure = "make one label map of channels, or, of time points, a file of each"
+        raise InputError(f"the label map {first_file(image)} has {array.shape[-1]} channels where 1 is needed; {cure}.")
     no_picture = reader == "PILReader" and not first_file(image).lower().endswith(PIL_SUFFIXES)
     if no_picture and len(meta["spatial_shape"]) == 2:
         return array, meta  # ``check_pictures`` refuses it

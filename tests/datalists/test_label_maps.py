@@ -273,7 +273,8 @@ def test_pairs_that_cannot_be_used(flawed):
         "where 2 classes allow 0 to 1.",
         "images/nan.nii.gz": "labels/nan.nii.gz holds the label values 0, nan (nan is no whole number) "
         "where 2 classes allow 0 to 1.",
-        "images/two.nii.gz": "images/two.nii.gz has several label maps: labels/two_gt.nii.gz, labels/two_seg.nii.gz.",
+        "images/two.nii.gz": "images/two.nii.gz has several label maps: labels/two_gt.nii.gz, labels/two_seg.nii.gz; "
+        "write them into one, a value for each class.",
         "labels/two_gt.nii.gz": "the label map labels/two_gt.nii.gz has no image.",
         "labels/two_seg.nii.gz": "the label map labels/two_seg.nii.gz has no image.",
     }
@@ -434,3 +435,22 @@ def test_one_of_several_folders_of_label_maps(tmp_path):
     made = segment(tmp_path, labels="Mask/leftMask")
     assert [entry["label"] for entry in entries(made)] == [f"Mask/leftMask/x{number}.nii.gz" for number in range(5)]
     assert made["skipped"] == []
+
+
+@pytest.mark.parametrize("further", ["Va", "Val", "Ts"])
+def test_images_beside_those_that_are_paired_are_counted(tmp_path, further):
+    write_maps(tmp_path, 3, folders=("imagesTr", "labelsTr"))
+    write_maps(tmp_path, 3, 3, folders=(f"images{further}", f"labels{further}"))
+    made = segment(tmp_path)
+    assert (len(entries(made)), made["excluded"]) == (10, {f"in images{further}": 3})
+    assert f"left out: 3 in images{further}" in describe_labeled(made)
+
+
+def test_one_case_in_folders_of_other_depths(tmp_path):
+    """As PI-CAI has its label maps."""
+    for number in range(6):
+        write_nifti(tmp_path / f"images/{number}/{number}_100{number}_t2w.nii.gz", noise(6, 8, 5, seed=number))
+        mask = (noise(6, 8, 5, seed=number) > 100).astype(np.uint8)
+        write_nifti(tmp_path / f"human/resampled/{number}_100{number}.nii.gz", mask)
+    made = segment(tmp_path, labels="human/resampled")
+    assert [entry["label"] for entry in entries(made)] == [f"human/resampled/{n}_100{n}.nii.gz" for n in range(6)]

@@ -15,6 +15,9 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
         *([f"train/patient{p:05d}/study{s}/view1_frontal.jpg" for s in (1, 2)] for p in (1, 2, 3)),
         ["valid/patient64541/study1/view1_frontal.jpg", "valid/patient64541/study1/view2_lateral.jpg"],
     ],
+    "UPENN-GBM, UCSF-PDGM": [
+        [f"GBM/UPENN-GBM-{p:05d}_{time}/UPENN-GBM-{p:05d}_{time}_T1.nii.gz" for time in (11, 21)] for p in (1, 2, 30)
+    ],
     "ChestX-ray14": [[f"images_00{p}/images/0000000{p}_00{v}.png" for v in range(3)] for p in (1, 2, 3)],
     "MIMIC-CXR": [[f"files/p10/p1000{p}/s5041{s}/{p}{s}-ab.jpg" for s in (1, 2)] for p in ("0032", "0764", "0980")],
     "BraTS 2018": [
@@ -93,6 +96,10 @@ def test_the_patients_of_public_data_sets(name):
     ("files", "words"),
     [
         ([f"x{p}_{i}.png" for p in range(4) for i in range(3)], r"4 by --patient prefix1 \(such as x0: .* or 12 by"),
+        (
+            [f"GBM-{p}_{time}/GBM-{p}_{time}_T1.nii.gz" for p in (100, 101, 102) for time in (11, 21)],
+            r"3 by --patient prefix2 \(such as GBM-100: .* or 6 by --patient folder",
+        ),
         ([f"{p}{side}.png" for p in (10, 11, 12) for side in "ab"], r"3 by --patient prefix1 \(such as 10: .* or 6 by"),
         ([f"{p}_20252_{v}_0.nii.gz" for p in (1000, 1001) for v in (2, 3)], r"2 by --patient prefix1 \(such as 1000: "),
         ([f"{g}/{g}{i:x}.png" for g in range(5) for i in range(9)], "5 by --patient folder .* or 45 by --patient path"),
@@ -154,6 +161,12 @@ def test_no_class_is_the_validation(tmp_path):
         ("A/A_sa.nii.gz", "A/A_sa_gt.nii.gz"),
         ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task1_Training_GroundTruth/ISIC_1_segmentation.png"),
         ("sub-1/anat/sub-1_T1w.nii.gz", "derivatives/labels/sub-1/anat/sub-1_T1w_dseg.nii.gz"),
+        ("images_structural/G_1/G_1_T1.nii.gz", "images_segm/G_1_segm.nii.gz"),
+        ("rawdata/sub-1/ses-1/dwi/sub-1_ses-1_dwi.nii.gz", "derivatives/sub-1/ses-1/sub-1_ses-1_msk.nii.gz"),
+        ("Image_01L.jpg", "Image_01L_1stHO.png"),
+        ("testA_1.bmp", "testA_1_anno.bmp"),
+        ("Utrecht/0/FLAIR.nii.gz", "Utrecht/0/wmh.nii.gz"),
+        ("imagesVal/word_1.nii.gz", "labelsVal/word_1.nii.gz"),
         ("s0000/ct.nii.gz", "s0000/segmentations/liver.nii.gz"),
         ("cxr_lungseg/images/7.png", "cxr_lungseg/masks/7.png"),
         ("scan1_ROI1.nii.gz", "scan1_roi.nii.gz"),

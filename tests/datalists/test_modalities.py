@@ -41,6 +41,7 @@ def write_cases(root, shape=(6, 8, 5), count=6):
         (["s/0/FLAIR.nii", "s/0/T1.nii", "s/1/T1.nii"], ["T1", "flair"], [["s/0/T1.nii", "s/0/FLAIR.nii"]]),
         (["B_001_0000.nii.gz", "B_001_0001.nii.gz"], ["0001", "0000"], [["B_001_0001.nii.gz", "B_001_0000.nii.gz"]]),
         (["ct/7.png", "pet/7.png", "pet/8.png"], ["ct", "pet"], [["ct/7.png", "pet/7.png"]]),
+        (["dwi/s1_adc.nii", "dwi/s1_dwi.nii"], ["dwi", "adc"], [["dwi/s1_dwi.nii", "dwi/s1_adc.nii"]]),
     ],
 )
 def test_files_of_a_case(files, modalities, joined):
