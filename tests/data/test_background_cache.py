@@ -1,5 +1,7 @@
 """The cache that threads fill: what is asked for comes at once, nothing is loaded twice, errors come early."""
 
+import os
+import pickle
 import threading
 import time
 
@@ -44,3 +46,26 @@ def test_an_error_is_raised_with_the_next_item_whichever_it_is():
     assert calls == [0, 1]  # the rest is left alone
     with pytest.raises(ValueError, match="item 1 is broken"):
         cache[30]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_forked_process_loads_what_was_not_there_yet():
+    gate, begun = threading.Event(), threading.Event()
+
+    def load(index):
+        if index == 1 and threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert gate.wait(10)
+        return index + 5
+
+    cache = BackgroundCache(load, 3, workers=1)
+    assert begun.wait(10)
+    child = os.fork()
+    if child == 0:  # the thread that loads item 1 is not in here
+        os._exit(sum(cache[index] for index in range(3)))
+    gate.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5 + 6 + 7
+
+
+def test_a_new_process_gets_all_items():
+    assert pickle.loads(pickle.dumps(BackgroundCache(str, 30))) == [str(index) for index in range(30)]
