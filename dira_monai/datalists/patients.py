@@ -41,7 +41,8 @@ def _choose_by_names(files: Sequence[str]) -> str:
     _refuse_times(files, [folder for folder in folders if folder])
     if None not in folders and len(set(folders)) > 1 and (rule := _judge_folders(files, folders, cases)):
         return rule
-    if "" in cases and len(set(_folders(files))) > 1:
+    last = {str(folder) for folder in _folders(files)}
+    if "" in cases and len(last) > 1 and not all(map(names_no_patient, last)):
         return "folder"
     alone = _partition(cases) == _partition([_path_of(file) for file in files])
     finest = "case" if alone else "path"  # the same name in several folders

@@ -130,12 +130,12 @@ def is_label_map(path: str) -> bool:
 def without_label_maps(images: Sequence[Image]) -> list[Image]:
     """Those that are no label map by their names, or all where all are.
 
-    Where folders hold label maps and others are named ``images``, ``imagesTr`` or ``imagesTs``, only what lies in the
-    latter: further folders of a labeled set, such as those of lesions, hold label maps too.
+    Where folders hold label maps and others are named ``images``, ``imagesTs``, ``unlabeled`` or the like, only what
+    lies in the latter: further folders of a labeled set, such as those of lesions, hold label maps too.
     """
     kept = [image for image in images if not is_label_map(first_file(image))]
     labeled = any(kind_folder(first_file(image))[0] not in ("", *IMAGE_FOLDERS) for image in images)
-    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva", "imagesval"} if labeled else set()
+    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva", "imagesval", "unlabeled", "unlabelled"} if labeled else set()
     inside = [image for image in kept if of_images & {*first_file(image).lower().split("/")[:-1]}]
     return inside or kept or list(images)
 

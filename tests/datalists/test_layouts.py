@@ -18,6 +18,7 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "UPENN-GBM, UCSF-PDGM": [
         [f"GBM/UPENN-GBM-{p:05d}_{time}/UPENN-GBM-{p:05d}_{time}_T1.nii.gz" for time in (11, 21)] for p in (1, 2, 30)
     ],
+    "slices of two groups": [[f"{group}/z{p}.png"] for group, p in (("images", 1), ("images", 2), ("unlabeled", 3))],
     "ChestX-ray14": [[f"images_00{p}/images/0000000{p}_00{v}.png" for v in range(3)] for p in (1, 2, 3)],
     "MIMIC-CXR": [[f"files/p10/p1000{p}/s5041{s}/{p}{s}-ab.jpg" for s in (1, 2)] for p in ("0032", "0764", "0980")],
     "BraTS 2018": [

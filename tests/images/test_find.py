@@ -99,6 +99,8 @@ def test_check_image_gives_facts(tmp_path, monkeypatch, whole):
     [
         (["images/a.png", "images/b.png"], ["labels/a.png", "nodules/a.png"]),
         (["p1/imagesTr/a.nii", "p1/imagesTs/b.nii"], ["p1/labelsTr/a.nii", "predictions/b.nii"]),
+        (["images/a.png", "unlabeled/b.png"], ["labels/a.png"]),
+        (["imagesTr/a.nii", "imagesVal/b.nii"], ["labelsTr/a.nii", "labelsVal/b.nii"]),
         (["a.png", "more/b.png"], ["masks/a.png"]),
         (["images/a.png", "more/b.png"], []),
         (["labels/a.png", "masks/a.png"], []),
