@@ -46,6 +46,7 @@ class ResumableTrainer(SupervisedTrainer):
     Attributes:
         losses: entries of ``engine.state.output`` that must be finite, the total first.
         precision: fp32, bf16, fp16, or auto, which settles on one.
+        precision_measured: whether auto was asked for, which may settle on another one when the run is resumed.
         gradient_clip: largest norm of the gradient; None: no clipping.
         schedule_epochs: epochs over which learning rate, stages and momentum are planned; None: ``max_epochs``, which a
             federation sets to the end of the round.
@@ -69,6 +70,7 @@ class ResumableTrainer(SupervisedTrainer):
             if isinstance(handler, MLFlowHandler):  # that of MONAI's tracking expects a list of one dict for each image
                 handler.output_transform = unwrap_single(handler.output_transform)
         super().__init__(decollate=False, **kwargs)
+        self.precision_measured = precision == "auto"
         self.precision = settle_precision(self.state.device, precision)
         if self.accumulation_steps > 1:  # the schedule steps with each batch, the optimizer after several
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)

@@ -135,6 +135,7 @@ class Checkpoint:
     def _resume(self, engine: ResumableTrainer, path: Path) -> None:
         """Every state as it was after the last whole epoch."""
         content = load_weights(path, engine.state.device)
+        _check_precision(engine, content, path)
         for name, part in engine.to_save().items():
             if name not in content:
                 raise InputError(f"{path}: holds no {name}; it was made by another kind of run")
@@ -247,6 +248,7 @@ class Checkpoint:
         content = {name: part.state_dict() for name, part in engine.to_save().items()}
         iteration, length = engine.state.iteration, engine.state.epoch_length
         content |= {"format": FORMAT, "epoch": iteration // length, "iteration": iteration, "random": random_states()}
+        content["precision"] = engine.precision
         optimizers = {n: part for n, part in engine.to_save().items() if isinstance(part, torch.optim.Optimizer)}
         content["kinds"] = {name: type(part).__name__ for name, part in optimizers.items()}
         if done := iteration % length:
@@ -255,6 +257,16 @@ class Checkpoint:
             content["best_metric"] = float(self.evaluator.state.best_metric)
             content["best_metric_epoch"] = self.evaluator.state.best_metric_epoch
         return content
+
+
+def _check_precision(engine: ResumableTrainer, content: dict[str, Any], path: Path) -> None:
+    """Refuse another precision that nobody asked for."""
+    before = content.get("precision", engine.precision)
+    if engine.precision_measured and before != engine.precision:
+        raise InputError(
+            f"{path}: was trained in {before}, and --precision auto chooses {engine.precision} here; give "
+            f"--precision {before} to go on with the same numbers"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from ignite.metrics import Metric
 from power_cut import cut_power
 from trainer_runs import assert_same, basic_unet, differs, genesis_unet, make_loader, make_run, run_epochs, states
 
+from dira_monai.engines import precision
 from dira_monai.handlers.checkpoint import Checkpoint
 from dira_monai.handlers.training_log import TrainingLog, read_rows
 from dira_monai.networks.encoder_decoder import encode, encoder_only
@@ -256,6 +257,18 @@ def test_another_kind_of_optimizer_is_refused(tmp_path):
     run_epochs(make_run(tmp_path).trainer, 1)
     with pytest.raises(InputError, match="its optimizer is Adam, which a resumed run cannot change to AdamW"):
         make_run(tmp_path, resume=True, optimizer="AdamW").trainer.run()
+
+
+def test_a_measured_precision_is_not_changed_by_resuming(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "measure_gain", lambda device: 2.0)
+    make_run(tmp_path, precision="auto", max_epochs=1).trainer.run()
+    again = make_run(tmp_path, precision="auto", resume=True)
+    assert again.trainer.precision == "bf16"
+    monkeypatch.setattr(precision, "measure_gain", lambda device: 1.0)
+    with pytest.raises(InputError, match=r"was trained in bf16, and --precision auto chooses fp32 here; give --prec"):
+        make_run(tmp_path, precision="auto", resume=True).trainer.run()
+    make_run(tmp_path, precision="bf16", resume=True, max_epochs=2).trainer.run()
+    assert load_weights(tmp_path / "checkpoint.pt")["epoch"] == 2
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
