@@ -28,6 +28,7 @@ from dira_monai.utils.tables import format_table
 
 RESULTS = Path(__file__).parent / "results"
 OURS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {  # functions of ``workloads`` and their arguments
+    "picture_2d": ("make_pictures", (), {}),
     "views_2d": ("make_views", (2,), {}),
     "views_3d": ("make_views", (3,), {}),
     "di_2d": ("make_step", (2, "di"), {}),
@@ -51,6 +52,7 @@ class Row(NamedTuple):
 
 
 ROWS = {
+    "picture_2d/pillow": Row("picture_2d", "pictures.pillow", ("pillow",), 0.67),
     "views_2d/pillow": Row("views_2d", "views_2d.pillow", ("pillow", "numpy"), 2),
     "views_2d/kornia": Row("views_2d", "views_2d.kornia", ("kornia",), 4),
     "views_2d/torchvision": Row("views_2d", "views_2d.torchvision", ("torchvision",), 4),

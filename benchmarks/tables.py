@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 WORDS = {  # what a row of compare.json is called
+    "picture_2d": "2D: a PNG of 224 x 224 read, resized to 256 x 256 and stored (peer: decoded and resized)",
     "views_2d": "2D: two distorted views of 224 x 224",
     "views_3d": "3D: two views of 64 x 64 x 32, elastic, all of Genesis",
     "step_2d_di": "2D: step, `di`, ResNet-50, batch 8",

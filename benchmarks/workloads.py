@@ -1,14 +1,17 @@
 """What the benchmarks run of our own: views and training steps of the bundles, as configured there, on noise."""
 
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
-from dira_monai import tune_malloc
+from dira_monai import pretrain_preprocessing, tune_malloc
+from dira_monai.phantoms.chest import chest_xray
 
 ROOT = Path(__file__).resolve().parents[1]
 PATCH = {2: [224, 224], 3: [64, 64, 32]}
@@ -83,3 +86,19 @@ def make_step(
         return trainer._iteration(trainer, batch)["loss"].item()
 
     return step, batch_size
+
+
+def write_pictures(count: int = 4) -> list[str]:
+    """PNG files of synthetic X-rays, 224 x 224, in a temporary folder."""
+    folder = Path(tempfile.mkdtemp())
+    for seed in range(count):
+        Image.fromarray(chest_xray(seed, 224).image).save(folder / f"{seed}.png")
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+def make_pictures() -> tuple[Callable[[], Any], int]:
+    """Preparing a picture as the cache and the command prepare do, from its file to 8 bits of 256 x 256."""
+    tune_malloc()
+    images = {"in_channels": 1, "axcodes": None, "spacing": None, "intensity_range": [0, 255], "image_size": 256}
+    prepare, files = pretrain_preprocessing([256, 256], "uint8", **images), itertools.cycle(write_pictures())
+    return lambda: prepare({"image": next(files)}), 1
