@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BATCH = {2: 64, 3: 16}
 SMALL: dict[int, dict[str, Any]] = {
     2: {"patch_size": [64, 64], "network_def#backbone": "resnet10", "discriminator_channels": 8},
-    3: {"patch_size": [16, 16, 16], "network_def#features": [4, 4, 8, 8, 8, 4], "discriminator_channels": 8},
+    3: {"patch_size": [32, 32, 32], "network_def#features": [4, 4, 8, 8, 8, 4], "discriminator_channels": 8},
 }
 Row = dict[str, float]
 
@@ -163,7 +163,7 @@ def epoch(bench: Bench, dims: int, folder: Path, processes: int = 1) -> Row:
         "epoch_length": 2 if bench.quick else 40,
         "max_epochs": 2,
         "val_interval": 1000,
-        "stage_epochs": None,
+        "stage_epochs": [0, 0, 2],
         "min_foreground": 0,
         "intensity_range": [0, 255],
     }
