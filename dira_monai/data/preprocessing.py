@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate, pad
 
 from ..images.find import first_file
 from ..images.reader import ScanReader
-from ..utils.errors import InputError
+from ..utils.errors import InputError, silence_needless
 from .resampling import low_pass
 
 STORED = {  # type that images are kept in, and what 1.0 becomes in it
@@ -230,6 +230,7 @@ def pretrain_preprocessing(
     """
     if axcodes is None and spacing is None and dtype is not None:
         return Compose([StoredImaged(region_size, dtype, in_channels, intensity_range, image_size)])
+    silence_needless()
     steps: list[Transform] = [
         LoadImaged("image", reader=ScanReader),
         EnsureChannelFirstd("image"),

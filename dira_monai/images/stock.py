@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..dicom.headers import is_dicom
-from ..utils.errors import InputError
+from ..utils.errors import InputError, silence_needless
 from .facts import find_distance
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
 
@@ -113,6 +113,7 @@ def _find_difference(array: np.ndarray, meta: dict, paths: Sequence[Path], reade
     """How stock MONAI reads an image otherwise, behind the name of the image; empty where it does not."""
     from monai.transforms import LoadImage
 
+    silence_needless()
     rank = len(meta["spatial_shape"])
     own = array[None] if array.ndim == rank else np.moveaxis(array, -1, 0)
     if paths[0].name.lower().endswith(ITK_SUFFIXES) and len(own) > 1 and own.dtype != np.float32:

@@ -76,7 +76,7 @@ def to_sentence(error: BaseException) -> str:
 
 
 def silence_needless() -> None:
-    """Silence what MONAI says that concerns no run, for bundles and commands; never on import."""
+    """Silence what MONAI says that concerns no run, where its readers are made; never on import."""
     warnings.filterwarnings("ignore", NEEDLESS, UserWarning)
     logging.getLogger(NEEDLESS_LOGGER).setLevel(logging.ERROR)
 

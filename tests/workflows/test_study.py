@@ -1,9 +1,14 @@
 """Studies: their cells, what is refused, a whole one on synthetic images, and what is concluded."""
 
+import contextlib
 import csv
 import itertools
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import finetune_bundle
@@ -237,6 +242,41 @@ def test_two_workers_share_the_cells(tmp_path, monkeypatch, capsys):
     states = [json.loads((tmp_path / f"c{number}/cell.json").read_text()) for number in range(6)]
     assert all(state["finished"] and not state["failed"] for state in states)
     assert "6 of 6 cells finished, 0 running" in capsys.readouterr().out
+
+
+STUDY = """
+import sys
+from pathlib import Path
+from dira_monai.workflows.study import run
+cells = [run.Cell(f"c{n}", "finetune", "", {}, None) for n in range(2)]
+run._begin(cells, Path(sys.argv[1]), False)
+code = "import sys, time; open(sys.argv[1] + '/begun', 'w').close(); time.sleep(100)"
+run.launch(run.Worker(cells, Path(sys.argv[1]), ("-c", code)), int(sys.argv[2]), None, {})
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_cell_outlives_a_study_that_is_told_to_end(workers, tmp_path):
+    pytest.importorskip("submitit")
+    process = subprocess.Popen([sys.executable, "-c", STUDY, str(tmp_path), str(workers)])
+    wait_for(lambda: len(list(tmp_path.glob("c*/begun"))) == workers)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_for(lambda: not any(str(tmp_path / "c") in words for words in running()))
+
+
+def wait_for(true, seconds=100):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def running():
+    """Command lines of all processes."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_text()
 
 
 def planted(name, fraction, values, curve=((10, 0.5), (20, 0.6))):

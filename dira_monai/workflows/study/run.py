@@ -2,13 +2,16 @@
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from types import FrameType
 from typing import Any
 
 import torch
@@ -228,22 +231,41 @@ def launch(worker: Worker, workers: int, cluster: str | None, job: dict[str, Any
         raise InputError(f"workers must be at least 1, got {workers}")
     progress = Progress(worker.cells, worker.folder, workers)
     if workers == 1 and cluster is None:
-        worker(progress)
+        with _stopped_by_signals():
+            worker(progress)
         progress(0)
         return
     submitit = import_package("submitit", "a study of several workers")
     jobs = []
     try:
-        for number in range(workers):
-            jobs.append(_executor(submitit, worker.folder, cluster, job, number, workers).submit(worker))
-        while running := sum(not submitted.done() for submitted in jobs):
-            progress(running)
-            time.sleep(POLL)
+        with _stopped_by_signals():
+            for number in range(workers):
+                jobs.append(_executor(submitit, worker.folder, cluster, job, number, workers).submit(worker))
+            while running := sum(not submitted.done() for submitted in jobs):
+                progress(running)
+                time.sleep(POLL)
     except BaseException:
         for submitted in jobs:
             submitted.cancel()
         raise
     progress(0)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let what announces the end of a job end the study as Ctrl-C does, so that no worker and no cell outlives it."""
+    mine = threading.current_thread() is threading.main_thread()  # elsewhere nobody can listen
+    heard = [number for number in SIGNALS if mine and signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _executor(submitit: Any, folder: Path, cluster: str | None, job: dict[str, Any], number: int, workers: int) -> Any:
