@@ -138,7 +138,7 @@ def test_a_class_is_thinned_by_patient_in_nested_steps():
         thin_class(lists, 2, "x")
 
 
-def in_this_process(path, words):
+def in_this_process(path, words, check):
     try:
         run_cell(path)
     except InputError as error:
@@ -261,8 +261,8 @@ def test_no_cell_outlives_a_study_that_is_told_to_end(workers, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", STUDY, str(tmp_path), str(workers)])
     wait_for(lambda: len(list(tmp_path.glob("c*/begun"))) == workers)
     process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
-    wait_for(lambda: not any(str(tmp_path / "c") in words for words in running()))
+    assert process.wait(20) == 128 + signal.SIGTERM
+    wait_for(lambda: not any(str(tmp_path) in words for words in running()), 20)  # workers too
 
 
 def wait_for(true, seconds=100):

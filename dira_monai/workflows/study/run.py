@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -139,10 +139,12 @@ class Worker:
         cells: of the study.
         folder: of the study.
         words: behind ``python`` and before the folder of a cell, what runs it.
+        study: process of this machine without which the worker ends; None: it ends by itself.
     """
 
     def __init__(self, cells: Sequence[Cell], folder: Path, words: Sequence[str] = CELL) -> None:
         self.cells, self.folder, self.words = cells, folder, words
+        self.study: int | None = None
 
     def checkpoint(self, tell: None = None) -> Any:
         """What submitit puts into the queue again where the time of a job is over: cells go on where they are."""
@@ -159,7 +161,17 @@ class Worker:
             if not able and not waits:
                 return
             if not any(self._try(cell, tell) for cell in able):
+                self._check_study()
                 time.sleep(POLL)
+
+    def _check_study(self) -> None:
+        """End with the study, however it ended: the signals and interrupts that it gets do not reach its workers."""
+        if self.study is None:
+            return
+        try:
+            os.kill(self.study, 0)
+        except ProcessLookupError:
+            sys.exit("the study has ended")
 
     def _try(self, cell: Cell, tell: Callable[[int], None] | None) -> bool:
         """Run a cell, unless another worker has it."""
@@ -171,7 +183,7 @@ class Worker:
             if tell:
                 tell(1)
             start = time.perf_counter()
-            code = run_process(path, self.words)
+            code = run_process(path, self.words, self._check_study)
             if code - 128 in SIGNALS:  # the cell was told to end, has saved, and goes on at the next start
                 sys.exit(code)
             seconds = read_cell(path).get("seconds", 0.0) + time.perf_counter() - start
@@ -182,13 +194,19 @@ class Worker:
         return True
 
 
-def run_process(path: Path, words: Sequence[str]) -> int:
-    """Run a cell in a process of its own, whose output goes to ``log.txt`` of its folder; its exit status."""
+def run_process(path: Path, words: Sequence[str], check: Callable[[], None]) -> int:
+    """Run a cell in a process of its own, whose output goes to ``log.txt`` of its folder; its exit status.
+
+    The training saves where it is and ends when ``check``, which is called all the time, or an interrupt says so.
+    """
     with open(path / "log.txt", "ab") as log:
         process = subprocess.Popen([sys.executable, *words, str(path)], stdout=log, stderr=subprocess.STDOUT)
         try:
-            return process.wait()
-        except BaseException:  # an interrupt: the training saves where it is
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(POLL)
+                check()
+        except BaseException:
             process.terminate()
             process.wait()
             raise
@@ -236,6 +254,7 @@ def launch(worker: Worker, workers: int, cluster: str | None, job: dict[str, Any
         progress(0)
         return
     submitit = import_package("submitit", "a study of several workers")
+    worker.study = os.getpid() if cluster is None else None
     jobs = []
     try:
         with _stopped_by_signals():
@@ -253,7 +272,7 @@ def launch(worker: Worker, workers: int, cluster: str | None, job: dict[str, Any
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let what announces the end of a job end the study as Ctrl-C does, so that no worker and no cell outlives it."""
+    """Let what announces the end of a job end the study as Ctrl-C does."""
     mine = threading.current_thread() is threading.main_thread()  # elsewhere nobody can listen
     heard = [number for number in SIGNALS if mine and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _stop) for number in heard}
