@@ -30,7 +30,7 @@ def find_place(file: Path) -> tuple[np.ndarray, str]:
     if not isinstance(image, nib.Nifti1Pair):
         raise InputError(f"{file} is a {type(image).__name__}, which is no volume of voxels.")
     header, affine = image.header, np.array(image.affine, float)
-    rank, unit = len(_spatial(image)), _find_unit(header)
+    rank, unit = len(_spatial(image)), find_unit(header)
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :rank]) < rank:
         raise InputError(f"{file} has no valid affine ({_describe(header)}); write its header anew.")
     affine[:3] *= unit
@@ -54,7 +54,8 @@ def _spatial(image: Any) -> tuple[int, ...]:
     return tuple(image.shape[:3])
 
 
-def _find_unit(header: Any) -> float:
+def find_unit(header: Any) -> float:
+    """Millimeters in what a NIfTI header's lengths are in."""
     return MILLIMETERS.get(int(header["xyzt_units"]) % 8, 1.0)
 
 
@@ -70,7 +71,7 @@ def _find_difference(header: Any, shape: Sequence[int], affine: np.ndarray, pixd
     other = np.eye(4)
     other[:3, :3] = left @ right * np.where(pixdim == 0, 1, pixdim)  # the closest axes without shear
     other[:3, 3] = chosen[:3, 3]
-    other[:3] *= _find_unit(header)
+    other[:3] *= find_unit(header)
     positive = (pixdim[: len(shape)] > 0).all()
     if not (away := find_distance(shape, affine, other)) and positive:
         return ""
@@ -94,7 +95,7 @@ def _find_shear(affine: np.ndarray) -> float:
 def _describe(header: Any) -> str:
     size = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
     codes = f"sform {_join(size)} of code {int(header['sform_code'])}, qform of code {int(header['qform_code'])}"
-    return f"{codes}, pixdim {_join(header['pixdim'][1:4])}, unit {1000 * _find_unit(header):g} um"
+    return f"{codes}, pixdim {_join(header['pixdim'][1:4])}, unit {1000 * find_unit(header):g} um"
 
 
 def _join(numbers: np.ndarray) -> str:

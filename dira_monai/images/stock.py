@@ -9,12 +9,14 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from ..dicom.headers import is_dicom
 from ..utils.errors import InputError, silence_needless
 from .facts import find_distance
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
+from .place import find_unit
 
 OUR_READER = "dira_monai.ScanReader"
 ITK = Lock()  # while it loads its parts it moves the working folder, and two threads never move it back
@@ -137,8 +139,18 @@ def _find_difference(array: np.ndarray, meta: dict, paths: Sequence[Path], reade
         theirs = np.diag([*np.linalg.norm(theirs[:3, :2], axis=0), 1, 1])
     tilted = "tilt" in meta.get("note", "")  # of which MONAI makes upright slices, at the place of the first one
     if away := find_distance((*own.shape[1:3], 1) if tilted else own.shape[1:], affine, theirs):
-        return f"lies up to {away:.3g} mm away from where stock MONAI has it"
+        return f"lies up to {away:.3g} mm away from where stock MONAI has it{_find_cause(paths[0])}"
     return ""
+
+
+def _find_cause(path: Path) -> str:
+    """Why stock MONAI 1.6 places a NIfTI file elsewhere."""
+    image = nib.load(path) if path.name.lower().endswith(NIFTI_SUFFIXES) else None
+    if not isinstance(image, nib.Nifti1Pair):
+        return ""
+    if find_unit(image.header) != 1:
+        return ", which takes all lengths for mm"
+    return ", which takes the qform, even an unset one, unless pixdim is the voxel sizes of the sform to the last digit"
 
 
 def _make_reader(name: str | None, paths: Sequence[Path], channels: int) -> Any:
