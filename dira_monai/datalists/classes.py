@@ -44,6 +44,7 @@ def find_labels(root: Path, options: LabelOptions) -> Found:
         found = _read_images_of_table(root, in_image_folders(images), table, options)
     found.label_maps, found.named_as_maps = sorted_out.label_maps, sorted_out.named_as_maps
     found.other_modalities = sorted_out.other_modalities
+    found.excluded += sorted_out.excluded
     found.other_formats, found.skipped = sorted_out.other_formats, sorted_out.skipped + found.skipped
     return found
 

@@ -91,7 +91,8 @@ class Found:
     def without_label_maps(self, everything: Sequence[Image]) -> list[Image]:
         """Those that are no label map by name, and those that are but hold gray values and have no image of their name.
 
-        Processed images of ``derivatives`` and overlays stay out. What is left out or taken anyway is counted.
+        Processed images of ``derivatives`` and overlays stay out, so do those of folders beside those of images and
+        label maps. What is left out or taken anyway is counted.
         """
         kept = {first_file(image): image for image in without_label_maps(everything)}
         partners = {_case_of(name) for file in kept for name in (file, os.path.dirname(file))}
@@ -105,7 +106,10 @@ class Found:
         ]
         facts = measure_each(_measure_look, doubtful, self.root)
         images = [image for image, fact in zip(doubtful, facts, strict=True) if fact == {"image": True}]
-        self.named_as_maps, self.label_maps = len(images), len(everything) - len(kept) - len(images)
+        beside = [i for i in map(first_file, everything) if i not in kept and not is_label_map(i)]
+        self.excluded.update(f"in {os.path.dirname(file)}" for file in beside)
+        self.named_as_maps = len(images)
+        self.label_maps = len(everything) - len(kept) - len(images) - len(beside)
         return sorted([*kept.values(), *images], key=first_file)
 
     def skip(self, image: Image, reason: str) -> None:

@@ -23,9 +23,14 @@ def summarize_datalist(datalist: dict) -> str:
         f"patients ({_rule(datalist, LISTS[:2])})",
         f"{len(datalist.get('skipped', []))} skipped",
         *_notes(datalist),
-        *(f"{count} of split {split} left out" for split, count in _excluded(datalist).items()),
+        *(f"{count} {_reason(words)} left out" for words, count in _excluded(datalist).items()),
     ]
     return ", ".join(counts)
+
+
+def _reason(words: str) -> str:
+    """Of a folder as it is, else a split."""
+    return words if words.startswith("in ") else f"of split {words}"
 
 
 def _notes(datalist: dict) -> list[str]:

@@ -190,6 +190,15 @@ def test_images_with_names_of_label_maps_stay_images(tmp_path, table):
     assert "6 named as label maps taken, since they hold gray values and no image has their name" in text
 
 
+def test_images_beside_those_with_label_maps_are_no_label_maps(tmp_path):
+    for index, folder in enumerate(("images", "images", "lesions", "labels", "labels")):
+        write_image(tmp_path / f"{folder}/p{index % 3}.png", noise(16, 12, seed=index))
+    made = make_datalist(tmp_path)
+    assert (listed(made), made["label_maps"]) == (["images/p0.png", "images/p1.png"], 2)
+    assert made["excluded"] == {"in lesions": 1}
+    assert "2 label maps left out, 1 in lesions left out" in summarize_datalist(made)
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_volumes_beside_slices_of_label_maps(tmp_path):
     for patient in range(1, 4):
