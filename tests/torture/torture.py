@@ -193,6 +193,7 @@ def main():
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
+    words.folder = words.folder.absolute()  # trainings begin in another folder
     words.folder.mkdir(parents=True)
     trainings, works = make_works(words.folder / "data")
     print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}", flush=True)
