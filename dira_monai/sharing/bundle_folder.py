@@ -45,23 +45,25 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], weights: Mapping[str,
     """Write a bundle: a reader finds the one of before or the new one.
 
     Where the configurations are those of before, each file takes the place of the old one, the weights first; else the
-    whole folder does.
+    whole folder does. What killed processes left half written goes.
 
     Args:
-        folder: of the bundle.
+        folder: of the bundle, in a folder that this process holds.
         files: content by name.
         weights: files that become files of ``models``, by name.
 
     Raises:
         InputError: if it cannot be written.
     """
+    for left in (*folder.parent.glob(f".{folder.name}.*.new"), *folder.parent.glob(f".{folder.name}.*.old")):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.rglob(".*.tmp"):
+        left.unlink(missing_ok=True)
     if all((folder / name).is_file() and (folder / name).read_bytes() == files[name] for name in CONFIGS):
         _fill(folder, files, weights)
         return
     made, before = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("new", "old"))
     try:
-        for leftover in (made, before):
-            shutil.rmtree(leftover, ignore_errors=True)
         _fill(made, files, weights)
         if folder.exists():
             folder.rename(before)
