@@ -49,7 +49,7 @@ def lock_folder(folder: str | Path) -> None:
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     (folder / OWNER).write_text(json.dumps(owner))
-    for left in folder.glob(".*.tmp"):  # see atomic_write
+    for left in (*folder.glob(".*.[0-9]*.tmp"), *folder.glob("*/.*.[0-9]*.tmp")):  # see atomic_write
         left.unlink(missing_ok=True)
 
 

@@ -30,6 +30,8 @@ def other(tmp_path):
 
 def test_a_second_run_is_refused_and_a_killed_one_leaves_the_folder_free(tmp_path, other):
     (tmp_path / "run/.model.pt.1.tmp").write_bytes(b"half")
+    (tmp_path / "run/panels").mkdir()
+    (tmp_path / "run/panels/.epoch_0001.png.1.tmp").write_bytes(b"half")
     (tmp_path / "run/model.pt").write_bytes(b"whole")
     told = (
         rf"{re.escape(str(tmp_path))}/run: another run writes here \(host \S+, process {other.pid}, since \S+\); wait"
@@ -39,7 +41,7 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_the_folder_free(tmp_pat
     other.send_signal(signal.SIGKILL)
     other.wait()
     lock_folder(tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").glob("*[!g]")) == [".running.json", "model.pt"]
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*[!g]")) == [".running.json", "model.pt", "panels"]
     release_folders()
     assert not list((tmp_path / "run").glob(".*.json"))
 
