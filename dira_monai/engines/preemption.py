@@ -16,6 +16,20 @@ from ..utils.distributed import world_size
 from ..utils.watch import exchange_timeout
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+Handlers = dict[int, Callable | int | None]
+
+
+def take_signals(handler: Callable[[int, FrameType | None], None]) -> Handlers:
+    """Let a handler hear the signals, but those that are ignored; who heard them before. Other threads hear none."""
+    mine = threading.current_thread() is threading.main_thread()
+    heard = [number for number in SIGNALS if mine and signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}  # nohup ignores SIGHUP, and means it
+
+
+def give_signals_back(before: Handlers) -> None:
+    """Give the signals back to whoever had them."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Preemption:
@@ -30,25 +44,21 @@ class Preemption:
 
     def __init__(self) -> None:
         self.received = 0
-        self.before: dict[int, Callable | int | None] = {}
+        self.before: Handlers = {}
         self.group: dist.ProcessGroup | None = None
 
     def listen(self) -> None:
         """Take over the signals; outside the main thread nobody can."""
         if world_size() > 1 and self.group is None:
             self.group = dist.new_group(backend="gloo", timeout=exchange_timeout())  # no GPU has to wait for an answer
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
-                    self.before[number] = signal.signal(number, self._receive)
+        self.before = take_signals(self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
     def stop_listening(self) -> None:
         """Give the signals back to whoever had them."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        give_signals_back(self.before)
         self.before = {}
 
     def agree(self, wish: bool = False) -> tuple[int, bool]:

@@ -2,10 +2,8 @@
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ...engines.preemption import SIGNALS
+from ...engines.preemption import SIGNALS, give_signals_back, take_signals
 from ...utils.errors import InputError
 from ...utils.files import write_json
 from ...utils.optional_import import import_package
@@ -239,6 +237,21 @@ class Progress:
             self.told = line
 
 
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Let what announces the end of a job end the study as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = take_signals(stop)
+    try:
+        yield
+    finally:
+        give_signals_back(before)
+
+
+@_stopped_by_signals()
 def launch(worker: Worker, workers: int, cluster: str | None, job: dict[str, Any]) -> None:
     """Run what is left: in this process where there is one worker, else by so many equal ones that submitit starts.
 
@@ -249,42 +262,23 @@ def launch(worker: Worker, workers: int, cluster: str | None, job: dict[str, Any
         raise InputError(f"workers must be at least 1, got {workers}")
     progress = Progress(worker.cells, worker.folder, workers)
     if workers == 1 and cluster is None:
-        with _stopped_by_signals():
-            worker(progress)
+        worker(progress)
         progress(0)
         return
     submitit = import_package("submitit", "a study of several workers")
     worker.study = os.getpid() if cluster is None else None
     jobs = []
     try:
-        with _stopped_by_signals():
-            for number in range(workers):
-                jobs.append(_executor(submitit, worker.folder, cluster, job, number, workers).submit(worker))
-            while running := sum(not submitted.done() for submitted in jobs):
-                progress(running)
-                time.sleep(POLL)
+        for number in range(workers):
+            jobs.append(_executor(submitit, worker.folder, cluster, job, number, workers).submit(worker))
+        while running := sum(not submitted.done() for submitted in jobs):
+            progress(running)
+            time.sleep(POLL)
     except BaseException:
         for submitted in jobs:
             submitted.cancel()
         raise
     progress(0)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let what announces the end of a job end the study as Ctrl-C does."""
-    mine = threading.current_thread() is threading.main_thread()  # elsewhere nobody can listen
-    heard = [number for number in SIGNALS if mine and signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _stop) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 def _executor(submitit: Any, folder: Path, cluster: str | None, job: dict[str, Any], number: int, workers: int) -> Any:
