@@ -1,6 +1,6 @@
 """Bad values of every kind, thrown at all bundles and commands as a user gives them; each must be one sentence.
 
-    python tests/torture/bad_values.py [--every 13] [--root CHECKOUT] [--jobs 2] [--log FILE]
+    python tests/torture/bad_values.py [--every 30] [--root CHECKOUT] [--jobs 2] [--log FILE]
 
 Prints how often each kind of value came to a sentence that names it, to another sentence, to a stack trace, to nothing
 (silent) or to no end within ``SECONDS``; the exit status is 1 where there is any of the last three. An inference.json
@@ -29,7 +29,7 @@ from wrong_values import bad_values
 
 from dira_monai.bundle.header_values import HEADER
 
-SECONDS = 120
+SECONDS = 300
 KINDS = [("pretrain", 2), ("pretrain", 3), *finetune_bundle.KINDS]
 RUNS = (["train"], ["train", "evaluate"])
 WAYS = ("words", "overlay", "args", "python")
@@ -100,17 +100,18 @@ class Torture:
         folder, bundle, way = self.home / "runs" / str(number), bundle_of(self.root, kind), WAYS[number % len(WAYS)]
         folder.mkdir(parents=True)
         options = self.options(kind, folder if files == ["train"] else self.finished(kind))
+        # a part of a value (network_def#features) has no place in a bad one, which MONAI says by a trace
+        options = {name: value for name, value in options.items() if name.split("#")[0] not in bad}
         (folder / "own.json").write_text(json.dumps(bad))
-        rest = {name: value for name, value in options.items() if name not in bad}
         if way == "words" and _is_typed(*bad.items()):
             way = "args"
         if way == "python" and None not in bad.values():  # which MONAI takes for no value at all
             paths = [str(bundle / f"configs/{file}.json") for file in files]
             return what, ["-c", PYTHON.format(paths, options | bad)], next(iter(bad))
         if way == "overlay":
-            return what, command_of(bundle, [*files, str(folder / "own")], rest), next(iter(bad))
+            return what, command_of(bundle, [*files, str(folder / "own")], options), next(iter(bad))
         if way == "args":
-            return what, [*command_of(bundle, files, rest), "--args_file", f"{folder}/own.json"], next(iter(bad))
+            return what, [*command_of(bundle, files, options), "--args_file", f"{folder}/own.json"], next(iter(bad))
         return what, command_of(bundle, files, options | bad), next(iter(bad))
 
     def judge(self, case):
@@ -130,7 +131,7 @@ class Torture:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=13, help="takes each Nth value, of commands three times as many")
+    parser.add_argument("--every", type=int, default=30, help="takes each Nth value, of commands three times as many")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="checkout that is run")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--log", type=Path, default=os.devnull, help="file for each case and what came of it")
