@@ -27,6 +27,7 @@ COMMANDS = {  # the module of each, below cli
     "bundles": "workflows",
     "datalist": "data",
     "labeled": "data",
+    "merge-masks": "apps",
     "phantom": "data",
     "prepare": "data",
     "infer": "infer",

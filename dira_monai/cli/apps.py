@@ -1,4 +1,4 @@
-"""The commands ``probe``, ``localize``, ``seg`` and ``visual-words``: the functions of the apps, and what they say.
+"""The commands ``probe``, ``localize``, ``merge-masks``, ``seg`` and ``visual-words``, which run the apps.
 
 Each imports what it runs, since ``--help`` needs none of it.
 """
@@ -40,6 +40,20 @@ def localize(bundle: str, **options: Any) -> Iterator[str]:
     yield from describe_report(run_localize(bundle, **options))
     picture = ", localization.png" if options.get("pictures", True) else ""
     yield f"{options['output_dir']}: localization.json, localization.csv{picture}"
+
+
+@takes_options_of(outline("apps.merging.merge", "merge_masks"))
+def merge_masks(directory: str, output: str, **options: Any) -> Iterator[str]:
+    """Merge several masks of an image, a file each, into one label map, for fine-tuning.
+
+    Args:
+        directory: folder of images and masks, such as ct.nii.gz and segmentations/liver.nii.gz of each case.
+        output: folder to write, which is then the --labels of labeled and finetune.
+        **options: see ``merge_masks``.
+    """
+    from ..apps.merging.merge import merge_masks as run_merge
+
+    yield from run_merge(directory, output, **options)
 
 
 @takes_options_of(outline("images.dicom_seg.write", "write_segmentation"))

@@ -11,7 +11,7 @@ from .layouts import split_names
 from .options import LabelOptions, find_class, refuse_words, split_words
 from .patients import PATIENT_COLUMNS, clean_patients
 from .rows import Found, Label, Row
-from .splits import folder_splits
+from .splits import folder_splits, split_word
 from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis", "finding labels", "dx", "target")
@@ -143,7 +143,7 @@ def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptio
     for image, split in zip(images, folder_splits(images), strict=True):
         name = first_file(image)
         parts = PurePosixPath(name).parts
-        kind, *rest = parts[parts.index(split) + 1 :] if split else parts
+        kind, *rest = parts[[*map(split_word, parts)].index(split) + 1 :] if split else parts
         if rest:
             found.rows.append(Row(image, kind, split=split, place=str(root / name)))
             below.append(image if is_series(image) else "/".join(rest))

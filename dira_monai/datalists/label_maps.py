@@ -69,10 +69,12 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
             found.skip(image, f"{name} has no label map.")
         elif len(choice) > 1:
             slices = all(file.lower().endswith(PIL_SUFFIXES) for file in choice) and is_series(image)
-            target = (
-                "those of slices into one volume, such as NIfTI" if slices else "them into one, a value for each class"
+            cure = (
+                "write those of slices into one volume, such as NIfTI"
+                if slices
+                else "merge masks of a class each by dira-monai merge-masks"
             )
-            found.skip(image, f"{name} has several label maps: {first_names(choice)}; write {target}.")
+            found.skip(image, f"{name} has several label maps: {first_names(choice)}; {cure}.")
         elif wanted[choice[0]] > 1 and exact[choice[0]] != key:
             others = f"the label map {choice[0]} with {wanted[choice[0]] - 1} other images"
             found.skip(image, f"{name} shares {others}; say which images belong together by --modalities.")
@@ -97,22 +99,22 @@ def _both_sides(
 
     The name is the path without suffix and without the folder of images or labels.
     """
-    crowds = {folder for folder, count in Counter(map(_folder, everything)).items() if count > 1}
-    located = [(*_locate(image, crowds), image) for image in everything]
+    crowds = find_crowds(everything)
+    located = [(*locate(image, crowds), image) for image in everything]
     if labels is None:
         others = ("labelsts", "labelsva", "labelsval")
-        named = [row for row in located if _is_label_map(row[2])]
+        named = [row for row in located if is_map(row[2])]
         maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
         if len(kinds := sorted({kind for kind, _, _ in maps} - {""})) > 1:
             raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
         found = [(key, file) for _, key, file in maps]
-        located = [row for row in located if not _is_label_map(row[2])]
+        located = [row for row in located if not is_map(row[2])]
     else:
         folder = label_folder(root, labels)
         above = PurePosixPath(os.path.relpath(folder, root))
-        found = [(_locate(image)[1], str(above / str(stock_path(image, folder)))) for image in find_images(folder)]
+        found = [(locate(image)[1], str(above / str(stock_path(image, folder)))) for image in find_images(folder)]
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
-        located = [row for row in located if not _is_label_map(row[2])] or located  # those of other classes
+        located = [row for row in located if not is_map(row[2])] or located  # those of other classes
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
     outside = [image for kind, _, image in located if kind not in IMAGE_FOLDERS] if images else []
     if located and not images:
@@ -122,14 +124,15 @@ def _both_sides(
     if not images or not found:
         raise InputError(
             f"{root} holds no images with label maps: folders images and labels (or masks, or imagesTr and labelsTr), "
-            f"names such as x_seg beside x, or --labels FOLDER are needed, got {labels!r}."
+            f"names such as x_seg beside x, or --labels FOLDER are needed, got {labels!r}; masks of a class each, as "
+            "x_liver beside x, are merged by dira-monai merge-masks."
         )
     return images, found, outside
 
 
 def in_image_folders(images: Sequence[Image]) -> list[Image]:
     """Those that lie in folders ``images`` or ``imagesTr``, or all where there is no such folder."""
-    return [image for image in images if _locate(image)[0] in IMAGE_FOLDERS] or list(images)
+    return [image for image in images if locate(image)[0] in IMAGE_FOLDERS] or list(images)
 
 
 def label_folder(root: Path, labels: str) -> Path:
@@ -142,7 +145,7 @@ def label_folder(root: Path, labels: str) -> Path:
     )
 
 
-def _is_label_map(image: Image) -> bool:
+def is_map(image: Image) -> bool:
     """As ``is_label_map``; a series has the name of its folder."""
     return is_label_map(first_file(image)) or (is_series(image) and is_label_map(str(_folder(image))))
 
@@ -151,16 +154,26 @@ def _folder(image: Image) -> PurePosixPath:
     return PurePosixPath(first_file(image)).parent
 
 
-def _locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
-    """The folder named as one of images or labels, "" where none is, and the path without it and the suffix.
+def find_crowds(images: Sequence[Image]) -> set[PurePosixPath]:
+    """The folders that several images begin in."""
+    return {folder for folder, count in Counter(map(_folder, images)).items() if count > 1}
 
-    A DICOM series has the path of its folder, one of a single file in a folder of the ``crowds`` its own.
+
+def place_of(image: Image, crowds: Collection[PurePosixPath] = ()) -> PurePosixPath:
+    """The path without the suffix; of a DICOM series that of its folder.
+
+    One of a single file in a folder of the ``crowds`` has its own.
     """
     path = PurePosixPath(first_file(image))
     own = not is_series(image) or (len(image) == 1 and path.parent in crowds)
-    parts = list((*path.parent.parts, stem(path.name)) if own else path.parent.parts)
+    return path.with_name(stem(path.name)) if own else path.parent
+
+
+def locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
+    """The folder named as one of images or labels, "" where none is, and ``place_of`` without it."""
+    path, parts = PurePosixPath(first_file(image)), list(place_of(image, crowds).parts)
     kind, place = kind_folder(str(path))
-    if place >= 0 and (own or place + 1 < len(parts)):  # ct and seg of one patient are not alike in name
+    if 0 <= place < len(parts) - 1:  # ct and seg of one patient are not alike in name
         del parts[place]
     return kind, "/".join(parts)
 

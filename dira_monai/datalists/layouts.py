@@ -41,7 +41,8 @@ _SCAN = (
 # a folder that gathers patients: split, class, site, format, part of a download
 _SPLIT = r"train|training|val|valid|validate|validation|dev|test|testing|holdout"
 _GROUP = (
-    rf"{_SPLIT}|labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
+    rf"(?:\w[.)] ?)?(?:{_SPLIT}|original|raw)(?:[_\-. ]?(?:set|data|images?|imgs?))?|"
+    r"labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
     r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
     r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|(?:non)?[-_]?covid[-_]?(?:19)?|pneumonia|cancer|tumou?r|controls?|cases|"
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
@@ -106,20 +107,22 @@ def count_prefix(cases: Collection[str]) -> int:
     """
     for count in (1, 2, 3):
         shared = Counter(prefix_of(case, count) for case in set(cases))
-        shapes = Counter(_shape(start) for start in shared)
+        shapes = Counter(shape_of(start) for start in shared)
         patients = [start for start in shared if shared[start] > 1 and not names_no_patient(start)]
-        if any(_shape(start) != start and shapes[_shape(start)] > 1 for start in patients):
+        if any(shape_of(start) != start and shapes[shape_of(start)] > 1 for start in patients):
             return count
     return 0
 
 
-def _shape(name: str) -> str:
-    """The name with a sign in place of each number."""
+def shape_of(name: str) -> str:
+    """A name with a sign in place of each number."""
     return re.sub(r"\d+", "#", name)
 
 
 def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[list[str]]:
     """The label maps that each image may have, by the first of ``_TIERS`` in which there is any.
+
+    Where there is none, those of which the name begins with that of the image, as ``IDRiD_01_MA`` of ``IDRiD_01``.
 
     Args:
         keys: names of the images, with their folders.
@@ -134,7 +137,28 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
         for key, choice in zip(keys, choices, strict=True):
             if not choice and (name is not _folder_of or crowd[name(key)] == 1):
                 choice += named.get(name(key), [])
-    return choices
+    claimed, begun = {file for choice in choices for file in choice}, defaultdict[str, list[str]](list)
+    starts = starts_of(keys)
+    every = {start for own in starts for start in own}
+    for key, file in maps:
+        if file not in claimed and (start := begins_with(_stem_of(key), every)):
+            begun[start].append(file)
+    return [
+        choice or [file for start in own for file in begun.get(start, [])]
+        for choice, own in zip(choices, starts, strict=True)
+    ]
+
+
+def starts_of(keys: Sequence[str]) -> list[set[str]]:
+    """What names of label maps begin with: the name of each image, and its case where no other image is of it."""
+    crowd = Counter(map(_case_alone, keys))
+    return [{_stem_of(key)} | ({_case_alone(key)} if crowd[_case_alone(key)] == 1 else set()) for key in keys]
+
+
+def begins_with(name: str, starts: Collection[str]) -> str:
+    """The longest of the starts that a name begins with, before a sign between words; "" if none."""
+    ends = [found.start() for found in re.finditer(_GAP, name) if 0 < found.start() < found.end() < len(name)]
+    return next((name[:end] for end in reversed(ends) if name[:end] in starts), "")
 
 
 def split_names(names: str | Sequence[object] | None) -> list[str]:
@@ -147,7 +171,8 @@ def join_modalities(
 ) -> tuple[list[Image], list[tuple[Image, str]], int]:
     """Images of one file a modality, in its order; files that miss others, with the reason; the number of all others.
 
-    Files belong together where their paths are the same but for the modality, a word of the file name or of a folder.
+    Files belong together where their paths are the same but for the modality, a word of the file name or of a folder,
+    or both, as ``pre/FLAIR``.
 
     Raises:
         InputError: if one is a DICOM series.
@@ -157,10 +182,13 @@ def join_modalities(
     cases: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for file in map(first_file, images):
         folder, name = file[: file.rindex(stem(file))], stem(file)
-        named = [word for word in modalities if words[word].search(name)]
+        named = [word for word in modalities if words[word].search(folder + name if "/" in word else name)]
         if named := named or [word for word in modalities if words[word].search(folder)]:
             folder = any_word.sub("*", folder)  # dwi/x_adc is of dwi/x_dwi, and T2/x of T1/x
-            cases[folder + words[named[0]].sub("*", name)][named[0]].append(file)
+            word = words[named[0]]
+            cases[word.sub("*", folder + name) if "/" in named[0] else folder + word.sub("*", name)][named[0]].append(
+                file
+            )
     joined, broken = list[Image](), list[tuple[Image, str]]()
     for case in cases.values():
         files = [file for own in case.values() for file in own]
@@ -189,7 +217,12 @@ def _stem_of(key: str) -> str:
 
 def _case_of(key: str) -> str:
     above, _, name = _short(key).rpartition("/")
-    return f"{above}/{case_of(name + '.x')}"
+    return f"{above}/{case_of(name + '.x') if name else ''}"
+
+
+def _case_without_scans(key: str) -> str:
+    above, _, case = _case_of(key).rpartition("/")
+    return "/".join((*without_scans(above.split("/")), case))
 
 
 def _case_alone(key: str) -> str:
@@ -201,5 +234,5 @@ def _folder_of(key: str) -> str:
 
 
 _TIERS: tuple[Callable[[str], str], ...] = (  # what partners share
-    *(str, _short, _stem_of, _case_of, _case_alone, _folder_of),
+    *(str, _short, _stem_of, _case_of, _case_without_scans, _case_alone, _folder_of),
 )

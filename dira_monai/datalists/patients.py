@@ -10,7 +10,16 @@ from ..dicom.headers import read_header
 from ..images.find import Image, first_file, is_series, stem
 from ..utils.errors import InputError
 from .checks import first_names
-from .layouts import case_of, count_prefix, named_patient, names_no_patient, prefix_of, repeats_below, without_scans
+from .layouts import (
+    case_of,
+    count_prefix,
+    named_patient,
+    names_no_patient,
+    prefix_of,
+    repeats_below,
+    shape_of,
+    without_scans,
+)
 from .tables import FILE_COLUMNS, composed, find_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
@@ -194,6 +203,9 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
         if not all(_numbered(own) for own in parts if len(own) < 2):
             break
         parts = [own[1:] or own for own in parts]
+    ends = {shape_of(own[0]) for own in parts if len(own) == 1}  # 0 of Utrecht/0, and so 100 of Amsterdam/GE3T/100
+    starts = [next((n for n, part in enumerate(own) if shape_of(part) in ends), 0) for own in parts]
+    parts = [own[start:] for own, start in zip(parts, starts, strict=True)]
     if words:
         parts = [own or list(whole) for own, whole in zip(parts, below, strict=True)]
     return [own[0] if own else None for own in parts]

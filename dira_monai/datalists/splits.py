@@ -1,6 +1,7 @@
 """Which labeled images are for training, validation and test, and whether the three lists can be used."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
@@ -17,6 +18,14 @@ SPLITS |= dict.fromkeys(
     ("val", "valid", "validate", "validation"), "validation"
 )  # the list of a word of a table or folder
 
+_NAMED_SPLIT = re.compile(r"(?:\w[.)] ?)?([a-z]+?)(?:[_\-. ]?(?:set|data))?", re.IGNORECASE)  # a. Training Set
+
+
+def split_word(folder: str) -> str:
+    """The word of ``SPLITS`` that a folder is named by, ``Training`` of ``a. Training Set``; else the folder."""
+    named = _NAMED_SPLIT.fullmatch(folder)
+    return named[1] if named and named[1].lower() in SPLITS else folder
+
 
 def folder_splits(images: Sequence[Image]) -> list[str]:
     """The first folder of each image where all of them are words like train, val and test, or else "" for each.
@@ -24,7 +33,7 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     Folders that all images share and those like ``images`` do not count: ``images/train`` and ``chest_xray/train`` are
     as good as ``train/images`` and ``train``.
     """
-    above = [PurePosixPath(first_file(image)).parent.parts for image in images]
+    above = [[*map(split_word, PurePosixPath(first_file(image)).parent.parts)] for image in images]
     levels = enumerate(zip(*above, strict=False))
     first = next((number for number, level in levels if len({*level}) > 1 or level[0].lower() in SPLITS), 0)
     above = [parts[first:] for parts in above]

@@ -24,6 +24,9 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
+_IMAGE_FOLDER = re.compile(
+    r"(?:\w[.)] ?)?(?:original|raw)[_\-. ]?(?:images?|imgs?)", re.IGNORECASE
+)  # 1. Original Images
 _MAP = (
     r"segs?|segm|segmentations?|masks?|msk|gt|ground[_ ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
     r"overlays?|wmh|[12](?:st|nd)HO"
@@ -111,7 +114,7 @@ def find_images(directory: str | Path, on_error: Callable[[OSError], None] = _te
 
 def kind_folder(path: str) -> tuple[str, int]:
     """The last folder of a path that is named as one of images or label maps, lower case, and its place; or "", -1."""
-    folders = [part.lower() for part in path.split("/")[:-1]]
+    folders = [IMAGE_FOLDERS[0] if _IMAGE_FOLDER.fullmatch(part) else part.lower() for part in path.split("/")[:-1]]
     named = [place for place, part in enumerate(folders) if part in IMAGE_FOLDERS or _MAP_FOLDER.fullmatch(part)]
     return (folders[named[-1]], named[-1]) if named else ("", -1)
 

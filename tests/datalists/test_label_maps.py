@@ -274,7 +274,7 @@ def test_pairs_that_cannot_be_used(flawed):
         "images/nan.nii.gz": "labels/nan.nii.gz holds the label values 0, nan (nan is no whole number) "
         "where 2 classes allow 0 to 1.",
         "images/two.nii.gz": "images/two.nii.gz has several label maps: labels/two_gt.nii.gz, labels/two_seg.nii.gz; "
-        "write them into one, a value for each class.",
+        "merge masks of a class each by dira-monai merge-masks.",
         "labels/two_gt.nii.gz": "the label map labels/two_gt.nii.gz has no image.",
         "labels/two_seg.nii.gz": "the label map labels/two_seg.nii.gz has no image.",
     }

@@ -5,6 +5,7 @@ from scan_files import noise, refuses, write_image
 
 from dira_monai.datalists.layouts import LAYOUTS, match_names
 from dira_monai.datalists.patients import choose_rule, find_patients
+from dira_monai.datalists.splits import folder_splits, split_word
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.images.find import is_label_map
 
@@ -60,7 +61,11 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "BCCD": [[f"JPEGImages/BloodImage_0000{c}.jpg"] for c in range(5)],
     "WMH": [
         [f"{site}/{p}/{kind}/{scan}.nii.gz" for kind in ("orig", "pre") for scan in ("FLAIR", "T1")]
-        for site, p in (("Utrecht", 0), ("Utrecht", 2), ("Singapore", 50), ("GE3T", 100))
+        for site, p in (("Utrecht", 0), ("Singapore", 50), ("Amsterdam/GE3T", 100), ("Amsterdam/GE1T5", 150))
+    ],
+    "IDRiD": [
+        [f"A/1. Original Images/{'a. Training' if p < 55 else 'b. Testing'} Set/IDRiD_{p:02d}.jpg"]
+        for p in (1, 9, 55, 81)
     ],
     "LiTS": [[f"Training Batch {b}/volume-{c}.nii"] for b, c in ((1, 0), (1, 1), (2, 28), (2, 29))],
     "MURA": [[f"train/XR_WRIST/patient0000{p}/study1_positive/image{i}.png" for i in (1, 2)] for p in (1, 2)],
@@ -138,6 +143,23 @@ def test_the_answers_are_rules():
     assert set(LAYOUTS) <= {*LAYOUT_FILES, "TCGA", "OASIS", "INbreast", "Kermany", "patient"}
 
 
+def test_the_splits_that_folders_name():
+    names = {
+        "a. Training Set": "Training",
+        "b. Testing Set": "Testing",
+        "Test_Set": "Test",
+        "val": "val",
+        "dataset": "dataset",
+    }
+    assert {name: split_word(name) for name in names} == names
+    assert folder_splits([f"Original Images/{name}/1.jpg" for name in list(names)[:3]]) == [
+        "Training",
+        "Testing",
+        "Test",
+    ]
+    assert folder_splits(["Trainer/1.jpg", "b. Testing Set/2.jpg"]) == ["", ""]
+
+
 def test_no_class_is_the_validation(tmp_path):
     names = ("akiec", "bcc", "bkl", "df", "mel", "nv")
     for number, name in enumerate(names):
@@ -178,6 +200,7 @@ def test_no_class_is_the_validation(tmp_path):
         ("ct_train/ct_train_1001_image.nii.gz", "ct_train/ct_train_1001_label.nii.gz"),
         ("img/img0001.nii.gz", "annotated/label0001.nii.gz"),
         ("IMD002_Dermoscopic_Image/IMD002.bmp", "IMD002_lesion/IMD002_lesion.bmp"),
+        ("A. Segmentation/1. Original Images/IDRiD_1.jpg", "A. Segmentation/2. All Groundtruths/5. OD/IDRiD_1_OD.tif"),
         ("3Dircadb1.1/PATIENT_DICOM/image_0", "3Dircadb1.1/MASKS_DICOM/liver/image_0"),
     ],
 )
@@ -189,6 +212,17 @@ def test_partners_by_their_names():
     maps = [("a_seg", "a_seg.nii"), ("b/segmentation", "b/segmentation.nii"), ("c/7_gt", "c/7_gt.nii")]
     maps += [("m/ct_train_1001_label", "mmwhs.nii"), ("Training/label0001", "btcv.nii")]
     assert match_names(["m/ct_train_1001_image", "Training/img/img0001"], maps) == [["mmwhs.nii"], ["btcv.nii"]]
+    wmh = [(f"{place}/wmh", f"{place}/wmh.nii") for place in ("Utrecht/0", "GE3T/100")]
+    assert match_names(["Utrecht/0/pre/FLAIR", "GE3T/100/pre/FLAIR"], wmh) == [
+        ["Utrecht/0/wmh.nii"],
+        ["GE3T/100/wmh.nii"],
+    ]
+    longer = [(f"masks/{name}", name) for name in ("x_1_MA", "x_1_2_MA", "x_11_MA", "sub-2_label-GM_mask")]
+    assert match_names(["i/x_1", "i/x_1_2", "i/sub-2_T1w"], longer) == [
+        ["x_1_MA"],
+        ["x_1_2_MA"],
+        ["sub-2_label-GM_mask"],
+    ]
     assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
         ["a_seg.nii"],
         ["b/segmentation.nii"],

@@ -41,6 +41,7 @@ def write_cases(root, shape=(6, 8, 5), count=6):
         (["s/0/FLAIR.nii", "s/0/T1.nii", "s/1/T1.nii"], ["T1", "flair"], [["s/0/T1.nii", "s/0/FLAIR.nii"]]),
         (["B_001_0000.nii.gz", "B_001_0001.nii.gz"], ["0001", "0000"], [["B_001_0001.nii.gz", "B_001_0000.nii.gz"]]),
         (["ct/7.png", "pet/7.png", "pet/8.png"], ["ct", "pet"], [["ct/7.png", "pet/7.png"]]),
+        (["0/pre/T1.nii", "0/orig/T1.nii", "0/pre/T2.nii"], ["pre/T1", "pre/T2"], [["0/pre/T1.nii", "0/pre/T2.nii"]]),
         (["dwi/s1_adc.nii", "dwi/s1_dwi.nii"], ["dwi", "adc"], [["dwi/s1_dwi.nii", "dwi/s1_adc.nii"]]),
     ],
 )

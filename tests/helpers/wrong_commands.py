@@ -19,7 +19,15 @@ FURTHER = {  # values of the configuration that a command takes
 }
 TEXTS = {"a path", "a text", "a list of different names", "a device, such as cpu or cuda:0"}  # that words become
 WRITES = {"pretrain": "run", "finetune": "run", "evaluate": None, "verify": None, "scores": None}  # others: output
-MAKES = {"phantom": 0, "prepare": 1, "seg": 2, "pack": 1, "unpack": 1, "bundles": 0}  # the word that is written
+MAKES = {
+    "phantom": 0,
+    "prepare": 1,
+    "merge-masks": 1,
+    "seg": 2,
+    "pack": 1,
+    "unpack": 1,
+    "bundles": 0,
+}  # the word that is written
 
 
 def command_words(home, scans):
@@ -43,6 +51,7 @@ def command_words(home, scans):
         "labeled": ([labeled], task | {"class_names": "[background, blob]", "label_threshold": "127"}),
         "phantom": ([f"{home}/phantoms"], {"count": "2"}),
         "prepare": ([f"{pretrained}/datalist.json", f"{home}/store"], {}),
+        "merge-masks": ([labeled, f"{home}/merged"], {}),
         "infer": ([tuned, f"{labeled}/images"], {}),
         "plan": ([plain], {"seconds_per_step": "1"}),
         "localize": (

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...datalists.checks import LISTS
 from ...datalists.classes import LABEL_COLUMNS, find_labels, find_table
-from ...datalists.label_maps import find_label_maps
+from ...datalists.label_maps import find_label_maps, label_folder
 from ...datalists.options import NO_CLASS, LabelOptions, split_words
 from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.rows import Row
@@ -64,7 +64,11 @@ def _find_map_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
         presence = [{int(value > threshold) for value in held} for held in holds]
     else:
         others = [f"class_{value:g}" for value in values[1:]] if len(values) > 2 else ["foreground"]
-        names = _given_names(root, values) or ["background", *others]
+        folders = [label_folder(root, options.labels)] if options.labels else []
+        names = next(filter(None, (_given_names(folder, values) for folder in [*folders, root])), None) or [
+            "background",
+            *others,
+        ]
         in_order = values == list(range(len(values)))
         choices = {
             "class_names": Choice(names, told),
@@ -90,7 +94,7 @@ def _shown(values: Sequence[float]) -> str:
 
 
 def _given_names(root: Path, values: Sequence[float]) -> list[str]:
-    """Names of the values in a ``dataset.json`` of the Medical Segmentation Decathlon or nnU-Net; else none."""
+    """Names of the values in a ``dataset.json`` of the Medical Segmentation Decathlon, nnU-Net or merged masks."""
     try:
         content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["labels"]
         names = {
