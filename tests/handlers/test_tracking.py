@@ -48,6 +48,16 @@ def uri(tmp_path):
     return f"sqlite:///{tmp_path}/out/mlruns.db"
 
 
+def switched(way, uri):
+    """Options that log to ``uri``: the header value ``mlflow``, or MONAI's switch, which logs there by default.
+
+    That of MONAI 1.6.0 logs to a folder by default, which MLflow 3.13 and later refuse.
+    """
+    if way == "mlflow":
+        return {"mlflow": uri}
+    return {"tracking": "mlflow"} | ({"tracking_uri": uri} if monai.__version__ == "1.6.0" else {})
+
+
 def check_history(metrics, rows):
     """Every number of metrics.csv stands in MLflow, in its epoch."""
     for name in dict.fromkeys(name for row in rows for name in row):
@@ -57,7 +67,7 @@ def check_history(metrics, rows):
 
 def test_the_switch_logs_every_loss_of_pre_training(pretrain_scans, tmp_path, uri):
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
-    run(2, ["train"], options | {"tracking": "mlflow"})
+    run(2, ["train"], options | switched("tracking", uri))
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
     assert LOSSES | {"val_loss", "val_mse"} <= metrics.keys()
@@ -85,7 +95,7 @@ def test_fine_tuning_is_logged(way, tmp_path, uri):
     kind = ("classification", 2)
     (tmp_path / "out").mkdir()
     options = finetune_overrides(kind, {2: write_data(tmp_path / "data", 2)}, tmp_path, **TINY)
-    train(kind, options | {way: {"tracking": "mlflow", "mlflow": uri}[way]})
+    train(kind, options | switched(way, uri))
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
     assert {"loss", "val_mean_auc", "learning_rate"} <= metrics.keys()
@@ -114,10 +124,10 @@ def test_classes_of_any_name_are_logged(way, dims, tmp_path, uri):
     (tmp_path / "out").mkdir()
     options = finetune_overrides(kind, {dims: write_data(tmp_path / "data", dims)}, tmp_path, **TINY)
     names = ["tumor (core)", "tumor [core]"][: dims - 1]
-    options |= {way: {"tracking": "mlflow", "mlflow": uri}[way], "class_names": ["background", *names]}
+    options |= switched(way, uri) | {"class_names": ["background", *names]}
     train(kind, options)
     files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
-    own = later(options) | {key: options[key] for key in ("output_dir", way)}
+    own = later(options) | {"output_dir": options["output_dir"]} | switched(way, uri)
     monai.bundle.run(config_file=files, **own)
     told = dict(csv.reader((tmp_path / "out/evaluation/metrics.csv").open()))
     (_, _, trained), (_, _, evaluated) = tracked(uri)
@@ -147,7 +157,7 @@ def test_an_evaluation_of_fine_tuning_is_a_run_that_ends(kind, way, tmp_path, ur
     options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
     write_untrained(kind, options)
     files = [str(bundle(*kind) / f"configs/{name}.json") for name in ("train", "evaluate")]
-    own = later(options) | {"output_dir": options["output_dir"], way: {"tracking": "mlflow", "mlflow": uri}[way]}
+    own = later(options) | {"output_dir": options["output_dir"]} | switched(way, uri)
     monai.bundle.run(config_file=files, **own)
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
@@ -164,8 +174,8 @@ def test_the_switch_records_an_inference(kind, tmp_path, uri):
     options = finetune_overrides(kind, {kind[1]: write_data(tmp_path / "data", kind[1])}, tmp_path)
     write_untrained(kind, options)
     image = str(min((tmp_path / "data/images").iterdir()))
-    own = later(options) | {"datalist": [image], "output_dir": str(tmp_path / "out")}
-    monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), tracking="mlflow", **own)
+    own = later(options) | {"datalist": [image], "output_dir": str(tmp_path / "out")} | switched("tracking", uri)
+    monai.bundle.run(config_file=str(bundle(*kind) / "configs/inference.json"), **own)
     [(_, status, metrics)] = tracked(uri)
     assert (status, metrics) == ("FINISHED", {})
     [saved] = (tmp_path / "out").glob("config_*.json")
@@ -175,7 +185,7 @@ def test_the_switch_records_an_inference(kind, tmp_path, uri):
 def test_the_switch_ends_the_run_of_an_evaluation_of_pre_training(pretrain_scans, tmp_path, uri):
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[2, 0, 0])
     run(2, ["train"], options)
-    run(2, ["train", "evaluate"], options | {"tracking": "mlflow"})
+    run(2, ["train", "evaluate"], options | switched("tracking", uri))
     [(_, status, metrics)] = tracked(uri)
     assert status == "FINISHED"
     told = json.loads((tmp_path / "out/evaluation/evaluation.json").read_text())
