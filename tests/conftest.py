@@ -7,6 +7,7 @@ from pathlib import Path
 
 import finetune_bundle
 import monai.bundle
+import monai.networks.nets.basic_unet
 import pretrain_bundle
 import pytest
 import torch
@@ -16,6 +17,7 @@ from running import execute
 from dira_monai.__main__ import main
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+monai.networks.nets.basic_unet.print = lambda *words: None  # MONAI 1.6.0 prints a line a network, 1.6.1 does not
 
 
 @pytest.fixture(params=[2, 3])
