@@ -115,6 +115,9 @@ def _both_sides(
         found = [(locate(image)[1], str(above / str(stock_path(image, folder)))) for image in find_images(folder)]
         located = [row for row in located if not PurePosixPath(first_file(row[2])).is_relative_to(above)]
         located = [row for row in located if not is_map(row[2])] or located  # those of other classes
+    volumes = [row for row in found if not row[1].lower().endswith(PIL_SUFFIXES)]
+    if volumes and not any(first_file(image).lower().endswith(PIL_SUFFIXES) for _, _, image in located):
+        found = volumes  # the others are snapshots of them
     images = [(key, image) for kind, key, image in located if kind in IMAGE_FOLDERS]
     outside = [image for kind, _, image in located if kind not in IMAGE_FOLDERS] if images else []
     if located and not images:

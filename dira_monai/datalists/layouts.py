@@ -137,22 +137,36 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
         for key, choice in zip(keys, choices, strict=True):
             if not choice and (name is not _folder_of or crowd[name(key)] == 1):
                 choice += named.get(name(key), [])
-    claimed, begun = {file for choice in choices for file in choice}, defaultdict[str, list[str]](list)
-    starts = starts_of(keys)
-    every = {start for own in starts for start in own}
+    for alone in (False, True):  # in the same folder, then anywhere
+        _match_starts(keys, maps, choices, alone)
+    return choices
+
+
+def _match_starts(
+    keys: Sequence[str], maps: Sequence[tuple[str, str]], choices: Sequence[list[str]], alone: bool
+) -> None:
+    """Add label maps of which the name begins with that of one image alone, which has none so far."""
+    claimed = {file for choice in choices for file in choice}
+    starts, begun = starts_of(keys, alone), defaultdict[str, list[str]](list)
+    crowd = Counter(start for own in starts for start in own)
     for key, file in maps:
-        if file not in claimed and (start := begins_with(_stem_of(key), every)):
+        start = begins_with(_stem_of(key) if alone else _short(key), crowd)
+        if crowd[start] == 1 and file not in claimed:
             begun[start].append(file)
-    return [
-        choice or [file for start in own for file in begun.get(start, [])]
-        for choice, own in zip(choices, starts, strict=True)
-    ]
+    for own, choice in zip(starts, choices, strict=True):
+        choice += [] if choice else [file for start in own for file in begun[start]]
 
 
-def starts_of(keys: Sequence[str]) -> list[set[str]]:
-    """What names of label maps begin with: the name of each image, and its case where no other image is of it."""
-    crowd = Counter(map(_case_alone, keys))
-    return [{_stem_of(key)} | ({_case_alone(key)} if crowd[_case_alone(key)] == 1 else set()) for key in keys]
+def starts_of(keys: Sequence[str], alone: bool = True) -> list[set[str]]:
+    """What names of label maps begin with: the name of each image, and its case where no other image is of it.
+
+    Args:
+        keys: names of the images, with their folders.
+        alone: without folders.
+    """
+    name, case = (_stem_of, _case_alone) if alone else (_short, _case_of)
+    crowd = Counter(map(case, keys))
+    return [{name(key)} | ({case(key)} if crowd[case(key)] == 1 else set()) for key in keys]
 
 
 def begins_with(name: str, starts: Collection[str]) -> str:

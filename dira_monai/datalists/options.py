@@ -117,12 +117,14 @@ class LabelOptions:
 
 
 def split_words(cell: str, multi_label: bool) -> list[str]:
-    """The words of a cell: one, or with ``multi_label`` those between ``|`` or in a list such as ``['a', 'b']``."""
-    if not multi_label:
-        return [cell]
+    """The words of a cell: one, or with ``multi_label`` those between ``|`` or in a list such as ``['a', 'b']``.
+
+    A list of one word is that word in any case.
+    """
     listed = re.fullmatch(r"\[(.*)\]", cell, re.DOTALL)
     parts = listed[1].split(",") if listed else cell.split("|")
-    return [part.strip().strip("'\"").strip() for part in parts]
+    words = [part.strip().strip("'\"").strip() for part in parts]
+    return words if multi_label or (listed and len(words) == 1) else [cell]
 
 
 def find_class(word: str, options: LabelOptions) -> str | None:

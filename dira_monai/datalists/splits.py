@@ -18,13 +18,15 @@ SPLITS |= dict.fromkeys(
     ("val", "valid", "validate", "validation"), "validation"
 )  # the list of a word of a table or folder
 
-_NAMED_SPLIT = re.compile(r"(?:\w[.)] ?)?([a-z]+?)(?:[_\-. ]?(?:set|data))?", re.IGNORECASE)  # a. Training Set
+_NAMED_SPLIT = re.compile(
+    rf"(?:.*[^a-z])?({'|'.join(filter(None, SPLITS))})(?:[_\-. ]?(?:set|data))?", re.IGNORECASE
+)  # a. Training Set, dataset-03test
 
 
 def split_word(folder: str) -> str:
-    """The word of ``SPLITS`` that a folder is named by, ``Training`` of ``a. Training Set``; else the folder."""
+    """The word of ``SPLITS`` that a folder ends with, ``Training`` of ``a. Training Set``; else the folder."""
     named = _NAMED_SPLIT.fullmatch(folder)
-    return named[1] if named and named[1].lower() in SPLITS else folder
+    return named[1] if named else folder
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:

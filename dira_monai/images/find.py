@@ -24,12 +24,13 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
+_OF_IMAGES = re.compile(r"(?:^|/)(?:images(?:t[rs]|val?)?|[^/]*unlabell?ed[^/]*)/", re.IGNORECASE)
 _IMAGE_FOLDER = re.compile(
     r"(?:\w[.)] ?)?(?:original|raw)[_\-. ]?(?:images?|imgs?)", re.IGNORECASE
 )  # 1. Original Images
 _MAP = (
     r"segs?|segm|segmentations?|masks?|msk|gt|ground[_ ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
-    r"overlays?|wmh|[12](?:st|nd)HO"
+    r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"
 )
 _MAP_FOLDER = re.compile(
     rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|val?)|derivatives|\w*masks?|(?:masks|labels|segmentations)_\w+|"
@@ -138,8 +139,7 @@ def without_label_maps(images: Sequence[Image]) -> list[Image]:
     """
     kept = [image for image in images if not is_label_map(first_file(image))]
     labeled = any(kind_folder(first_file(image))[0] not in ("", *IMAGE_FOLDERS) for image in images)
-    of_images = {*IMAGE_FOLDERS, "imagests", "imagesva", "imagesval", "unlabeled", "unlabelled"} if labeled else set()
-    inside = [image for image in kept if of_images & {*first_file(image).lower().split("/")[:-1]}]
+    inside = [image for image in kept if _OF_IMAGES.search(first_file(image))] if labeled else []
     return inside or kept or list(images)
 
 

@@ -54,6 +54,16 @@ def test_any_two_suffixes_and_places_pair(tmp_path):
     assert made["test"] == []
 
 
+def test_snapshots_of_label_maps_are_none_of_volumes(tmp_path):
+    """VerSe: sub-verse1_seg-vert_snp.png lies beside the label map."""
+    for index in range(3):
+        write_nifti(tmp_path / f"rawdata/sub-{index}/sub-{index}_ct.nii.gz", noise(6, 8, 5, seed=index))
+        write_nifti(tmp_path / f"derivatives/sub-{index}/sub-{index}_seg-vert_msk.nii.gz", noise(6, 8, 5, high=2))
+        write_image(tmp_path / f"derivatives/sub-{index}/sub-{index}_seg-vert_snp.png", noise(6, 8))
+    names = [f"derivatives/sub-{index}/sub-{index}_seg-vert_msk.nii.gz" for index in range(3)]
+    assert labels(segment(tmp_path, test_fraction=0)) == names
+
+
 def test_a_dicom_series_pairs_by_its_folder(tmp_path):
     for index in range(2):
         write_series(tmp_path / "images" / f"p{index}", noise(3, 4, 5), series=f"1.{index}", patient=f"p{index}")

@@ -7,7 +7,7 @@ from dira_monai.datalists.layouts import LAYOUTS, match_names
 from dira_monai.datalists.patients import choose_rule, find_patients
 from dira_monai.datalists.splits import folder_splits, split_word
 from dira_monai.datalists.unlabeled import make_datalist
-from dira_monai.images.find import is_label_map
+from dira_monai.images.find import is_label_map, without_label_maps
 
 BRATS = ("flair", "t1", "t1ce", "t2")
 UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.1009"
@@ -148,6 +148,8 @@ def test_the_splits_that_folders_name():
         "a. Training Set": "Training",
         "b. Testing Set": "Testing",
         "Test_Set": "Test",
+        "dataset-03test": "test",
+        "latest": "latest",
         "val": "val",
         "dataset": "dataset",
     }
@@ -201,6 +203,8 @@ def test_no_class_is_the_validation(tmp_path):
         ("img/img0001.nii.gz", "annotated/label0001.nii.gz"),
         ("IMD002_Dermoscopic_Image/IMD002.bmp", "IMD002_lesion/IMD002_lesion.bmp"),
         ("A. Segmentation/1. Original Images/IDRiD_1.jpg", "A. Segmentation/2. All Groundtruths/5. OD/IDRiD_1_OD.tif"),
+        ("Cirrus/TRAIN001/oct.mhd", "Cirrus/TRAIN001/reference.mhd"),
+        ("100307/T1w/T1w_acpc.nii.gz", "100307/T1w/aparc.a2009s+aseg.nii.gz"),
         ("3Dircadb1.1/PATIENT_DICOM/image_0", "3Dircadb1.1/MASKS_DICOM/liver/image_0"),
     ],
 )
@@ -223,6 +227,9 @@ def test_partners_by_their_names():
         ["x_1_2_MA"],
         ["sub-2_label-GM_mask"],
     ]
+    slices = [(f"{p}/brain/2_HGE_Seg", f"{p}.jpg") for p in ("049", "050")]
+    assert match_names(["049/brain/2", "049/bone/2", "050/brain/2"], slices) == [["049.jpg"], [], ["050.jpg"]]
+    assert match_names(["1/x_1", "2/x_1"], [("masks/x_1_MA", "x.png")]) == [[], []]  # of either
     assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
         ["a_seg.nii"],
         ["b/segmentation.nii"],
@@ -230,3 +237,9 @@ def test_partners_by_their_names():
         [],
         [],
     ]
+
+
+def test_images_beside_labeled_ones_are_named_unlabeled():
+    files = ["F_LabeledCase50/images/F_1_0000.nii.gz", "F_LabeledCase50/labels/F_1.nii.gz"]
+    more = ["F_UnlabeledCase1-500/Case_1_0000.nii.gz", "F_LabeledCase50/lesions/F_1.nii.gz"]
+    assert without_label_maps(files + more) == [files[0], more[0]]

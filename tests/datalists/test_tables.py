@@ -34,6 +34,7 @@ READ = {  # by kind: the bytes, whether patients are p0 to p4, and options
     "excel": (table("sep=;\r\nFile;Label", "{0};{1}", "\r\n").encode("utf-16"), False, {}),
     "tab": (table("FILE\tLabel", "{0}\t{1}").encode("utf-8-sig"), False, {}),
     "blanks": (table("file, label, patient", "{0}, {1}, {2}").encode(), True, {}),
+    "lists of one (ODIR)": (table("ID,labels,target,filename", """{2},['{1}'],"[1, 0]",{0}""").encode(), False, {}),
     "index": (table(",file,label", "7,{0},{1}").encode(), False, {}),
     "quoted lines": (table("file,note,label", '{0},"two\nlines, and ""more""",{1}').encode(), False, {}),
     "own names": (
