@@ -71,7 +71,8 @@ def test_one_process_may_work_alone_longer_than_the_limit(tmp_path):
     for process in pair:
         process.join(120)
     assert [process.exitcode for process in pair] == [0, 0]
-    assert outputs[1][0].read_text().split()[1:] == ["1", "2", "3", "4", "5"]
+    lines = outputs[1][0].read_text().splitlines()
+    assert [line for line in lines if not line.startswith("[Gloo]")][1:] == ["1", "2", "3", "4", "5"]  # torch 2.8
 
 
 def test_processes_end_without_their_torchrun(tmp_path):
