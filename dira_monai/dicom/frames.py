@@ -31,7 +31,7 @@ def read_frames(file: Path) -> tuple[np.ndarray, Slices | None]:
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
     def values(group: str, tag: str) -> list[Any]:
-        return [_value(frame, shared, group, tag) for frame in frames]
+        return [frame_value(frame, shared, group, tag) for frame in frames]
 
     positions = values("PlanePositionSequence", "ImagePositionPatient")
     orientations = values("PlaneOrientationSequence", "ImageOrientationPatient")
@@ -63,7 +63,7 @@ def read_region_size(file: Path) -> np.ndarray | None:
     return np.array(sizes.pop()) if len(sizes) == 1 else None
 
 
-def _value(frame: Any, shared: Any, group: str, tag: str) -> Any:
+def frame_value(frame: Any, shared: Any, group: str, tag: str) -> Any:
     """A value of the functional groups: the frame's own, else the one that all frames share, else None."""
     for item in (frame, shared):
         if item is not None and item.get(group):

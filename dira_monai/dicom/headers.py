@@ -14,6 +14,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 
 NO_IMAGES = {"SEG": "segmentation", "RTDOSE": "dose distribution"}  # by modality
+NEW_KINDS = {"1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage"}  # that pydicom 3.0 has no name of
 # what may distinguish images at one position: AcquisitionNumber, TemporalPositionIdentifier, EchoTime, DiffusionBValue,
 # TriggerTime, ImageType (magnitude and phase), AcquisitionTime
 MARKS = ("0020|0012", "0020|0100", "0018|0081", "0018|9087", "0018|1060", "0008|0008", "0008|0032")
@@ -135,7 +136,8 @@ def _find_kind(file: str | Path) -> tuple[str, str]:
     pydicom = import_package("pydicom", file)
     with suppress(Exception):
         meta = pydicom.filereader.read_file_meta_info(file)
-        return meta.MediaStorageSOPClassUID.name, meta.TransferSyntaxUID.name
+        kind = meta.MediaStorageSOPClassUID
+        return NEW_KINDS.get(kind, kind.name), meta.TransferSyntaxUID.name
     return "", ""
 
 

@@ -131,7 +131,8 @@ def _need_header(file: Path) -> DicomHeader:
     if header is None:
         raise unreadable(file)
     if header.modality in NO_IMAGES:
-        raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image.")
+        cure = "; dira-monai merge-masks makes a label map of it" if header.modality == "SEG" else ""
+        raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image{cure}.")
     if "MOSAIC" in header.marks[IMAGE_TYPE].upper().split("\\"):
         raise InputError(f"{file} is a mosaic, a volume as slices side by side in one picture; unpack it by dcm2niix.")
     return header

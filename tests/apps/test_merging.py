@@ -4,17 +4,20 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from labeled_files import entries, segment
 from PIL import Image
-from scan_files import noise, refuses, write_image, write_nifti, write_series
+from scan_files import noise, read, refuses, write_image, write_nifti, write_series
 
 from dira_monai.apps.merging.merge import merge_masks
 from dira_monai.apps.planning.labels import find_classes
 from dira_monai.datalists.options import LabelOptions
+from dira_monai.images.reader import ScanReader
 
 AFFINE = np.array([[0, -2, 0, 10], [1, 0, 0, 20], [0, 0, 3, -5], [0, 0, 0, 1.0]])
 SHAPE = (6, 8, 5)
+OBLIQUE = (0.8, 0.6, 0, -0.6, 0.8, 0)
 LIVER, SPLEEN = np.zeros((2, *SHAPE), np.uint8)
 LIVER[1:4, 1:3, 1:3], SPLEEN[4:, 4:, 3:] = 1, 255
 MERGED = np.where(LIVER, 1, np.where(SPLEEN, 2, 0))
@@ -123,13 +126,68 @@ def test_masks_of_dicom_series(tmp_path):
     np.testing.assert_allclose(made.affine @ [3, 2, 1, 1], [*place * [-1, -1, 1], 1])
 
 
+def write_seg(folder, kind, masks, labels=("liver", "tumor")):
+    """A segmentation by highdicom of the series in ``ct``: masks (slices, rows, columns), one a segment."""
+    hd = pytest.importorskip("highdicom", reason='highdicom is not installed: pip install -e ".[seg]"')
+    slices = [pydicom.dcmread(file) for file in sorted((folder / "ct").iterdir())]
+    slices.sort(key=lambda data: np.cross(OBLIQUE[:3], OBLIQUE[3:]) @ data.ImagePositionPatient)
+    for data in slices:
+        data.SliceThickness = 2.5
+        for name in ("PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime"):
+            setattr(data, name, data.get(name, ""))
+        data.AccessionNumber = data.ReferringPhysicianName = ""
+    code = hd.sr.CodedConcept("1", "99X", "x")
+    segments = [
+        hd.seg.SegmentDescription(number, label, code, code, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
+        for number, label in enumerate(labels, 1)
+    ]
+    pixels = sum(number * mask for number, mask in enumerate(masks, 1)) if kind == "LABELMAP" else np.stack(masks, -1)
+    made = hd.seg.Segmentation(
+        slices, pixels, kind, segments, hd.UID(), 2, hd.UID(), 1, "m", "n", "v", "0", max_fractional_value=100
+    )
+    made.save_as(folder / "seg" / "1-1.dcm")
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_segments_of_dicom_segmentations(tmp_path, kind):
+    data, out, place = tmp_path / "data", tmp_path / "out", {"FrameOfReferenceUID": "1.2.9", "orientation": OBLIQUE}
+    truth = {}
+    for case in ("p1", "p2"):
+        write_series(data / case / "ct", noise(5, 6, 4), series=f"1.{case[1]}", patient=case, **place)
+        truth[case] = noise(5, 6, 4, seed=int(case[1]), high=3)
+        truth[case][2] = 0
+        (data / case / "seg").mkdir()
+        masks = [(truth[case] == number).astype(np.uint8) for number in (1, 2)]
+        write_seg(data / case, kind, [0.8 * mask for mask in masks] if kind == "FRACTIONAL" else masks)
+    assert merge_masks(data, out)[-1].endswith('--class_names "[background, liver, tumor]"')
+    for case, values in truth.items():
+        made = nib.load(out / case / "ct.nii.gz")
+        np.testing.assert_array_equal(made.dataobj, values.T)
+        files = sorted((data / case / "ct").iterdir())
+        np.testing.assert_allclose(made.affine, ScanReader().get_data(ScanReader().read(files))[1]["affine"])
+    made = segment(data, ["background", "liver", "tumor"], labels=str(out), test_fraction=0, validation_fraction=0.5)
+    assert [entry["image"] for entry in entries(made)] == ["p1/ct", "p2/ct"]
+    merge_masks(data, tmp_path / "one", names="tumor")
+    np.testing.assert_array_equal(nib.load(tmp_path / "one/p1/ct.nii.gz").dataobj, truth["p1"].T == 2)
+    words = "of the kind Label Map" if kind == "LABELMAP" else "segmentation and no image; dira-monai merge-masks"
+    refuses(words, read, data / "p1/seg/1-1.dcm")
+    first = pydicom.dcmread(data / "p1/seg/1-1.dcm")
+    first.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [1, 1.5]
+    first.save_as(data / "p1/seg/1-1.dcm")
+    refuses("1-1.dcm lies on another grid than its series", merge_masks, data, tmp_path / "three")
+
+
 def test_what_is_refused(tmp_path):
     layout, data, out = ("N", "N_CLASS"), tmp_path / "data", tmp_path / "out"
     data.mkdir()
     refuses("lies in .*; name a folder beside it", merge_masks, data, data / "out")
     refuses("holds no images with masks; name the classes by --names", merge_masks, data, out)
+    write_case(data, ("N", "masks/CLASS/N"), 0, [("background", LIVER)])
+    refuses("background is 0 in every label map", merge_masks, data, out)
+    (data / "masks/background/0.nii.gz").unlink()
     write_case(data, layout, 0)
     write_case(data, layout, 1, [("liver", LIVER)])
+    refuses("names must be different, got liver, liver", merge_masks, data, out, names="liver,liver")
     refuses(r"1 of 2 images have no mask of spleen: 1.nii.gz; .*--allow_missing", merge_masks, data, out)
     assert "spleen: 16 voxels in 1 label maps" in merge_masks(data, tmp_path / "some", allow_missing=True)
     write_case(data, layout, 1, [("spleen", LIVER)])

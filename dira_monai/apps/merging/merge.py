@@ -14,12 +14,13 @@ from PIL import Image as Picture
 
 from ...datalists.label_maps import check_geometry
 from ...datalists.layouts import split_names
+from ...images.dicom_seg.read import read_segments
 from ...images.find import PIL_SUFFIXES, Image, first_file, read_image
 from ...images.label_values import list_values
 from ...utils.errors import InputError
 from ...utils.files import write_json
 from ...utils.parallel import parallel_map
-from .masks import Case, check_complete, find_masks
+from .masks import Case, Segment, check_complete, find_masks
 
 MAX_CLASSES = 255  # of 8 bits, as label maps are written
 
@@ -67,7 +68,10 @@ def merge_masks(
         raise InputError(f"{target} lies in {directory}, whose files are images and masks; name a folder beside it.")
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target} is not empty; name a new folder.")
-    cases, classes, left_out = find_masks(root, split_names(names), split_names(modalities))
+    chosen = split_names(names)
+    if len({*chosen}) < len(chosen):
+        raise InputError(f"names must be different, got {', '.join(chosen)}.")
+    cases, classes, left_out = find_masks(root, chosen, split_names(modalities))
     check_complete(cases, classes, allow_missing)
     if len(classes) > MAX_CLASSES:
         raise InputError(f"{root} holds masks of {len(classes)} classes, where {MAX_CLASSES} are the most.")
@@ -117,7 +121,12 @@ def _read_mask(
     case: Case, name: str, root: Path, shape: Sequence[int], affine: np.ndarray | None, threshold: float | None
 ) -> np.ndarray:
     """Whether each voxel of an image is in its mask of a class."""
-    image, file = case.masks[name], first_file(case.masks[name])
+    image = case.masks[name]
+    if isinstance(image, Segment):
+        if affine is None or len(shape) < 3:
+            raise InputError(f"{image.file} is a segmentation of a single image, which has no place in space.")
+        return read_segments(root / image.file, image.numbers, shape, affine)
+    file = first_file(image)
     array, meta = read_image(image, root, resample=False)
     cure = "resample it to the grid of the image, such as by nibabel.processing.resample_from_to(mask, image, order=0)"
     if (own := tuple(meta["spatial_shape"].tolist())) != shape:
