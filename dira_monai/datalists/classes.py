@@ -12,7 +12,18 @@ from .options import LabelOptions, find_class, refuse_words, split_words
 from .patients import PATIENT_COLUMNS, clean_patients
 from .rows import Found, Label, Row
 from .splits import folder_splits, split_word
-from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
+from .tables import (
+    FILE_COLUMNS,
+    TABLES,
+    composed,
+    find_column,
+    find_groups,
+    find_image,
+    index_images,
+    needless_folders,
+    pick_column,
+    read_table,
+)
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis", "finding labels", "dx", "target")
 
@@ -21,8 +32,8 @@ def find_table(root: Path, labels: str | None) -> Path | None:
     """The CSV file of the labels: the given one, else ``labels.csv`` in the folder or the one above, else None."""
     if labels is None:
         return next((path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None)
-    if not str(labels).lower().endswith(".csv"):
-        raise InputError(f"labels must be a CSV file where the task is classification, got {labels!r}.")
+    if not str(labels).lower().endswith(TABLES):
+        raise InputError(f"labels must be a CSV or TSV file where the task is classification, got {labels!r}.")
     given = Path(labels).expanduser()
     return root / given if (root / given).is_file() else given
 
@@ -72,7 +83,8 @@ def read_label_table(table: Path, root: Path, images: Sequence[Image], options: 
     """The rows of a CSV file that name an image; those that name none are skipped.
 
     A row names an image by its path (from ``root``, from the folder of the table, or from /, see also
-    ``needless_folders``), its file name, or its file name without suffix. There is one column of labels, or one a class
+    ``needless_folders``), its file name, or its file name without suffix. Where no row does, they name patients or
+    folders, and all images of these, see ``find_groups``. There is one column of labels, or one a class
     where all of them are there. Columns ``split`` and ``patient`` (``PATIENT_COLUMNS``) are taken along.
 
     Args:
@@ -86,26 +98,29 @@ def read_label_table(table: Path, root: Path, images: Sequence[Image], options: 
             as ``clean_patients`` does.
     """
     columns, cells = read_table(table, "table of labels")
-    file = pick_column(table, columns, "file_column", options.file_column, FILE_COLUMNS)
+    file = pick_column(table, columns, "file_column", options.file_column, (*FILE_COLUMNS, *PATIENT_COLUMNS))
     patient, split = _other_columns(table, columns, options)
     single = _single_column(table, columns, options)
     index = index_images(images, root, table)
     cut = needless_folders([cell[file] for cell in cells], index)
     people = clean_patients(table, [cell.get(patient, "") for cell in cells])
+    named = [_list(find_image(cell[file], index, f"{table}, row {n}", cut)) for n, cell in enumerate(cells, start=2)]
+    if not any(named):
+        groups = find_groups([cell[file] for cell in cells], images)
+        named = [groups.get(composed(cell[file]), []) for cell in cells]
     found, rows = Found(root, []), dict[str, Row]()
-    for number, (cell, person) in enumerate(zip(cells, people, strict=True), start=2):
+    for number, (cell, person, own) in enumerate(zip(cells, people, named, strict=True), start=2):
         place = f"{table}, row {number}"
-        image = find_image(cell[file], index, place, cut)
-        if image is None:
+        if not own:
             found.skip(cell[file], f"{cell[file]} does not exist but is listed in {place}.")
-            continue
         words = cell[single] if single else [cell[name] for name in options.class_names]
-        row = Row(image, words, person, cell.get(split, ""), place)
-        other = rows.setdefault(first_file(image), row)
-        if other[1:4] != row[1:4]:
-            raise InputError(
-                f"{place} says {row[1:4]} of {cell[file]} where {other.place} says {other[1:4]}; keep one."
-            )
+        for image in own:
+            row = Row(image, words, person, cell.get(split, ""), place)
+            other = rows.setdefault(first_file(image), row)
+            if other[1:4] != row[1:4]:
+                raise InputError(
+                    f"{place} says {row[1:4]} of {cell[file]} where {other.place} says {other[1:4]}; keep one."
+                )
     found.rows = [*rows.values()]
     if not rows:
         first = f"the first of {len(cells)} is {cells[0][file]!r}" if cells else "it has none"
@@ -115,6 +130,10 @@ def read_label_table(table: Path, root: Path, images: Sequence[Image], options: 
             "names as they are, with leading zeros, or name another column by --file_column."
         )
     return found
+
+
+def _list(image: Image | None) -> list[Image]:
+    return [] if image is None else [image]
 
 
 def _other_columns(table: Path, columns: Sequence[str], options: LabelOptions) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, find_root, first_names, locate_images, match_images
 from .io import read_datalist
 from .patients import by_kind, choose_rule, find_patients, read_patient_table
-from .tables import path_from
+from .tables import TABLES, path_from
 
 
 class Training(NamedTuple):
@@ -90,7 +90,7 @@ def _rule_of(training: Training) -> str:
     if not rule:
         return choose_rule([entry["image"] for entry in training.entries])
     inside = training.root / rule
-    return str(inside) if rule.lower().endswith(".csv") and (inside.is_file() or not Path(rule).is_file()) else rule
+    return str(inside) if rule.lower().endswith(TABLES) and (inside.is_file() or not Path(rule).is_file()) else rule
 
 
 def _patients(
@@ -138,7 +138,7 @@ def _compare(image: str, found: str, named: str, training: Training, rule: str) 
 
 def _by_name(images: Sequence[Image], directory: str | Path, training: Training, rule: str) -> list[str]:
     """By the names, from the folder of the datalist, or by a table, whose paths may begin there, with / and so on."""
-    if not rule.lower().endswith(".csv"):
+    if not rule.lower().endswith(TABLES):
         return find_patients([path_from(image, directory, training.root) for image in images], training.root, rule)
     found = [""] * len(images)
     for start in (directory, training.root, Path(rule).parent, "/"):
@@ -199,7 +199,7 @@ def find_overlap(datalist: dict, path: str | Path, pretraining_list: str | Path)
 def _rules(datalist: dict, root: Path) -> set[str]:
     """What the rule of the patients may mean: a table is named from the folder, or as it was typed."""
     rule = str(datalist.get("patient_rule", ""))
-    if not rule.lower().endswith(".csv"):
+    if not rule.lower().endswith(TABLES):
         return {rule}
     return {os.path.realpath(place / rule) for place in (root, Path())}
 

@@ -23,7 +23,7 @@ from .layouts import (
 from .tables import FILE_COLUMNS, composed, find_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
-PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "lesion id")
+PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "participant id", "lesion id")
 MIN_FOLDERS = 5  # fewer sub-folders, or more files in each of them, are rather groups than patients
 MAX_EXAMPLES = 5
 MAX_GROUP = 20  # images of a folder of unlike names beyond which it is rather a group

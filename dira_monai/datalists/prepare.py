@@ -18,6 +18,7 @@ from .layouts import split_names
 from .options import VALIDATION_FRACTION
 from .rows import Found
 from .summary import span, summarize_datalist
+from .tables import TABLES
 from .unlabeled import make_datalist
 
 LATER = {
@@ -108,7 +109,7 @@ def list_images(source: Path, output: Path, options: Mapping[str, Any], resume: 
     given, path = find_given(source), output / "datalist.json"
     if given is None:
         patient = str(options.get("patient"))
-        tables = [Path(patient)] if patient.lower().endswith(".csv") else []
+        tables = [Path(patient)] if patient.lower().endswith(TABLES) else []
         make_list(path, source, options, [source], tables, lambda: make_datalist(source, **options), resume)
     datalist = load_datalist(given or path)
     for key in NETWORK_VALUES:

@@ -23,6 +23,7 @@ from .options import LabelOptions
 from .prepare import find_given, make_list, make_phantoms
 from .splits import check_labeled, check_pictures, take_fraction, warn_of_absent_classes
 from .summary import describe_labeled
+from .tables import TABLES
 
 FIXED = ("task", "spatial_dims", "in_channels", "class_names", "multi_label", "label_threshold", "label_values")
 WITHOUT_EFFECT = "labels, label_column, label_map, patient, test_fraction, validation_fraction and seed"  # on a list
@@ -217,7 +218,7 @@ def _compare(entry: dict, directory: str | Path, options: LabelOptions) -> dict:
 def _inputs(source: Path, options: LabelOptions) -> tuple[list[Path], list[Path]]:
     """The folders and the tables that the datalist is made from."""
     folders, patient = [source], Path(options.patient)
-    tables = [patient] if patient.suffix.lower() == ".csv" else []
+    tables = [patient] if patient.suffix.lower() in TABLES else []
     if options.task == "classification":
         tables += [table for table in [find_table(source, options.labels)] if table]
     elif options.labels:

@@ -30,6 +30,7 @@ from .checks import LISTS
 from .layouts import case_of, join_modalities
 from .patients import choose_rule, find_patients, read_patient_table
 from .splits import SPLITS
+from .tables import TABLES
 
 OF_FILES = ("few_values", "counts")  # facts that are looked at once, and stand in no list
 NO_IMAGES = ("derivatives", "overlay", "overlays")  # folders of processed images
@@ -136,7 +137,7 @@ class Found:
             images: by which a rule judges, where paths begin with folders that are none of patients.
         """
         own = [row.image for row in self.rows]
-        if rule.lower().endswith(".csv"):
+        if rule.lower().endswith(TABLES):
             filled = read_patient_table(rule, own, *columns)
             self.patient_rule = self.table_rule(rule)
         else:

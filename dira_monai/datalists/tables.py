@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, files_of, first_file, is_series, map_files, stem
 from ..utils.errors import InputError
+from .layouts import begins_with
 
 FILE_COLUMNS = ("file", "image", "path", "filename", "image path", "image index", "image id", "image name", "dicom id")
 DELIMITERS = ",;\t|"
+TABLES = (".csv", ".tsv")
 
 
 def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
@@ -143,6 +145,17 @@ def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str
         both = " and ".join(first_file(image) for image in found[:2])
         raise InputError(f"{place} names {name}, which may be {both}; write the path from the folder of the images.")
     return found[0] if found else None
+
+
+def find_groups(names: Iterable[str], images: Sequence[Image]) -> dict[str, list[Image]]:
+    """The images of each patient or folder that a table names: a folder of theirs, or what their names begin with."""
+    wanted, found = {composed(name) for name in names if name}, defaultdict[str, list[Image]](list)
+    for image in images:
+        path = PurePosixPath(composed(first_file(image)))
+        start = "" if is_series(image) else begins_with(stem(path.name), wanted)
+        if name := next((part for part in reversed(path.parent.parts) if part in wanted), start):
+            found[name].append(image)
+    return found
 
 
 def _clean(name: str) -> str:

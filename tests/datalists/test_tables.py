@@ -188,3 +188,26 @@ def test_values_of_an_object_are_not_taken_for_texts():
         (str | Path | None, "2024_10", "2024_10"),
     ):
         assert _parser_of(kind)(word) == meant
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+@pytest.mark.parametrize("column", ["participant_id", "ID"])
+def test_a_table_of_patients_labels_all_their_images(tmp_path, suffix, column):
+    """As participants.tsv of BIDS, RSNA-MICCAI and OASIS name them: by a folder, or by how file names begin."""
+    names = [f"sub-{index:02d}" for index in range(8)]
+    for index, name in enumerate(names):
+        file = f"{name}/ses-1/anat/{name}_T1w.png" if index % 2 else f"{name}_ses-1_T1w.png"
+        write_image(tmp_path / file, noise(6, 8, seed=index))
+        write_image(tmp_path / file.replace("T1w", "T2w"), noise(6, 8, seed=100 + index))
+    rows = [f"{name}\t3\t{('sick', 'well')[index % 3 == 0]}" for index, name in enumerate(names)]
+    table = tmp_path / f"participants{suffix}"
+    table.write_text("\n".join([f"{column}\tage\tgroup", *rows]) + "\n")
+    options = {"labels": table.name, "label_column": "group"} | ({"file_column": "ID"} if column == "ID" else {})
+    made = classify(tmp_path, ["sick", "well"], **options)
+    found = {(entry["image"].split("/")[-1][:6], entry["label"]) for key in LISTS for entry in made[key]}
+    assert found == {(name, int(index % 3 == 0)) for index, name in enumerate(names)}
+    assert sum(len(made[key]) for key in LISTS) == 16
+    assert {entry["patient"] for key in LISTS for entry in made[key]} == {*names}
+    table.write_text(table.read_text() + rows[0].replace("well", "sick") + "\n")
+    with pytest.raises(InputError, match=r"row 10 says .*'sick'.* of sub-00 where .*row 2 says .*'well'.*; keep one"):
+        classify(tmp_path, ["sick", "well"], **options)
