@@ -218,7 +218,8 @@ def test_onnx_export_computes_the_same(unit, inside, tmp_path, monkeypatch):
     torch.save(plain.state_dict(), tmp_path / "model.pt")
     image = torch.rand(1, 1, *next(iter(unit.small_images().values())))
     paths = {"ckpt_file": tmp_path / "model.pt", "filepath": tmp_path / "model.onnx"}
-    call(documented("onnx_export"), **paths, input_shape=list(image.shape), **network)
+    traced = {"use_trace": True} if torch.__version__ < "2.9" else {}  # 2.8 exports no scripted FlexibleUNet
+    call(documented("onnx_export"), **paths, input_shape=list(image.shape), **network, **traced)
     model = ReferenceEvaluator(str(tmp_path / "model.onnx"))
     (given,) = model.proto_.graph.input
     assert [axis.dim_value for axis in given.type.tensor_type.shape.dim] == list(image.shape)  # all are fixed
@@ -234,7 +235,7 @@ def test_weights_come_back_from_where_large_files_name_them(tmp_path, monkeypatc
     block = block.replace("https://HOST/model.pt", kept.as_uri())
     monkeypatch.chdir(folder)
     Path("large_files.json").write_text(block.replace("SHA256", "0" * 64))
-    with pytest.raises((ValueError, RuntimeError), match="sha256 hash check"):  # MONAI 1.6.1, 1.6.0
+    with pytest.raises((ValueError, RuntimeError), match=r"sha256 (hash )?check"):  # MONAI 1.6.1, 1.6.0
         call(documented("download_large_files"))
     Path("models/model.pt").unlink(missing_ok=True)
     Path("large_files.json").write_text(block.replace("SHA256", hashlib.sha256(kept.read_bytes()).hexdigest()))

@@ -262,7 +262,7 @@ def test_no_cell_outlives_a_study_that_is_told_to_end(workers, tmp_path):
     wait_for(lambda: len(list(tmp_path.glob("c*/begun"))) == workers)
     process.terminate()
     assert process.wait(20) == 128 + signal.SIGTERM
-    wait_for(lambda: not any(str(tmp_path) in words for words in running()), 20)  # workers too
+    wait_for(lambda: not any(str(tmp_path) in words for words in running()), 60)  # workers too
 
 
 def wait_for(true, seconds=100):
