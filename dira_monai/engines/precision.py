@@ -25,16 +25,21 @@ def settle_precision(device: torch.device, precision: str) -> str:
         if precision not in PRECISIONS:
             raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, auto, got {precision!r}")
         return precision
-    gain = on_first_process(lambda: measure_gain(device.type))
+    return _choose(device.type)
+
+
+@lru_cache  # trainer and evaluator of a run both ask; it is said once
+def _choose(device: str) -> str:
+    """The faster one of fp32 and bf16, printed by the first process."""
+    gain = on_first_process(lambda: measure_gain(device))
     chosen = "bf16" if gain >= FASTER else "fp32"
     if rank() == 0:
         print(f"precision auto: {chosen}, since convolutions in bf16 are {gain:.1f} times as fast here")
     return chosen
 
 
-@lru_cache
 def measure_gain(device: str) -> float:
-    """How many times faster a convolution of middle size is in bf16 than in float32; measured once, 0.1 s on a CPU."""
+    """How many times faster a convolution of middle size is in bf16 than in float32; 0.1 s on a CPU."""
     layer = nn.Conv2d(128, 128, 3, padding=1, bias=False).to(device)
     images = torch.ones(4, 128, 32, 32, device=device).to(memory_format=torch.channels_last)
     return _seconds(layer, images) / _seconds(layer.to(torch.bfloat16), images.to(torch.bfloat16))

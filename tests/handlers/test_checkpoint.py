@@ -260,11 +260,11 @@ def test_another_kind_of_optimizer_is_refused(tmp_path):
 
 
 def test_a_measured_precision_is_not_changed_by_resuming(tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "measure_gain", lambda device: 2.0)
+    monkeypatch.setattr(precision, "_choose", lambda device: "bf16")
     make_run(tmp_path, precision="auto", max_epochs=1).trainer.run()
     again = make_run(tmp_path, precision="auto", resume=True)
     assert again.trainer.precision == "bf16"
-    monkeypatch.setattr(precision, "measure_gain", lambda device: 1.0)
+    monkeypatch.setattr(precision, "_choose", lambda device: "fp32")
     with pytest.raises(InputError, match=r"was trained in bf16, and --precision auto chooses fp32 here; give --prec"):
         make_run(tmp_path, precision="auto", resume=True).trainer.run()
     make_run(tmp_path, precision="bf16", resume=True, max_epochs=2).trainer.run()
