@@ -55,8 +55,23 @@ class BlockShuffling:
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
+        first, second, used = self._pairs(draws, images.shape[2:])
+        if images.device.type != "cpu":
+            return self._swapped_by_index(images, first, second, used)
+        swapped = images.clone(memory_format=torch.contiguous_format)
+        source = images if self.behavior == "reference" else swapped
+        corners = [starts.tolist() for starts in (first.start, first.start + first.length)]
+        corners += [starts.tolist() for starts in (second, second + first.length)]
+        for image, own, *sample in zip(swapped.numpy(), source.numpy(), *corners, used.tolist(), strict=True):
+            for start_a, stop_a, start_b, stop_b, swap in zip(*sample, strict=True):
+                if swap:
+                    a, b = ((slice(None), *map(slice, *box)) for box in ((start_a, stop_a), (start_b, stop_b)))
+                    image[a], image[b] = own[b].copy(), own[a].copy()
+        return swapped
+
+    def _swapped_by_index(self, images: Tensor, first: Boxes, second: Tensor, used: Tensor) -> Tensor:
+        """The same in few calls for all samples at once, as suits a GPU."""
         shape = images.shape[2:]
-        first, second, used = self._pairs(draws, shape)
         offsets, inside = _block_voxels(first.length, shape, self.size[1])
         inside = inside & used[:, :, None]
         a = _flat_positions(first.start, offsets, inside, shape).to(images.device, non_blocking=True)

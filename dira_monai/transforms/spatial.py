@@ -34,24 +34,38 @@ def resample_along(images: Tensor, positions: Tensor, axis: int) -> Tensor:
     The border is repeated outside. One axis after the other costs a fraction of ``resample``, and gives the same where
     positions are those of a box.
     """
-    extent = images.shape[axis]
+    shape = [len(positions), *(positions.shape[1] if n == axis else 1 for n in range(1, images.ndim))]
+    size = [*images.shape[:axis], -1, *images.shape[axis + 1 :]]
+    below, above, share = (part.reshape(shape) for part in _neighbors(positions, images.shape[axis]))
+    return images.gather(axis, below.expand(size)).lerp_(images.gather(axis, above.expand(size)), share)
+
+
+def _neighbors(positions: Tensor, extent: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels below and above each position and the share of the latter, each (B, n)."""
     place = positions.clamp(0, extent - 1)
     below = place.floor().clamp(max=max(0, extent - 2))
-    shape = [len(place), *(place.shape[1] if n == axis else 1 for n in range(1, images.ndim))]
-    share, below = (place - below).reshape(shape), below.long()
-    above = (below + 1).clamp(max=extent - 1)
-    if axis == images.ndim - 1:
-        size = [*images.shape[:-1], -1]
-        first, second = (images.gather(axis, index.reshape(shape).expand(size)) for index in (below, above))
-        return first.lerp_(second, share)
-    lines = images.flatten(1, axis - 1).flatten(3)  # (B, lines, extent, voxels of a line)
-    start = torch.arange(len(lines) * lines.shape[1], device=images.device).reshape(len(lines), -1, 1, 1) * extent
-    pairs = start + torch.stack([below, above], dim=-1)[:, None]
-    shares = torch.stack([1 - share, share], dim=-1).reshape(len(lines), 1, -1, 2).expand(pairs.shape)
-    read = F.embedding_bag(
-        pairs.flatten(0, 2), lines.reshape(-1, lines.shape[-1]), per_sample_weights=shares.flatten(0, 2), mode="sum"
-    )
-    return read.reshape(*images.shape[:axis], -1, *images.shape[axis + 1 :])
+    share, below = place - below, below.long()
+    return below, (below + 1).clamp(max=extent - 1), share
+
+
+def _resample_each(images: Tensor, positions: Sequence[Tensor]) -> Tensor:
+    """Images (B, C, *spatial) on the CPU read as by ``resample_along`` along all axes, shape (k B, C, *out).
+
+    One after the other, so that they stay in the caches, and by whole lines, which costs half of gathering voxels.
+    Positions, (k B, n) for each axis, are those of all images, k times.
+    """
+    sizes, lines = [rows.shape[1] for rows in positions], []
+    for axis, (rows, extent) in enumerate(zip(positions, images.shape[2:], strict=True), start=1):
+        below, above, share = _neighbors(rows, extent)
+        share = share.reshape(*share.shape, *[1] * (len(sizes) - axis))
+        lines.append(list(zip(below.unbind(), above.unbind(), share.unbind(), strict=True)))
+    read = images.new_empty(len(positions[0]), images.shape[1], *sizes)
+    sources = images.unbind() * (len(read) // len(images))
+    for result, part, *own in zip(read.flatten(1), sources, *lines, strict=True):
+        for below, above, share in own:
+            part = part.index_select(1, below).lerp_(part.index_select(1, above), share).flatten(0, 1)
+        result.copy_(part)
+    return read
 
 
 def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
@@ -106,13 +120,22 @@ class RandomResizedCrop:
 
     @staticmethod
     def read(images: Tensor, positions: list[Tensor] | None, flipped: Tensor | None = None) -> Tensor:
-        """Images at positions of ``draw``, mirrored along the axes that ``flipped`` marks, as ``flip_where`` does."""
+        """Images at positions of ``draw``, mirrored along the axes that ``flipped`` marks, as ``flip_where`` does.
+
+        Positions may be those of several views: of all images, and again of all images.
+        """
         if positions is None:
-            return images if flipped is None else flip_where(images, flipped)
-        for axis, places in enumerate(positions):
-            if flipped is not None:
-                places = torch.where(flipped[:, axis, None], places.flip(1), places)
-            images = resample_along(images, places.to(images.device, non_blocking=True), axis + 2)
+            if flipped is None:
+                return images
+            return flip_where(torch.cat([images] * (len(flipped) // len(images))), flipped)
+        if flipped is not None:
+            marks = flipped[:, :, None].unbind(1)
+            positions = [torch.where(mark, rows.flip(1), rows) for mark, rows in zip(marks, positions, strict=True)]
+        if images.device.type == "cpu":
+            return _resample_each(images, positions)
+        images = torch.cat([images] * (len(positions[0]) // len(images)))
+        for axis, rows in enumerate(positions, start=2):
+            images = resample_along(images, rows.to(images.device, non_blocking=True), axis)
         return images
 
 

@@ -19,7 +19,7 @@ def to_unit(images: Tensor) -> Tensor:
     """Stored images as float32 in [0, 1]: uint8 divided by 255, int16 by 32767, floats as they are."""
     if images.dtype.is_floating_point:
         return images.float()
-    return images.float() / torch.iinfo(images.dtype).max
+    return images.float().div_(torch.iinfo(images.dtype).max)
 
 
 @dataclass(eq=False)
@@ -120,21 +120,20 @@ class Views:
         if count == 0:
             return [], []
         own = SampleRandom(torch.cat([draws.rows(torch.arange(len(images))).seeds for _ in range(count)]))
-        images = torch.cat([images] * count)
         if isinstance(crop, RandomResizedCrop) and self.target_flip == "corrected":  # mirrored while it is read
             positions = crop.draw(images.shape[2:], own)
-            target = view = crop.read(images, positions, self._flipped(images, own))
+            target = view = crop.read(images, positions, self._flipped(own, images.ndim - 2))
         else:
-            target = crop(images, own)
-            view = flip_where(target, self._flipped(images, own))
+            target = crop(torch.cat([images] * count), own)
+            view = flip_where(target, self._flipped(own, images.ndim - 2))
         view = Compose(photometric[: self.target_steps])(view, own)
         if self.target_flip == "corrected":
             target = view
         view = Compose([*photometric[self.target_steps :], *(self.distortions if distort else ())])(view, own)
         return list(view.chunk(count)), list(target.chunk(count))
 
-    def _flipped(self, images: Tensor, draws: SampleRandom) -> Tensor:
+    def _flipped(self, draws: SampleRandom, spatial_dims: int) -> Tensor:
         """Which axes of which samples are mirrored, bool, (B, d), on the CPU."""
-        flipped = torch.zeros(len(images), images.ndim - 2, dtype=torch.bool)
+        flipped = torch.zeros(len(draws.seeds), spatial_dims, dtype=torch.bool)
         flipped[:, list(self.flip_axes)] = draws.uniform(len(self.flip_axes)) < self.flip_probability
         return flipped

@@ -42,14 +42,17 @@ def sample_seeds(seed: int, epoch: int, count: int) -> Tensor:
     return _mix(base + torch.arange(1, count + 1) * GOLDEN)
 
 
-def _shares(starts: Tensor, count: int) -> Tensor:
+def _states(starts: np.ndarray, first: int, count: int) -> np.ndarray:
+    """The states, from number ``first`` on, of generators that begin at the given ones, int64, (*starts.shape, count).
+
+    Few numbers are computed by NumPy, which takes a fifth of torch's time for them.
+    """
+    return _mix(starts[..., None] + np.arange(first, first + count) * np.int64(GOLDEN))
+
+
+def _shares(starts: np.ndarray, count: int) -> np.ndarray:
     """The first numbers from [0, 1) of generators in the given states, float32, (*starts.shape, count)."""
-    if starts.device.type == "cpu":  # NumPy takes a fifth of torch's time for few numbers
-        states = starts.numpy()[..., None] + np.arange(1, count + 1) * np.int64(GOLDEN)
-        bits = torch.from_numpy((_mix(states) >> 40) & 0xFFFFFF)
-    else:
-        bits = (_mix(starts[..., None] + torch.arange(1, count + 1, device=starts.device) * GOLDEN) >> 40) & 0xFFFFFF
-    return bits.float().mul_(2**-24)
+    return ((_states(starts, 1, count) >> 40) & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
 
 
 @dataclass
@@ -59,18 +62,18 @@ class SampleRandom:
     The n-th call gives the same numbers for a sample whatever batch the sample is in, on any device.
 
     Attributes:
-        seeds: one int64 seed for each sample, shape (B,).
+        seeds: one int64 seed for each sample, shape (B,), on the CPU.
     """
 
     seeds: Tensor
     calls: int = field(default=0, init=False)
-    _ahead: tuple[int, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
+    _ahead: tuple[int, np.ndarray] | None = field(default=None, init=False, repr=False, compare=False)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, device: torch.device | None = None) -> Tensor:
         """Numbers from [low, high), float32 in steps of 2**-24 of the range, shape (B, *shape).
 
-        They are computed where the seeds are, or on ``device``: the device of the images for one number a voxel. More
-        than ``MANY`` numbers a sample come from a generator of 32 bits, which takes a quarter of the time.
+        They are computed on the CPU, or on ``device``: the device of the images for one number a voxel. More than
+        ``MANY`` numbers a sample come from a generator of 32 bits, which takes a quarter of the time.
         """
         self.calls += 1
         count = math.prod(shape)
@@ -79,26 +82,34 @@ class SampleRandom:
             shares = self._many(count, device)
         elif count <= FEW and device.type == "cpu":
             shares = self._few(count)
+        elif device.type == "cpu":
+            shares = torch.from_numpy(_shares(self._state(self.calls), count))
         else:
-            shares = _shares(self._state(self.calls).to(device, non_blocking=True), count)
-        return (shares * (high - low) + low).reshape(len(self.seeds), *shape)
+            states = self._state_on(device) + torch.arange(1, count + 1, device=device) * GOLDEN
+            shares = ((_mix(states) >> 40) & 0xFFFFFF).float().mul_(2**-24)
+        if (low, high) != (0, 1):
+            shares = shares * (high - low) + low
+        return shares.reshape(len(self.seeds), *shape)
 
-    def _state(self, call: int) -> Tensor:
+    def _state(self, call: int) -> np.ndarray:
         """State of each sample's generator for one call, int64, (B,)."""
-        return _mix(self.seeds + torch.tensor(call) * GOLDEN)
+        return _states(self.seeds.numpy(), call, 1)[:, 0]
+
+    def _state_on(self, device: torch.device) -> Tensor:
+        """The state for the present call on a device, (B, 1)."""
+        return torch.from_numpy(self._state(self.calls)).to(device, non_blocking=True)[:, None]
 
     def _few(self, count: int) -> Tensor:
         """Numbers of this call, from those of several calls, which are computed together."""
         place = self.calls % AHEAD
         first = self.calls - place
         if self._ahead is None or self._ahead[0] != first:
-            states = _mix(self.seeds[:, None] + torch.arange(first, first + AHEAD, device=self.seeds.device) * GOLDEN)
-            self._ahead = first, _shares(states.cpu(), FEW)
-        return self._ahead[1][:, place, :count]
+            self._ahead = first, _shares(_states(self.seeds.numpy(), first, AHEAD), FEW)
+        return torch.from_numpy(self._ahead[1][:, place, :count].copy())
 
     def _many(self, count: int, device: torch.device) -> Tensor:
         """Many numbers from [0, 1), float32, (B, count): hashes of each number's place and the sample's state."""
-        state = self._state(self.calls).to(device, non_blocking=True)[:, None]
+        state = self._state_on(device)
         low, high = state.int(), (state >> 32).int()
         place = torch.arange(count, dtype=torch.int32, device=device)
         if device.type == "cpu":  # NumPy takes half of torch's time; one sample after the other fits into the caches
@@ -118,4 +129,4 @@ class SampleRandom:
     def rows(self, index: Tensor) -> "SampleRandom":
         """The streams of the chosen samples, each begun anew under the number of this call."""
         self.calls += 1
-        return SampleRandom(self._state(self.calls)[index])
+        return SampleRandom(torch.from_numpy(self._state(self.calls))[index])

@@ -6,7 +6,7 @@ from random_images import numbered, random_images, streams
 
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.masking import Masking
-from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, union_mask
+from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, paste, union_mask
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling, _overwrite, _overwrite_by_order
 
 
@@ -207,6 +207,17 @@ def test_swaps_follow_each_other_as_slices_of_numpy_do(shape, behavior):
             image[:, *a] = from_b
             image[:, *b] = from_a
     assert torch.equal(shuffling(images, streams(3)), torch.from_numpy(expected))
+    by_index = shuffling._swapped_by_index(images, first, second, used)  # as on a GPU
+    assert torch.equal(by_index, torch.from_numpy(expected))
+
+
+def test_boxes_are_pasted_as_their_union_says(shape):
+    images, source = torch.rand(2, 30, 2, *shape).unbind()
+    boxes = draw_boxes(streams(30), shape, 3, (0.1, 0.6), stop=0.5)
+    before = images.clone()
+    expected = torch.where(union_mask(boxes, shape, torch.device("cpu")), source, images)
+    assert torch.equal(paste(images, source, boxes), expected)
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("overwrite", [_overwrite, _overwrite_by_order])

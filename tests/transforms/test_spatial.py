@@ -65,6 +65,11 @@ def test_one_axis_after_the_other_equals_all_at_once(shape):
         read = resample_along(read, row, axis + 2)
     mesh = [torch.stack(torch.meshgrid(*(row[b] for row in rows), indexing="ij")) for b in range(3)]
     torch.testing.assert_close(read, resample(images, torch.stack(mesh)), rtol=0, atol=1e-5)
+    views = RandomResizedCrop.read(images, [torch.cat([row, row.flip(0)]) for row in rows])
+    torch.testing.assert_close(views[:3], read, rtol=0, atol=1e-6)
+    for axis, row in enumerate(rows):
+        images = resample_along(images, row.flip(0), axis + 2)
+    torch.testing.assert_close(views[3:], images, rtol=0, atol=1e-6)
 
 
 def test_flip_where_flips_each_sample_along_its_own_axes(spatial_dims):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...transforms.spatial import resample_along
+from ...transforms.spatial import RandomResizedCrop
 from ...utils.seeded_random import SampleRandom
 from .places import WordSettings
 
@@ -58,9 +58,8 @@ def cut(image: Tensor, box: Box, patch_size: Sequence[int]) -> Tensor:
     part = image[(slice(None), *(slice(s, s + n) for s, n in zip(*box, strict=True)))]
     if part.shape[1:] == torch.Size(patch_size):
         return part.clone()
-    for axis, (n, size) in enumerate(zip(patch_size, box.size, strict=True)):
-        part = resample_along(part[None], ((torch.arange(n) + 0.5) / n * size - 0.5)[None], axis + 2)[0]
-    return part
+    positions = [(torch.arange(n) + 0.5)[None] / n * size - 0.5 for n, size in zip(patch_size, box.size, strict=True)]
+    return RandomResizedCrop.read(part[None], positions)[0]
 
 
 def write_array(file: BinaryIO, shape: Sequence[int], parts: Iterable[Tensor]) -> None:
