@@ -84,7 +84,7 @@ def test_a_name_within_a_longer_one(tmp_path):
     data, out, new = (tmp_path / name for name in ("data", "out", "new"))
     masks = (("kidney_left", LIVER), ("kidney", SPLEEN))
     file = write_case(data, ("N", "N_CLASS"), 0, masks)
-    merge_masks(data, out, names="kidney,kidney_left")
+    merge_masks(data, out, names="kidney,kidney left")
     np.testing.assert_array_equal(nib.load(out / file).dataobj, np.array([0, 2, 1])[MERGED])
     write_case(data, ("N", "CLASS-N"), 0, [("kidney", LIVER)])
     refuses("has two masks of kidney", merge_masks, data, new, names="kidney,kidney_left")
@@ -187,7 +187,8 @@ def test_what_is_refused(tmp_path):
     (data / "masks/background/0.nii.gz").unlink()
     write_case(data, layout, 0)
     write_case(data, layout, 1, [("liver", LIVER)])
-    refuses("names must be different, got liver, liver", merge_masks, data, out, names="liver,liver")
+    for names in ("liver,liver", "liver,,spleen"):
+        refuses("names must be different words, got .'liver', '", merge_masks, data, out, names=names)
     refuses(r"1 of 2 images have no mask of spleen: 1.nii.gz; .*--allow_missing", merge_masks, data, out)
     assert "spleen: 16 voxels in 1 label maps" in merge_masks(data, tmp_path / "some", allow_missing=True)
     write_case(data, layout, 1, [("spleen", LIVER)])

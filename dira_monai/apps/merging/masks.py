@@ -161,10 +161,12 @@ def _find_classes(images: Sequence[Image], paths: Mapping[str, str], names: Sequ
 
 
 def _words_of(names: Sequence[str]) -> dict[str, re.Pattern[str]]:
-    """What finds each name as a word, the longest first: kidney_left before kidney."""
-    word = r"(?<![a-z0-9]){}(?![a-z0-9])"
-    ordered = sorted(names, key=len, reverse=True)
-    return {name: re.compile(word.format(re.escape(name)), re.IGNORECASE) for name in ordered}
+    """What finds each name as words, the longest first: kidney_left before kidney; a blank may be ``_`` there."""
+    found = {}
+    for name in sorted(names, key=len, reverse=True):
+        words = r"[_\-. ]+".join(map(re.escape, re.split(r"[_\-. ]+", name)))
+        found[name] = re.compile(rf"(?<![a-z0-9]){words}(?![a-z0-9])", re.IGNORECASE)
+    return found
 
 
 def _key_of(path: str, name: str = "") -> str:

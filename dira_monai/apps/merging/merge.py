@@ -69,8 +69,8 @@ def merge_masks(
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target} is not empty; name a new folder.")
     chosen = split_names(names)
-    if len({*chosen}) < len(chosen):
-        raise InputError(f"names must be different, got {', '.join(chosen)}.")
+    if len({*chosen} - {""}) < len(chosen):
+        raise InputError(f"names must be different words, got {chosen}.")
     cases, classes, left_out = find_masks(root, chosen, split_names(modalities))
     check_complete(cases, classes, allow_missing)
     if len(classes) > MAX_CLASSES:
