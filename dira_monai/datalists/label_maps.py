@@ -24,7 +24,7 @@ from ..images.label_values import check_threshold, count_values, list_values
 from ..images.stock import read_as_trained, read_png_factor, stock_path
 from ..utils.errors import InputError
 from .checks import first_names
-from .layouts import match_names, split_names
+from .layouts import find_longer, match_names, split_names
 from .options import LabelOptions
 from .rows import Found, Row
 from .splits import folder_splits
@@ -63,7 +63,9 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
     partners: dict[str, Image] = {}
     choices, exact = match_names([key for key, _ in images], maps), {file: key for key, file in maps}
     wanted = Counter(choice[0] for choice in choices if choice)
-    for (key, image), choice in zip(images, choices, strict=True):
+    kept = _without_masks(images, choices, options.labels)
+    found.label_maps = len(images) - len(kept)
+    for (key, image), choice in kept:
         name = first_file(image)
         if not choice:
             found.skip(image, f"{name} has no label map.")
@@ -90,6 +92,15 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
     found.rows = [Row(image, label=file, split=split) for (file, image), split in pairs]
     found.fill_patients(options.patient, (options.patient_column, options.file_column))
     return found
+
+
+def _without_masks(
+    images: Sequence[tuple[str, Image]], choices: Sequence[list[str]], labels: str | None
+) -> list[tuple[tuple[str, Image], list[str]]]:
+    """Images with their choices; with a folder of labels without what these were merged from, ``case1_kidney``."""
+    masks = find_longer([first_file(image) for _, image in images]) if labels else set()
+    pairs = zip(images, choices, strict=True)
+    return [(image, choice) for image, choice in pairs if choice or first_file(image[1]) not in masks]
 
 
 def _both_sides(

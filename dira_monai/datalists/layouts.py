@@ -157,6 +157,19 @@ def _match_starts(
         choice += [] if choice else [file for start in own for file in begun[start]]
 
 
+def find_longer(files: Sequence[str]) -> set[str]:
+    """Files named as one beside them and a further word of no scan: ``case1_kidney`` beside ``case1``."""
+    beside: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        beside[_folder_of(file)].add(stem(file))
+    starts = {file: begins_with(stem(file), beside[_folder_of(file)]) for file in files}
+    return {
+        file
+        for file, start in starts.items()
+        if start and case_of(file) != start and not stem(file)[len(start) :].strip("_-. ").isdecimal()
+    }
+
+
 def starts_of(keys: Sequence[str], alone: bool = True) -> list[set[str]]:
     """What names of label maps begin with: the name of each image, and its case where no other image is of it.
 

@@ -61,6 +61,7 @@ def test_masks_of_volumes(tmp_path, layout):
     names = json.loads((out / "dataset.json").read_text())["labels"]
     assert names == {"background": 0, "liver": 1, "spleen": 2}
     made = segment(data, [*names], labels=str(out), patient="path", test_fraction=0)
+    assert (made["skipped"], made["label_maps"]) == ([], 6 if layout[1] == "caseN_CLASS" else 0)
     listed = {entry["image"]: entry for entry in entries(made)}
     assert sorted(listed) == sorted(files)
     assert all(entry["holds"] == [1, 1, 1] for entry in listed.values())

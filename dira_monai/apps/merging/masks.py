@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from ...datalists.checks import first_names
 from ...datalists.label_maps import find_crowds, is_map, locate, place_of
-from ...datalists.layouts import begins_with, case_of, join_modalities, match_names, starts_of
+from ...datalists.layouts import begins_with, find_longer, join_modalities, match_names, starts_of
 from ...dicom.headers import read_header
 from ...images.dicom_seg.read import Segments, find_segments
-from ...images.find import Image, find_images, first_file, is_series, stem, without_map_words
+from ...images.find import Image, find_images, first_file, is_series, without_map_words
 from ...utils.errors import InputError
 
 
@@ -142,20 +142,15 @@ def check_complete(cases: Sequence[Case], names: Sequence[str], allow_missing: b
 
 def _find_classes(images: Sequence[Image], paths: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """The masks, each with the one of the names that is in it, "" where there is none."""
-    beside: dict[str, set[str]] = {}
-    for image in images:
-        beside.setdefault(os.path.dirname(first_file(image)), set()).add(stem(first_file(image)))
     words = _words_of(names)
     shared = len(PurePosixPath(os.path.commonpath([*paths.values()])).parts) if len(paths) > 1 else 0
-    found = {}
+    longer, found = find_longer([*map(first_file, images)]), {}
     for image in images:
         file = first_file(image)
         parts = PurePosixPath(paths[file]).parts[shared:]
         named = (name for part in reversed(parts) for name in words if words[name].search(part))
         name = next(named, "")
-        start = begins_with(stem(file), beside[os.path.dirname(file)])
-        further = start and case_of(file) != start and not stem(file)[len(start) :].strip("_-. ").isdecimal()
-        if name or is_map(image) or further:
+        if name or is_map(image) or file in longer:
             found[file] = name
     return found
 
