@@ -84,7 +84,7 @@ def list_files(bundle: str | Path) -> dict[str, Path]:
     """
     bundle = Path(bundle).resolve()
     if not (bundle / METADATA).is_file():
-        raise InputError(f"{bundle.name}: is no bundle, which has {METADATA}")
+        raise InputError(f"{bundle}: is no bundle, which has {METADATA}")
     paths = {path.relative_to(bundle).as_posix(): path for path in sorted(bundle.rglob("*"))}
     for name, path in paths.items():
         if path.is_symlink():
