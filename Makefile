@@ -8,7 +8,7 @@
 # make site: the documentation with all API pages as a web site in site/
 # make docs-test: every command of README and docs as written, with short trainings (about an hour on 2 cores, 16 GB)
 # make torture: kills at random moments, lost processes, hours of running (KILLS=100 HOURS=2), each 30th bad value (EVERY=30): docs/reliability.md
-# make compat-test: all tests with the lowest versions that setup.cfg allows, and with the newest (10 GB, half an hour)
+# make compat-test: all tests with the lowest versions that setup.cfg allows, and with the newest (18 GB, an hour)
 # Each makes its own .venv on first use. Another Python: make demo PYTHON=python3.12
 PYTHON ?= python3
 BIN := .venv/bin
