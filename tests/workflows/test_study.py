@@ -261,7 +261,7 @@ def test_no_cell_outlives_a_study_that_is_told_to_end(workers, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", STUDY, str(tmp_path), str(workers)])
     wait_for(lambda: len(list(tmp_path.glob("c*/begun"))) == workers)
     process.terminate()
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(100) == 128 + signal.SIGTERM
     wait_for(lambda: not any(str(tmp_path) in words for words in running()))  # workers too
 
 
