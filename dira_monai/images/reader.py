@@ -163,18 +163,20 @@ def _read_itk(file: Path) -> tuple[np.ndarray, dict]:
 
 def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     """Gray or RGB, upright as cameras tell it and viewers show it; not as the pixels are stored."""
-    turned: list[int] = []
+    notes: list[str] = []
 
     def convert(image: Any) -> Any:
         if image.format == "TIFF" and (pages := image.n_frames) > 1:
             raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
-        turned.append(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if ";16" in str(image.tile) and image.mode[0] != "I":
+            notes.append("16 bits a color become 8")
+        if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) in range(2, 9):
+            notes.append(f"turned upright by its EXIF orientation {turned}")
         return _to_gray_or_rgb(ImageOps.exif_transpose(image))
 
     reader = PILReader(converter=convert)
     array, meta = reader.get_data(reader.read([stream]))
-    note = f"turned upright by its EXIF orientation {turned[0]}" if turned[0] in range(2, 9) else ""
-    return array, meta | ({"note": note} if note else {})
+    return array, meta | ({"note": "; ".join(notes)} if notes else {})
 
 
 def _to_gray_or_rgb(image: Any) -> Any:

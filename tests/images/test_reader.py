@@ -180,6 +180,19 @@ def test_a_photograph_is_read_as_it_is_shown(tmp_path, orientation, suffix):
     assert meta.get("note") == told
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_what_colors_of_16_bits_lose_is_told(tmp_path, suffix):
+    colors = (noise(5, 7, 3) * 257).astype(np.uint16)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(colors, isVector=True), str(path := tmp_path / f"a.{suffix}"))
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, (colors >> 8).swapaxes(0, 1))
+    assert meta["note"] == "16 bits a color become 8"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(colors[..., 0]), str(path))
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, colors[..., 0].T)
+    assert "note" not in meta
+
+
 def test_inks_are_read_as_a_viewer_shows_them(tmp_path):
     gray = Image.fromarray(noise(8, 8).astype(np.uint8)).convert("RGB")
     gray.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
