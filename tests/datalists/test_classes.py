@@ -87,7 +87,7 @@ def test_a_table_and_the_files_that_it_does_not_fit(tmp_path):
         ("file,ill\na.png,1\n", {"class_names": ["ill"], "label_map": {"a": "ill"}}, "so label_map is invalid, got"),
         ("file,label\nc.png,ill\n", {}, r"names an image: the first of 1 is 'c\.png'"),
         ("file,label,split\na.png,ill,odd\n", {}, "no usable image .*: all are left out by their split or label"),
-        ("file,label\n", {"labels": "images"}, "labels must be a CSV file where the task is classification"),
+        ("file,label\n", {"labels": "images"}, "labels must be a CSV or TSV file where the task is classification"),
         ("file,label\n", {"labels": "none.csv"}, r"the table of labels none\.csv does not exist"),
         ("file,label\na.png,ill\n", {"label_values": [0, 1]}, "label_values is invalid for the task classification"),
     ],
