@@ -38,23 +38,25 @@ def deferred(command: Callable[..., Iterator[str]]) -> Callable[..., _Lines]:
     So nothing is done before all words are understood: a mistyped option ends the program at once, and so does a value
     that breaks the rule of its type or of an option in ``HEADER``, and an output that cannot be written.
     Arguments of the type ``str``, perhaps or a path, and lists and objects of them, are taken as they are written,
-    where fire would make a number of 2024_01, and nothing of what stands behind a #.
+    where fire would make a number of 2024_01, and nothing of what stands behind a #; further ones by ``parse_value``.
 
     Args:
         command: generator of the lines that it prints.
     """
     signature = inspect.signature(command)
+    parameters = signature.parameters.values()
+    further = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), "")
 
     def lines(*args: object, **kwargs: object) -> Iterator[str]:
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        given = signature.bind(*args, **kwargs).arguments
+        for name, value in given.items():
             _check_argument(signature.parameters[name], value)
-        yield from command(*args, **kwargs)
+        yield from command(*args, **kwargs | parse_values(given.get(further, {})))
 
     @functools.wraps(command)
     def wrapper(*args: object, **kwargs: object) -> _Lines:
         return _Lines(lines(*args, **kwargs))
 
-    parameters = signature.parameters.values()
     others = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     named = {p.name: _parser_of(p.annotation) for p in parameters if p not in others}
     wrapper = decorators.SetParseFns(**named)(wrapper)
@@ -125,24 +127,28 @@ def outline(module: str, name: str) -> Callable:
     file = (Path(__file__).parents[1] / module.replace(".", "/")).with_suffix(".py")
     nodes = ast.parse(file.read_text("utf-8")).body
     (function,) = (node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name)
-    function.body = function.body[:1]  # the docstring
+    function.body, function.returns = function.body[:1], None  # the docstring
     names = {"Any": Any, "Mapping": Mapping, "Path": Path, "Sequence": Sequence}  # of its annotations
     exec(compile(ast.Module([function], []), str(file), "exec"), names)
     return names[name]
 
 
 def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:
-    """A decorator for a command whose ``**options`` are the keyword arguments of ``source``, described as there.
+    """A decorator for a command that takes the keyword arguments of ``source``, described as there.
 
-    Fire reads names and defaults in the signature, and descriptions in the docstring.
+    The docstring has a line ``**options:`` in their place. Fire reads names and defaults in the signature, and
+    descriptions in the docstring. Of a name that the command has too, its own stands; by any other name than
+    ``**options`` the command takes further values.
     """
-    added = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    keywords = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
     described = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(source) or "", re.MULTILINE))
 
     def decorate(command: Callable) -> Callable:
         own = inspect.signature(command)
-        *given, _ = own.parameters.values()
-        command.__signature__ = own.replace(parameters=[*given, *added])  # type: ignore[attr-defined]
+        *given, further = own.parameters.values()
+        added = [p for p in keywords if p.name not in own.parameters]
+        all_of_them = [*given, *added, *([] if further.name == "options" else [further])]
+        command.__signature__ = own.replace(parameters=all_of_them)  # type: ignore[attr-defined]
         lines = "\n    ".join(f"{p.name}: {described[p.name]}" for p in added)
         command.__doc__ = re.sub(r"\*\*options: .*", lambda _: lines, inspect.getdoc(command) or "")
         return command

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..bundle.header_docs import TABLES, describe_options
-from .deferred import parse_values
+from .deferred import outline, takes_options_of
 
 
 def _with_options(page: str) -> Callable[[Callable], Callable]:
@@ -19,58 +19,35 @@ def _with_options(page: str) -> Callable[[Callable], Callable]:
 
 
 @_with_options("pretraining.md")
-def pretrain(
-    data: str,
-    *,
-    method: str | None = None,
-    run: str | None = None,
-    dims: int | None = None,
-    hours: float | None = 12.0,
-    **values: Any,
-) -> Iterator[str]:
+@takes_options_of(outline("workflows.train", "pretrain"))
+def pretrain(data: str, *, method: str | None = None, **values: Any) -> Iterator[str]:
     """Pre-train on a folder of scans, or a list of them; every value at the top of train.json is an option.
 
     Args:
         data: folder of scans, datalist, or folder of the command prepare.
         method: overlay of the bundle such as simsiam, or several as in gravis,skin; by default DiRA.
-        run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
-        dims: 2 or 3; by default what the data are.
-        hours: that the training may last; the values that are not given are planned, as by the command plan. None: they
-            are those of the bundle.
+        **options: see ``pretrain``.
         values: of train.json to replace, such as --batch_size 4 --network_def#features "[16, 32, 64, 128, 256, 16]".
     """
     from ..workflows.train import pretrain as start  # here, since --help needs none of it
 
-    start(data, method=method, run=run, dims=dims, hours=hours, **parse_values(values))
+    start(data, method=method, **values)
     yield from ()
 
 
 @_with_options("finetuning.md")
-def finetune(
-    data: str,
-    *,
-    task: str,
-    pretrained: str | None = None,
-    run: str | None = None,
-    dims: int | None = None,
-    hours: float | None = 12.0,
-    **values: Any,
-) -> Iterator[str]:
+@takes_options_of(outline("workflows.train", "finetune"))
+def finetune(data: str, **values: Any) -> Iterator[str]:
     """Fine-tune on labeled scans; every value at the top of train.json is an option.
 
     Args:
         data: folder of images and labels, or labeled datalist.
-        task: segmentation or classification.
-        pretrained: folder of a pre-training run, or a file of weights.
-        run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
-        dims: 2 or 3; by default what the data are.
-        hours: that the training may last; the values that are not given are planned, as by the command plan. None: they
-            are those of the bundle.
+        **options: see ``finetune``.
         values: of train.json to replace, such as --class_names "[background, liver]" --label_fraction 0.1.
     """
     from ..workflows.train import finetune as start  # here, since --help needs none of it
 
-    start(data, task=task, pretrained=pretrained, run=run, dims=dims, hours=hours, **parse_values(values))
+    start(data, **values)
     yield from ()
 
 
@@ -83,25 +60,21 @@ def evaluate(run: str, **values: Any) -> Iterator[str]:
     """
     from ..workflows.evaluate import evaluate as start  # here, since --help needs none of it
 
-    yield f"{start(run, **parse_values(values))} holds the results"
+    yield f"{start(run, **values)} holds the results"
 
 
-def embed(
-    run: str, data: str, *, output: str | None = None, device: str | None = None, num_workers: int = 0
-) -> Iterator[str]:
+@takes_options_of(outline("workflows.embed", "embed"))
+def embed(run: str, data: str, **options: Any) -> Iterator[str]:
     """Write the features of images by the encoder of a run: the global average of its deepest map.
 
     Args:
         run: folder of a run.
         data: folder of images, or datalist, of which all lists are taken.
-        output: table to write: .csv, or .npy with the names of the files in a .csv beside it; by default
-            embeddings/DATA.csv in the folder of the run.
-        device: such as cpu or cuda:0; by default the GPU, if there is one.
-        num_workers: processes that read images.
+        **options: see ``embed``.
     """
     from ..workflows.embed import embed as start  # here, since --help needs none of it
 
-    yield f"{start(run, data, output=output, device=device, num_workers=num_workers)} holds the features"
+    yield f"{start(run, data, **options)} holds the features"
 
 
 def bundles(folder: str) -> Iterator[str]:

@@ -48,7 +48,7 @@ def pretrain(
         data: folder of scans, datalist, or folder of the command prepare.
         method: overlays of the bundle by their names, such as simsiam or "gravis,skin", or configuration files of your
             own; by default DiRA.
-        run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
+        run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
         hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
             in ``plan.json`` of the run; None: they are those of the bundle.
@@ -87,7 +87,7 @@ def finetune(
         task: segmentation or classification.
         pretrained: folder of a pre-training run, or a file of weights; by default none. A line tells how many test
             images the pre-training has seen, where it has made its datalist; ``allow_overlap=False`` then stops.
-        run: folder of the run; by default a new one below ``$DIRA_RUNS``, else ``~/dira-monai``.
+        run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
         hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
             in ``plan.json`` of the run; None: they are those of the bundle.

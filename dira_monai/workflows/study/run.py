@@ -48,11 +48,12 @@ def study(
 
     Args:
         source: JSON file of a study, or the name of one that comes with the package.
-        output: folder of the study; by default that of its name below ``$DIRA_RUNS``, else ``~/dira-monai``.
+        output: folder of the study, in which it goes on where it was stopped; by default that of its name below
+            $DIRA_RUNS, else ~/dira-monai.
         workers: cells that run at a time; on one machine the GPUs are shared out among them. More than one needs
             submitit.
         cluster: slurm: the workers are jobs of Slurm; None: processes of this machine.
-        job: what submitit is told of the jobs, such as ``{"slurm_partition": "gpu", "gpus_per_node": 1}``.
+        job: what submitit is told of the jobs, such as "{'slurm_partition': 'gpu', 'gpus_per_node': 1}".
         dry_run: list the cells and check the values of each, without data.
         entries: of the file, to take their place; objects are put over those of the file.
 
