@@ -17,17 +17,11 @@ from .values import check_hash
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """A bundle's configuration.
+    """A bundle's configuration."""
 
-    Attributes:
-        parser: with all values.
-        name: of the files, for errors.
-        purpose: what the values are needed for, for errors.
-    """
-
-    parser: ConfigParser
-    name: str
-    purpose: str
+    parser: ConfigParser  # with all values
+    name: str  # of the files, for errors
+    purpose: str  # what the values are needed for, for errors
 
     def build(self, key: str) -> Any:
         """The value of an id, instantiated.

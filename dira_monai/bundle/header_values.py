@@ -40,17 +40,11 @@ from ..utils.rules import (
 
 
 class Value(NamedTuple):
-    """A value at the top of a bundle's file.
+    """A value at the top of a bundle's file."""
 
-    Attributes:
-        rule: what it must be.
-        meaning: what it is, in Markdown, with its unit.
-        fixed: whether a resumed run must have that of before; any other takes effect in it.
-    """
-
-    rule: Rule
-    meaning: str
-    fixed: bool = False
+    rule: Rule  # what it must be
+    meaning: str  # what it is, in Markdown, with its unit
+    fixed: bool = False  # whether a resumed run must have that of before; any other takes effect in it
 
 
 AXES = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}

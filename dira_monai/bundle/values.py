@@ -15,25 +15,15 @@ QUOTED = r"""'[^']*'|"[^"]*"|"""
 
 @dataclass(frozen=True)
 class ImageValues:
-    """How a bundle prepares images, by the names of its configuration.
+    """How a bundle prepares images, by the names of its configuration."""
 
-    Attributes:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the network.
-        patch_size: voxels of a view, which changes no prepared image.
-        image_size: voxels that images are resized to; None keeps their size.
-        spacing: mm that images are resampled to; None keeps theirs.
-        axcodes: orientation, such as RAS; None keeps theirs.
-        intensity_range: that becomes [0, 1].
-    """
-
-    spatial_dims: int
-    in_channels: int
-    patch_size: Any
-    image_size: Any
-    spacing: Any
-    axcodes: Any
-    intensity_range: Any
+    spatial_dims: int  # 2 or 3
+    in_channels: int  # channels of the network
+    patch_size: Any  # voxels of a view, which changes no prepared image
+    image_size: Any  # voxels that images are resized to; None keeps their size
+    spacing: Any  # mm that images are resampled to; None keeps theirs
+    axcodes: Any  # orientation, such as RAS; None keeps theirs
+    intensity_range: Any  # that becomes [0, 1]
 
 
 IMAGE_VALUES = tuple(field.name for field in fields(ImageValues))

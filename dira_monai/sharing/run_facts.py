@@ -20,35 +20,20 @@ HOUNSFIELD = -200  # only CT is scaled from so low a value
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a training was made of and what it reached.
+    """What a training was made of and what it reached."""
 
-    Attributes:
-        values: of the inference configuration, resolved: ``class_names``, ``in_channels`` and so on.
-        network: name of its class.
-        shape: voxels of an input of the network.
-        images: number of images by list: training, validation, test.
-        patients: number of patients by list, where they are known.
-        suffixes: of the files.
-        modality: CT, MR, CR, ... or ``UNKNOWN``.
-        phantoms: whether the images are the synthetic ones of this package.
-        epoch: of the weights, counted from 1.
-        metrics: of the validation in that epoch; finite ones only.
-        started_from: whether weights of a pre-training were given.
-        need_package: the configurations that name parts of this package: inference, evaluate, both or none.
-    """
-
-    values: Mapping[str, Any]
-    network: str
-    shape: tuple[int, ...]
-    images: Mapping[str, int]
-    patients: Mapping[str, int]
-    suffixes: tuple[str, ...]
-    modality: str
-    phantoms: bool
-    epoch: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    started_from: bool = False
-    need_package: Sequence[str] = ()
+    values: Mapping[str, Any]  # of the inference configuration, resolved: ``class_names``, ``in_channels`` and so on
+    network: str  # name of its class
+    shape: tuple[int, ...]  # voxels of an input of the network
+    images: Mapping[str, int]  # number of images by list: training, validation, test
+    patients: Mapping[str, int]  # number of patients by list, where they are known
+    suffixes: tuple[str, ...]  # of the files
+    modality: str  # CT, MR, CR, ... or ``UNKNOWN``
+    phantoms: bool  # whether the images are the synthetic ones of this package
+    epoch: int  # of the weights, counted from 1
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the validation in that epoch; finite ones only
+    started_from: bool = False  # whether weights of a pre-training were given
+    need_package: Sequence[str] = ()  # configurations that name parts of this package: of inference, evaluate
 
 
 def resolve_values(inference: Mapping[str, Any]) -> dict[str, Any]:

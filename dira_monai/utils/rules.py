@@ -9,15 +9,10 @@ MOST = 10**6  # of what is counted: more epochs, channels or images of a step ar
 
 
 class Rule(NamedTuple):
-    """What a value must be.
+    """What a value must be."""
 
-    Attributes:
-        told: in words, behind "must be".
-        fits: whether a value fits, given the number of the images' axes; 0: not known.
-    """
-
-    told: str
-    fits: Callable[[Any, int], bool]
+    told: str  # in words, behind "must be"
+    fits: Callable[[Any, int], bool]  # whether a value fits, given the number of the images' axes; 0: not known
 
     def __or__(self, other: "Rule") -> "Rule":
         return Rule(f"{self.told}, or {other.told}", lambda v, dims: self.fits(v, dims) or other.fits(v, dims))

@@ -19,21 +19,13 @@ Interval = tuple[float, float, float]  # position, lower and upper end
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: values of ``low`` to ``high`` fall on pixels ``first`` to ``last``.
+    """An axis: values of ``low`` to ``high`` fall on pixels ``first`` to ``last``."""
 
-    Attributes:
-        low: value at the pixel ``first``.
-        high: value at the pixel ``last``, greater than ``low``.
-        first: pixel.
-        last: pixel.
-        log: whether the axis is logarithmic; the values are positive then.
-    """
-
-    low: float
-    high: float
-    first: float
-    last: float
-    log: bool = False
+    low: float  # value at the pixel ``first``
+    high: float  # value at the pixel ``last``, greater than ``low``
+    first: float  # pixel
+    last: float  # pixel
+    log: bool = False  # whether the axis is logarithmic; the values are positive then
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""

@@ -21,37 +21,22 @@ Grid = Sequence[Sequence[Cases]]
 
 
 class Estimate(NamedTuple):
-    """A score or a difference; what is undefined is NaN.
+    """A score or a difference; what is undefined is NaN."""
 
-    Attributes:
-        value: mean of the runs.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        error: standard error.
-        p: of a difference, two-sided, that it is 0.
-    """
-
-    value: float
-    low: float
-    high: float
-    error: float
-    p: float
+    value: float  # mean of the runs
+    low: float  # lower end of the 95 % interval
+    high: float  # upper end
+    error: float  # standard error
+    p: float  # of a difference, two-sided, that it is 0
 
 
 class Resampled(NamedTuple):
-    """Mean scores of a grid as they would come out again; those of two grids over the same patients are paired.
+    """Mean scores of a grid as they would come out again; those of two grids over the same patients are paired."""
 
-    Attributes:
-        all: with other patients, subsets and seeds, shape (resamples,).
-        patients: with other patients alone, of the same shape.
-        runs: of the runs as they are, shape (subsets, seeds).
-        people: number of patients.
-    """
-
-    all: ndarray
-    patients: ndarray
-    runs: ndarray
-    people: int
+    all: ndarray  # with other patients, subsets and seeds, shape (resamples,)
+    patients: ndarray  # with other patients alone, of the same shape
+    runs: ndarray  # of the runs as they are, shape (subsets, seeds)
+    people: int  # number of patients
 
     def __sub__(self, other: "Resampled") -> "Resampled":
         """Differences, run by run and draw by draw."""

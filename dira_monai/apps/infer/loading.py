@@ -14,19 +14,12 @@ from ...utils.errors import InputError, find_cause
 
 
 class Loaded(NamedTuple):
-    """One image on its way to the network.
+    """One image on its way to the network."""
 
-    Attributes:
-        number: of the image, from 0.
-        batch: of this image alone; None where it could not be loaded.
-        note: why not, or what is unusual about it.
-        seconds: that loading took.
-    """
-
-    number: int
-    batch: dict[str, Any] | None
-    note: str
-    seconds: float
+    number: int  # of the image, from 0
+    batch: dict[str, Any] | None  # of this image alone; None where it could not be loaded
+    note: str  # why not, or what is unusual about it
+    seconds: float  # that loading took
 
 
 class InputImages(Dataset):

@@ -28,19 +28,12 @@ PRETRAIN = "pretrain"
 
 @dataclass
 class Data:
-    """What a plan starts from.
+    """What a plan starts from."""
 
-    Attributes:
-        datalist: checked, with ``dataset_dir``.
-        config: of the bundle; the choices are in it already.
-        bundle: its folder, or its files joined by commas.
-        choices: in_channels, and what the labels mean.
-    """
-
-    datalist: dict
-    config: BundleConfig
-    bundle: str
-    choices: dict[str, Choice]
+    datalist: dict  # checked, with ``dataset_dir``
+    config: BundleConfig  # of the bundle; the choices are in it already
+    bundle: str  # its folder, or its files joined by commas
+    choices: dict[str, Choice]  # in_channels, and what the labels mean
 
     def take(self, name: str, choice: Choice, given: Mapping[str, Any]) -> None:
         """Take a choice where the configuration has such a value and the user gave none."""

@@ -35,25 +35,15 @@ NONE = "$None"  # as MONAI takes it from a file and from the command line
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images that a plan is for.
+    """The images that a plan is for."""
 
-    Attributes:
-        shapes: pixels or voxels of each image, int, (N, D).
-        spacings: mm, float, (N, D); None where they are not known of all.
-        ranges: lowest and highest value of each image, float, (N, 2).
-        training: number of training images.
-        validation: number of validation images.
-        pictures: whether all are PNG or JPEG.
-        prepared: settings of a store of the command prepare, which stay as they are; empty for files.
-    """
-
-    shapes: np.ndarray
-    spacings: np.ndarray | None
-    ranges: np.ndarray
-    training: int
-    validation: int
-    pictures: bool
-    prepared: dict[str, Any]
+    shapes: np.ndarray  # pixels or voxels of each image, int, (N, D)
+    spacings: np.ndarray | None  # mm, float, (N, D); None where they are not known of all
+    ranges: np.ndarray  # lowest and highest value of each image, float, (N, 2)
+    training: int  # number of training images
+    validation: int  # number of validation images
+    pictures: bool  # whether all are PNG or JPEG
+    prepared: dict[str, Any]  # settings of a store of the command prepare, which stay as they are; empty for files
 
     @property
     def spatial_dims(self) -> int:
@@ -69,15 +59,10 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """Where a run computes.
+    """Where a run computes."""
 
-    Attributes:
-        name: as torch calls it, such as cuda:0.
-        memory: bytes that a step may fill.
-    """
-
-    name: str
-    memory: int
+    name: str  # as torch calls it, such as cuda:0
+    memory: int  # bytes that a step may fill
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class NetworkFacts:
 
     Attributes:
         factor: downsampling of its encoder by axis, which a patch has at least.
-        unit: what the size of a patch is a multiple of, by axis: the downsampling, or half of it if the network pads.
+        unit: of which a patch is a multiple, by axis: the downsampling, or half of it if the network pads.
         least: what the longest axis of a patch has at least.
         bytes_per_voxel: that one image's step keeps for each pixel or voxel of a patch.
     """

@@ -81,23 +81,14 @@ class Key(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A training of a study.
+    """A training of a study."""
 
-    Attributes:
-        name: of its folder, below that of the study.
-        verb: pretrain or finetune.
-        data: folder or list.
-        arguments: of ``dira_monai.pretrain`` or ``finetune``; ``pretrained`` may lie below the folder of the study.
-        needs: name of the pre-training that it starts from; None: of none in this study.
-        key: of a fine-tuning.
-    """
-
-    name: str
-    verb: str
-    data: str
-    arguments: dict[str, Any]
-    needs: str | None = None
-    key: Key | None = None
+    name: str  # of its folder, below that of the study
+    verb: str  # pretrain or finetune
+    data: str  # folder or list
+    arguments: dict[str, Any]  # of ``pretrain`` or ``finetune``; ``pretrained`` may lie below the folder of the study
+    needs: str | None = None  # name of the pre-training that it starts from; None: of none in this study
+    key: Key | None = None  # of a fine-tuning
 
 
 def ready_studies() -> dict[str, Path]:

@@ -21,37 +21,22 @@ Place = tuple[str, str, float]  # task, initialization, fraction of the labels
 
 
 class Result(NamedTuple):
-    """A finished fine-tuning.
+    """A finished fine-tuning."""
 
-    Attributes:
-        cell: of the study.
-        scores: of the test images, by name.
-        cases: of the test.
-        curve: (step, key metric of the validation).
-        images: for training.
-        seconds: that it took.
-    """
-
-    cell: Cell
-    scores: dict[str, float]
-    cases: Cases
-    curve: list[tuple[int, float]]
-    images: int
-    seconds: float
+    cell: Cell  # of the study
+    scores: dict[str, float]  # of the test images, by name
+    cases: Cases  # of the test
+    curve: list[tuple[int, float]]  # (step, key metric of the validation)
+    images: int  # for training
+    seconds: float  # that it took
 
 
 class Group(NamedTuple):
-    """The runs of an initialization for a task and a number of labels.
+    """The runs of an initialization for a task and a number of labels."""
 
-    Attributes:
-        runs: by subset and seed, of the tuning that was best in validation.
-        tuning: its number.
-        score: of the test.
-    """
-
-    runs: list[list[Result]]
-    tuning: int
-    score: Estimate
+    runs: list[list[Result]]  # by subset and seed, of the tuning that was best in validation
+    tuning: int  # its number
+    score: Estimate  # of the test
 
     @property
     def every(self) -> list[Result]:
