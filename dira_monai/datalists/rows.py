@@ -259,7 +259,7 @@ def join_copies(entries: Sequence[Placed]) -> tuple[list[Placed], list[list[str]
     """The entries, where patients that share an image have one ``group``, by which they are split, and these images.
 
     Images are the same by their ``digest``. Where they are in different splits of a table or folder, test keeps them,
-    else validation. Where most images are copies, as synthetic ones may be, the patients stay as they are named.
+    else validation. Where copies join all patients, as synthetic ones may, these stay as they are named.
     """
     same: dict[str, list[Placed]] = {}
     for placed in entries:
@@ -278,7 +278,7 @@ def join_copies(entries: Sequence[Placed]) -> tuple[list[Placed], list[list[str]
         if len(patients) > 1 or any(id(entry) in dropped for entry, _ in alike):
             copies.append([first_file(entry["image"]) for entry, _ in alike])
             groups |= dict.fromkeys(map(group_of, patients), min(map(group_of, patients)))
-    if 2 * sum(map(len, copies)) > len(entries):
+    if len({group_of(entry["patient"]) for entry, _ in entries}) == 1:
         return list(entries), copies
     for entry, _ in entries:
         if (group := group_of(entry["patient"])) != entry["patient"] or group in groups:

@@ -99,6 +99,29 @@ def test_the_same_image_in_two_splits_of_a_table(tmp_path):
     assert "2 images there several times" in describe_labeled(made)
 
 
+def test_copies_of_most_test_images_leave_training(tmp_path):
+    rows = [f"{s}{i}.png,{('healthy', 'ill')[i % 2]},{s}" for s in ("train", "test") for i in range(10)]
+    write_table(tmp_path, "\n".join(["file,label,split", *rows]) + "\n", [row.split(",")[0] for row in rows])
+    for index in range(7):
+        (tmp_path / f"images/test{index}.png").write_bytes((tmp_path / f"images/train{index}.png").read_bytes())
+    made = classify(tmp_path)
+    kept = sorted(first_file(entry["image"]) for name in ("training", "validation") for entry in made[name])
+    assert kept == [f"images/train{index}.png" for index in (7, 8, 9)]
+    assert len(made["test"]) == 10
+
+
+def test_a_data_set_that_is_there_twice_has_each_image_in_one_list(tmp_path, spatial_dims):
+    suffixes = {2: (".png", ".bmp"), 3: (".nii.gz", ".nii")}[spatial_dims]
+    for index in range(12):
+        for name, suffix in zip("ab", suffixes, strict=True):
+            write(tmp_path / name / f"{name}{index}{suffix}", noise(*SHAPES[spatial_dims], seed=index))
+    made = make_datalist(tmp_path, validation_fraction=0.4)
+    training, validation = ({Path(e["image"]).name.split(".")[0][1:] for e in made[key]} for key in LISTS[:2])
+    assert len(training | validation) == len(made["copies"]) == 12
+    assert validation
+    assert not training & validation
+
+
 def test_a_test_image_that_pre_training_saw_by_another_name(tmp_path):
     write_maps(tmp_path / "labeled", 3)
     for index in range(3):
