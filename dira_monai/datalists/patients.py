@@ -141,14 +141,16 @@ def find_patients(images: Sequence[Image], directory: str | Path, rule: str) -> 
             "dicom and ..." the latter for what is no DICOM.
 
     Raises:
-        InputError: if the rule is unknown or does not fit an image.
+        InputError: if the rule is unknown or does not fit an image, or PatientIDs differ in case alone.
     """
     if rule.startswith("dicom and "):
         return by_kind(images, rule, lambda part, own_rule: find_patients(part, directory, own_rule))
     if rule not in RULES and not re.fullmatch(r"prefix[1-9]", rule):
         raise InputError(f"patient must be auto, {', '.join(RULES)}, prefix1, prefix2 or a CSV file, got {rule!r}.")
     if rule == "dicom":
-        return [_dicom_patient(image, directory) for image in images]
+        names = [_dicom_patient(image, directory) for image in images]
+        _refuse_cases(directory, names, "say who is who by a CSV file with the columns file and patient, --patient")
+        return names
     found = _folders(images) if rule == "folder" else [_by_name(first_file(image), rule) for image in images]
     if None in found:
         name = first_file(images[found.index(None)])
@@ -240,8 +242,8 @@ def read_patient_table(
     ``FILE_COLUMNS`` that is there, see ``find_column``.
 
     Raises:
-        InputError: if the file is missing or has no such columns, if a file has two patients or splits, or as
-            ``clean_patients`` does.
+        InputError: if the file is missing or has no such columns, if a file has two patients or splits, if a row
+            without a path fits files of several folders, or as ``clean_patients`` does.
     """
     columns, cells = read_table(table, "patient table")
     patient = pick_column(table, columns, "patient_column", patient_column, PATIENT_COLUMNS)
@@ -253,7 +255,13 @@ def read_patient_table(
         name, found = composed(row[file]), (person, row.get(split, ""))
         if rows.setdefault(name, found) != found:
             raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
-    return [next((rows[name] for name in image_names(image) if name in rows), ("", "")) for image in images]
+    named = [next((name for name in image_names(image) if name in rows), "") for image in images]
+    places: dict[str, str] = {}
+    for name, image in zip(named, images, strict=True):
+        place = "/".join(without_scans(first_file(image).split("/")[:-1]))
+        if name and "/" not in name and (other := places.setdefault(name, place)) != place:
+            raise InputError(f"{table} names {name}, which lies in {other} and in {place}; write its path instead.")
+    return [rows.get(name, ("", "")) for name in named]
 
 
 def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
@@ -264,8 +272,12 @@ def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
     """
     names = [*map(composed, names)]
     cleaned = [name.removesuffix(".0") if name.removesuffix(".0").isdecimal() else name for name in names]
-    known: dict[str, str] = {}
-    for name in cleaned:
-        if (other := known.setdefault(name.casefold(), name)) != name:
-            raise InputError(f"{table} has the patients {other} and {name}, which differ in case alone; write one.")
+    _refuse_cases(table, cleaned, "write one")
     return cleaned
+
+
+def _refuse_cases(place: str | Path, names: Sequence[str], cure: str) -> None:
+    known: dict[str, str] = {}
+    for name in names:
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            raise InputError(f"{place} has the patients {other} and {name}, which differ in case alone; {cure}.")

@@ -17,6 +17,18 @@ def test_dicom_patients_stay_together(tmp_path):
     assert made["validation"][0]["patient"] == made["validation"][1]["patient"]
 
 
+def test_patients_of_dicom_that_differ_in_case_alone(tmp_path):
+    for index, patient in enumerate(("ID3", "id3", "ID4 ", "ID4")):
+        write_series(tmp_path / str(index), noise(3, 4, 5, seed=index), series=f"1.2.{index}", patient=patient)
+    refuses("has the patients ID3 and id3, which differ in case alone; say who is who by", make_datalist, tmp_path)
+    table = tmp_path / "patients.csv"
+    table.write_text("file,patient\n0,ID3\n1,ID3\n2,ID4\n3,ID4\n")
+    made = make_datalist(tmp_path, patient=str(table))
+    assert sorted(entry["patient"] for key in ("training", "validation") for entry in made[key]) == 2 * ["ID3"] + 2 * [
+        "ID4"
+    ]
+
+
 def test_dicom_without_a_patient_goes_by_the_study(tmp_path):
     for index in range(4):
         study = {"StudyInstanceUID": f"1.9.{index // 2}", "patient": ""}
@@ -100,6 +112,21 @@ def test_table_that_splits_a_patient(pictures, tmp_path):
     table = str(write_table(tmp_path / "t.csv", "file,patient,split", *rows))
     with pytest.raises(InputError, match=r"has 10 patients in both training and validation: 0, 1, 2, \.\.\.\.$"):
         make_datalist(pictures, patient=table)
+
+
+def test_a_row_without_a_path_of_files_in_several_folders(tmp_path):
+    for index, name in enumerate(("a/1", "a/2", "b/1", "b/3", "T1/a/4", "T2/a/4")):
+        write_image(tmp_path / f"{name}.png", noise(6, 8, seed=index))
+    table = tmp_path / "patients.csv"
+    table.write_text("file,patient\n1.png,p1\n2.png,p2\n3.png,p3\n4.png,p4\n")
+    refuses("names 1.png, which lies in a and in b; write its path", make_datalist, tmp_path, patient=str(table))
+    table.write_text("file,patient\na/1.png,p1\nb/1.png,p5\n2.png,p2\n3.png,p3\n4.png,p4\n")
+    made = make_datalist(tmp_path, patient=str(table))
+    found = {entry["image"]: entry["patient"] for key in ("training", "validation") for entry in made[key]}
+    assert found == {
+        **{"a/1.png": "p1", "b/1.png": "p5", "a/2.png": "p2", "b/3.png": "p3"},
+        **{"T1/a/4.png": "p4", "T2/a/4.png": "p4"},  # two images of one patient
+    }
 
 
 def test_table_that_contradicts_itself(pictures, tmp_path):
