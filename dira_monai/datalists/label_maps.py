@@ -18,6 +18,7 @@ from ..images.find import (
     is_label_map,
     is_series,
     kind_folder,
+    split_part,
     stem,
 )
 from ..images.label_values import check_threshold, count_values, list_values
@@ -116,7 +117,7 @@ def _both_sides(
         others = ("labelsts", "labelsva", "labelsval")
         named = [row for row in located if is_map(row[2])]
         maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
-        if len(kinds := sorted({kind for kind, _, _ in maps} - {""})) > 1:
+        if len(kinds := sorted({kind.removesuffix("s"): kind for kind, _, _ in maps if kind}.values())) > 1:
             raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
         found = [(key, file) for _, key, file in maps]
         located = [row for row in located if not is_map(row[2])]
@@ -184,11 +185,11 @@ def place_of(image: Image, crowds: Collection[PurePosixPath] = ()) -> PurePosixP
 
 
 def locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, str]:
-    """The folder named as one of images or labels, "" where none is, and ``place_of`` without it."""
+    """The folder named as one of images or labels, "" where none is, and ``place_of`` with its split alone."""
     path, parts = PurePosixPath(first_file(image)), list(place_of(image, crowds).parts)
     kind, place = kind_folder(str(path))
     if 0 <= place < len(parts) - 1:  # ct and seg of one patient are not alike in name
-        del parts[place]
+        parts[place : place + 1] = filter(None, [split_part(parts[place])[0].lower()])
     return kind, "/".join(parts)
 
 

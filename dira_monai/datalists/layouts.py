@@ -5,14 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
-from ..images.find import Image, first_file, is_series, stem, without_map_words
+from ..images.find import SPLIT, Image, first_file, is_series, stem, without_map_words
 from ..utils.errors import InputError
 
 LAYOUTS = {  # the patient is the first group that is not empty; the path begins in the folder of the data
     "BIDS": r"(?:^|[/_])(sub-[a-z0-9+]+)(?=[/_])",  # bids-specification.readthedocs.io: entities
-    "ChestX-ray14": r"(?:^|/)(\d{8})_\d{3}\.\w+$",  # Wang et al., 2017: patient and follow-up
+    "ChestX-ray14": r"(?:^|/)(000\d{5})_\d{3}\.\w+$",  # Wang et al., 2017: patient and follow-up; else a date
     "MIMIC-CXR": r"(?:^|/)(p\d{8})/s\d+/",  # physionet.org/content/mimic-cxr-jpg
-    "DeepLesion": r"(?:^|/)(\d{6})_\d\d_\d\d[/_]\d+\.\w+$",  # Yan et al., 2018: patient, study, series
+    "DeepLesion": r"(?:^|/)(00\d{4})_\d\d_\d\d[/_]\d+\.\w+$",  # Yan et al., 2018: patient, study, series
     "TCGA": r"(TCGA[-_][a-z0-9]{2}[-_][a-z0-9]{4})(?![a-z0-9])",  # docs.gdc.cancer.gov: barcode
     "ADNI": r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)",  # adni.loni.usc.edu: site, subject
     "OASIS": r"(OAS[12]_\d{4}|OAS3\d{4})(?!\d)",  # sites.wustl.edu/oasisbrains
@@ -23,7 +23,9 @@ LAYOUTS = {  # the patient is the first group that is not empty; the path begins
     "INbreast": r"(?:^|/)\d+_([0-9a-f]{16})_MG_",  # Moreira et al., 2012
     "BreakHis": r"(?:^|/)SOB_[BM]_[a-z]+-(\d\d-\d+[a-z]*)-\d+-\d+\.\w+$",  # Spanhol et al., 2016
     "Kermany": r"(?:^|/)(?:((?:NORMAL2-)?IM-\d{4})(?:-\d{4})+|(?:CNV|DME|DRUSEN|NORMAL)-(\d+)-\d+)\.\w+$",  # 2018
-    "nnU-Net": r"(?:^|/)([^/]*\d[^/]*)_000\d\.[^/]+$",  # its documentation, dataset_format: case and channel
+    # its documentation, dataset_format: case and channel; below numbered folders rather frames of a film
+    "nnU-Net": r"(?:^(?:[^/\d]*/)*|(?:^|/)images(?:tr|ts|va)/)([^/]*\d[^/]*)_000\d\.[^/]+$",
+    "Kather": r"(CRC-Prim-HE-\d+)_",  # Kather et al., 2016: slide of a tile
     # CheXpert, MURA, ACDC, KiTS, Camelyon17, ...: a word for a person, and a number
     "patient": r"(?:^|[/_\-. ])((?:patient|participant|subject|person|subj|pat|pt|sub|case)[_\-. ]?\d+)(?!\d)",
 }
@@ -32,25 +34,25 @@ _PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in LAYOUTS.values()]
 # one of several scans of a patient: modality, view, time, state of processing, part that dcm2niix writes
 _SCAN = (
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
-    r"cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|cc|mlo|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
+    r"cet1|hrt2|cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
     r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|pre|post|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )
 # a folder that gathers patients: split, class, site, format, part of a download
-_SPLIT = r"train|training|val|valid|validate|validation|dev|test|testing|holdout"
+_SPLIT = rf"{SPLIT}|dev|holdout"
 _GROUP = (
-    rf"(?:\w[.)] ?)?(?:{_SPLIT}|original|raw)(?:[_\-. ]?(?:set|data|images?|imgs?))?|"
+    rf"(?:\w[.)] ?)?(?:{_SPLIT}|original|raw)(?:[_\-. ]?(?:dataset|set|data|images?|imgs?))?|"
     r"labell?ed|unlabell?ed|imgs?|images?(?:tr|ts|va)?|"
     r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
     r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|(?:non)?[-_]?covid[-_]?(?:19)?|pneumonia|cancer|tumou?r|controls?|cases|"
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
     r"stage|level|images)[_\-. ]*\d*"
 )
-_IMAGE_WORDS = re.compile(r"_0000$|[_-](?:image|img)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
 _GAP = r"[_\-. ]+"
-_ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN}))+$", re.IGNORECASE)
+_ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN})|(?<=\d)O[DS])+$", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
 _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
 _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
@@ -58,10 +60,10 @@ _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
 
 @cache  # as below: names are asked for several times, and lists may hold 100,000s
 def named_patient(path: str) -> str | None:
-    """The patient that a path names by the first of the ``LAYOUTS`` that fits, its last match; else None."""
+    """The patient that a path names by the first of the ``LAYOUTS`` that fits; None: none, or two, as patient7/pt_1."""
     for pattern in _PATTERNS:
-        if found := [*pattern.finditer(path)]:
-            return next(group for group in found[-1].groups() if group)
+        if found := [next(filter(None, match.groups())) for match in pattern.finditer(path)]:
+            return found[-1] if len({name.lower() for name in found}) == 1 else None
     return None
 
 

@@ -8,19 +8,17 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, Image, first_file
+from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, SPLIT, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, first_names
 from .patients import group_of, list_patients
 
 SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
-SPLITS |= dict.fromkeys(
-    ("val", "valid", "validate", "validation"), "validation"
-)  # the list of a word of a table or folder
+SPLITS |= {"trainval": "training", **dict.fromkeys(("val", "valid", "validate", "validation"), "validation")}
 
 _NAMED_SPLIT = re.compile(
-    rf"(?:.*[^a-z])?({'|'.join(filter(None, SPLITS))})(?:[_\-. ]?(?:set|data))?", re.IGNORECASE
-)  # a. Training Set, dataset-03test
+    rf"(?:.*[^a-z])?({SPLIT})(?:[_\-. ]?(?:dataset|set|data|images?|imgs?|inputs?))?", re.IGNORECASE
+)  # a. Training Set, dataset-03test, test_images
 
 
 def split_word(folder: str) -> str:
@@ -30,18 +28,23 @@ def split_word(folder: str) -> str:
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:
-    """The first folder of each image where all of them are words like train, val and test, or else "" for each.
+    """The first folder of each image where all of them are words like train, val and test.
 
     Folders that all images share and those like ``images`` do not count: ``images/train`` and ``chest_xray/train`` are
-    as good as ``train/images`` and ``train``.
+    as good as ``train/images`` and ``train``. Where some images lie elsewhere, as a preview does beside folders train
+    and test, it is the first such word in the path of each, which is training and another one of some of them; all
+    others have "", which is training too.
     """
     above = [[*map(split_word, PurePosixPath(first_file(image)).parent.parts)] for image in images]
     levels = enumerate(zip(*above, strict=False))
     first = next((number for number, level in levels if len({*level}) > 1 or level[0].lower() in SPLITS), 0)
     above = [parts[first:] for parts in above]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
-    complete = all(folder and folder.lower() in SPLITS for folder in folders)
-    return folders if complete else [""] * len(folders)
+    if all(folder and folder.lower() in SPLITS for folder in folders):
+        return folders
+    words = [next((part for part in parts if part.lower() in SPLITS), "") for parts in above]
+    several = {"training"} < {SPLITS[word.lower()] for word in words if word}
+    return words if several else [""] * len(words)
 
 
 def split_entries(

@@ -24,23 +24,26 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")
-_OF_IMAGES = re.compile(r"(?:^|/)(?:images(?:t[rs]|val?)?|[^/]*unlabell?ed[^/]*)/", re.IGNORECASE)
-_IMAGE_FOLDER = re.compile(
-    r"(?:\w[.)] ?)?(?:original|raw)[_\-. ]?(?:images?|imgs?)", re.IGNORECASE
-)  # 1. Original Images
+_OF_IMAGES = re.compile(r"(?:^|/)(?:images(?:ts|val?)|[^/]*unlabell?ed[^/]*)/", re.IGNORECASE)
+_IMAGE_FOLDER = re.compile(r"(?:\w[.)] ?)?(?:(?:original|raw|tissue)[_\-. ]?)?(?:images?|imgs?)")  # 1. original images
+SPLIT = r"train(?:ing|val)?|val(?:id(?:ate|ation)?)?|test(?:ing)?"
+_SPLIT_OF = re.compile(rf"(?:({SPLIT})[_\-. ]+)?(.+?)(?:[_\-. ]+({SPLIT}))?", re.IGNORECASE)  # train_masks, masks-test
 _MAP = (
-    r"segs?|segm|segmentations?|masks?|msk|gt|ground[_ ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
+    r"segs?|segm|segmentations?|masks?|msk|gt|ground[_\- ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
     r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"
 )
 _MAP_FOLDER = re.compile(
-    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|val?)|derivatives|\w*masks?|(?:masks|labels|segmentations)_\w+|"
-    r".+[_\-. ](?:masks|ground_?truths?|segmentations?|labels)",
+    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|val?)|derivatives|(?:labels|segmentations)_\w+|"
+    r"(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
+    r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v\d+)?",
     re.IGNORECASE,
 )
 _MAP_ENDING = re.compile(
     rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels|lesions?)[_\-. ]?\d*|roi))+$", re.IGNORECASE
 )
-_MAP_START = re.compile(rf"^(?:{_MAP})(?:[_\-. ]?(?=\d+$)|$)", re.IGNORECASE)
+_MAP_START = re.compile(
+    rf"^(?:{_MAP})(?:[_\-. ]?(?=\d+$)|$)|^(?:masks?|segs?|segmentations?|gt|labels?)_(?=.)", re.IGNORECASE
+)
 
 
 def _tell(error: OSError) -> None:
@@ -114,10 +117,20 @@ def find_images(directory: str | Path, on_error: Callable[[OSError], None] = _te
 
 
 def kind_folder(path: str) -> tuple[str, int]:
-    """The last folder of a path that is named as one of images or label maps, lower case, and its place; or "", -1."""
-    folders = [IMAGE_FOLDERS[0] if _IMAGE_FOLDER.fullmatch(part) else part.lower() for part in path.split("/")[:-1]]
+    """The last folder of a path that is named as one of images or label maps, and its place; or "", -1.
+
+    The name is in lower case and without the word of a split: masks of ``train_masks``, images of ``test-image``.
+    """
+    folders = [split_part(part)[1].lower() for part in path.split("/")[:-1]]
+    folders = [IMAGE_FOLDERS[0] if _IMAGE_FOLDER.fullmatch(part) else part for part in folders]
     named = [place for place, part in enumerate(folders) if part in IMAGE_FOLDERS or _MAP_FOLDER.fullmatch(part)]
     return (folders[named[-1]], named[-1]) if named else ("", -1)
+
+
+def split_part(folder: str) -> tuple[str, str]:
+    """The word of a split that a folder begins or ends with, or "", and the rest: train, masks of ``train_masks``."""
+    first, rest, last = _SPLIT_OF.fullmatch(folder).groups(default="")  # type: ignore[union-attr]
+    return first or last, rest
 
 
 def without_map_words(name: str) -> str:
@@ -139,8 +152,12 @@ def without_label_maps(images: Sequence[Image]) -> list[Image]:
     """
     kept = [image for image in images if not is_label_map(first_file(image))]
     labeled = any(kind_folder(first_file(image))[0] not in ("", *IMAGE_FOLDERS) for image in images)
-    inside = [image for image in kept if _OF_IMAGES.search(first_file(image))] if labeled else []
+    inside = [image for image in kept if _is_of_images(first_file(image))] if labeled else []
     return inside or kept or list(images)
+
+
+def _is_of_images(path: str) -> bool:
+    return kind_folder(path)[0] in IMAGE_FOLDERS or bool(_OF_IMAGES.search(path))
 
 
 def without_results(images: Sequence[Image], directory: str | Path, output_dir: str | Path) -> list[Image]:

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from finetune_bundle import bundle
-from labeled_files import LUNG, SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
+from labeled_files import LISTS, LUNG, SHAPES, classify, drawn, entries, labels, reasons, segment, write_maps
 from monai.transforms import Compose, LoadImage
 from PIL import Image
 from scan_files import cut, noise, read, refuses, write_image, write_nifti, write_series, write_slice
@@ -20,6 +20,7 @@ from dira_monai.datalists.label_maps import find_classes
 from dira_monai.datalists.options import LabelOptions
 from dira_monai.datalists.prepare_labeled import prepare_labeled
 from dira_monai.datalists.summary import describe_labeled
+from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.images.reader import ScanReader
 from dira_monai.images.stock import OUR_READER
 from dira_monai.utils.errors import InputError
@@ -40,6 +41,42 @@ def test_pairs_of_image_and_label_map(tmp_path, spatial_dims, folders, ending):
     assert {entry["patient"] for entry in made["test"]} == test
     assert all(entry["holds"] == [1, 1] for entry in entries(made))
     assert json.loads(json.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "splits"),
+    [
+        ("{}-image/{}", "{}-mask/{}", ("trainval", "test")),  # TN3K
+        ("{}_images/{}", "{}_masks/{}", ("train", "test")),
+        ("{}Dataset/image/{}", "{}Dataset/mask/{}", ("Train", "Test")),  # PraNet
+        ("{} Set/Images/{}", "{} Set/Ground-truths/mask_{}", ("Train", "Test")),  # QaTa-COV19
+    ],
+)
+def test_the_same_names_in_the_folders_of_two_splits(tmp_path, image, label, splits):
+    for number, split in enumerate(splits):
+        for index in range(6):
+            picture = noise(6, 8, seed=10 * number + index)
+            write_image(tmp_path / f"{image.format(split, index)}.png", picture)
+            write_image(tmp_path / f"{label.format(split, index)}.png", (picture > 100) * 255)
+    made = segment(tmp_path, label_threshold=127)
+    wanted = [(f"{image.format(s, i)}.png", f"{label.format(s, i)}.png") for s in splits for i in range(6)]
+    found = [[(entry["image"], entry["label"]) for entry in made[key]] for key in LISTS]
+    assert sorted(found[0] + found[1]) == wanted[:6]
+    assert sorted(found[2]) == wanted[6:]
+    pretrained = make_datalist(tmp_path)
+    assert {e["image"] for key in LISTS[:2] for e in pretrained[key]} == {name for name, _ in wanted[:6]}
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("{}.img", "{}.label"), ("s/crossmoda_ldn_{}_ceT1", "s/crossmoda_ldn_{}_Label")]
+)
+def test_partners_by_their_endings(tmp_path, image, label):
+    for index in range(1, 6):
+        volume = noise(6, 8, 5, seed=index)
+        write_nifti(tmp_path / f"{image.format(index)}.nii.gz", volume)
+        write_nifti(tmp_path / f"{label.format(index)}.nii.gz", (volume > 100).astype(np.uint8))
+    pairs = [(entry["image"], entry["label"]) for entry in entries(segment(tmp_path))]
+    assert pairs == [(f"{image.format(i)}.nii.gz", f"{label.format(i)}.nii.gz") for i in range(1, 6)]
 
 
 def test_any_two_suffixes_and_places_pair(tmp_path):

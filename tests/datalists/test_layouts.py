@@ -83,6 +83,12 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "Duke OCT": [[f"{name}/{p}/{i:03d}.png" for i in range(1, 8)] for name in ("AMD", "NORMAL") for p in (1, 2, 3)],
     "HECKTOR": [[f"imagesTr/{c}__{m}.nii.gz" for m in ("CT", "PT")] for c in ("CHGJ007", "CHGJ008", "CHUM001")],
     "slices": [[f"p{g}/slice{i}.png" for i in range(9)] for g in (1, 2, 3)],
+    "PAPILA": [[f"FundusImages/RET00{p}{eye}.jpg" for eye in ("OD", "OS")] for p in (2, 3, 4)],
+    "Kather": [[f"{k}/1{s}{k}_CRC-Prim-HE-0{s}_003.tif_Row_1_Col_{k}.tif" for k in (1, 2)] for s in (1, 2, 9)],
+    "dates": [[f"P00{p}/20240{m}0{p}_001.png" for m in (1, 3)] for p in range(1, 7)],
+    "dates and times": [[f"P00{p}/24010{p}_10_{m}0_1.png" for m in (1, 3)] for p in range(1, 7)],
+    "films": [[f"P00{p}/clip{c}_000{f}.png" for c in (1, 2) for f in (1, 2, 3)] for p in range(1, 7)],
+    "PET": [[f"patient{p}/pt_{t}.nii.gz" for t in (1, 2)] for p in range(1, 11)],
     "words": [[f"{name}/scan.png"] for name in ("one", "two", "three")],
     "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
@@ -127,6 +133,7 @@ def test_the_patients_of_public_data_sets(name):
             [f"studies/CT-{n // 3}/study_{n:04d}.nii.gz" for n in range(9)],  # MosMed: grades
             r"3 by --patient folder \(such as CT-0: .* or 9 by --patient file",
         ),
+        ([f"case_{c}/patient_{c}{i}.png" for c in (1, 2) for i in (1, 2, 3)], "2 by --patient folder .* or 6 by"),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
 )
@@ -152,6 +159,9 @@ def test_the_splits_that_folders_name():
         "latest": "latest",
         "val": "val",
         "dataset": "dataset",
+        "TrainDataset": "Train",
+        "trainval-image": "trainval",
+        "ISIC_Validation_Input": "Validation",
     }
     assert {name: split_word(name) for name in names} == names
     assert folder_splits([f"Original Images/{name}/1.jpg" for name in list(names)[:3]]) == [
@@ -160,6 +170,9 @@ def test_the_splits_that_folders_name():
         "Test",
     ]
     assert folder_splits(["Trainer/1.jpg", "b. Testing Set/2.jpg"]) == ["", ""]
+    assert folder_splits(["1/ses-test/1.nii", "1/ses-retest/1.nii"]) == ["", ""]
+    files = ["x/train/a/1.jpg", "x/x/train/a/1.jpg", "x/x/test/a/2.jpg", "x/sample.jpg", "x/unlabeled/7.jpg"]
+    assert folder_splits(files) == ["train", "train", "test", "", ""]
 
 
 def test_no_class_is_the_validation(tmp_path):
@@ -205,6 +218,13 @@ def test_no_class_is_the_validation(tmp_path):
         ("A. Segmentation/1. Original Images/IDRiD_1.jpg", "A. Segmentation/2. All Groundtruths/5. OD/IDRiD_1_OD.tif"),
         ("Cirrus/TRAIN001/oct.mhd", "Cirrus/TRAIN001/reference.mhd"),
         ("100307/T1w/T1w_acpc.nii.gz", "100307/T1w/aparc.a2009s+aseg.nii.gz"),
+        ("trainval-image/0000.jpg", "trainval-mask/0000.jpg"),
+        ("train/train/x.jpeg", "train_gt/train_gt/x.jpeg"),
+        ("Test Set/Images/covid_1.png", "Test Set/Ground-truths/mask_covid_1.png"),
+        ("TrainDataset/image/1.png", "TrainDataset/mask/1.png"),
+        ("human liver/tissue images/1.png", "human liver/label masks modify/1.png"),
+        ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task2_Training_GroundTruth_v3/ISIC_1_globules.png"),
+        ("1.img.nii.gz", "1.label.nii.gz"),
         ("3Dircadb1.1/PATIENT_DICOM/image_0", "3Dircadb1.1/MASKS_DICOM/liver/image_0"),
     ],
 )
@@ -237,6 +257,11 @@ def test_partners_by_their_names():
         [],
         [],
     ]
+
+
+def test_maps_of_distances_beside_images_are_no_images():
+    files = [f"human liver/{kind}/1.png" for kind in ("tissue images", "distance maps", "mask binary")]
+    assert without_label_maps(files) == files[:1]
 
 
 def test_images_beside_labeled_ones_are_named_unlabeled():

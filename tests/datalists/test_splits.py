@@ -1,11 +1,12 @@
 """Training, validation and test by patient: drawn, of a table, of folders."""
 
 import pytest
-from labeled_files import LISTS, classify, drawn, entries, reasons, segment, ten, write_maps, write_table
-from scan_files import noise, refuses, write_image
+from labeled_files import LISTS, classify, drawn, entries, images_of, reasons, segment, ten, write_maps, write_table
+from scan_files import noise, refuses, write_image, write_nifti
 
 from dira_monai.datalists.splits import draw_patients, split_entries, take_fraction
 from dira_monai.datalists.summary import describe_labeled
+from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.utils.errors import InputError
 
 
@@ -141,13 +142,27 @@ def test_folders_of_splits(tmp_path, kind, above):
 
 
 @pytest.mark.parametrize("stray", ["images/x.png", "images/other/x.png"])
-def test_folders_of_splits_that_do_not_hold_all_images_are_none(tmp_path, stray):
-    files = [tmp_path / "images" / split / f"{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
-    for file in [*files, tmp_path / stray]:
-        write_image(file, noise(6, 8))
-        write_image(tmp_path / "labels" / file.relative_to(tmp_path / "images"), noise(6, 8, high=2))
-    made = segment(tmp_path, test_fraction=0)
-    assert list(made["drawn"]) == ["validation"]
+def test_images_outside_the_folders_of_splits_are_for_training(tmp_path, stray):
+    files = [f"images/{split}/{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
+    for index, file in enumerate([*files, stray]):
+        write_image(tmp_path / file, noise(6, 8, seed=index))
+        write_image(tmp_path / file.replace("images", "labels"), noise(6, 8, high=2))
+    made = segment(tmp_path)
+    assert [sorted(images_of(made[key])) for key in LISTS] == [sorted([*files[:6], stray]), files[6:8], files[8:]]
+
+
+@pytest.mark.parametrize("stray", ["overview", "unlabeled/x", "copy/{}/y"])
+def test_pre_training_leaves_out_tests_where_others_lie_outside(tmp_path, spatial_dims, stray):
+    suffix, shape = {2: (".png", (6, 8)), 3: (".nii.gz", (6, 8, 5))}[spatial_dims]
+    names = [f"{word}/{word}{index}" for word in ("train", "test") for index in range(6)]
+    names += [stray.format(word) for word in ("train", "test")] if "{" in stray else [stray]
+    for index, name in enumerate(names):
+        write = write_image if spatial_dims == 2 else write_nifti
+        write(tmp_path / f"{name}{suffix}", noise(*shape, seed=index))
+    made = make_datalist(tmp_path)
+    taken = images_of([*made["training"], *made["validation"]])
+    assert sorted(taken) == sorted(f"{name}{suffix}" for name in names if "test" not in name)
+    assert made["excluded"] == {"test": len(names) - len(taken)}
 
 
 def test_splits_that_are_refused(tmp_path):
