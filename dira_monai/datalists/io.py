@@ -144,7 +144,7 @@ def _moved(made: dict, kept: dict) -> dict[tuple[str, str], set[str]]:
     before: dict[tuple[str, str], set[str]] = {}
     for name in LISTS:
         for entry in made.get(name, []):
-            keys = [*_keys(entry, made), f"pixels {entry['digest']}" if "group" in entry else ""]
+            keys = [*_keys(entry, made), f"pixels {entry['digest']}" if "digest" in entry else ""]
             before.setdefault((group_of(entry), name), set()).update(*(places.get(key, ()) for key in keys))
     return {(group, name): lists for (group, name), lists in before.items() if lists - {name}}
 

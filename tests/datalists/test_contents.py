@@ -163,6 +163,20 @@ def test_a_copy_that_comes_later_follows_its_original(tmp_path):
     assert {after[f"new{index}.bmp"]: index for index in chosen.values()} == chosen
 
 
+def test_patients_with_other_names_stay_where_their_images_were(tmp_path):
+    def places():
+        made = prepare_data(str(tmp_path / "scans"), str(tmp_path / "out"), 2, 1, 0, 0.3, "folder")
+        return {Path(entry["image"]).stem: key for key in ("training", "validation") for entry in made[key]}
+
+    for index in range(10):
+        write_image(tmp_path / f"scans/P{index}/{index}.png", noise(16, 12, seed=index))
+    before = places()
+    for index in range(10):
+        (tmp_path / f"scans/P{index}").rename(tmp_path / f"scans/person {index}")
+    assert {*before.values()} == {"training", "validation"}
+    assert places() == before
+
+
 def test_patients_linked_by_a_copy_follow_the_one_who_was_there(tmp_path):
     for index in range(10):
         write_image(tmp_path / "scans" / f"p{index}/a.png", noise(16, 12, seed=index))
