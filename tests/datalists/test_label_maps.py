@@ -286,7 +286,7 @@ def flawed(request, tmp_path):
     """Eighteen good pairs, and one of each flaw."""
     shape = SHAPES[request.param]
     write_maps(tmp_path, request.param, count=18)
-    for name in ("alone", "small", "shifted", "broken", "values", "half", "two", "nan"):
+    for name in ("alone", "small", "shifted", "broken", "values", "half", "two", "nan", "bent"):
         write_nifti(tmp_path / "images" / f"{name}.nii.gz", noise(*shape, seed=3))
     folder, good = tmp_path / "labels", noise(*shape, high=2)
     write_nifti(folder / "lonely.nii.gz", good)
@@ -296,6 +296,8 @@ def flawed(request, tmp_path):
     write_nifti(folder / "values.nii.gz", good + 1)
     write_nifti(folder / "half.nii.gz", (good / 2).astype(np.float32))
     write_nifti(folder / "nan.nii.gz", np.where(good, np.nan, 0).astype(np.float32))
+    bent = nib.load(write_nifti(folder / "bent.nii.gz", noise(*shape, high=3).astype(np.uint8)))
+    nib.save(nib.Nifti1Image(bent.get_fdata(), bent.affine, bent.header), folder / "bent.nii.gz")
     write_nifti(folder / "two_gt.nii.gz", good)
     write_nifti(folder / "two_seg.nii.gz", good)
     return tmp_path
@@ -319,6 +321,8 @@ def test_pairs_that_cannot_be_used(flawed):
         "images/half.nii.gz": "labels/half.nii.gz holds the label values 0, 0.5 (0.5 is no whole number) "
         "where 2 classes allow 0 to 1.",
         "images/nan.nii.gz": "labels/nan.nii.gz holds the label values 0, nan (nan is no whole number) "
+        "where 2 classes allow 0 to 1.",
+        "images/bent.nii.gz": "labels/bent.nii.gz holds the label values 0, 0.996, 2 (0.996 is no whole number) "
         "where 2 classes allow 0 to 1.",
         "images/two.nii.gz": "images/two.nii.gz has several label maps: labels/two_gt.nii.gz, labels/two_seg.nii.gz; "
         "merge masks of a class each by dira-monai merge-masks.",
