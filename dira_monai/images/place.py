@@ -67,10 +67,7 @@ def _find_difference(header: Any, shape: Sequence[int], affine: np.ndarray, pixd
     if not any(codes.values()):
         chosen = np.diag([-1.0, -1.0, 1.0, 1.0])
     lengths = np.linalg.norm(chosen[:3, :3], axis=0)
-    left, _, right = np.linalg.svd(chosen[:3, :3] / np.where(lengths > 0, lengths, 1))
-    other = np.eye(4)
-    other[:3, :3] = left @ right * np.where(pixdim == 0, 1, pixdim)  # the closest axes without shear
-    other[:3, 3] = chosen[:3, 3]
+    other = _without_shear(chosen, np.where(pixdim == 0, 1, pixdim))
     other[:3] *= find_unit(header)
     positive = (pixdim[: len(shape)] > 0).all()
     if not (away := find_distance(shape, affine, other)) and positive:
@@ -84,6 +81,22 @@ def _find_difference(header: Any, shape: Sequence[int], affine: np.ndarray, pixd
     else:
         cause = f"its axes are sheared by {_find_shear(affine):.2g} degrees"
     return f"{cause}; ITK programs place it up to {away:.3g} mm away"
+
+
+def tell_shear(shape: Sequence[int], affine: np.ndarray) -> str:
+    """Says that axes are not at right angles, so that ITK programs misplace a label map of them; "" where they are."""
+    away = find_distance(shape, affine, _without_shear(affine, np.linalg.norm(affine[:3, :3], axis=0)))
+    degrees = f"its axes are sheared by {_find_shear(affine):.2g} degrees"
+    return f"{degrees}; ITK programs read a NIfTI file of it up to {away:.3g} mm away, or not at all" if away else ""
+
+
+def _without_shear(affine: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The closest affine of which the axes are at right angles, with voxels of these sizes."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.where(lengths > 0, lengths, 1))
+    other = affine.copy()
+    other[:3, :3] = left @ right * sizes
+    return other
 
 
 def _find_shear(affine: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .facts import find_distance
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
-from .place import find_place
+from .place import find_place, tell_shear
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
 PIL_MODES = {
@@ -32,6 +32,7 @@ PIL_MODES = {
     "LA": "L",
     "1": "L",
 }
+WHITE_IS_0 = (262, 0)  # PhotometricInterpretation of TIFF: Pillow turns round 8 bits alone
 NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
 TOO_SHORT = "its data are missing or shorter than its header says"
 CAUSES = {  # what decoders say, and what it means
@@ -158,7 +159,9 @@ def _read_itk(file: Path) -> tuple[np.ndarray, dict]:
     """By SimpleITK, since itk needs a minute to load vectors, then refuses most, and moves the working folder."""
     sitk = import_package("SimpleITK", file)
     image = sitk.ReadImage(str(file))
-    return to_array(sitk, image), to_meta(image)
+    meta = to_meta(image)
+    note = tell_shear(image.GetSize()[:3], meta["affine"]) if image.GetDimension() > 2 else ""
+    return to_array(sitk, image), meta | ({"note": note} if note else {})
 
 
 def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
@@ -168,6 +171,8 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     def convert(image: Any) -> Any:
         if image.format == "TIFF" and (pages := image.n_frames) > 1:
             raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
+        if image.format == "TIFF" and image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]:
+            notes.append("0 is white, and 16 bits stay as stored")
         if ";16" in str(image.tile) and image.mode[0] != "I":
             notes.append("16 bits a color become 8")
         if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) in range(2, 9):

@@ -105,6 +105,28 @@ def test_an_affine_without_inverse_is_refused(tmp_path, sform):
     refuses(r"a\.nii has no valid affine \(sform .* of code 1, qform of code 0", read, path)
 
 
+def test_shear_of_nrrd_is_told_since_itk_reads_no_label_map_of_it(tmp_path):
+    lps, volume = np.diag([-1, -1, 1, 1]) @ SHEARED, noise(4, 5, 6)
+    *axes, origin = (f"({','.join(map(repr, column))})" for column in lps[:3].T.tolist())
+    head = (
+        f"type: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 5 6\nspace directions: {' '.join(axes)}\n"
+    )
+    head = f"NRRD0004\n{head}kinds: domain domain domain\nendian: little\nencoding: raw\nspace origin: {origin}\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + volume.astype("<i2").tobytes(order="F"))
+    array, meta = read(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(array, volume)
+    np.testing.assert_allclose(meta["affine"], SHEARED)
+    image = nib.Nifti1Image(array, meta["affine"])
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        SimpleITK.ReadImage(str(tmp_path / "a.nii"))
+    image.set_qform(meta["affine"], 1)
+    nib.save(image, tmp_path / "a.nii")
+    away = find_distance(array.shape, SHEARED, affine_of(SimpleITK.ReadImage(str(tmp_path / "a.nii"))))
+    assert meta["note"].startswith("its axes are sheared by 12 degrees; ITK programs read a NIfTI file of it ")
+    assert f"up to {away:.3g} mm away, or not at all" in meta["note"]
+
+
 def test_values_on_a_surface_are_no_volume(tmp_path):
     rows = nib.cifti2.ScalarAxis(["thickness"])
     columns = nib.cifti2.BrainModelAxis.from_surface(np.arange(5), 9, "CortexLeft")

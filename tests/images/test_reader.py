@@ -116,6 +116,19 @@ def test_16_bit_and_multi_page_tiff(tmp_path, order):
     refuses(r"b\.tif has 2 pages, where a picture has one", read, tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_of_which_0_is_white(tmp_path, bits):
+    stored = noise(6, 8, high=200).astype(f"<u{bits // 8}")
+    Image.fromarray(stored).save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    tag = b"\x06\x01\x03\x00\x01\x00\x00\x00"  # 262, PhotometricInterpretation, one short
+    assert content.count(tag + b"\x01") == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(tag + b"\x01", tag + b"\x00"))
+    array, meta = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(array.T, 255 - stored if bits == 8 else stored)
+    assert meta.get("note", "") == ("0 is white, and 16 bits stay as stored" if bits == 16 else "")
+
+
 def test_single_slice_is_2d_with_its_own_spacing(tmp_path):
     sagittal = np.array([[0, 0, 2, 0], [3, 0, 0, 0], [0, 4, 0, 0], [0, 0, 0, 1.0]])
     nib.save(nib.Nifti1Image(noise(4, 5, 1), sagittal), tmp_path / "a.nii.gz")
