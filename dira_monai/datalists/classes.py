@@ -19,6 +19,7 @@ from .tables import (
     find_column,
     find_groups,
     find_image,
+    find_split_column,
     index_images,
     needless_folders,
     pick_column,
@@ -99,7 +100,7 @@ def read_label_table(table: Path, root: Path, images: Sequence[Image], options: 
     """
     columns, cells = read_table(table, "table of labels")
     file = pick_column(table, columns, "file_column", options.file_column, (*FILE_COLUMNS, *PATIENT_COLUMNS))
-    patient, split = _other_columns(table, columns, options)
+    patient, split = _patient_column(table, columns, options), find_split_column(columns, cells)
     single = _single_column(table, columns, options)
     index = index_images(images, root, table)
     cut = needless_folders([cell[file] for cell in cells], index)
@@ -136,11 +137,11 @@ def _list(image: Image | None) -> list[Image]:
     return [] if image is None else [image]
 
 
-def _other_columns(table: Path, columns: Sequence[str], options: LabelOptions) -> tuple[str, str]:
-    """The columns of the patient and of the split; "" where there is none."""
+def _patient_column(table: Path, columns: Sequence[str], options: LabelOptions) -> str:
+    """The column of the patient; "" where there is none."""
     if options.patient_column:
         pick_column(table, columns, "patient_column", options.patient_column, ())
-    return options.patient_column or find_column(columns, PATIENT_COLUMNS) or "", find_column(columns, ("split",)) or ""
+    return options.patient_column or find_column(columns, PATIENT_COLUMNS) or ""
 
 
 def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -> str:

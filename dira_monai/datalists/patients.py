@@ -20,7 +20,7 @@ from .layouts import (
     shape_of,
     without_scans,
 )
-from .tables import FILE_COLUMNS, composed, find_column, image_names, pick_column, read_table
+from .tables import FILE_COLUMNS, composed, find_split_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "participant id", "lesion id")
@@ -248,7 +248,7 @@ def read_patient_table(
     columns, cells = read_table(table, "patient table")
     patient = pick_column(table, columns, "patient_column", patient_column, PATIENT_COLUMNS)
     file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
-    split = find_column(columns, ("split",)) or ""
+    split = find_split_column(columns, cells)
     people = clean_patients(table, [row[patient] for row in cells])
     rows: dict[str, tuple[str, str]] = {}
     for row, person in zip(cells, people, strict=True):
@@ -268,7 +268,7 @@ def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
     """Patients as a table names them, ``composed``, whole numbers without the ``.0`` that pandas adds to such columns.
 
     Raises:
-        InputError: if two names differ in case alone: they may be one patient, in two lists.
+        InputError: if two names differ in case or leading zeros alone: they may be one patient, in two lists.
     """
     names = [*map(composed, names)]
     cleaned = [name.removesuffix(".0") if name.removesuffix(".0").isdecimal() else name for name in names]
@@ -279,5 +279,7 @@ def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
 def _refuse_cases(place: str | Path, names: Sequence[str], cure: str) -> None:
     known: dict[str, str] = {}
     for name in names:
-        if (other := known.setdefault(name.casefold(), name)) != name:
-            raise InputError(f"{place} has the patients {other} and {name}, which differ in case alone; {cure}.")
+        number = name.isdecimal()
+        if (other := known.setdefault(name.lstrip("0") if number else name.casefold(), name)) != name:
+            what = "leading zeros" if number else "case"
+            raise InputError(f"{place} has the patients {other} and {name}, which differ in {what} alone; {cure}.")

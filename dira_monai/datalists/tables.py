@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
-from ..images.find import Image, files_of, first_file, is_series, map_files, stem
+from ..images.find import SPLIT, Image, files_of, first_file, is_series, map_files, stem
 from ..utils.errors import InputError
 from .layouts import begins_with
 
@@ -57,10 +57,29 @@ def _plain(name: str) -> str:
 
 
 def find_column(columns: Sequence[str], names: Iterable[str]) -> str | None:
-    """The first of the names, or of what differs in case, blanks, ``_`` and ``-`` alone, that is there; else None."""
-    known = {_plain(name): name for name in reversed(columns)}
-    found = (name if name in columns else known.get(_plain(name)) for name in names)
-    return next((name for name in found if name is not None), None)
+    """The first of the names, or of what differs in case, blanks, ``_`` and ``-`` alone, that is there; else None.
+
+    Raises:
+        InputError: if there are two of the latter, as Patient ID and PatientID.
+    """
+    for name in names:
+        alike = {name: 0} if name in columns else {own: 0 for own in columns if _plain(own) == _plain(name)}
+        if len(alike) > 1:
+            raise InputError(f"the columns {' and '.join(alike)} mean the same; rename all but one.")
+        if alike:
+            return next(iter(alike))
+    return None
+
+
+def find_split_column(columns: Sequence[str], cells: Sequence[Mapping[str, str]]) -> str:
+    """The column split, or else the first of words of splits alone, train and another one; "" where there is none."""
+    if named := find_column(columns, ("split",)):
+        return named
+    for name in columns:
+        words = {cell[name].lower() for cell in cells}
+        if all(re.fullmatch(SPLIT, word) for word in words) and len({word.startswith("train") for word in words}) == 2:
+            return name
+    return ""
 
 
 def pick_column(

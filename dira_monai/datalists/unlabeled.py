@@ -21,7 +21,7 @@ from .options import VALIDATION_FRACTION
 from .patients import MAX_EXAMPLES, list_patients
 from .rows import Found, Row, find_unlabeled, join_copies, majority
 from .splits import SPLITS, folder_splits, split_entries
-from .tables import FILE_COLUMNS, find_column, find_image, index_images, needless_folders, pick_column, read_table
+from .tables import FILE_COLUMNS, find_image, find_split_column, index_images, needless_folders, pick_column, read_table
 
 
 def make_datalist(
@@ -128,7 +128,7 @@ def _mark_tests(found: Found, file_column: str | None) -> None:
     if table := find_table(found.root, None):
         with suppress(InputError):  # a table that names no images of this folder
             columns, cells = read_table(table, "table of labels")
-            split = find_column(columns, ("split",)) or ""
+            split = find_split_column(columns, cells)
             file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
             index = index_images(images, found.root, table)
             cut = needless_folders([cell[file] for cell in cells], index)

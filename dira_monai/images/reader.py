@@ -33,6 +33,7 @@ PIL_MODES = {
     "1": "L",
 }
 WHITE_IS_0 = (262, 0)  # PhotometricInterpretation of TIFF: Pillow turns round 8 bits alone
+SAMPLE_FORMAT, BITS, UNSIGNED, SIGNED = 339, 258, 1, 2  # tags of TIFF, and values of the first
 NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
 TOO_SHORT = "its data are missing or shorter than its header says"
 CAUSES = {  # what decoders say, and what it means
@@ -167,10 +168,13 @@ def _read_itk(file: Path) -> tuple[np.ndarray, dict]:
 def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     """Gray or RGB, upright as cameras tell it and viewers show it; not as the pixels are stored."""
     notes: list[str] = []
+    kinds: list[int] = []  # of the numbers of a TIFF: signed or not, and bits
 
     def convert(image: Any) -> Any:
         if image.format == "TIFF" and (pages := image.n_frames) > 1:
             raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
+        if image.format == "TIFF":
+            kinds.extend(image.tag_v2.get(tag, (1,))[0] for tag in (SAMPLE_FORMAT, BITS))
         if image.format == "TIFF" and image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]:
             notes.append("0 is white, and 16 bits stay as stored")
         if ";16" in str(image.tile) and image.mode[0] != "I":
@@ -181,6 +185,11 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
 
     reader = PILReader(converter=convert)
     array, meta = reader.get_data(reader.read([stream]))
+    if kinds == [SIGNED, 8] or (kinds == [UNSIGNED, 32] and array.min() < 0):
+        sign = "signed" if kinds[0] == SIGNED else "unsigned"
+        raise InputError(
+            f"{name} holds {sign} numbers of {kinds[1]} bits, of which Pillow makes others; write 16 bits."
+        )
     return array, meta | ({"note": "; ".join(notes)} if notes else {})
 
 

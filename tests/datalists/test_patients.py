@@ -114,6 +114,20 @@ def test_table_that_splits_a_patient(pictures, tmp_path):
         make_datalist(pictures, patient=table)
 
 
+def test_a_table_whose_patients_or_columns_may_be_the_same(pictures, tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("file,patient\n" + "".join(f"p{i:02d}.png,{'0' * (i % 2)}7\n" for i in range(20)))
+    refuses(
+        "has the patients 7 and 07, which differ in leading zeros alone", make_datalist, pictures, patient=str(table)
+    )
+    table.write_text("file,Patient ID,PatientID\n" + "".join(f"p{i:02d}.png,a{i},b{i // 2}\n" for i in range(20)))
+    refuses("the columns Patient ID and PatientID mean the same", make_datalist, pictures, patient=str(table))
+    made = make_datalist(pictures, patient=str(table), patient_column="PatientID")
+    assert {entry["patient"] for key in ("training", "validation") for entry in made[key]} == {
+        f"b{i}" for i in range(10)
+    }
+
+
 def test_a_row_without_a_path_of_files_in_several_folders(tmp_path):
     for index, name in enumerate(("a/1", "a/2", "b/1", "b/3", "T1/a/4", "T2/a/4")):
         write_image(tmp_path / f"{name}.png", noise(6, 8, seed=index))

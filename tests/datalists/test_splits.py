@@ -178,6 +178,17 @@ def test_splits_that_are_refused(tmp_path):
     refuses(r"no image of the class 'ill' in training \(0 in validation, 2 in test\)", classify, root)
 
 
+@pytest.mark.parametrize("column", ["dataset", "fold", "Subset"])
+def test_a_column_of_words_of_splits_has_any_name(tmp_path, column):
+    words = ["train"] * 6 + ["VALID"] * 2 + ["test"] * 2
+    text, names = ten(["healthy", "ill"], f"file,label,{column}", lambda i: f",{words[i]}")
+    made = classify(write_table(tmp_path, text, names))
+    found = [sorted(entry["image"].split("/")[-1] for entry in made[key]) for key in LISTS]
+    assert found == [names[:6], names[6:8], names[8:]]
+    pretrained = make_datalist(tmp_path)
+    assert {e["image"] for key in LISTS[:2] for e in pretrained[key]} == {f"images/{name}" for name in names[:8]}
+
+
 def test_segmentation_with_a_table_of_patients_and_splits(tmp_path):
     write_maps(tmp_path, 2, count=6)
     rows = "".join(f"case_{i},p{i // 2},{'train' if i < 4 else 'test'}\n" for i in range(5))

@@ -116,6 +116,24 @@ def test_16_bit_and_multi_page_tiff(tmp_path, order):
     refuses(r"b\.tif has 2 pages, where a picture has one", read, tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "words"), [("u1", "signed numbers of 8 bits"), ("i4", "unsigned numbers of 32 bits")]
+)
+def test_numbers_of_tiff_that_pillow_changes(tmp_path, dtype, words):
+    stored = noise(6, 8, high=100).astype(dtype)
+    file = tmp_path / "a.tif"
+    sign = {"u1": 2, "i4": 1}[dtype]  # the other one
+    for value in (0, -1):
+        stored[0, 0] = np.array(value).astype(dtype)
+        Image.fromarray(stored).save(file, tiffinfo={339: 2})
+        kind = b"\x53\x01\x03\x00\x01\x00\x00\x00"  # 339, SampleFormat, one short
+        assert file.read_bytes().count(kind + b"\x02") == 1
+        file.write_bytes(file.read_bytes().replace(kind + b"\x02", kind + bytes([sign])))
+        if value == 0 and dtype == "i4":  # as programs write label maps
+            np.testing.assert_array_equal(read(file)[0].T, stored)
+    refuses(rf"a\.tif holds {words}, of which Pillow makes others", read, file)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_tiff_of_which_0_is_white(tmp_path, bits):
     stored = noise(6, 8, high=200).astype(f"<u{bits // 8}")
