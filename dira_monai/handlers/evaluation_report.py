@@ -1,13 +1,12 @@
 """The metrics of an evaluation as lines and as ``evaluation.json``."""
 
-import json
 import math
 from pathlib import Path
 
 from ignite.engine import Events
 from monai.engines import Evaluator
 
-from ..utils.files import atomic_write
+from ..utils.files import write_json
 
 
 class EvaluationReport:
@@ -26,6 +25,5 @@ class EvaluationReport:
         for name, value in metrics.items():
             print(f"{name:>28} {value:.4f}")
         defined = {name: None if math.isnan(value) else value for name, value in metrics.items()}
-        with atomic_write(self.path) as file:
-            file.write(f"{json.dumps(defined, indent=2)}\n".encode())
+        write_json(self.path, defined, indent=2)
         print(f"written to {self.path}")

@@ -1,6 +1,5 @@
 """The record of each start of a run: configuration, versions, commit and data."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from ..bundle.running_config import running_config
 from ..data.digest import data_sha256
 from ..datalists.checks import LISTS
 from ..utils.distributed import rank, world_size
-from ..utils.files import atomic_write
+from ..utils.files import write_json
 from ..utils.locking import lock_folder
 from ..utils.version import __version__
 
@@ -82,9 +81,7 @@ class RunRecord:
             "config": self.config,
             "fixed": fixed_values(self.config or {}),
         }
-        text = json.dumps({"starts": [*read_starts(self.path), start]}, indent=1, default=str)
-        with atomic_write(self.path) as file:
-            file.write((text + "\n").encode())
+        write_json(self.path, {"starts": [*read_starts(self.path), start]}, indent=1)
         self.recorded = True
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..utils.errors import InputError
-from ..utils.files import atomic_write
+from ..utils.files import write_whole
 
 CONFIGS = ("configs/inference.json", "configs/evaluate.json")
 
@@ -81,5 +81,4 @@ def _fill(folder: Path, files: Mapping[str, bytes], weights: Mapping[str, Path])
     for name, content in files.items():
         path = folder / name
         if not (path.is_file() and path.read_bytes() == content):
-            with atomic_write(path) as file:
-                file.write(content)
+            write_whole(path, content)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import atomic_write, sha256
+from ..utils.files import sha256, write_whole
 from .archive import METADATA
 
 NAME = "test_metrics"
@@ -45,13 +45,9 @@ def kept_scores(bundle: Path, weights: Path) -> dict[str, Any] | None:
 def write_scores(bundle: Path, scores: Mapping[str, Any]) -> None:
     """Put scores into metadata and model card, in the place of earlier ones."""
     metadata = json.loads((bundle / METADATA).read_text("utf-8")) | {NAME: scores}
-    texts = {
-        METADATA: json.dumps(metadata, indent=4) + "\n",
-        CARD: show_scores((bundle / CARD).read_text("utf-8"), scores),
-    }
-    for name, text in texts.items():
-        with atomic_write(bundle / name) as file:
-            file.write(text.encode())
+    card = show_scores((bundle / CARD).read_text("utf-8"), scores)
+    write_whole(bundle / METADATA, json.dumps(metadata, indent=4) + "\n")
+    write_whole(bundle / CARD, card)
 
 
 def show_scores(card: str, scores: Mapping[str, Any]) -> str:

@@ -58,10 +58,15 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}: {there}); name another folder.") from error
 
 
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write a text or bytes, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
 def write_json(path: str | Path, content: object, indent: int | None = None) -> None:
     """Write content as JSON, whole or not at all; what JSON does not know becomes its text."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(content, indent=indent, default=str) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=indent, default=str) + "\n")
 
 
 def write_csv(
@@ -77,8 +82,7 @@ def write_csv(
     """
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=lineterminator).writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode("utf-8", errors))
+    write_whole(path, text.getvalue().encode("utf-8", errors))
 
 
 def sha256(path: str | Path) -> str:

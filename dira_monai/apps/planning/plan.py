@@ -9,7 +9,7 @@ from typing import Any
 
 from ...datalists.options import TASKS
 from ...utils.errors import InputError
-from ...utils.files import atomic_write
+from ...utils.files import write_json
 from ...utils.tables import format_table
 from .data import PRETRAIN, read_data
 from .facts import NONE, Choice, find_device
@@ -49,8 +49,7 @@ class Plan:
     def write(self, path: str | Path) -> None:
         """Write the values as a configuration that overrides the bundle's, with the reasons in ``_desc_``."""
         overlay = {"_desc_": {"data": self.data, **self.reasons}, **self.values}
-        with atomic_write(path) as file:
-            file.write((json.dumps(overlay, indent=4) + "\n").encode())
+        write_json(path, overlay, indent=4)
 
 
 def _shown(value: Any) -> str:

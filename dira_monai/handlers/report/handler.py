@@ -15,7 +15,7 @@ from ...bundle.running_config import running_config, running_configs_folder
 from ...engines.resumable import ResumableTrainer
 from ...utils.distributed import rank
 from ...utils.errors import find_cause
-from ...utils.files import atomic_write
+from ...utils.files import write_whole
 from ...visualize.html import data_uri, figure, grid, image, page, paragraph, section, table
 from ...visualize.tiles import COLUMNS
 from ..training_log import read_rows
@@ -116,8 +116,7 @@ class HtmlReport:
 
     def _save(self, parts: list[str]) -> None:
         name = (self.config or {}).get("_meta_", {}).get("name", "run")
-        with atomic_write(self.output_dir / "report.html") as file:
-            file.write(page(f"{name}: {self.output_dir.resolve().name}", parts).encode())
+        write_whole(self.output_dir / "report.html", page(f"{name}: {self.output_dir.resolve().name}", parts))
 
     def _evaluation(self, engine: Evaluator) -> list[str]:
         """The sections of the page of an evaluation."""

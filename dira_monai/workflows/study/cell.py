@@ -18,6 +18,11 @@ def read_cell(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether nothing is left to do in the cell."""
+    return bool(read_cell(folder).get("finished"))
+
+
 def update_cell(folder: Path, **changes: Any) -> None:
     """Write changes into ``cell.json``."""
     write_json(folder / NAME, read_cell(folder) | changes, indent=1)

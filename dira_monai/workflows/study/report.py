@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...apps.comparison.statistics import Estimate, describe
-from ...utils.files import atomic_write, write_csv
+from ...apps.comparison.statistics import describe
+from ...utils.files import write_csv, write_whole
 from ...visualize.charts import interval_chart, line_chart
 from ...visualize.html import figure, grid, legend, page, paragraph, section, svg_file, table
 from .grid import Cell
@@ -32,8 +32,7 @@ def write_report(study: Mapping[str, Any], cells: Sequence[Cell], prepared: Mapp
     _write_results(found, folder / "results.csv")
     figures = _figures(study, found)
     for name, (chart, texts, _) in figures.items():
-        with atomic_write(folder / "figures" / f"{name}.svg") as file:
-            file.write(svg_file(chart, texts).encode())
+        write_whole(folder / "figures" / f"{name}.svg", svg_file(chart, texts))
     lines = conclude(study, found)
     notes = _notes(study, found, prepared, len([cell for cell in cells if cell.key]))
     tables = {"Scores of the test": _score_rows(found), "Differences": _difference_rows(found)}
@@ -46,9 +45,8 @@ def write_report(study: Mapping[str, Any], cells: Sequence[Cell], prepared: Mapp
     pieces += [f"## {name}\n\n{_markdown(*rows)}" for name, rows in tables.items() if rows[1]]
     pieces += [f"![{name}](figures/{name}.svg)\n\n{note}" for name, (_, _, note) in figures.items()]
     pieces += ["## How it was done", *notes]
-    for name, text in (("report.html", page(title, parts)), ("report.md", "\n\n".join(pieces) + "\n")):
-        with atomic_write(folder / name) as file:
-            file.write(text.encode())
+    write_whole(folder / "report.html", page(title, parts))
+    write_whole(folder / "report.md", "\n\n".join(pieces) + "\n")
 
 
 def conclude(study: Mapping[str, Any], found: Findings) -> list[str]:
@@ -72,7 +70,8 @@ def conclude(study: Mapping[str, Any], found: Findings) -> list[str]:
     second = (
         f"How sure: after Holm's correction over {len(found.differences)} comparisons it is above in {len(above)} and "
         f"below in {len(below)} of {len(places)}; its largest difference is {describe(found.differences[shown])} "
-        f"(95 %, p {found.corrected[shown]:.2g}) in {_told(shown)}, with {_counts(study, found, shown)}."
+        f"(95 %, p {found.corrected[shown]:.2g}) in {shown[0]} with {shown[2]:.3g} of the labels, with "
+        f"{_counts(study, found, shown)}."
     )
     return [first, second, _cost(found, best, places, means[best])]
 
@@ -106,10 +105,6 @@ def _time(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _told(place: Place) -> str:
-    return f"{place[0]} with {place[2]:.3g} of the labels"
 
 
 def _write_results(found: Findings, path: Path) -> None:
@@ -164,8 +159,8 @@ def _figures(study: Mapping[str, Any], found: Findings) -> Figures:
     names = list(study["initializations"])
     if found.differences:
         rows = [
-            (f"{p[0]}, {p[1]}, {p[2]:g}", names.index(p[1]), *_ends(difference))
-            for p, difference in found.differences.items()
+            (f"{p[0]}, {p[1]}, {p[2]:g}", names.index(p[1]), d.value, d.low, d.high)
+            for p, d in found.differences.items()
         ]
         note = f"difference to {found.baseline} by task, initialization and part of the labels, 95 %"
         figures["differences"] = interval_chart("differences", rows), [], note
@@ -187,10 +182,6 @@ def _figures(study: Mapping[str, Any], found: Findings) -> Figures:
                 note = f"validation over steps with {fraction:g} of the labels, mean and standard deviation of the runs"
                 figures[f"{task}_by_steps_{fraction:g}"] = chart, [*drawn], note
     return figures
-
-
-def _ends(difference: Estimate) -> tuple[float, float, float]:
-    return difference.value, difference.low, difference.high
 
 
 def _notes(study: Mapping[str, Any], found: Findings, prepared: Mapping[str, Any], cells: int) -> list[str]:

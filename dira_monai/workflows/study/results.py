@@ -14,7 +14,7 @@ from ...apps.comparison.cases import Cases, read_cases, read_scores
 from ...apps.comparison.statistics import Estimate, estimate, holm
 from ...bundle.run_json import read_starts
 from ...handlers.training_log import read_rows
-from .cell import read_cell
+from .cell import is_finished, read_cell
 from .grid import Cell, Key
 
 Place = tuple[str, str, float]  # task, initialization, fraction of the labels
@@ -72,7 +72,7 @@ class Findings:
 
 def collect(study: Mapping[str, Any], cells: Sequence[Cell], folder: Path) -> Findings:
     """Read the finished cells of a study, and compare the initializations with the first one."""
-    results = {cell.key: _read(cell, folder) for cell in cells if cell.key and _is_finished(cell, folder)}
+    results = {cell.key: _read(cell, folder) for cell in cells if cell.key and is_finished(folder / cell.name)}
     fractions, candidates = study["label_fractions"], range(len(study["tuning"]))
     groups = {}
     for place in itertools.product(study["tasks"], study["initializations"], fractions):
@@ -95,10 +95,6 @@ def collect(study: Mapping[str, Any], cells: Sequence[Cell], folder: Path) -> Fi
             found.differences[place] = estimate(*pair)
     found.corrected = dict(zip(found.differences, holm([d.p for d in found.differences.values()]), strict=True))
     return found
-
-
-def _is_finished(cell: Cell, folder: Path) -> bool:
-    return bool(read_cell(folder / cell.name).get("finished"))
 
 
 def _read(cell: Cell, folder: Path) -> Result:

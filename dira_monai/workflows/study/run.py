@@ -21,7 +21,7 @@ from ...utils.files import write_json
 from ...utils.optional_import import import_package
 from ..dims import choose_dims
 from ..train import check_training
-from .cell import NAME, read_cell, update_cell
+from .cell import NAME, is_finished, read_cell, update_cell
 from .grid import Cell, make_cells, read_study, task_source
 from .lists import prepare_study
 from .report import write_report
@@ -76,7 +76,7 @@ def study(
     launch(Worker(cells, folder), workers, cluster, dict(job or {}))
     write_report(described, cells, prepared, folder)
     print(f"report: {folder / 'report.html'}")
-    left = [cell for cell in cells if not _finished(folder, cell)]
+    left = [cell for cell in cells if not is_finished(folder / cell.name)]
     failed = [(cell, read_cell(folder / cell.name).get("failed")) for cell in left]
     if first := next(((cell, error) for cell, error in failed if error), None):
         raise InputError(f"{len(left)} of {len(cells)} cells are left, the first: {folder / first[0].name}: {first[1]}")
@@ -110,25 +110,6 @@ def _begin(cells: Sequence[Cell], folder: Path, keep_weights: bool) -> None:
         if known and any(known[name] != value for name, value in wanted.items()):
             raise InputError(f"{path}: was begun with other values; delete it, or give another --output")
         write_json(path / NAME, known | wanted | {"keep_weights": keep_weights, "failed": None}, indent=1)
-
-
-def _finished(folder: Path, cell: Cell) -> bool:
-    return bool(read_cell(folder / cell.name).get("finished"))
-
-
-@contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Whether a cell is this worker's alone; the system gives it back when the worker dies, however it does."""
-    lock = FileLock(path / ".cell")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 class Worker:
@@ -173,23 +154,30 @@ class Worker:
             sys.exit("the study has ended")
 
     def _try(self, cell: Cell, tell: Callable[[int], None] | None) -> bool:
-        """Run a cell, unless another worker has it."""
+        """Run a cell, unless another worker has it; the system gives it back when the worker dies, however it does."""
         path = self.folder / cell.name
-        with _claim(path) as own:
-            state = read_cell(path)
-            if not own or state.get("finished") or state.get("failed"):
-                return False
-            if tell:
-                tell(1)
-            start = time.perf_counter()
-            code = run_process(path, self.words, self._check_study)
-            if code - 128 in SIGNALS:  # the cell was told to end, has saved, and goes on at the next start
-                sys.exit(code)
-            seconds = read_cell(path).get("seconds", 0.0) + time.perf_counter() - start
-            update_cell(path, seconds=round(seconds, 1))
-            state = read_cell(path)
-            if not state.get("finished") and not state.get("failed"):
-                update_cell(path, failed=f"its process ended with status {code}; see {path / 'log.txt'}")
+        try:
+            with FileLock(path / ".cell", timeout=0):
+                return self._run(path, tell)
+        except Timeout:
+            return False
+
+    def _run(self, path: Path, tell: Callable[[int], None] | None) -> bool:
+        """Run a cell that is this worker's alone, unless another one has done so."""
+        state = read_cell(path)
+        if state.get("finished") or state.get("failed"):
+            return False
+        if tell:
+            tell(1)
+        start = time.perf_counter()
+        code = run_process(path, self.words, self._check_study)
+        if code - 128 in SIGNALS:  # the cell was told to end, has saved, and goes on at the next start
+            sys.exit(code)
+        seconds = read_cell(path).get("seconds", 0.0) + time.perf_counter() - start
+        update_cell(path, seconds=round(seconds, 1))
+        state = read_cell(path)
+        if not state.get("finished") and not state.get("failed"):
+            update_cell(path, failed=f"its process ended with status {code}; see {path / 'log.txt'}")
         return True
 
 
