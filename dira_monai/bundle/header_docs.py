@@ -6,7 +6,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,19 @@ def make_table(bundles: Mapping[str, str]) -> str:
     """The Markdown table of all values of some bundles, given with the heads of their columns."""
     columns = {bundle: read_values(bundle) for bundle in bundles}
     names = dict.fromkeys(name for values in columns.values() for name in values)
-    rows = [["value", "meaning", "must be", *bundles.values()], ["---"] * (3 + len(bundles))]
-    for name in names:
+    return _markdown(
+        bundles.values(),
+        {name: [_cell(of[name]) if name in of else "" for of in columns.values()] for name in names},
+    )
+
+
+def _markdown(heads: Iterable[str], cells: Mapping[str, Sequence[str]]) -> str:
+    """A table of values, with what each is and must be before its cells."""
+    rows = [["value", "meaning", "must be", *heads]]
+    rows.append(["---"] * len(rows[0]))
+    for name, own in cells.items():
         value = HEADER[name]
-        cells = [_cell(values[name]) if name in values else "" for values in columns.values()]
-        rows.append([f"`{name}`{FIXED if value.fixed else ''}", value.meaning, value.rule.told, *cells])
+        rows.append([f"`{name}`{FIXED if value.fixed else ''}", value.meaning, value.rule.told, *own])
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
@@ -64,17 +72,7 @@ def make_overlay_table(bundles: Mapping[str, str]) -> str:
             for name in (name for name in HEADER if name in added):
                 names.setdefault(name, [])
                 names[name] += [file.stem] if file.stem not in names[name] else []
-    rows = [["value", "meaning", "must be", "overlays"], ["---"] * 4]
-    rows += [
-        [
-            f"`{name}`{FIXED if HEADER[name].fixed else ''}",
-            HEADER[name].meaning,
-            HEADER[name].rule.told,
-            ", ".join(files),
-        ]
-        for name, files in names.items()
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _markdown(["overlays"], {name: [", ".join(files)] for name, files in names.items()})
 
 
 def _cell(value: Any) -> str:

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from ..utils.version import __version__
-
-PACKAGE = Path(__file__).parents[1]
+from .shipped import PACKAGE
 
 
 def name_running_code(root: str | Path) -> None:

@@ -21,6 +21,7 @@ from ..sharing.archive import (
 from ..sharing.audit import check_files
 from ..utils.errors import InputError
 from ..utils.files import sha256
+from ..utils.tables import count_of
 
 NOT_SHOWN = "other plain values at the top of a config are not shown, and may name any file to read or write"
 
@@ -115,5 +116,4 @@ def _show(code: Mapping[str, list[str]]) -> list[str]:
 
 
 def _count(code: Mapping[str, list[str]]) -> str:
-    count = sum(map(len, code.values()))
-    return f"{count} row{'' if count == 1 else 's'}"
+    return count_of(sum(map(len, code.values())), "row")

@@ -9,6 +9,7 @@ from monai.engines import Evaluator
 
 from ..visualize.labels import center_of, draw_bars, paint
 from ..visualize.tiles import Row, draw_grid, make_tile, save_panel
+from .report.cases import file_of
 
 
 class LabelPanel:
@@ -54,7 +55,7 @@ class LabelPanel:
     def _paint(self, sample: dict[str, Any]) -> Row:
         """The pictures of one sample under a line about it."""
         image, truth, pred = sample["image"][0], sample["label"], sample["pred"]
-        name = Path(str(getattr(sample["image"], "meta", {}).get("filename_or_obj", ""))).name
+        name = file_of(sample)
         if truth.ndim == 1:
             return Row([make_tile(paint(image)), draw_bars(self.class_names, truth, pred)], [[name]])
         truth, pred = truth.argmax(dim=0), pred.argmax(dim=0)

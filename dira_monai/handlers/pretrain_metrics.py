@@ -8,15 +8,12 @@ from ignite.metrics import EpochMetric, Loss, MeanSquaredError, Metric, MetricsL
 from ignite.metrics import MeanAbsoluteError as FlatAbsoluteError
 from monai.handlers import IgniteMetricHandler, MeanAbsoluteError, from_engine
 from monai.metrics import SSIMMetric
-from torch import Tensor
 
 from ..engines.stages import STAGES
 from ..metrics import psnr, rank_collapse, retrieval_accuracy, retrieval_info_nce
 from ..utils.errors import InputError
 
 ERRORS = {"squared": MeanSquaredError, "absolute": FlatAbsoluteError}
-
-
 CONTRASTIVE = ("retrieval", "objective")
 
 
@@ -98,14 +95,10 @@ def _objective_metrics(embeddings: Sequence[str] | None, contrastive: str) -> di
     if contrastive == "objective":
         told = {f"val_{name}": _mean_of(name) for name in ("contrastive", "contrastive_accuracy")}
     else:
-        functions = {"": retrieval_info_nce, "_accuracy": retrieval_accuracy, "_chance": _chance}
+        functions: dict[str, Callable] = {"": retrieval_info_nce, "_accuracy": retrieval_accuracy}
+        functions["_chance"] = lambda query, key: 1 / len(query)  # of a guess
         told = {f"val_contrastive{name}": _of_the_set(f, embeddings or ()) for name, f in functions.items()}
     return told | ({"val_collapse": _of_the_set(rank_collapse, embeddings)} if embeddings is not None else {})
-
-
-def _chance(query: Tensor, key: Tensor) -> float:
-    """The accuracy of a guess."""
-    return 1 / len(query)
 
 
 def _of_the_set(function: Callable, embeddings: Sequence[str]) -> Metric:

@@ -96,7 +96,8 @@ class RunBundle:
             return
         states = random_states()
         try:
-            self._leave_record()
+            if (record := self.output_dir / "run.json").is_file():
+                place_file(record, self.ckpt_dir / record.name)
             self.made = self.made or self._make_configs(engine)
             names = ["model.pt", *(["objective.pt"] if "objective_def" in self.config else [])]
             write_bundle(self.bundle, self._files(engine), {name: self.ckpt_dir / name for name in names})
@@ -108,11 +109,6 @@ class RunBundle:
             self.failure = failure
         finally:
             load_random_states(states)
-
-    def _leave_record(self) -> None:
-        record = self.output_dir / "run.json"
-        if record.is_file():
-            place_file(record, self.ckpt_dir / record.name)
 
     def _read(self, name: str) -> str:
         """A file of the bundle that is trained.
@@ -220,11 +216,8 @@ class RunBundle:
     def _metrics(self, epoch: int) -> dict[str, float]:
         """Of the validation in an epoch: also those of before a resumed run was broken off."""
         rows = [row for row in read_rows(self.output_dir / "metrics.csv") if row["epoch"] == str(epoch)]
-        return (
-            finite({name: float(value) for name, value in rows[-1].items() if name[:4] == "val_" and value})
-            if rows
-            else {}
-        )
+        newest = rows[-1] if rows else {}
+        return finite({name: float(value) for name, value in newest.items() if name[:4] == "val_" and value})
 
 
 def source_of(entry: Mapping[str, Any]) -> Image:

@@ -59,7 +59,7 @@ def prepare_image(config: Mapping[str, Any], image: Any) -> Tensor:
     """
     transform = parse(config).build("preprocessing")
     try:
-        return torch.as_tensor(transform({"image": image})["image"]).detach().cpu().float()
+        return _plain(transform({"image": image})["image"])
     except Exception as error:  # whatever a transform raises
         raise InputError(f"preprocessing of inference.json does not run on {image} ({find_cause(error)})") from error
 
@@ -92,7 +92,7 @@ def agree(own: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:
     return own.shape == expected.shape and torch.allclose(own, expected, tolerance, tolerance)
 
 
-def _plain(image: Tensor) -> Tensor:
+def _plain(image: Any) -> Tensor:
     return torch.as_tensor(image).detach().cpu().float()
 
 
@@ -107,17 +107,14 @@ def check_postprocessing(config: Mapping[str, Any], trained: Mapping[str, Any], 
     Raises:
         InputError: if the results differ.
     """
-    logits = torch.randn((len(config["class_names"]), *_shape(sample)), generator=torch.Generator().manual_seed(0))
+    shape = (len(config["class_names"]), *sample["label"].shape[1:])
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     own = _postprocess(config, "inference.json", "postprocessing", {"image": sample["image"], "pred": logits.clone()})
     expected = _postprocess(trained, "the training", "validate::postprocessing", {**sample, "pred": logits.clone()})
     if len(own) == 1 < len(expected):  # class numbers, and one channel a class
         expected = expected.argmax(0, keepdim=True)
     if not agree(own, expected):
         raise InputError("postprocessing of inference.json makes something else of the output than the training does")
-
-
-def _shape(sample: Mapping[str, Any]) -> tuple[int, ...]:
-    return () if sample["label"].ndim == 1 else tuple(sample["label"].shape[1:])
 
 
 def _postprocess(config: Mapping[str, Any], name: str, place: str, sample: dict[str, Any]) -> Tensor:

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from ..bundle.shipped import PACKAGE
 from ..utils.errors import InputError
 from ..utils.files import atomic_write, sha256
 
-PACKAGE = Path(__file__).parents[1]
 MANIFEST = "SHA256SUMS"
 METADATA = "configs/metadata.json"
 LARGE = 25_000_000  # bytes; the Model Zoo lists larger files apart

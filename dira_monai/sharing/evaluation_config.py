@@ -54,13 +54,7 @@ def make_evaluation_config(
 def make_pretraining_evaluation(
     trained: Mapping[str, Any], overlay: Mapping[str, Any], inference: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """An evaluation of a pre-training that needs no value of the run, but this package.
-
-    Args:
-        trained: the merged configuration of the training.
-        overlay: ``evaluate.json`` of its bundle.
-        inference: the inference configuration of the run, whose values are taken.
-    """
+    """The same of a pre-training, which needs no value of the run, but this package."""
     parser = ConfigParser(copy_parts(dict(trained)))
     at_hand = dict(trained)  # such as the length of the queue, which depends on the number of processes
     for name, value in trained.items():

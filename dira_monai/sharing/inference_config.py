@@ -36,13 +36,9 @@ def make_inference_config(trained: Mapping[str, Any], template: Mapping[str, Any
     made |= {name: carry_over(trained[name], name, parser, known) for name in shared}
     if "inferer" in template and "class_names" in trained:  # pre-training validates patches, inference whole images
         made["inferer"] = carry_over(parser["validate::inferer"], "validate::inferer", parser, known)
-    made["imports"] = [*template["imports"], *_further_imports(made, trained, template)]
-    return made
-
-
-def _further_imports(made: Mapping[str, Any], trained: Mapping[str, Any], template: Mapping[str, Any]) -> list[str]:
     needed = needed_imports(made, trained.get("imports", []))
-    return [line for line in needed if line not in template["imports"]]
+    made["imports"] = [*template["imports"], *(line for line in needed if line not in template["imports"])]
+    return made
 
 
 def carry_over(value: Any, place: str, trained: ConfigParser, known: Collection[str]) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..utils.tables import count_of
 from .run_facts import UNKNOWN, RunFacts
 
 PACKAGE = "dira-monai"
@@ -35,7 +36,7 @@ def make_metadata(template: Mapping[str, Any], facts: RunFacts) -> dict[str, Any
         "copyright": NOBODY,
         "data_source": "synthetic phantoms of dira-monai" if facts.phantoms else "images of whoever made this training",
         "data_type": ", ".join(facts.suffixes) or UNKNOWN,
-        "image_classes": f"{count_channels(facts.values['in_channels'])}, scaled to [0, 1]",
+        "image_classes": f"{count_of(facts.values['in_channels'], 'channel')}, scaled to [0, 1]",
         **describe_classes(facts),
         "eval_metrics": dict(facts.metrics),
         "intended_use": "research; not for clinical use",
@@ -79,15 +80,9 @@ def describe(facts: RunFacts) -> str:
 
 def count_images(facts: RunFacts, name: str) -> str:
     """Such as 12 images of 9 patients."""
-    count = facts.images.get(name, 0)
     patients = facts.patients.get(name)
-    of = "" if patients is None else f" of {patients} patient{'' if patients == 1 else 's'}"
-    return f"{count} image{'' if count == 1 else 's'}{of}"
-
-
-def count_channels(count: int) -> str:
-    """Such as 3 channels."""
-    return f"{count} channel{'' if count == 1 else 's'}"
+    of = "" if patients is None else f" of {count_of(patients, 'patient')}"
+    return count_of(facts.images.get(name, 0), "image") + of
 
 
 def describe_classes(facts: RunFacts) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..utils.tables import count_of
 from ..utils.version import __version__
-from .metadata import NOBODY, count_channels, count_images, describe, describe_task, is_segmentation
+from .metadata import NOBODY, count_images, describe, describe_task, is_segmentation
 from .run_facts import UNKNOWN, RunFacts
 
 CITATION = "## Citation Info"
@@ -67,7 +68,7 @@ def _tensors(metadata: Mapping[str, Any]) -> str:
     pred = metadata["network_data_format"]["outputs"]["pred"]
     size = " x ".join(map(str, image["spatial_shape"]))
     channels = ", ".join(f"{number} {name}" for number, name in pred["channel_def"].items())
-    return f"Input: {count_channels(image['num_channels'])} of {size} in [0, 1]. Output channels: {channels}."
+    return f"Input: {count_of(image['num_channels'], 'channel')} of {size} in [0, 1]. Output channels: {channels}."
 
 
 def _performance(facts: RunFacts, picture: bool) -> str:

@@ -1,6 +1,11 @@
-"""Text tables."""
+"""Text tables and counts."""
 
 from collections.abc import Sequence
+
+
+def count_of(number: int, word: str) -> str:
+    """Such as 1 image, or 3 images."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def format_table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:

@@ -67,16 +67,12 @@ def _measure(images: Sequence[Image], root: Path) -> dict[int, str]:
     reasons = []
     for image in _sample(kinds[False]):
         try:
-            found.setdefault(_rank(image, root), first_file(image))
+            found.setdefault(len(read_image(image, root)[1]["spatial_shape"]), first_file(image))
         except InputError as error:
             reasons.append(str(error).rstrip("."))
     if not found:
         raise InputError(f"{root}: no image tells whether it is 2D or 3D ({reasons[0]}); {CURE}")
     return found
-
-
-def _rank(image: Image, root: Path) -> int:
-    return len(read_image(image, root)[1]["spatial_shape"])
 
 
 def _sample(items: Sequence) -> list:

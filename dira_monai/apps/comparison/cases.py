@@ -93,10 +93,7 @@ def read_scores(output_dir: str | Path) -> dict[str, float]:
         InputError: if the run was not evaluated, or a line is not a name and a number.
     """
     path = Path(output_dir) / "evaluation" / "metrics.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run train.json with evaluate.json for this output_dir first")
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
+    rows = _read_cells(path, "run train.json with evaluate.json for this output_dir first")
     try:
         return {name.strip(): float(value) for name, value in rows}
     except ValueError as error:
@@ -132,14 +129,18 @@ def read_cases(run: str | Path) -> Cases:
 
 def _read_rows(path: Path) -> dict[str, list[float]]:
     """The numbers behind the file in each row of a table; a head is left out."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; run dira-monai evaluate for this run first")
-    with open(path, newline="") as file:
-        rows = [row for row in csv.reader(file) if row and row[0] != "filename"]
+    rows = [row for row in _read_cells(path, "run dira-monai evaluate for this run first") if row]
     try:
-        return {name: [float(value) for value in values] for name, *values in rows}
+        return {name: [float(value) for value in values] for name, *values in rows if name != "filename"}
     except ValueError as error:
         raise InputError(f"{path}: not a table of files and numbers ({error})") from error
+
+
+def _read_cells(path: Path, cure: str) -> list[list[str]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {cure}")
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
 
 
 def _label_row(label: int | Sequence[int | None], count: int) -> list[float]:

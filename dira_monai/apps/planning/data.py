@@ -110,7 +110,8 @@ def _read_labeled(
         content = read_datalist(listed)
         if "class_names" not in {*content, *given}:
             raise InputError(f"{listed} has no class_names; give them, such as {{'class_names': ['a', 'b']}}.")
-        choices = {name: Choice(_none(content[name]), "as the list was made") for name in FIXED[3:] if name in content}
+        known = {name: NONE if content[name] is None else content[name] for name in FIXED[3:] if name in content}
+        choices = {name: Choice(value, "as the list was made") for name, value in known.items()}
     else:
         choices = {} if "class_names" in given else find_classes(path, options)
     for name, choice in choices.items():
@@ -121,8 +122,3 @@ def _read_labeled(
     found.datalist, _ = list_labeled(path, output, options)
     if options.task == "classification":
         check_classes(found.datalist["validation"], "validation")  # as the training does
-
-
-def _none(value: Any) -> Any:
-    """A value as a plan has it."""
-    return NONE if value is None else value

@@ -89,7 +89,8 @@ class CaseRecorder:
             self.epoch, self.cases = evaluator.state.epoch, self.current
 
 
-def _name(sample: dict[str, Any]) -> str:
+def file_of(sample: dict[str, Any]) -> str:
+    """The name of the file of a sample's image; empty where it is not known."""
     return Path(str(getattr(sample["image"], "meta", {}).get("filename_or_obj", ""))).name
 
 
@@ -111,7 +112,7 @@ def judge_segmentation(sample: dict[str, Any], pictured: bool) -> Case:
         if sample["image"].shape[1:] == truth.shape[1:]:  # else labels are in the geometry of their files
             shown = _slices(sample["image"], center)
         picture = _draw(outline(shown, marked, found, SIDE // 2))
-    return Case(_name(sample), float(dice.nanmean()), (), tuple(dice.tolist()), picture)
+    return Case(file_of(sample), float(dice.nanmean()), (), tuple(dice.tolist()), picture)
 
 
 def judge_classification(sample: dict[str, Any], pictured: bool) -> Case:
@@ -126,7 +127,7 @@ def judge_classification(sample: dict[str, Any], pictured: bool) -> Case:
     known = given[~truth.isnan()]
     score = given[truth == 1].mean() if is_exclusive([truth.tolist()], [pred.tolist()]) else known.mean()
     picture = _draw(_slices(sample["image"], None)) if pictured else None
-    return Case(_name(sample), float(score), tuple(truth.tolist()), tuple(pred.tolist()), picture)
+    return Case(file_of(sample), float(score), tuple(truth.tolist()), tuple(pred.tolist()), picture)
 
 
 def is_exclusive(truths: Sequence[Sequence[float]], results: Sequence[Sequence[float]]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...apps.comparison.statistics import describe
 from ...utils.files import write_csv, write_whole
+from ...utils.tables import count_of
 from ...visualize.charts import interval_chart, line_chart
 from ...visualize.html import figure, grid, legend, page, paragraph, section, svg_file, table
 from .grid import Cell
@@ -80,7 +81,7 @@ def _counts(study: Mapping[str, Any], found: Findings, place: Place) -> str:
     runs = found.groups[place].runs
     patients = runs[0][0].cases.patients.max() + 1
     counts = ((patients, "test patient"), (len(runs), "subset"), (study["seeds"], "seed"))
-    return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts)
+    return ", ".join(count_of(number, word) for number, word in counts)
 
 
 def _cost(found: Findings, best: str, places: Sequence[Place], gain: float) -> str:
