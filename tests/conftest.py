@@ -27,6 +27,12 @@ def spatial_dims(request):
 
 
 @pytest.fixture
+def seeded():
+    """A test that draws by torch draws the same in any order of tests."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs a command line in the test's folder; exit status, output and errors."""
     monkeypatch.chdir(tmp_path)

@@ -28,16 +28,13 @@ from dira_monai.networks.encoder_decoder import encode
 from dira_monai.networks.image_features import image_features, standardize
 from dira_monai.utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 CONFIGS = {d: str(bundle / "configs" / "train.json") for d, bundle in BUNDLES.items()}
 SMALL = {  # overrides that make the network tiny
     2: {"patch_size": [64, 64], "network_def#backbone": "resnet10", "network_def#decoder_channels": [16, 8, 8, 4, 2]},
     3: {"patch_size": [32, 32, 16], "network_def#features": [4, 4, 8, 16, 32, 4]},
 }
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def some_labels(count, classes=3, unknown=0.2):

@@ -135,7 +135,6 @@ def test_a_method_trains(spatial_dims, names, scans, tmp_path):
 
 
 @pytest.mark.parametrize("name", STAGED)
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_a_method_trains_alone_then_with_restoration_then_with_the_adversary(spatial_dims, name, scans, tmp_path):
     options = {"max_epochs": 3, "epoch_length": 1, "stage_epochs": [1, 1, 1]}
     epochs = train(spatial_dims, (name,), scans, tmp_path, **options)
@@ -180,7 +179,6 @@ def test_a_masked_run_is_evaluated_by_the_same_overlay(scans, tmp_path):
     assert json.loads((made / "evaluation/evaluation.json").read_text()) == pytest.approx(found, rel=1e-5)
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_published_values_of_stepwise_and_masked(spatial_dims):
     stepwise, masked = raw(spatial_dims, "stepwise"), raw(spatial_dims, "masked")
     weights = tuple(stepwise[f"{name}_weight"] for name in ("contrastive", "restoration", "adversarial"))
@@ -193,7 +191,6 @@ def test_published_values_of_stepwise_and_masked(spatial_dims):
     assert raw(spatial_dims, "masked_dira")["masking"] == masked["masking"]
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_chain_of_models_genesis(spatial_dims):
     config = raw(spatial_dims, "train") | {"shuffled_blocks": 5}
     for key, value in raw(spatial_dims, "genesis").items():
@@ -240,7 +237,6 @@ def test_shipped_values_fit_together(spatial_dims, names):
         assert list(views["local"].shape[1:]) == [values["local_count"], values["in_channels"], *values["local_size"]]
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_documented_table_has_every_method_and_its_weights(spatial_dims):
     text = (ROOT / "docs/objectives.md").read_text()
     table = re.findall(r"^\| \[.+\]\(\S*#.+\) \| `(\w+)` \| (2D.*?) \| (.+?) \|", text, re.MULTILINE)
@@ -378,7 +374,6 @@ def test_resumed_run_does_not_read_pretrained_weights(scans, tmp_path, capsys):
     assert_equal_states(load(next(tmp_path.rglob("checkpoint.pt")))["network"], before["network"])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_views_of_distillation_stay_where_the_teacher_saw_them(spatial_dims):
     """Whatever crops and flips are given: the teacher's map belongs to the region."""
     parser = parsed(spatial_dims, ["train", "distillation"])

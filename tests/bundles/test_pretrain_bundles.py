@@ -51,7 +51,6 @@ def test_2d_and_3d_share_their_body():
         assert len({(bundle / "configs" / name).read_text() for bundle in BUNDLES.values()}) == 1
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_train_is_values_and_no_program(spatial_dims):
     text = (BUNDLES[spatial_dims] / "configs/train.json").read_text()
     assert len(text.splitlines()) <= 300
@@ -71,7 +70,6 @@ def test_header_has_the_documented_keys():
         assert set(wanted.split()) <= set(names[: names.index("imports")])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_paper_values_are_the_defaults_or_those_of_reference(spatial_dims):
     plain, published = (
         json.loads((BUNDLES[spatial_dims] / f"configs/{name}.json").read_text()) for name in ("train", "reference")
@@ -89,7 +87,6 @@ def test_paper_values_are_the_defaults_or_those_of_reference(spatial_dims):
     assert parser.get_parsed_content("learning_rate") == pytest.approx({2: 0.03, 3: 0.001}[spatial_dims])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_network_is_the_same_in_train_and_inference(spatial_dims):
     train, inference = (
         json.loads((BUNDLES[spatial_dims] / "configs" / name).read_text()) for name in ("train.json", "inference.json")
@@ -98,7 +95,6 @@ def test_network_is_the_same_in_train_and_inference(spatial_dims):
         assert train[key] == inference[key]
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_metadata_satisfies_the_schema(spatial_dims):
     metadata = json.loads((BUNDLES[spatial_dims] / "configs/metadata.json").read_text())
     check_metadata(metadata)
@@ -307,7 +303,6 @@ def test_inference_writes_restoration_and_input_in_the_files_geometry(trained, t
         assert np.abs(before - after).mean() < 2  # enlarged to the size of the training and back
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_killed_and_resumed_run_equals_unbroken_run(spatial_dims, pretrain_scans, tmp_path):
     length = {"max_epochs": 4, "epoch_length": 4, "stage_epochs": [1, 1, 2]}
     whole = overrides(spatial_dims, pretrain_scans, tmp_path / "whole", **length)

@@ -13,12 +13,7 @@ from dira_monai.data.preprocessing import ToChannelsd, ToStoraged, check_intensi
 from dira_monai.data.sampler import SeededSampler
 from dira_monai.utils.errors import InputError
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make_sampler(monkeypatch, size, batch_size, process=0, processes=1, epoch=1, **options):
@@ -102,7 +97,6 @@ def make_dataset(images, region_size, **options):
     return PretrainDataset(items, Compose([]), region_size, **({"cache": "none"} | options))
 
 
-@every_rank
 def test_the_same_seed_gives_the_same_crop_and_others_other_crops(spatial_dims):
     image = torch.rand(2, *[12] * spatial_dims)
     dataset = make_dataset([image], [5, 4, 3][:spatial_dims])
@@ -125,7 +119,6 @@ def test_crops_reach_every_place_of_the_image():
     assert_same(crop, image[:, top : top + 4, left : left + 3])
 
 
-@every_rank
 def test_an_axis_without_room_stays_whole(spatial_dims):
     image = torch.rand(1, *[6] * spatial_dims)
     assert_same(make_dataset([image], [6] * spatial_dims, min_foreground=0.9)[0, 5]["image"], image)

@@ -21,7 +21,6 @@ from dira_monai.datalists.io import write_datalist
 from dira_monai.datalists.unlabeled import make_datalist
 
 ROOT = Path(__file__).parents[2]
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
 BUNDLES = {n: ROOT / "bundles" / f"dira_pretrain_{n}d" for n in (2, 3)}
 VALUES = {
     2: {"patch_size": [32, 32], "region_size": [40, 40], "image_size": 64},
@@ -49,7 +48,6 @@ def setup_of(dims):
     return ImageSetup(read_config(BUNDLES[dims], VALUES[dims]))
 
 
-@every_rank
 def test_stored_images_are_those_that_the_bundle_makes(lists, tmp_path, spatial_dims):
     made = store(lists, spatial_dims, tmp_path / "out")
     setup = setup_of(spatial_dims)
@@ -72,7 +70,6 @@ ALIKE = [
 ]
 
 
-@every_rank
 @pytest.mark.parametrize("values", ALIKE)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_plain_tensors_give_what_the_transforms_of_monai_give(tmp_path, spatial_dims, values, dtype):
@@ -88,7 +85,6 @@ def test_plain_tensors_give_what_the_transforms_of_monai_give(tmp_path, spatial_
     assert_same(found["image"], stock({"image": str(path)})["image"])
 
 
-@every_rank
 def test_crops_equal_those_of_images_in_memory(lists, tmp_path, spatial_dims):
     store(lists, spatial_dims, tmp_path / "out")
     listed, setup = load_datalist(tmp_path / "out/datalist.json"), setup_of(spatial_dims)

@@ -54,7 +54,6 @@ def make_tuner(network, count=4, size=16, **options):
     return FineTuner(device=torch.device("cpu"), train_data_loader=loader, network=network, **(arguments | options))
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frozen_encoder_rests_with_its_batch_statistics_and_then_learns(kind, spatial_dims):
     network = KINDS[kind](spatial_dims)
@@ -95,7 +94,6 @@ def test_the_step_is_that_of_a_plain_training_loop():
         torch.testing.assert_close(value, other.state_dict()[name])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_two_accumulated_batches_are_one_whole_batch(spatial_dims):
     instance = ("instance", {"affine": True})  # batch norm would see halves
     network = unet(spatial_dims, instance)
@@ -234,7 +232,6 @@ def random_transforms(spatial_dims):
     return Compose([fixed, RandFlipd("image", 0.5, spatial_dims - 1), RandGaussianNoised("image", prob=1.0)])
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_a_sample_is_a_function_of_its_seed_alone(spatial_dims):
     data = [{"image": torch.rand(1, *[4] * spatial_dims)} for _ in range(3)]
     cached = SeededCacheDataset(data, random_transforms(spatial_dims), progress=False)
@@ -269,7 +266,6 @@ def test_unusable_values_are_refused():
         make_tuner(unet(2), precision="int8")
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_that_fits_is_accepted_and_left_as_it_was(kind, spatial_dims):
     network, size = KINDS[kind](spatial_dims), [32] * spatial_dims

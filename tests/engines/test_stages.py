@@ -32,13 +32,9 @@ from dira_monai.utils.errors import InputError
 from dira_monai.utils.seeded_random import SampleRandom
 from dira_monai.weights.files import load_weights
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
+pytestmark = pytest.mark.usefixtures("seeded")
+
 CRITIC = {"gan": "wgan", "gradient_penalty": 10.0, "conditional": True}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def first_iteration(trainer):
@@ -60,7 +56,6 @@ def restoring(**options):
     return {"contrastive_weight": 0.0, "adversarial_weight": 0.0, "objective": NoObjective} | options
 
 
-@every_rank
 def test_the_conditional_critic_sees_the_distorted_image_as_well(spatial_dims):
     trainer = make_trainer(genesis_unet, patch_size=(16,) * spatial_dims, **CRITIC)
     views, output, network, critic = first_iteration(trainer)
@@ -106,7 +101,6 @@ def test_the_penalty_in_half_precision_is_near_that_in_fp32(precision):
     torch.testing.assert_close(found["fp32"], found[precision], rtol=0.02, atol=0.01)
 
 
-@every_rank
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_accumulation_equals_one_whole_batch_with_penalty_condition_and_masks(optimizer, spatial_dims):
     patch_size, trainers = (16,) * spatial_dims, []
@@ -133,7 +127,6 @@ def test_an_unknown_gan_is_refused():
         make_trainer(gan="dcgan")
 
 
-@every_rank
 def test_the_masked_restoration_loss_is_of_the_hidden_voxels(spatial_dims):
     views = {"masking": Masking(0.75, (4,) * spatial_dims), "count": 1}
     trainer = make_trainer(genesis_unet, patch_size=(16,) * spatial_dims, **restoring(views=views))
@@ -146,7 +139,6 @@ def test_the_masked_restoration_loss_is_of_the_hidden_voxels(spatial_dims):
     assert output["loss"] == 10 * output["restoration"]
 
 
-@every_rank
 def test_the_objective_sees_the_masked_query_whole(spatial_dims):
     options = {"patch_size": (16,) * spatial_dims, "views": {"masking": Masking(0.75, (4,) * spatial_dims)}}
     trainer = make_trainer(genesis_unet, **options)
@@ -209,7 +201,6 @@ def test_a_weight_of_an_objective_that_is_not_there_is_refused():
         make_trainer(objective=NoObjective, contrastive_weight=0.5)
 
 
-@every_rank
 @pytest.mark.parametrize("build", [basic_unet, genesis_unet])
 def test_an_auto_encoder_restores_from_the_deepest_map_alone(build, spatial_dims):
     options = restoring(objective=partial(NoObjective, skip_connections=False), views={"count": 1})

@@ -28,15 +28,9 @@ from dira_monai.engines.stages import Weights
 from dira_monai.engines.trainer import DiRATrainer
 from dira_monai.utils.errors import InputError
 
-every_rank = pytest.mark.parametrize("spatial_dims", [2, 3])
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@every_rank
 @pytest.mark.parametrize("build", [basic_unet, genesis_unet])
 def test_validation_moves_neither_queue_nor_key_branch_nor_any_buffer_or_weight(build, spatial_dims):
     trainer = make_trainer(build, patch_size=(16,) * spatial_dims, objective={"average_buffers": True})
@@ -196,7 +190,6 @@ def test_adversarial_losses_for_any_patch_size(patch_size):
     torch.testing.assert_close(outputs[0]["discriminator"], ((real - 1) ** 2).mean() / 2 + (false**2).mean() / 2)
 
 
-@every_rank
 @pytest.mark.parametrize("weights", [(1.0, 10.0, 0.1), (0.5, 0.0, 2.0), (2.0, 3.0, 0.0), (0.0, 1.0, 0.5)])
 def test_loss_is_the_weighted_sum_of_its_parts(weights, spatial_dims):
     named = dict(zip(("contrastive_weight", "restoration_weight", "adversarial_weight"), weights, strict=True))
@@ -334,7 +327,6 @@ def test_gradient_clipping_bounds_the_norm(precision):
     torch.testing.assert_close(norms[0.5], [0.5] * 2, rtol=1e-3, atol=0)
 
 
-@every_rank
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_accumulation_of_two_half_batches_equals_one_whole_batch(optimizer, spatial_dims):
     patch_size = (16,) * spatial_dims
@@ -391,7 +383,6 @@ def test_the_key_branch_follows_along_the_whole_run():
     assert calls == [(4, pytest.approx(step / 8)) for step in range(1, 9)]
 
 
-@every_rank
 def test_channels_last_in_memory_changes_no_loss(spatial_dims):
     found = []
     for channels_last in (False, True):
@@ -407,7 +398,6 @@ def test_channels_last_in_memory_changes_no_loss(spatial_dims):
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
-@every_rank
 def test_batch_norm_networks_train(spatial_dims):
     trainer = make_trainer(flexible_unet, patch_size=(32,) * spatial_dims, max_epochs=1)
     before = states(trainer)["network"]

@@ -177,7 +177,6 @@ def asleep(run):
     return run
 
 
-@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_a_collapsed_run_stops_with_its_checkpoint_and_can_go_on(tmp_path, caplog, spatial_dims):
     options = {"patch_size": (16,) * spatial_dims, "adversarial_weight": 0.0}
     run = asleep(logged_run(tmp_path, **options))

@@ -22,10 +22,7 @@ from dira_monai.utils.errors import InputError
 from dira_monai.visualize.tiles import GAP, TITLE, draw_panel, middle_slices
 from dira_monai.weights.files import load_weights
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_a_picture_is_shown_upright():

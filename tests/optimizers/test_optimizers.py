@@ -17,12 +17,9 @@ from dira_monai.optimizers.schedules import FlooredCosineSchedule
 from dira_monai.utils.errors import InputError
 from dira_monai.utils.resuming import fast_forward, load_optimizer
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 WEIGHT = [nn.Parameter(torch.ones(1))]
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def follow_by_hand(weights, gradients, lr, momentum, weight_decay, trust, adapted):

@@ -19,13 +19,10 @@ from dira_monai.transforms.masking import Masking
 from dira_monai.utils.distributed import average_gradients, average_scalars, broadcast, gather, rank, world_size
 from dira_monai.utils.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 LOSSES = ("loss", "contrastive", "restoration", "adversarial", "discriminator", "contrastive_accuracy")
 NORMS = {"1d": (nn.BatchNorm1d, (6, 3)), "2d": (nn.BatchNorm2d, (4, 3, 5, 2)), "3d": (nn.BatchNorm3d, (2, 3, 2, 3, 4))}
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
 
 
 def train(folder, batch_size, seed=0, prepared=lambda trainer: None, **options):

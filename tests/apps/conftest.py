@@ -1,8 +1,0 @@
-"""Fixtures of the apps."""
-
-import pytest
-
-
-@pytest.fixture(params=[2, 3])
-def spatial_dims(request):
-    return request.param
