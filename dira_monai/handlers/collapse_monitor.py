@@ -9,6 +9,7 @@ from ignite.engine import Events
 
 from ..engines.trainer import DiRATrainer
 from ..metrics import describe_collapse
+from ..objectives.moco import AT_CHANCE
 from ..objectives.objective import Objective
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
@@ -16,7 +17,6 @@ from ..utils.errors import InputError
 LOGGER = logging.getLogger(__name__)
 CONSTANT = 0.01  # of [0, 1]: images of a set deviate by 0.1 or more, and a constant one by nothing
 CERTAIN = 0.999  # less than one patch in a thousand is classified wrongly
-AT_CHANCE = 2  # times the share of a guess
 
 
 def find_problems(metrics: Mapping[str, float], objective: Objective) -> list[str]:

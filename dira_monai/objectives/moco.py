@@ -17,7 +17,7 @@ from ..utils.distributed import gather, rank
 from .objective import MomentumBranch, ObjectiveInputs
 
 LOGGER = logging.getLogger(__name__)
-AT_CHANCE = 2  # times the odds of a guess
+AT_CHANCE = 2  # times the odds of a guess, or its share of a set
 MOMENTUM, QUEUE = 0.999, 65536  # published, for 200 epochs of ImageNet in batches of 256
 LEFT = 0.05  # of its random start that the key branch may keep
 FORGOTTEN = 0.25  # of the run, after which it has

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -156,18 +157,21 @@ def _find_classes(images: Sequence[Image], paths: Mapping[str, str], names: Sequ
 
 
 def _words_of(names: Sequence[str]) -> dict[str, re.Pattern[str]]:
-    """What finds each name as words, the longest first: kidney_left before kidney; a blank may be ``_`` there."""
-    found = {}
-    for name in sorted(names, key=len, reverse=True):
-        words = r"[_\-. ]+".join(map(re.escape, re.split(r"[_\-. ]+", name)))
-        found[name] = re.compile(rf"(?<![a-z0-9]){words}(?![a-z0-9])", re.IGNORECASE)
-    return found
+    """What finds each name as words, the longest first: kidney_left before kidney."""
+    return {name: _word(name) for name in sorted(names, key=len, reverse=True)}
+
+
+@cache
+def _word(name: str, around: str = "") -> re.Pattern[str]:
+    """What finds a name as words, in which a blank may be ``_``, with what is ``around`` it."""
+    words = r"[_\-. ]+".join(map(re.escape, re.split(r"[_\-. ]+", name)))
+    return re.compile(rf"{around}(?<![a-z0-9]){words}(?![a-z0-9]){around}", re.IGNORECASE)
 
 
 def _key_of(path: str, name: str = "") -> str:
     """A path without class or modality, where the file is named by more: ``case1`` of ``kidney_case1``."""
     above, _, last = path.rpartition("/")
-    rest = re.sub(rf"[_\-. ]*{_words_of([name])[name].pattern}[_\-. ]*", "_", last, flags=re.IGNORECASE).strip("_")
+    rest = _word(name, r"[_\-. ]*").sub("_", last).strip("_")
     return f"{above}/{rest}".lstrip("/") if name and rest else path
 
 
