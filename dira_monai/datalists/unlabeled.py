@@ -68,48 +68,36 @@ def make_datalist(
         InputError: if there is no usable image, or only one patient, or any unusable image where ``strict`` is set.
     """
     options: dict[str, Any] = {
+        "spatial_dims": spatial_dims,
+        "in_channels": in_channels,
+        "seed": seed,
+        "validation_fraction": validation_fraction,
+        "modalities": modalities,
         "patient": patient,
         "patient_column": patient_column,
         "file_column": file_column,
-        "modalities": modalities,
     }
-    options |= {"in_channels": in_channels, "validation_fraction": validation_fraction, "seed": seed}
-    check_values({"spatial_dims": spatial_dims} | options, defaults=True)
-    root = Path(os.path.abspath(Path(directory).expanduser()))
-    found, everything = Found.search(root)
-    if not everything:
-        if found.skipped:
-            raise InputError(found.skipped[0]["reason"])
-        others = count_formats(found.other_formats)
-        raise InputError(f"{root} holds no {FORMATS} file{others and f', but {others}'}.")
-    images = found.without_label_maps(everything)
-    names = split_names(modalities)
-    found.rows = [Row(image) for image in found.take_modalities(images, names)]
+    check_values(options, defaults=True)
+    root, names = Path(os.path.abspath(Path(directory).expanduser())), split_names(modalities)
+    found, count = _search(root, names)
     if not include_test:
         _mark_tests(found, file_column)
-    in_channels = in_channels or len(names) or 1
     found.fill = partial(found.fill_patients, patient, (patient_column, file_column))
     found.fill()
     found.exclude([word for word, name in SPLITS.items() if name != "test"])
     facts = found.drop_label_maps(measure_each(measure_image, [row.image for row in found.rows], root, strict, workers))
-    spatial_dims = spatial_dims or majority(facts)
+    spatial_dims, in_channels = spatial_dims or majority(facts), in_channels or len(names) or 1
+    options |= {"spatial_dims": spatial_dims, "in_channels": in_channels, "modalities": names or None}
     entries = found.make_entries(facts, spatial_dims, in_channels, lambda row: {"image": row.image})
     entries, copies = join_copies(entries)
     if strict and found.skipped:
         raise InputError(found.skipped[0]["reason"])
     if not entries:
         first = found.skipped[0]["reason"] if found.skipped else "all belong to other splits of a table or folder."
-        raise InputError(f"{root} holds no usable image among {len(images)}; the first: {first}")
+        raise InputError(f"{root} holds no usable image among {count}; the first: {first}")
     datalist = {
         "dataset_dir": str(root),
-        "spatial_dims": spatial_dims,
-        "in_channels": in_channels,
-        "seed": seed,
-        "validation_fraction": validation_fraction,
-        "modalities": names or None,
-        "patient": patient,
-        "patient_column": patient_column,
-        "file_column": file_column,
+        **options,
         "include_test": include_test,
         "patient_rule": found.patient_rule,
         "patient_examples": list_patients(entry for entry, _ in entries)[:MAX_EXAMPLES],
@@ -119,6 +107,19 @@ def make_datalist(
     }
     check_datalist(datalist)
     return datalist
+
+
+def _search(root: Path, modalities: Sequence[str]) -> tuple[Found, int]:
+    """The images of a folder with a row each, those of several files joined, and the number of these files."""
+    found, everything = Found.search(root)
+    if not everything:
+        if found.skipped:
+            raise InputError(found.skipped[0]["reason"])
+        others = count_formats(found.other_formats)
+        raise InputError(f"{root} holds no {FORMATS} file{others and f', but {others}'}.")
+    images = found.without_label_maps(everything)
+    found.rows = [Row(image) for image in found.take_modalities(images, modalities)]
+    return found, len(images)
 
 
 def _mark_tests(found: Found, file_column: str | None) -> None:
