@@ -69,10 +69,11 @@ class RunRecord:
             return
         if self.trains:
             lock_folder(self.path.parent)
+        device = torch.device(engine.state.device)
         start = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
-            "device": describe_device(torch.device(engine.state.device)),
+            "device": f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device),
             "processes": world_size(),
             "versions": versions(),
             "git_commit": git_commit(Path(__file__)),
@@ -111,8 +112,3 @@ def git_commit(file: Path) -> str:
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def describe_device(device: torch.device) -> str:
-    """The device, of a GPU with its name."""
-    return f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)

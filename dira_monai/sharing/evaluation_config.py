@@ -9,19 +9,8 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import merge_kv
 
 from ..bundle.values import list_texts
+from . import generated_parts as made
 from .config_parts import as_json, copy_parts, find_references, is_expression, needed_imports, needed_parts
-from .generated_parts import (
-    EMPTY,
-    FOLDERS,
-    FRAME,
-    IMPORTS,
-    NEW_FOLDER,
-    ONLY_LISTS,
-    PAIRS,
-    PRESENCE,
-    RUN_FOLDER,
-    STOCK_DATASET,
-)
 from .inference_config import ALWAYS_THERE, NOT_CARRIED
 
 ONE_PROCESS = {"rank": 0, "world_size": 1}
@@ -40,15 +29,15 @@ def make_evaluation_config(
         inference: the inference configuration of the run, whose values are taken.
     """
     merged = merge_configs(trained, overlay, inference)
-    finds = FOLDERS if "multi_label" in trained else PAIRS
-    own = FRAME | NEW_FOLDER | (ONLY_LISTS if inference.get("multi_label") else finds)
+    finds = made.FOLDERS if "multi_label" in trained else made.PAIRS
+    own = made.FRAME | made.NEW_FOLDER | (made.ONLY_LISTS if inference.get("multi_label") else finds)
     merged |= own
-    merged["validate"]["dataset"] |= STOCK_DATASET
+    merged["validate"]["dataset"] |= made.STOCK_DATASET
     merged["validate"]["handlers"] = [h for h in merged["validate"]["handlers"] if not _of_package(h.get("_target_"))]
     for step in ("initialize", "run"):
         merged[step] = [word for word in merged[step] if not _of_package(word)]
-    merged["initialize"].append(EMPTY)
-    return prune(merged, own, [*IMPORTS, *merged["imports"]])
+    merged["initialize"].append(made.EMPTY)
+    return prune(merged, own, [*made.IMPORTS, *merged["imports"]])
 
 
 def make_pretraining_evaluation(
@@ -59,11 +48,11 @@ def make_pretraining_evaluation(
     at_hand = dict(trained)  # such as the length of the queue, which depends on the number of processes
     for name, value in trained.items():
         of_package = is_expression(value) and OF_THE_PACKAGE in value
-        if name not in FRAME and of_package and not find_references(value) & BUILT:
+        if name not in made.FRAME and of_package and not find_references(value) & BUILT:
             with suppress(Exception):  # what is no plain value stays as it is
                 at_hand[name] = as_json(parser.get_parsed_content(name))
-    merged = merge_configs(at_hand, overlay, inference) | FRAME | RUN_FOLDER
-    return prune(merged, FRAME | RUN_FOLDER, merged["imports"])
+    merged = merge_configs(at_hand, overlay, inference) | made.FRAME | made.RUN_FOLDER
+    return prune(merged, made.FRAME | made.RUN_FOLDER, merged["imports"])
 
 
 def merge_configs(
@@ -73,7 +62,7 @@ def merge_configs(
     parser = ConfigParser(copy_parts(dict(trained)))
     carried = [name for name in inference if name in trained and name not in NOT_CARRIED]
     shared = {name: inference[name] for name in [*carried, *ALWAYS_THERE]}
-    for name, value in {**shared, **FRAME, **ONE_PROCESS, "mlflow": None, "resume": False}.items():
+    for name, value in {**shared, **made.FRAME, **ONE_PROCESS, "mlflow": None, "resume": False}.items():
         if name in trained:
             parser[name] = copy_parts(value)
     for name, value in overlay.items():
@@ -84,7 +73,7 @@ def merge_configs(
 def prune(merged: Mapping[str, Any], first: Mapping[str, Any], imports: list[str]) -> dict[str, Any]:
     """What ``run`` and ``initialize`` need of a configuration, some of its ids first."""
     ordered = {name: merged[name] for name in [*first, *(name for name in merged if name not in first)]}
-    kept = needed_parts(ordered, ["_desc_", *FRAME, "initialize", "run"])
+    kept = needed_parts(ordered, ["_desc_", *made.FRAME, "initialize", "run"])
     where = list(kept).index("initialize") if "initialize" in kept else len(kept)
     names = list(kept)
     lines = needed_imports(kept, imports)
@@ -107,5 +96,5 @@ def require_package(config: Mapping[str, Any]) -> dict[str, Any]:
     if not parts:
         return dict(config)
     sentence = f"this bundle needs the package dira-monai, for {', '.join(parts)}; install it"
-    lists = {name: [*PRESENCE[name], *config[name]] for name in ("imports", "initialize")}
-    return {"needs": sentence, "package": PRESENCE["package"], **config, **lists}
+    lists = {name: [*made.PRESENCE[name], *config[name]] for name in ("imports", "initialize")}
+    return {"needs": sentence, "package": made.PRESENCE["package"], **config, **lists}

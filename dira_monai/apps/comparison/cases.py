@@ -19,24 +19,15 @@ AT_ONCE = 4_000_000  # weights of cases that are held at once
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """Test cases of a run.
+    """Test cases of a run."""
 
-    Attributes:
-        run: folder, for errors.
-        metric: val_mean_dice or val_mean_auc.
-        images: of the cases.
-        patients: number of the patient of each case, from 0; a case without one is a patient by itself.
-        result: Dice of each class but the background, NaN where the class is missing, or probability of each class,
-            shape (cases, classes).
-        truth: 1, 0, or NaN where not known, of the same shape; None for Dice.
-    """
-
-    run: str
-    metric: str
-    images: tuple[str, ...]
-    patients: ndarray
+    run: str  # folder, for errors
+    metric: str  # val_mean_dice or val_mean_auc
+    images: tuple[str, ...]  # of the cases
+    patients: ndarray  # number of the patient of each case, from 0; a case without one is a patient by itself
+    # Dice of each class but the background, NaN where it is missing, or probability of each class, (cases, classes)
     result: ndarray
-    truth: ndarray | None = None
+    truth: ndarray | None = None  # 1, 0, or NaN where not known, of the same shape; None for Dice
 
     def score(self, weights: ndarray) -> ndarray:
         """The metric where case j counts ``weights[b, j]`` times, shape (B,); NaN where it is undefined.

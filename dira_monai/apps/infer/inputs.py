@@ -17,19 +17,15 @@ from ...utils.errors import InputError
 
 @dataclass
 class Inputs:
-    """What is inferred.
+    """What is inferred."""
 
-    Attributes:
-        paths: absolute, of files and of folders that hold one DICOM series each, in the order that they were given.
-        channels: of an image of several modalities all its files, by the first one, which is in ``paths``.
-        unreadable: folders that could not be searched and files that miss others, with the reason.
-        left_out: how many images of the folders are label maps, earlier results, or of other suffixes.
-    """
-
+    # absolute, of files and of folders that hold one DICOM series each, in the order that they were given
     paths: list[str] = field(default_factory=list)
+    # of an image of several modalities all its files, by the first one, which is in ``paths``
     channels: dict[str, list[str]] = field(default_factory=dict)
+    # folders that could not be searched and files that miss others, with the reason
     unreadable: dict[str, str] = field(default_factory=dict)
-    left_out: int = 0
+    left_out: int = 0  # how many images of the folders are label maps, earlier results, or of other suffixes
 
 
 def find_inputs(images: Sequence[str | Path], config: BundleConfig, output_dir: Path) -> Inputs:

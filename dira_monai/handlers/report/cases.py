@@ -25,20 +25,14 @@ SIDE = 360  # of a picture, at most, pixels
 
 
 class Case(NamedTuple):
-    """A validation case.
+    """A validation case."""
 
-    Attributes:
-        name: of the file.
-        score: mean Dice of the classes that are there, or mean probability given to what is true; NaN: neither.
-        truth: labels of a classification, (classes,), NaN where not known; of a segmentation empty.
-        result: probabilities of a classification, (classes,); Dice of a segmentation, NaN where the class is missing.
-        picture: the image, of a segmentation with the outline of the truth and the prediction in color; None: not kept.
-    """
-
-    name: str
-    score: float
-    truth: tuple[float, ...]
+    name: str  # of the file
+    score: float  # mean Dice of the classes that are there, or mean probability given to what is true; NaN: neither
+    truth: tuple[float, ...]  # labels of a classification, (classes,), NaN where not known; of a segmentation empty
+    # probabilities of a classification, (classes,); Dice of a segmentation, NaN where the class is missing
     result: tuple[float, ...]
+    # the image, of a segmentation with the outline of the truth and the prediction in color; None: not kept
     picture: str | None
 
 

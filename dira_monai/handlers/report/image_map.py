@@ -15,18 +15,8 @@ from ...networks.encoder_decoder import encoder_state
 from ...networks.image_features import standardize
 from ...visualize.charts import scatter
 from ...visualize.html import figure, grid, legend, paragraph, table
+from . import embedding
 from .columns import find_columns, order_values
-from .embedding import (
-    SECONDS,
-    SHARE,
-    choose_images,
-    encode_images,
-    frozen_copy,
-    neighbor_accuracy,
-    new_network,
-    principal_components,
-    umap,
-)
 
 TRAINED, GIVEN, RANDOM = "this run", "given weights", "random weights"
 Coordinates = Callable[[Tensor], tuple[Tensor, str]]
@@ -65,15 +55,16 @@ class EmbeddingMap:
         if not isinstance(engine, DiRATrainer) or len(datasets) < 2:
             return ""
         validation, training = datasets
-        chosen = choose_images(validation, training)
+        chosen = embedding.choose_images(validation, training)
         order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
         chosen = [chosen[place] for place in order.tolist()]  # the part that there is time for is one of all patients
-        networks = {TRAINED: frozen_copy(engine.network), RANDOM: frozen_copy(engine.network, self.begun)}
+        networks = {TRAINED: embedding.frozen_copy(engine.network)}
+        networks[RANDOM] = embedding.frozen_copy(engine.network, self.begun)
         if self.config.get("pretrained") not in (None, "$None"):
             networks[GIVEN] = networks.pop(RANDOM)
-            networks[RANDOM] = new_network(self.config).to(engine.state.device)
-        seconds = max(SECONDS, SHARE * (time.perf_counter() - self.started))
-        features, entries = encode_images(engine, networks, chosen, seconds)
+            networks[RANDOM] = embedding.new_network(self.config).to(engine.state.device)
+        seconds = max(embedding.SECONDS, embedding.SHARE * (time.perf_counter() - self.started))
+        features, entries = embedding.encode_images(engine, networks, chosen, seconds)
         told = f"Features of the deepest map of {len(entries)} of {len(chosen)} images at the end of the run"
         return show_features(features, entries, told)
 
@@ -113,9 +104,9 @@ def _coordinates(features: Mapping[str, Tensor]) -> dict[str, list[tuple[float, 
     maps = {}
     scaled = {name: standardize(rows, rows) for name, rows in features.items()}
     for name, rows in scaled.items():
-        points, share = principal_components(rows)
+        points, share = embedding.principal_components(rows)
         maps[f"{name}, PCA ({share:.0%} of the variance)"] = points.tolist()
-    reduce = umap()
+    reduce = embedding.umap()
     if reduce is not None and len(rows) > 15:  # of its neighbors
         first = next(iter(scaled))
         maps[f"{first}, UMAP"] = reduce(scaled[first]).tolist()
@@ -138,7 +129,7 @@ def _neighbors(
     words = order_values(values)
     labels = [words.index(str(values[i])) for i in known]
     groups = [patients[i] for i in known]
-    found = [neighbor_accuracy(rows[known], labels, groups) for rows in features.values()]
+    found = [embedding.neighbor_accuracy(rows[known], labels, groups) for rows in features.values()]
     if name == "patient" or None in found:
         return None
     most = Counter(labels).most_common(1)[0][1] / len(labels)

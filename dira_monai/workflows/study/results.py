@@ -51,22 +51,15 @@ class Group(NamedTuple):
 
 @dataclass
 class Findings:
-    """What a study found.
+    """What a study found."""
 
-    Attributes:
-        results: all finished fine-tunings.
-        groups: by task, initialization and fraction, of which all runs are finished.
-        differences: of the other initializations to the first, by place; p is not corrected.
-        corrected: p of the differences by Holm.
-        pretraining: seconds of the pre-training of each place; 0 where this study made none.
-        baseline: name of the first initialization.
-    """
-
-    results: list[Result]
-    groups: dict[Place, Group]
-    baseline: str
+    results: list[Result]  # all finished fine-tunings
+    groups: dict[Place, Group]  # by task, initialization and fraction, of which all runs are finished
+    baseline: str  # name of the first initialization
+    # of the other initializations to the first, by place; p is not corrected
     differences: dict[Place, Estimate] = field(default_factory=dict)
-    corrected: dict[Place, float] = field(default_factory=dict)
+    corrected: dict[Place, float] = field(default_factory=dict)  # p of the differences by Holm
+    # seconds of the pre-training of each place; 0 where this study made none
     pretraining: dict[Place, float] = field(default_factory=dict)
 
 
