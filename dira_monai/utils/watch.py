@@ -28,15 +28,11 @@ class Watch:
     named with its host and its last step. A main thread that hangs gives signs of life; the exchanges of the others
     time out then, and ``explain`` names the process that does not wait in one. Every process reads the signs of all
     others: for some thousands of processes that is too much.
-
-    Attributes:
-        place: what this process has done last, in words.
-        limit: seconds.
     """
 
     def __init__(self, minutes: float) -> None:
-        self.place = "before its first step"
-        self.limit = 60 * minutes
+        self.place = "before its first step"  # what this process has done last, in words
+        self.limit = 60 * minutes  # seconds
         self.period = min(PERIOD, self.limit / 4)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.host, self.port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

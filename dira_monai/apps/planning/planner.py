@@ -22,18 +22,11 @@ PUBLISHED = (  # values of the bundle that rules start from
 
 
 class Planner:
-    """Applies the rules in their order; what the user gives stays, and the other values follow it.
-
-    Attributes:
-        found: the data, and the choices made so far.
-        facts: of the images.
-        network: of the configuration.
-        steps: of the optimizer in the planned run.
-        hours: that the planned steps and validations take.
-    """
+    """Applies the rules in their order; what the user gives stays, and the other values follow it."""
 
     def __init__(self, found: Data, task: str, device: DeviceFacts, given: Mapping[str, Any]) -> None:
-        self.found, self.task, self.device, self.given = found, task, device, given
+        self.found = found  # the data, and the choices made so far
+        self.task, self.device, self.given = task, device, given
         self.facts = gather_facts(found.datalist, self.value("axcodes"))
         if self.facts.spatial_dims != self.value("spatial_dims"):
             dims = self.value("spatial_dims")
@@ -42,7 +35,8 @@ class Planner:
         size = self.published.get("patch_size") or self.published["image_size"]
         network = found.config.build("network_def")
         self.network = network_facts(network, self.value("in_channels"), size, COPIES)
-        self.steps, self.hours = 0, 0.0
+        self.steps = 0  # of the optimizer in the planned run
+        self.hours = 0.0  # that the planned steps and validations take
 
     def value(self, name: str) -> Any:
         """A value of the configuration, with the choices made so far in it."""

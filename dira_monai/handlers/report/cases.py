@@ -37,16 +37,11 @@ class Case(NamedTuple):
 
 
 class CaseRecorder:
-    """Keeps the cases of the evaluator's best epoch, or of the newest one where the best is not known.
-
-    Attributes:
-        epoch: of the cases; 0: none yet.
-        cases: of this epoch.
-    """
+    """Keeps the cases of the evaluator's best epoch, or of the newest one where the best is not known."""
 
     def __init__(self) -> None:
-        self.epoch = 0
-        self.cases: list[Case] = []
+        self.epoch = 0  # of the cases; 0: none yet
+        self.cases: list[Case] = []  # of this epoch
         self.current: list[Case] = []
         self.step = 1  # every so many cases a picture
         self.unknown = False  # whether the evaluator gives something else

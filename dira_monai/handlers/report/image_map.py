@@ -23,18 +23,12 @@ Coordinates = Callable[[Tensor], tuple[Tensor, str]]
 
 
 class EmbeddingMap:
-    """Draws where the encoder puts images, at the end of a pre-training and as it was before.
-
-    Attributes:
-        config: of the run; with its ``pretrained``, it began with other than random weights.
-        begun: weights of the encoder before the training, a copy on the CPU; empty: of another training.
-        started: when they were copied, seconds.
-    """
+    """Draws where the encoder puts images, at the end of a pre-training and as it was before."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        self.config = config or {}
-        self.begun: dict[str, Tensor] = {}
-        self.started = 0.0
+        self.config = config or {}  # of the run; with its ``pretrained``, it began with other than random weights
+        self.begun: dict[str, Tensor] = {}  # weights of the encoder before a pre-training, a copy on the CPU
+        self.started = 0.0  # when they were copied, seconds
 
     def keep_beginning(self, engine: object) -> None:
         """Copy the weights with which a pre-training begins, once, before others are loaded."""

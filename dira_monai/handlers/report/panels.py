@@ -15,16 +15,11 @@ def choose_epochs(epochs: Sequence[int]) -> list[int]:
 
 
 class PanelHistory:
-    """Panels of chosen epochs, each read and made small once.
-
-    Attributes:
-        folder: of the pictures that ``Panel`` and ``LabelPanel`` write.
-        kept: the pictures as addresses that hold them, by epoch; those no longer shown are dropped.
-    """
+    """Panels of chosen epochs, each read and made small once."""
 
     def __init__(self, output_dir: Path) -> None:
-        self.folder = output_dir / "panels"
-        self.kept: dict[int, str] = {}
+        self.folder = output_dir / "panels"  # of the pictures that ``Panel`` and ``LabelPanel`` write
+        self.kept: dict[int, str] = {}  # by epoch the pictures that are shown, as addresses that hold them
 
     def show(self, validated: Sequence[int]) -> str:
         """Figures, the newest first.

@@ -115,16 +115,15 @@ def _begin(cells: Sequence[Cell], folder: Path, keep_weights: bool) -> None:
 class Worker:
     """Runs cells of a study, until none is left that could be run.
 
-    Attributes:
+    Args:
         cells: of the study.
         folder: of the study.
         words: behind ``python`` and before the folder of a cell, what runs it.
-        study: process of this machine without which the worker ends; None: it ends by itself.
     """
 
     def __init__(self, cells: Sequence[Cell], folder: Path, words: Sequence[str] = CELL) -> None:
         self.cells, self.folder, self.words = cells, folder, words
-        self.study: int | None = None
+        self.study: int | None = None  # process of this machine without which the worker ends
 
     def checkpoint(self, tell: None = None) -> Any:
         """What submitit puts into the queue again where the time of a job is over: cells go on where they are."""
