@@ -21,7 +21,7 @@ from meta_schema import check_metadata
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from pretrain_bundle import BUNDLES, ROOT, SHIPPED, command, overrides, parsed, run, write_scans
-from programs import run_python, start
+from programs import failure_of, run_python, start
 from running import FLOAT64, HELPERS, TORCHRUN, assert_equal_states, execute, load
 
 import dira_monai
@@ -391,14 +391,6 @@ def test_without_data_the_bundle_makes_phantoms_once(pretrain_scans, tmp_path, c
     assert [image.stat().st_mtime_ns for image in images] == times
 
 
-def fails(spatial_dims, options):
-    """What a user reads when the run stops: one sentence, without a stack trace."""
-    result = run_python(command(spatial_dims, ["train"], options))
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    return result.stderr.strip().splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -410,7 +402,7 @@ def fails(spatial_dims, options):
     ids=["missing folder", "value", "patch size", "diverging"],
 )
 def test_bad_input_gives_one_sentence(pretrain_scans, tmp_path, change, sentence):
-    said = fails(2, overrides(2, pretrain_scans, tmp_path, SHIPPED, **change))
+    said = failure_of(command(2, ["train"], overrides(2, pretrain_scans, tmp_path, SHIPPED, **change)))
     assert said.startswith("error: ")
     assert sentence in said
 

@@ -105,3 +105,11 @@ def without_the_package(runs):
     lines = ["import sys", "sys.modules['dira_monai'] = None", "from monai.bundle import run"]
     lines += [f"run(config_file={files!r}, **{options!r})" for files, options in runs]
     return run_python(["-c", "\n".join(lines)])
+
+
+def failure_of(words):
+    """What a user reads when ``python WORDS`` stops: one sentence, without a stack trace."""
+    result = run_python(words)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]

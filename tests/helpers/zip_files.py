@@ -1,6 +1,14 @@
 """Zip files as their author wrote them, and what a command says of them."""
 
+import os
 import zipfile
+
+
+class Touch:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("was_run",)
 
 
 def names_in(archive):

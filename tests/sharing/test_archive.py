@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from zip_files import names_in, refusal, write_zip
+from zip_files import Touch, names_in, refusal, write_zip
 
 from dira_monai.sharing import archive
 
@@ -280,13 +280,6 @@ def test_entry_with_two_names_is_refused(command, tmp_path):
     entry = zipfile.ZipInfo("a/x")
     entry.orig_filename = "a/y"  # as Python 3.13 has it where an entry brings a second name in Unicode
     assert archive._problem(entry) == "is a name that not every system reads alike"
-
-
-class Touch:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("was_run",)
 
 
 def test_nothing_is_run_by_looking(command, tmp_path):

@@ -1,7 +1,6 @@
 """Files of weights are read without torch: tensors and numbers pass, all else is refused by one sentence."""
 
 import copy
-import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from zip_files import write_zip
+from zip_files import Touch, write_zip
 
 from dira_monai.sharing.archive import MAX_PART
 from dira_monai.sharing.audit import check_files
@@ -20,13 +19,6 @@ from dira_monai.utils.errors import InputError
 ROOT = Path(__file__).parents[2]
 LINEAR = torch.nn.Linear(3, 2)
 QUANTIZED = torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)
-
-
-class Touch:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("was_run",)
 
 
 class Copies:
