@@ -280,6 +280,6 @@ def _refuse_cases(place: str | Path, names: Sequence[str], cure: str) -> None:
     known: dict[str, str] = {}
     for name in names:
         number = name.isdecimal()
-        if (other := known.setdefault(name.lstrip("0") if number else name.casefold(), name)) != name:
+        if (other := known.setdefault(name.lstrip("0") or "0" if number else name.casefold(), name)) != name:
             what = "leading zeros" if number else "case"
             raise InputError(f"{place} has the patients {other} and {name}, which differ in {what} alone; {cure}.")

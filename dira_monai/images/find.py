@@ -27,7 +27,9 @@ IMAGE_FOLDERS = ("images", "imagestr")
 _OF_IMAGES = re.compile(r"(?:^|/)(?:images(?:ts|val?)|[^/]*unlabell?ed[^/]*)/", re.IGNORECASE)
 _IMAGE_FOLDER = re.compile(r"(?:\w[.)] ?)?(?:(?:original|raw|tissue)[_\-. ]?)?(?:images?|imgs?)")  # 1. original images
 SPLIT = r"train(?:ing|val)?|val(?:id(?:ate|ation)?)?|test(?:ing)?"
-_SPLIT_OF = re.compile(rf"(?:({SPLIT})[_\-. ]+)?(.+?)(?:[_\-. ]+({SPLIT}))?", re.IGNORECASE)  # train_masks, masks-test
+_SPLIT_OF = re.compile(  # train_masks, masks-test; of an absolute path also "", which begins it
+    rf"(?:({SPLIT})[_\-. ]+)?(.*?)(?:[_\-. ]+({SPLIT}))?", re.IGNORECASE | re.DOTALL
+)
 _MAP = (
     r"segs?|segm|segmentations?|masks?|msk|gt|ground[_\- ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
     r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"

@@ -96,7 +96,7 @@ class _SumOverProcesses(torch.autograd.Function):
         dist.all_reduce(total)
         return total
 
-    backward = forward
+    backward = forward  # the gradient of a sum is the sum of the gradients of all processes
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from scan_files import AXIAL, SAGITTAL, noise, relative, write_image, write_nift
 
 from dira_monai.data.preprocessing import pretrain_preprocessing
 from dira_monai.images.facts import check_facts, loaded_shape, measure_image
-from dira_monai.images.find import find_images, without_label_maps
+from dira_monai.images.find import find_images, kind_folder, without_label_maps
 from dira_monai.utils.errors import InputError
 
 
@@ -108,6 +108,20 @@ def test_check_image_gives_facts(tmp_path, monkeypatch, whole):
 )
 def test_label_maps_are_left_out(kept, left_out):
     assert without_label_maps(sorted([*kept, *left_out])) == kept
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/data/masks/x.png", ("masks", 2)),
+        ("/x.png", ("", -1)),
+        ("a//train_masks/x.png", ("masks", 2)),
+        ("two\nlines/x.png", ("", -1)),
+        ("Test Images/labels-val/x.png", ("labels", 1)),
+    ],
+)
+def test_a_folder_is_known_by_its_name_in_any_path(path, found):
+    assert kind_folder(path) == found
 
 
 @pytest.mark.parametrize(
