@@ -18,27 +18,46 @@ PAUSE = 30.0  # seconds between two writings of the table
 
 @dataclass
 class Result:
-    """What became of one image."""
+    """What became of one image.
 
-    file: str  # its path
-    output: str = ""  # file of the label map, relative to the folder of the results; empty for classification
-    status: str = OPEN  # done, failed or not reached
-    seconds: float = 0.0  # that loading and all that followed took
-    note: str = ""  # why it failed, or what is unusual
-    truth: str = ""  # the classes that are present, joined by ``|``; empty where that is not known
-    predicted: str = ""  # the most probable class; with several labels those of at least 0.5, joined by ``|``
-    probabilities: list[str] = field(default_factory=list)  # of the classes, as numbers in texts
+    Attributes:
+        file: its path.
+        output: file of the label map, relative to the folder of the results; empty for classification.
+        status: done, failed or not reached.
+        seconds: that loading and all that followed took.
+        note: why it failed, or what is unusual.
+        truth: the classes that are present, joined by ``|``; empty where that is not known.
+        predicted: the most probable class; with several labels those of at least 0.5, joined by ``|``.
+        probabilities: of the classes, as numbers in texts.
+    """
+
+    file: str
+    output: str = ""
+    status: str = OPEN
+    seconds: float = 0.0
+    note: str = ""
+    truth: str = ""
+    predicted: str = ""
+    probabilities: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Inference:
-    """The results of an inference, also written as ``infer.csv`` and, for classification, ``probabilities.csv``."""
+    """The results of an inference, also written as ``infer.csv`` and, for classification, ``probabilities.csv``.
 
-    output_dir: Path  # folder of the results
-    rows: list[Result]  # one for each image
-    class_names: Sequence[str] = ()  # of the probabilities; empty for segmentation
-    left_out: int = 0  # how many images of the folders were not taken
-    warning: str = ""  # how many images were trained on; empty where none
+    Attributes:
+        output_dir: folder of the results.
+        rows: one for each image.
+        class_names: of the probabilities; empty for segmentation.
+        left_out: how many images of the folders were not taken.
+        warning: how many images were trained on; empty where none.
+    """
+
+    output_dir: Path
+    rows: list[Result]
+    class_names: Sequence[str] = ()
+    left_out: int = 0
+    warning: str = ""
     earlier: list[list[str]] = field(default_factory=list)  # rows of other images in the table that was there
     written: float = 0.0
 

@@ -22,13 +22,21 @@ FEW_STEPS = 1000  # below which a pre-training has hardly begun, and a network f
 
 @dataclass(frozen=True)
 class Plan:
-    """Values of a bundle's configuration."""
+    """Values of a bundle's configuration.
 
-    task: str  # pretrain, segmentation or classification
-    bundle: str  # folder or files that the values are for
-    data: str  # one line on the images and the device
-    choices: dict[str, Choice]  # value and reason of each, by its name in the configuration
-    notes: list[str]  # what the user should think about
+    Attributes:
+        task: pretrain, segmentation or classification.
+        bundle: folder or files that the values are for.
+        data: one line on the images and the device.
+        choices: value and reason of each, by its name in the configuration.
+        notes: what the user should think about.
+    """
+
+    task: str
+    bundle: str
+    data: str
+    choices: dict[str, Choice]
+    notes: list[str]
 
     @property
     def values(self) -> dict[str, Any]:
