@@ -136,9 +136,9 @@ def outline(module: str, name: str) -> Callable:
 def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:
     """A decorator for a command that takes the keyword arguments of ``source``, described as there.
 
-    The docstring has a line ``**options:`` in their place. Fire reads names and defaults in the signature, and
-    descriptions in the docstring. Of a name that the command has too, its own stands; by any other name than
-    ``**options`` the command takes further values.
+    Fire reads names and defaults in the signature, and descriptions in the docstring, where those of ``source``
+    take the place of the line ``**options:``. Where the last argument has another name, the command takes further
+    values, and the options come before it. Of a name that the command has too, its own stands.
     """
     keywords = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
     described = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(source) or "", re.MULTILINE))
@@ -147,10 +147,12 @@ def takes_options_of(source: Callable) -> Callable[[Callable], Callable]:
         own = inspect.signature(command)
         *given, further = own.parameters.values()
         added = [p for p in keywords if p.name not in own.parameters]
-        all_of_them = [*given, *added, *([] if further.name == "options" else [further])]
-        command.__signature__ = own.replace(parameters=all_of_them)  # type: ignore[attr-defined]
-        lines = "\n    ".join(f"{p.name}: {described[p.name]}" for p in added)
-        command.__doc__ = re.sub(r"\*\*options: .*", lambda _: lines, inspect.getdoc(command) or "")
+        kept, place = [further], f"(?= {{4}}{further.name}: )"  # before its line
+        if further.name == "options":
+            kept, place = [], r" {4}\*\*options: .*\n?"
+        command.__signature__ = own.replace(parameters=[*given, *added, *kept])  # type: ignore[attr-defined]
+        lines = "".join(f"    {p.name}: {described[p.name]}\n" for p in added)
+        command.__doc__ = re.sub(f"(?m)^{place}", lambda _: lines, inspect.getdoc(command) or "")
         return command
 
     return decorate

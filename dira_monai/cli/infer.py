@@ -14,7 +14,6 @@ def infer(bundle: str, *images: str, **values: Any) -> Iterator[str]:
     Args:
         bundle: folder of the bundle, its inference.json, or folder of a run that holds a finished bundle.
         images: files, folders that are searched, or folders of one DICOM series each.
-        **options: see ``infer``.
         values: of inference.json to replace, such as --class_names "[background, liver]" --output_dir DIR --device cpu.
     """
     from ..apps.infer import infer as run  # here, since the other commands need none of it

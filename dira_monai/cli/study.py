@@ -14,7 +14,6 @@ def study(source: str, *, labeled: str | None = None, unlabeled: str | None = No
         source: JSON file of a study, or the name of one that comes with the package, such as few_labels.
         labeled: data of the tasks that name none in the file: folder, or labeled datalist.
         unlabeled: data of the pre-trainings, folder or datalist; by default the training images of the task.
-        **options: see ``study``.
         entries: of the file to replace, objects to be put over, such as --dims 2 --seeds 3 --finetune
             "{'class_names': ['background', 'lung']}".
     """

@@ -26,7 +26,6 @@ def pretrain(data: str, *, method: str | None = None, **values: Any) -> Iterator
     Args:
         data: folder of scans, datalist, or folder of the command prepare.
         method: overlay of the bundle such as simsiam, or several as in gravis,skin; by default DiRA.
-        **options: see ``pretrain``.
         values: of train.json to replace, such as --batch_size 4 --network_def#features "[16, 32, 64, 128, 256, 16]".
     """
     from ..workflows.train import pretrain as start  # here, since --help needs none of it
@@ -42,7 +41,6 @@ def finetune(data: str, **values: Any) -> Iterator[str]:
 
     Args:
         data: folder of images and labels, or labeled datalist.
-        **options: see ``finetune``.
         values: of train.json to replace, such as --class_names "[background, liver]" --label_fraction 0.1.
     """
     from ..workflows.train import finetune as start  # here, since --help needs none of it
