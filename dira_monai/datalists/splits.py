@@ -8,13 +8,12 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, SPLIT, Image, first_file
+from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, SPLIT, SPLIT_WORDS, Image, first_file
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, first_names
 from .patients import group_of, list_patients
 
-SPLITS = {"train": "training", "training": "training", "": "training", "test": "test", "testing": "test"}
-SPLITS |= {"trainval": "training", **dict.fromkeys(("val", "valid", "validate", "validation"), "validation")}
+SPLITS = SPLIT_WORDS | {"": "training"}
 
 _NAMED_SPLIT = re.compile(
     rf"(?:.*[^a-z])?({SPLIT})(?:[_\-. ]?(?:dataset|set|data|images?|imgs?|inputs?))?", re.IGNORECASE

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
-from ..images.find import SPLIT, Image, files_of, first_file, is_series, map_files, stem
+from ..images.find import SPLIT_WORDS, Image, files_of, first_file, is_series, map_files, stem
 from ..utils.errors import InputError
 from .layouts import begins_with
 
@@ -76,8 +76,10 @@ def find_split_column(columns: Sequence[str], cells: Sequence[Mapping[str, str]]
     if named := find_column(columns, ("split",)):
         return named
     for name in columns:
-        words = {cell[name].lower() for cell in cells}
-        if all(re.fullmatch(SPLIT, word) for word in words) and len({word.startswith("train") for word in words}) == 2:
+        cased = (cell[name].lower() for cell in cells)
+        words = takewhile(SPLIT_WORDS.__contains__, cased)  # which ends with the first row of most columns
+        lists = [SPLIT_WORDS[word] for word in words]
+        if len(lists) == len(cells) and {"training"} < {*lists}:
             return name
     return ""
 

@@ -26,7 +26,12 @@ Image = str | list[str]  # one file, the files of one DICOM series in slice orde
 IMAGE_FOLDERS = ("images", "imagestr")
 _OF_IMAGES = re.compile(r"(?:^|/)(?:images(?:ts|val?)|[^/]*unlabell?ed[^/]*)/", re.IGNORECASE)
 _IMAGE_FOLDER = re.compile(r"(?:\w[.)] ?)?(?:(?:original|raw|tissue)[_\-. ]?)?(?:images?|imgs?)")  # 1. original images
-SPLIT = r"train(?:ing|val)?|val(?:id(?:ate|ation)?)?|test(?:ing)?"
+SPLIT_WORDS = {  # of folders and tables, and the list that they mean
+    **dict.fromkeys(("train", "training", "trainval"), "training"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+SPLIT = "|".join(SPLIT_WORDS)
 _SPLIT_OF = re.compile(  # train_masks, masks-test; of an absolute path also "", which begins it
     rf"(?:({SPLIT})[_\-. ]+)?(.*?)(?:[_\-. ]+({SPLIT}))?", re.IGNORECASE | re.DOTALL
 )

@@ -171,12 +171,12 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     kinds: list[int] = []  # of the numbers of a TIFF: signed or not, and bits
 
     def convert(image: Any) -> Any:
-        if image.format == "TIFF" and (pages := image.n_frames) > 1:
-            raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
         if image.format == "TIFF":
+            if (pages := image.n_frames) > 1:
+                raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
             kinds.extend(image.tag_v2.get(tag, (1,))[0] for tag in (SAMPLE_FORMAT, BITS))
-        if image.format == "TIFF" and image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]:
-            notes.append("0 is white, and 16 bits stay as stored")
+            if image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]:
+                notes.append("0 is white, and 16 bits stay as stored")
         if ";16" in str(image.tile) and image.mode[0] != "I":
             notes.append("16 bits a color become 8")
         if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) in range(2, 9):
