@@ -8,22 +8,24 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, SPLIT, SPLIT_WORDS, Image, first_file
+from ..images.find import IMAGE_FOLDERS, PIL_SUFFIXES, SPLIT, SPLIT_WORDS, Image, first_file, split_part
 from ..utils.errors import InputError
 from .checks import LISTS, check_datalist, first_names
 from .patients import group_of, list_patients
 
 SPLITS = SPLIT_WORDS | {"": "training"}
 
-_NAMED_SPLIT = re.compile(
-    rf"(?:.*[^a-z])?({SPLIT})(?:[_\-. ]?(?:dataset|set|data|images?|imgs?|inputs?))?", re.IGNORECASE
-)  # a. Training Set, dataset-03test, test_images
+_END = re.compile(rf"(?:{SPLIT})(?:[_\-. ]?(?:(?:data)?set|data|images?|imgs?|inputs?))?$", re.IGNORECASE)
 
 
 def split_word(folder: str) -> str:
-    """The word of ``SPLITS`` that a folder ends with, ``Training`` of ``a. Training Set``; else the folder."""
-    named = _NAMED_SPLIT.fullmatch(folder)
-    return named[1] if named else folder
+    """The word of ``SPLITS`` that a folder has in its name, ``Training`` of ``a. Training Set``; else the folder."""
+    return split_part(folder)[0] or folder
+
+
+def _is_split(folder: str) -> bool:
+    """Whether a folder ends with the word of a split, as ``chest_xray_test``, and not ``stress_test_2021``."""
+    return bool(split_part(folder)[0] and _END.search(folder))
 
 
 def folder_splits(images: Sequence[Image]) -> list[str]:
@@ -34,10 +36,11 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     and test, it is the first such word in the path of each, which is training and another one of some of them; all
     others have "", which is training too.
     """
-    above = [[*map(split_word, PurePosixPath(first_file(image)).parent.parts)] for image in images]
-    levels = enumerate(zip(*above, strict=False))
-    first = next((number for number, level in levels if len({*level}) > 1 or level[0].lower() in SPLITS), 0)
-    above = [parts[first:] for parts in above]
+    paths = [PurePosixPath(first_file(image)).parent.parts for image in images]
+    levels = [*zip(*paths, strict=False)]
+    own = (number for number, level in enumerate(levels) if len({*map(split_word, level)}) > 1 or _is_split(level[0]))
+    first = next(own, len(levels))
+    above = [[*map(split_word, parts[first:])] for parts in paths]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
     if all(folder and folder.lower() in SPLITS for folder in folders):
         return folders

@@ -31,9 +31,11 @@ SPLIT_WORDS = {  # of folders and tables, and the list that they mean
     **dict.fromkeys(("val", "valid", "validate", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-SPLIT = "|".join(SPLIT_WORDS)
-_SPLIT_OF = re.compile(  # train_masks, masks-test; of an absolute path also "", which begins it
-    rf"(?:({SPLIT})[_\-. ]+)?(.*?)(?:[_\-. ]+({SPLIT}))?", re.IGNORECASE | re.DOTALL
+SPLIT = "|".join(sorted(SPLIT_WORDS, key=len, reverse=True))
+_SPLIT_OF = re.compile(  # train_masks, masks-test, testImages, MoNuSegTestData, but no latest, Trainer, test-retest
+    rf"(?!.*retest|(?:image|label)sval$)(.*?)(?:(?<![a-z])|(?-i:(?<=[a-z])(?=[A-Z])))({SPLIT})"
+    r"(?=(?:data|(?:data)?set|images?|imgs?|inputs?|masks?|labels?)?(?:(?-i:[A-Z])|[^a-z]|$))(.*)",
+    re.IGNORECASE | re.DOTALL,
 )
 _MAP = (
     r"segs?|segm|segmentations?|masks?|msk|gt|ground[_\- ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
@@ -135,9 +137,11 @@ def kind_folder(path: str) -> tuple[str, int]:
 
 
 def split_part(folder: str) -> tuple[str, str]:
-    """The word of a split that a folder begins or ends with, or "", and the rest: train, masks of ``train_masks``."""
-    first, rest, last = _SPLIT_OF.fullmatch(folder).groups(default="")  # type: ignore[union-attr]
-    return first or last, rest
+    """The first word of a split in the name of a folder, or "", and the rest: train, masks of ``train_masks``."""
+    if not (named := _SPLIT_OF.fullmatch(folder)):
+        return "", folder
+    start, word, end = named.groups()
+    return word, f"{start}{end.lstrip('_-. ')}".strip("_-. ")
 
 
 def without_map_words(name: str) -> str:

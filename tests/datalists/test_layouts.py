@@ -162,6 +162,13 @@ def test_the_splits_that_folders_name():
         "TrainDataset": "Train",
         "trainval-image": "trainval",
         "ISIC_Validation_Input": "Validation",
+        "MoNuSegTestData": "Test",
+        "TestEasyDataset": "Test",
+        "valImages": "val",
+        "ribfrac-train-images-1": "train",
+        "Testis": "Testis",
+        "test-retest": "test-retest",
+        "imagesVal": "imagesVal",  # of nnU-Net, where it is no split
     }
     assert {name: split_word(name) for name in names} == names
     assert folder_splits([f"Original Images/{name}/1.jpg" for name in list(names)[:3]]) == [
@@ -171,6 +178,8 @@ def test_the_splits_that_folders_name():
     ]
     assert folder_splits(["Trainer/1.jpg", "b. Testing Set/2.jpg"]) == ["", ""]
     assert folder_splits(["1/ses-test/1.nii", "1/ses-retest/1.nii"]) == ["", ""]
+    assert folder_splits(["stress_test_2021/a/1.nii", "stress_test_2021/b/2.nii"]) == ["", ""]
+    assert folder_splits(["ACDC/MySetTraining/a/1.nii", "ACDC/MySetTestData/b/2.nii"]) == ["Training", "Test"]
     files = ["x/train/a/1.jpg", "x/x/train/a/1.jpg", "x/x/test/a/2.jpg", "x/sample.jpg", "x/unlabeled/7.jpg"]
     assert folder_splits(files) == ["train", "train", "test", "", ""]
 

@@ -118,6 +118,7 @@ def test_label_maps_are_left_out(kept, left_out):
         ("a//train_masks/x.png", ("masks", 2)),
         ("two\nlines/x.png", ("", -1)),
         ("Test Images/labels-val/x.png", ("labels", 1)),
+        ("trainMasks/x.png", ("masks", 0)),
     ],
 )
 def test_a_folder_is_known_by_its_name_in_any_path(path, found):
