@@ -43,6 +43,7 @@ class DicomHeader(NamedTuple):
     rescale: tuple[str, str]  # slope and intercept
     pixel_type: int  # SimpleITK's number of the type of the rescaled values
     marks: tuple[str, ...]  # the values of MARKS
+    bits: tuple[str, ...]  # samples of a pixel, and of each the bits allocated, the bits stored and the highest one
 
     @property
     def depth(self) -> float:
@@ -82,6 +83,7 @@ def read_header(file: str | Path) -> DicomHeader | None:
         rescale=(value("0028|1053"), value("0028|1052")),
         pixel_type=reader.GetPixelIDValue(),
         marks=tuple(map(value, MARKS)),
+        bits=tuple(map(value, ("0028|0002", "0028|0100", "0028|0101", "0028|0102"))),
     )
 
 
@@ -128,6 +130,16 @@ def _find_reason(file: str | Path) -> str:
     with suppress(Exception):  # whatever pydicom raises of a damaged file: the caller has a better sentence
         if syntax and [read_tags(file, names).get(name) for name in names] == ["MONOCHROME1", 1, 12]:
             return "its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not turn round"
+    return ""
+
+
+def find_misread(header: DicomHeader) -> str:
+    """Why SimpleITK 2.5 makes other values of the pixels than the header says; empty where it does not."""
+    samples, allocated, stored, highest = (int(bits) if bits.isdigit() else 0 for bits in header.bits)
+    if 0 < stored < allocated and highest != stored - 1:
+        return f"its {stored} bits end at bit {highest} (HighBit), where SimpleITK takes those up to bit {stored - 1}"
+    if samples > 1 and allocated > 8 and _find_kind(header.file)[1].startswith("RLE"):
+        return f"its colors of {allocated} bits are compressed by RLE, whose bytes SimpleITK mixes up"
     return ""
 
 

@@ -15,7 +15,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .frames import read_frames, read_region_size
 from .geometry import Slices, check_slices, describe, straighten
-from .headers import IMAGE_TYPE, NO_IMAGES, DicomHeader, are_parallel, read_header, read_tags, unreadable
+from .headers import IMAGE_TYPE, NO_IMAGES, DicomHeader, are_parallel, find_misread, read_header, read_tags, unreadable
 
 # what a slice of several must have: fields of its header, and their tags
 PLACE = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient", "spacing": "PixelSpacing"}
@@ -133,6 +133,8 @@ def _need_header(file: Path) -> DicomHeader:
     if header.modality in NO_IMAGES:
         cure = "; dira-monai merge-masks makes a label map of it" if header.modality == "SEG" else ""
         raise InputError(f"{file} is a DICOM {NO_IMAGES[header.modality]} and no image{cure}.")
+    if reason := find_misread(header):
+        raise InputError(f"{file} would be misread: {reason}; decompress or mend it by dcmtk or gdcm, or write PNG.")
     if "MOSAIC" in header.marks[IMAGE_TYPE].upper().split("\\"):
         raise InputError(f"{file} is a mosaic, a volume as slices side by side in one picture; unpack it by dcm2niix.")
     return header

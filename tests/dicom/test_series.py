@@ -1,4 +1,5 @@
 import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import SimpleITK
 from monai.data import ITKReader
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation
 from pydicom import Dataset, Sequence, dcmread
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG4HP41,
@@ -274,6 +276,27 @@ def test_signed_12_bits_of_monochrome1_are_refused_by_name(tmp_path):
     path = write_slice(tmp_path / "a", noise(4, 5), **options)
     with pytest.raises(InputError, match="its MONOCHROME1 pixels are signed and of 12 bits, which SimpleITK does not"):
         read(path)
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+def test_pixels_whose_highest_bit_is_another_are_refused(tmp_path, slices):
+    stored = noise(slices, 5, 6, high=4096)
+    tags = {"BitsStored": 12, "PixelRepresentation": 0, "RescaleIntercept": 0}
+    write_series(tmp_path / "high", stored << 4, HighBit=15, **tags)
+    refuses("would be misread: its 12 bits end at bit 15 .* up to bit 11; .* by dcmtk", read, tmp_path / "high")
+    write_series(tmp_path / "overlay", stored | 5 << 12, HighBit=11, **tags)  # bits above are not the pixel's
+    array, _ = read(tmp_path / "overlay")
+    np.testing.assert_array_equal(array.reshape(6, 5, slices), stored.transpose(2, 1, 0))
+
+
+def test_colors_of_16_bits_in_rle_are_refused_and_the_same_without_it_are_read(tmp_path):
+    packed = get_testdata_file("SC_rgb_rle_16bit.dcm")
+    refuses("its colors of 16 bits are compressed by RLE, whose bytes SimpleITK mixes up", read, Path(packed))
+    data = dcmread(packed)
+    expected = data.pixel_array
+    data.decompress()
+    data.save_as(tmp_path / "plain.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(read(tmp_path / "plain.dcm")[0], expected.transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize("missing", [1, 40, 45, 52, 90, 150])
