@@ -175,9 +175,10 @@ def to_array(sitk: ModuleType, image: Any) -> np.ndarray:
 
 def to_meta(image: Any) -> dict:
     """MONAI's meta data of a SimpleITK image of 2 or more axes; the affine is in RAS."""
-    rank = image.GetDimension()
+    rank, axes = image.GetDimension(), min(image.GetDimension(), 3)
     affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (rank, rank))[:3, :3] * np.array(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
+    direction = np.reshape(image.GetDirection(), (rank, rank))[:axes, :axes]
+    affine[:axes, :axes] = direction * np.array(image.GetSpacing()[:axes])
+    affine[:axes, 3] = image.GetOrigin()[:axes]
     shape = np.array(image.GetSize()[:3])
     return {**_affine_meta(orientation_ras_lps(affine)), "space": "RAS", "spatial_shape": shape}

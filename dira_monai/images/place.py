@@ -1,5 +1,6 @@
-"""Where the voxels of a NIfTI file lie, and which other programs place them elsewhere."""
+"""Where the voxels of NIfTI, NRRD and MetaImage files lie, and which other programs place them elsewhere."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from ..utils.errors import InputError
 from .facts import find_distance
 
 MILLIMETERS = {1: 1000.0, 3: 0.001}  # by the code of the unit: meters, micrometers; all others are taken as mm
+UNITS = {r"nm|nano\w*": 1e-6, r"um|micro\w*": 0.001, r"cm|centi\w*": 10.0, r"m|met(er|re)s?": 1000.0}  # in mm
+SPACING = ("space directions", "spacings", "ElementSpacing", "ElementSize")  # keys of which one is the size of voxels
+ITK_HEADER = 2**16  # bytes that hold the header of an NRRD or MetaImage file
 FIELDS = [  # of a header, where its voxels lie
     *("pixdim", "xyzt_units", "qform_code", "sform_code"),
     *(f"{name}_{axis}" for name, axes in (("quatern", "bcd"), ("qoffset", "xyz"), ("srow", "xyz")) for axis in axes),
@@ -48,6 +52,34 @@ def copy_place(source: Path, target: Path) -> None:
     for name in FIELDS:
         header[name] = fields[name]
     nib.save(type(image)(np.asarray(image.dataobj), None, header), target)
+
+
+def set_affine(file: Path, affine: np.ndarray) -> None:
+    """Put a 2D label map (NIfTI) where its slice lies, with a third axis of length 1 where that is no plane of x, y."""
+    image = nib.load(file)
+    array = np.asarray(image.dataobj)
+    nib.save(type(image)(array if np.allclose(affine[2, :2], 0) else array[..., None], affine, image.header), file)
+
+
+def read_itk_header(file: Path) -> tuple[float, str]:
+    """Millimeters in what the header of an NRRD or MetaImage file has lengths in; what of it ITK 5.4 passes over."""
+    with file.open("rb") as stream:
+        text = stream.read(ITK_HEADER).decode("latin-1")
+    text = re.split(r"\r?\n\r?\n|^ElementDataFile", text, maxsplit=1, flags=re.MULTILINE)[0]
+    fields = dict(re.findall(r"^(\w[\w ]*?) *[:=] *(.*)", text, re.MULTILINE))
+    words = " ".join(fields.get(key, "") for key in ("space units", "units", "DistanceUnits")).replace('"', " ").split()
+    unit, name = next(
+        ((mm, w) for w in words for key, mm in UNITS.items() if re.fullmatch(key, w, re.IGNORECASE)), (1.0, "")
+    )
+    notes = [f"lengths in {name} are read as mm, where ITK programs take the numbers as mm"] if unit != 1 else []
+    if not any(key in fields for key in SPACING):
+        notes.append("no voxel spacing, taken as 1 mm")
+    function = [
+        float(fields.get(f"ElementToIntensityFunction{key}", number)) for key, number in (("Slope", 1), ("Offset", 0))
+    ]
+    if function != [1, 0]:
+        notes.append("stored values, ElementToIntensityFunction not applied")
+    return unit, "; ".join(notes)
 
 
 def _spatial(image: Any) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .facts import find_distance
 from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
-from .place import find_place, tell_shear
+from .place import find_place, read_itk_header, tell_shear
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
 PIL_MODES = {
@@ -161,7 +161,11 @@ def _read_itk(file: Path) -> tuple[np.ndarray, dict]:
     sitk = import_package("SimpleITK", file)
     image = sitk.ReadImage(str(file))
     meta = to_meta(image)
-    note = tell_shear(image.GetSize()[:3], meta["affine"]) if image.GetDimension() > 2 else ""
+    unit, note = read_itk_header(file)
+    for name in ("affine", "original_affine"):
+        meta[name][:3] *= unit
+    shear = tell_shear(image.GetSize()[:3], meta["affine"]) if image.GetDimension() > 2 else ""
+    note = "; ".join(filter(None, [shear, note]))
     return to_array(sitk, image), meta | ({"note": note} if note else {})
 
 
@@ -209,7 +213,8 @@ def _tidy(file: Path, array: np.ndarray, meta: dict) -> tuple[np.ndarray, dict]:
     meta["spatial_shape"] = np.array(array.shape[:rank])
     meta["original_channel_dim"] = -1 if array.ndim > rank else float("nan")
     if rank == 2 and "affine" in meta:
-        spacing = np.linalg.norm(np.asarray(meta["affine"])[:-1, :2], axis=0)  # in whatever plane the slice lies
+        meta["slice_affine"] = np.asarray(meta["affine"])  # in whatever plane the slice lies
+        spacing = np.linalg.norm(meta["slice_affine"][:-1, :2], axis=0)
         meta["affine"] = np.diag([*spacing, 1.0, 1.0])
         meta["original_affine"] = meta["affine"].copy()
     return array, meta

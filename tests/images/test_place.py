@@ -127,6 +127,70 @@ def test_shear_of_nrrd_is_told_since_itk_reads_no_label_map_of_it(tmp_path):
     assert f"up to {away:.3g} mm away, or not at all" in meta["note"]
 
 
+HEADS = {  # of NRRD and MetaImage: the size of voxels, its unit, and the file up to its data
+    "nrrd": (
+        "spacings: {}",
+        "units: {}",
+        "NRRD0004\ntype: short\ndimension: {}\nsizes: {}\nendian: little\n{}encoding: raw\n\n",
+    ),
+    "mha": (
+        "ElementSpacing = {}",
+        "DistanceUnits = {}",
+        "NDims = {}\nDimSize = {}\nBinaryData = True\n{}ElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+    ),
+}
+
+
+def write_head(folder, suffix, spatial_dims, spacing, *lines):
+    """A file with these lines in its header; the spacing in mm that it should have."""
+    size, _, head = HEADS[suffix]
+    values = noise(*(4, 5, 6)[:spatial_dims])
+    lines = [size.format(" ".join(map(str, (2, 3, 5)[:spatial_dims])))] * spacing + list(lines)
+    shape = " ".join(map(str, values.shape))
+    text = head.format(spatial_dims, shape, "".join(f"{line}\n" for line in lines))
+    (folder / f"a.{suffix}").write_bytes(text.encode() + values.astype("<i2").tobytes(order="F"))
+    return folder / f"a.{suffix}", values
+
+
+@pytest.mark.parametrize("suffix", HEADS)
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("mm", 1), ("um", 0.001), ("microns", 0.001), ("cm", 10), ("m", 1000), ("meter", 1000)]
+)
+def test_lengths_of_nrrd_and_metaimage_are_in_mm(tmp_path, suffix, spatial_dims, unit, factor):
+    words = unit if suffix == "mha" else " ".join([f'"{unit}"'] * spatial_dims)
+    path, values = write_head(tmp_path, suffix, spatial_dims, 1, HEADS[suffix][1].format(words))
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, values)
+    lengths = np.linalg.norm(meta["affine"][:3, :spatial_dims], axis=0)
+    np.testing.assert_allclose(lengths, factor * np.array([2, 3, 5])[:spatial_dims])
+    assert meta.get("note", "").startswith(f"lengths in {unit} are read as mm" if factor != 1 else "")
+    image = SimpleITK.ReadImage(str(path))
+    assert list(image.GetSpacing()) == [2, 3, 5][:spatial_dims]  # whatever the unit
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines", "note"),
+    [
+        ("nrrd", [], "no voxel spacing, taken as 1 mm"),
+        ("nrrd", ["axis mins: 0 0 0", "axis maxs: 8 15 30"], "no voxel spacing, taken as 1 mm"),
+        ("mha", [], "no voxel spacing, taken as 1 mm"),
+        ("mha", ["ElementSize = 1 1 1"], None),
+        ("mha", ["ElementSize = 1 1 1", "ElementToIntensityFunctionSlope = 1.0"], None),
+        (
+            "mha",
+            ["ElementSize = 1 1 1", "ElementToIntensityFunctionSlope = 2"],
+            "stored values, ElementToIntensityFunction not applied",
+        ),
+    ],
+)
+def test_what_itk_passes_over_in_a_header_is_noted(tmp_path, suffix, lines, note):
+    path, values = write_head(tmp_path, suffix, 3, 0, *lines)
+    array, meta = read(path)
+    assert meta.get("note") == note
+    np.testing.assert_array_equal(array, values)
+    np.testing.assert_allclose(np.linalg.norm(meta["affine"][:3, :3], axis=0), 1)
+
+
 def test_values_on_a_surface_are_no_volume(tmp_path):
     rows = nib.cifti2.ScalarAxis(["thickness"])
     columns = nib.cifti2.BrainModelAxis.from_surface(np.arange(5), 9, "CortexLeft")

@@ -32,6 +32,19 @@ def test_itk_formats(tmp_path, suffix, compress):
     np.testing.assert_allclose(loaded.affine.numpy(), affine_of(image))
 
 
+@pytest.mark.parametrize("suffix", ["nrrd", "mha", "mhd"])
+def test_pictures_of_itk_have_two_axes_and_keep_their_place(tmp_path, suffix):
+    image = SimpleITK.GetImageFromArray(noise(4, 5))  # (y, x)
+    image.SetSpacing((0.5, 0.75))
+    image.SetOrigin((7.0, 8.0))
+    image.SetDirection((0.0, 1.0, -1.0, 0.0))
+    SimpleITK.WriteImage(image, str(path := tmp_path / f"a.{suffix}"))
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, noise(4, 5).T)
+    np.testing.assert_allclose(meta["affine"], np.diag([0.5, 0.75, 1, 1]))
+    np.testing.assert_allclose(meta["slice_affine"], affine_of(image))
+
+
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
 @pytest.mark.parametrize("axes", [(), (1,), (1, 1)])
 def test_nifti_drops_axes_of_length_one(tmp_path, suffix, axes):
