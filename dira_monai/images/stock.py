@@ -3,7 +3,7 @@
 MONAI is imported with the first image, since no ``--help`` needs it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -65,6 +65,12 @@ def read_as_trained(
         if difference := _find_difference(array, meta, paths, reader):
             raise InputError(f"{first_file(image)} {difference}; give --{option} {OUR_READER}, or convert the image.")
     return array, meta
+
+
+def tell_picture(image: Image, reader: Any) -> str:
+    """What ``ScanReader`` notes of a picture that a configuration's own PILReader reads; what it refuses is refused."""
+    own = isinstance(reader, Mapping) and reader.get("_target_") == "PILReader"
+    return read_image(image)[1].get("note", "") if own and first_file(image).lower().endswith(PIL_SUFFIXES) else ""
 
 
 def read_png_factor(file: Path) -> int:

@@ -17,7 +17,7 @@ from ..datalists.checks import LISTS, check_datalist
 from ..datalists.io import make_absolute, read_datalist
 from ..datalists.rows import find_unlabeled
 from ..images.find import Image, find_images, first_file, map_files
-from ..images.stock import OUR_READER
+from ..images.stock import OUR_READER, tell_picture
 from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
 from ..transforms.views import to_unit
@@ -110,6 +110,7 @@ class _Images(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         image = self.images[index]
         try:
+            tell_picture(image, self.config.parser["reader"])
             prepared = self.pad(self.preprocessing({"image": image})["image"])
         except Exception as error:  # transforms raise whatever they like
             raise InputError(f"{first_file(image)} cannot be prepared: {find_cause(error)}") from error

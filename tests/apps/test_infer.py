@@ -17,7 +17,19 @@ from finetune_bundle import KINDS, bundle, configs, later
 from monai.transforms import LoadImage
 from PIL import ExifTags, Image
 from running import load
-from scan_files import LPS, affine_of, close_folders, cut, noise, write_image, write_nifti, write_place, write_series
+from scan_files import (
+    LPS,
+    SAGITTAL,
+    affine_of,
+    close_folders,
+    cut,
+    noise,
+    write_image,
+    write_nifti,
+    write_place,
+    write_series,
+    write_slice,
+)
 from threshold_network import CLASSES, STEEPNESS, threshold_options
 
 from dira_monai.apps.infer import infer, loading, step
@@ -361,6 +373,64 @@ def check_on_image(image, label_map, expected):
     np.testing.assert_allclose(
         written.affine, nib.load(image).affine if ".nii" in image.name else affine_of(source), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("suffix", [".nii", "_2d.nii", ".nrrd", ".mha", ".dcm"])
+def test_label_maps_of_slices_lie_on_their_images(tmp_path, suffix):
+    """A sagittal slice where its format has one, else one in x and y that is turned."""
+    values = noise(6, 9, high=2)  # rows, columns
+    flat = np.array([[0, 0.5, 0, 7], [-0.75, 0, 0, 8], [0, 0, 1, 0], [0, 0, 0, 1]])
+    sagittal = np.array([[0, 0, 2, 7], [-0.75, 0, 0, 8], [0, -0.5, 0, 9], [0, 0, 0, 1]])
+    path, expected = tmp_path / f"a{suffix}", flat
+    if suffix == ".dcm":
+        write_slice(path, values, (-7, -8, 9), SAGITTAL, PixelSpacing=[0.5, 0.75], RescaleIntercept=0)
+        expected = sagittal
+    elif suffix == ".nii":
+        expected = sagittal
+        nib.save(nib.Nifti1Image(values.T[..., None], expected), path)
+    elif suffix == "_2d.nii":
+        nib.save(nib.Nifti1Image(values.T, expected), path)
+    else:
+        image = SimpleITK.GetImageFromArray(values)
+        image.SetSpacing((0.75, 0.5))
+        image.SetOrigin((-7, -8))
+        image.SetDirection((0, -1, 1, 0))
+        SimpleITK.WriteImage(image, str(path))
+    options = {"reader": "dira_monai.ScanReader", "output_extension": ".nii.gz", "intensity_range": [0, 1]}
+    inference = run(tmp_path, path.name, values=options, pictures=False)
+    (row,) = inference.rows
+    assert (row.status, row.note) == ("done", "")
+    written = nib.load(inference.output_dir / row.output)
+    np.testing.assert_array_equal(np.asarray(written.dataobj).reshape(9, 6), values.T)
+    np.testing.assert_allclose(written.affine[:3, [0, 1, 3]], expected[:3, [0, 1, 3]], atol=1e-6)
+    source, result = (SimpleITK.ReadImage(str(file)) for file in (path, inference.output_dir / row.output))
+    for index in ((0, 0, 0), (8, 5, 0)):
+        places = [image.TransformIndexToPhysicalPoint(index[: image.GetDimension()]) for image in (source, result)]
+        np.testing.assert_allclose(*(place[: min(map(len, places))] for place in places), atol=1e-4)
+
+
+def test_pictures_that_lists_refuse_or_note_are_refused_or_noted(tmp_path):
+    pages = [Image.fromarray(noise(8, 9, seed=seed).astype(np.uint8)) for seed in (0, 1)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "signed.tif", tiffinfo={339: 2})
+    Image.fromarray(noise(8, 9).astype(np.uint16)).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    colors = np.stack([noise(8, 9, seed=seed) for seed in range(3)], -1).astype(np.uint8)
+    write_image(tmp_path / "colors.png", colors)  # made gray, as the bundle says
+    names = ["pages.tif", "signed.tif", "white.tif", "colors.png"]
+    rows = run(tmp_path, *names).rows
+    assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
+    starts = ["pages.tif has 2 pages", "signed.tif holds signed numbers of 8 bits", "0 is white, and 16 bits", ""]
+    assert all(row.note.startswith(start) for row, start in zip(rows, starts, strict=True))
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((8, 9, 1), PICTURES), ((8, 9, 1), VOLUMES)])
+def test_a_single_slice_names_its_dimensions(tmp_path, shape, kind):
+    write_nifti(tmp_path / "a.nii", noise(*shape))
+    (row,) = run(tmp_path, "a.nii", kind=kind).rows
+    words = {2: "has 3 spatial dimensions where spatial_dims is 2; --reader dira_monai.ScanReader may take it"}
+    assert row.note == words.get(kind[1], "has 2 spatial dimensions where spatial_dims is 3")
+    values = {"reader": "dira_monai.ScanReader", "intensity_range": [0, 200]}
+    assert run(tmp_path, "a.nii", kind=kind, values=values).rows[0].status == ("done" if kind[1] == 2 else "failed")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.data import list_data_collate
 from monai.utils import TraceKeys
 from torch.utils.data import Dataset
 
 from ...images.find import read_image
+from ...images.stock import tell_picture
 from ...utils.errors import InputError, find_cause
 
 
@@ -20,6 +22,7 @@ class Loaded(NamedTuple):
     batch: dict[str, Any] | None  # of this image alone; None where it could not be loaded
     note: str  # why not, or what is unusual about it
     seconds: float  # that loading took
+    place: np.ndarray | None = None  # of a slice: from voxels to mm, where the network sees its spacing alone
 
 
 class InputImages(Dataset):
@@ -30,7 +33,9 @@ class InputImages(Dataset):
         preprocessing: from ``{"image": path}`` to the network's input. Only this data set may use it: an inversion
             switches tracing off for the time that it takes.
         in_channels: of the network.
+        spatial_dims: of the network.
         channels: of an image of several files all of them, by its path.
+        reader: of the configuration, see ``tell_picture``.
     """
 
     def __init__(
@@ -38,35 +43,45 @@ class InputImages(Dataset):
         paths: Sequence[str],
         preprocessing: Callable,
         in_channels: int,
+        spatial_dims: int,
         channels: Mapping[str, Sequence[str]] | None = None,
+        reader: Any = None,
     ) -> None:
         self.paths = paths
         self.channels = channels or {}
         self.preprocessing = preprocessing
-        self.in_channels = in_channels
+        self.in_channels, self.spatial_dims = in_channels, spatial_dims
+        self.reader = reader
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Loaded:
         start = time.perf_counter()
-        batch = None
+        batch, place = None, None
         try:
-            batch, note = self._load(self.paths[index])
+            batch, note, place = self._load(self.paths[index])
         except Exception as error:  # whatever readers and transforms raise
             note = find_reason(self.paths[index], error)
-        return Loaded(index, batch, note, time.perf_counter() - start)
+        return Loaded(index, batch, note, time.perf_counter() - start, place)
 
-    def _load(self, path: str) -> tuple[dict[str, Any], str]:
-        prepared = self.preprocessing({"image": self.channels.get(path, path)})
+    def _load(self, path: str) -> tuple[dict[str, Any], str, np.ndarray | None]:
+        files = self.channels.get(path, path)
+        note = tell_picture(files, self.reader)
+        prepared = self.preprocessing({"image": files})
         image = prepared["image"]
+        if (dims := image.ndim - 1) != self.spatial_dims:
+            kind = (
+                ValueError if dims > self.spatial_dims else InputError
+            )  # of which ``ScanReader`` drops axes of length 1
+            raise kind(f"{path} has {dims} spatial dimensions where spatial_dims is {self.spatial_dims}.")
         if len(image) != self.in_channels:
             raise InputError(f"{path} has {len(image)} channels where in_channels is {self.in_channels}.")
         if not torch.isfinite(image).all():
             raise InputError(f"{path} holds NaN or infinite voxels.")
         for operation in image.applied_operations:  # the inversion is by another object, made of the same values
             operation[TraceKeys.ID] = TraceKeys.NONE
-        return list_data_collate([prepared]), image.meta.get("note", "")
+        return list_data_collate([prepared]), image.meta.get("note", note), image.meta.get("slice_affine")
 
 
 def only_batch(samples: Sequence[Loaded]) -> Loaded:

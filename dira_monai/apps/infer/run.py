@@ -79,8 +79,8 @@ def infer(
     loading = read_config(run or bundle, values, ("inference.json",), "inference")
     if config.parser["reader"] is None:  # lists are made by it, and trained on where stock MONAI reads the same
         loading.parser["reader"] = {"_target_": OUR_READER, "resample": False}
-    prepare, channels = loading.build("preprocessing"), config.build("in_channels")
-    dataset = InputImages(found.paths, prepare, channels, found.channels)
+    prepare, sizes = loading.build("preprocessing"), (config.build("in_channels"), config.build("spatial_dims"))
+    dataset = InputImages(found.paths, prepare, *sizes, found.channels, config.parser["reader"])
     try:
         inference.save()
         _evaluate(config, network, dataset, step, saver)

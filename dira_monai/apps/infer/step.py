@@ -13,7 +13,7 @@ from ...bundle.config import BundleConfig
 from ...dicom.headers import is_dicom
 from ...images.dicom_seg.write import write_segmentation
 from ...images.find import NIFTI_SUFFIXES
-from ...images.place import copy_place
+from ...images.place import copy_place, set_affine
 from ...utils.errors import InputError
 from ...utils.files import atomic_write
 from ...visualize.labels import draw_overlay
@@ -68,7 +68,7 @@ class Step:
             if loaded.batch is None:
                 raise InputError(loaded.note)
             row.note = loaded.note
-            self._finish(row, engine._iteration(engine, loaded.batch)[0])
+            self._finish(row, engine._iteration(engine, loaded.batch)[0], loaded.place)
             row.status = DONE
             self._write_dicom(row)
         except Exception as error:  # whatever networks and transforms raise
@@ -80,12 +80,15 @@ class Step:
         self.bar.update()
         return engine.state.output
 
-    def _finish(self, row: Result, output: dict[str, Any]) -> None:
+    def _finish(self, row: Result, output: dict[str, Any], place: np.ndarray | None) -> None:
         if not self.ending:
             self._note_classes(row, output["pred"].cpu().numpy())
             return
         label_map, picture, _ = self._files(row)
-        if row.note and all(path.name.lower().endswith(NIFTI_SUFFIXES) for path in (Path(row.file), label_map)):
+        nifti = label_map.name.lower().endswith(NIFTI_SUFFIXES)
+        if place is not None and nifti:
+            set_affine(label_map, place)
+        if row.note and nifti and row.file.lower().endswith(NIFTI_SUFFIXES):
             copy_place(Path(row.file), label_map)  # so that programs which differ about the image put it there
         if self.pictures:
             self._draw(output, picture, row.file)
