@@ -10,7 +10,7 @@ from monai.data import list_data_collate
 from monai.utils import TraceKeys
 from torch.utils.data import Dataset
 
-from ...images.find import read_image
+from ...images.find import Image, read_image
 from ...images.stock import tell_picture
 from ...utils.errors import InputError, find_cause
 
@@ -44,7 +44,7 @@ class InputImages(Dataset):
         preprocessing: Callable,
         in_channels: int,
         spatial_dims: int,
-        channels: Mapping[str, Sequence[str]] | None = None,
+        channels: Mapping[str, list[str]] | None = None,
         reader: Any = None,
     ) -> None:
         self.paths = paths
@@ -66,14 +66,12 @@ class InputImages(Dataset):
         return Loaded(index, batch, note, time.perf_counter() - start, place)
 
     def _load(self, path: str) -> tuple[dict[str, Any], str, np.ndarray | None]:
-        files = self.channels.get(path, path)
+        files: Image = self.channels.get(path, path)
         note = tell_picture(files, self.reader)
         prepared = self.preprocessing({"image": files})
         image = prepared["image"]
         if (dims := image.ndim - 1) != self.spatial_dims:
-            kind = (
-                ValueError if dims > self.spatial_dims else InputError
-            )  # of which ``ScanReader`` drops axes of length 1
+            kind = ValueError if dims > self.spatial_dims else InputError  # axes of length 1 are dropped by ScanReader
             raise kind(f"{path} has {dims} spatial dimensions where spatial_dims is {self.spatial_dims}.")
         if len(image) != self.in_channels:
             raise InputError(f"{path} has {len(image)} channels where in_channels is {self.in_channels}.")
