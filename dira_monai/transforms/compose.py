@@ -1,12 +1,14 @@
 """Transforms made of others: a choice, and a sequence.
 
 A transform takes images in [0, 1], (B, C, *spatial), and ``SampleRandom``. It draws all its parameters first, from each
-sample's own stream, and then changes the whole batch at once.
+sample's own stream, and then changes the whole batch at once, or on a CPU one image after the other.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,26 @@ from ..utils.seeded_random import SampleRandom
 
 Distortion = Callable[[Tensor, SampleRandom], Tensor]
 Steps = Sequence[Distortion]  # applied in order
+
+
+class InPlace(ABC):
+    """A transform that on a CPU changes images where they lie, so that ``OneOf`` need not copy them to and fro."""
+
+    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Changed images, same shape."""
+        if images.device.type != "cpu":
+            return self.changed(images, draws)
+        images = images.clone(memory_format=torch.contiguous_format)
+        self.change(list(images.numpy()), draws)
+        return images
+
+    @abstractmethod
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Change images, each (C, *spatial), all of one shape, where they lie."""
+
+    @abstractmethod
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """The same in few calls for all samples at once, as suits a GPU."""
 
 
 class OneOf:
@@ -35,11 +57,13 @@ class OneOf:
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
         choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
-        images = images.clone()
+        images = images.clone(memory_format=torch.contiguous_format)
         for n, distortion in enumerate(self.distortions):
             rows = (choice == n).nonzero()[:, 0]
             own = draws.rows(rows)
-            if len(rows) > 0:
+            if len(rows) > 0 and images.device.type == "cpu" and isinstance(distortion, InPlace):
+                distortion.change([images[row].numpy() for row in rows.tolist()], own)
+            elif len(rows) > 0:
                 on_device = rows.to(images.device, non_blocking=True)
                 images.index_copy_(0, on_device, distortion(images.index_select(0, on_device), own))
         return images

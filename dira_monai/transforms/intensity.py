@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..utils.seeded_random import SampleRandom
+
+PIECE = 16  # voxels of a line that one small matrix product smooths
+IN_CACHE = 2**16  # voxels that are smoothed at once on a CPU: all they need fits into its caches
 
 
 def column(values: Tensor, images: Tensor) -> Tensor:
@@ -72,12 +76,15 @@ class GaussianBlur:
         weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[rows, None]).square())
         weights = weights.where(weights > 1e-9, 0.0)  # what float32 cannot show; denormal numbers take a processor long
         weights = weights / weights.sum(1, keepdim=True)
+        band = _band(weights, PIECE).to(images.device, non_blocking=True)
         chosen = rows.to(images.device, non_blocking=True)
-        blurred = images[chosen]
-        band = _band(weights, min(32, max(images.shape[2:]))).to(images.device, non_blocking=True)
-        for axis in range(2, images.ndim):
-            blurred = _convolve(blurred, band, radius, axis)
-        return images.index_copy(0, chosen, blurred)
+        step = max(1, IN_CACHE // images[0].numel()) if images.device.type == "cpu" else len(rows)
+        blurred = list(images.unbind())
+        for part, places, matrix in zip(chosen.split(step), rows.split(step), band.split(step), strict=True):
+            smooth = _convolve(images.index_select(0, part), matrix, radius)
+            for row, image in zip(places.tolist(), smooth.unbind(), strict=True):
+                blurred[row] = image
+        return torch.stack(blurred)
 
 
 def _band(weights: Tensor, length: int) -> Tensor:
@@ -87,20 +94,21 @@ def _band(weights: Tensor, length: int) -> Tensor:
     return band.scatter(2, place.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
 
 
-def _convolve(images: Tensor, band: Tensor, radius: int, axis: int) -> Tensor:
-    """Images convolved along one axis, the border repeated outside: piece by piece a matrix product."""
-    extent, last = images.shape[axis], axis == images.ndim - 1
-    place = torch.arange(-radius, extent + radius, device=images.device).clamp(0, extent - 1)
-    # (B, lines, extent, voxels side by side): the band from the left is a product of few rows, which is the fast one
-    lines = images.flatten(1, -2).mT[:, None] if last else images.flatten(1, axis - 1).flatten(3)
-    lines = lines.index_select(2, place)
-    pieces = []
-    for start in range(0, extent, band.shape[1]):
-        length = min(band.shape[1], extent - start)
-        matrix = band[:, :length, : length + 2 * radius]
-        pieces.append(matrix[:, None] @ lines[:, :, start : start + length + 2 * radius])
-    blurred = torch.cat(pieces, dim=2)
-    return (blurred.mT if last else blurred).reshape(images.shape)
+def _convolve(images: Tensor, band: Tensor, radius: int) -> Tensor:
+    """Images (B, C, *spatial) convolved along each axis, the border repeated outside: pieces times banded matrices."""
+    length, width = band.shape[1:]
+    for axis, extent in enumerate(images.shape[2:], start=2):
+        margins = [0] * 2 * (images.ndim - axis - 1) + [radius, radius + -extent % length]
+        padded = F.pad(images, margins + [0] * 2 * (axis - 2), mode="replicate")
+        if axis == images.ndim - 1:
+            pieces = padded.flatten(1, -2).unfold(2, width, length).transpose(1, 2)  # (B, pieces, lines, width)
+            lines = (pieces @ band.mT[:, None]).transpose(1, 2).flatten(2)
+        else:  # voxels that lie side by side stay so: (B, lines, pieces, width, voxels)
+            pieces = padded.flatten(1, axis - 1).flatten(3).unfold(2, width, length).mT
+            lines = band[:, None, None] @ pieces
+        shape = [*images.shape[:axis], extent + -extent % length, *images.shape[axis + 1 :]]
+        images = lines.reshape(shape).narrow(axis, 0, extent)
+    return images
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 Sizes are shares of the image's extent along each axis; a share of 10 / 224 is the published 10 pixels at 224.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
+from .compose import InPlace
 
 FILLS = ("zero", "noise", "constant")
 
@@ -68,22 +69,18 @@ def union_mask(boxes: Boxes, shape: Sequence[int], device: torch.device) -> Tens
     return (first.transpose(1, 2) @ inside > 0).reshape(-1, 1, *shape)  # a product counts the boxes around a voxel
 
 
-def paste(images: Tensor, source: Tensor, boxes: Boxes) -> Tensor:
-    """Images with what the source, of the same shape, has inside the boxes of each sample."""
-    if images.device.type != "cpu":
-        return torch.where(union_mask(boxes, images.shape[2:], images.device), source, images)
-    pasted = images.clone(memory_format=torch.contiguous_format)
+def paste(images: Sequence[np.ndarray], source: Sequence[np.ndarray], boxes: Boxes) -> None:
+    """Give images (C, *spatial) what the source, of the same shapes, has inside the boxes of each sample."""
     corners = (boxes.start.tolist(), (boxes.start + boxes.length).tolist(), boxes.used.tolist())
-    for image, own, *sample in zip(pasted.numpy(), source.numpy(), *corners, strict=True):
+    for image, own, *sample in zip(images, source, *corners, strict=True):
         for start, stop, used in zip(*sample, strict=True):
             if used:
                 inside = (slice(None), *map(slice, start, stop))
                 image[inside] = own[inside]
-    return pasted
 
 
 @dataclass(eq=False)
-class _Painting:
+class _Painting(InPlace):
     """Common part of in- and out-painting: boxes and what they are filled with."""
 
     count: int
@@ -96,16 +93,20 @@ class _Painting:
         if self.fill not in FILLS:
             raise InputError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
 
-    def _boxes(self, images: Tensor, draws: SampleRandom) -> Boxes:
-        return draw_boxes(draws, images.shape[2:], self.count, self.size, self.margin, self.stop)
+    def _boxes(self, shape: Sequence[int], draws: SampleRandom) -> Boxes:
+        return draw_boxes(draws, shape, self.count, self.size, self.margin, self.stop)
 
-    def _filling(self, images: Tensor, draws: SampleRandom, count: int) -> Sequence[Tensor]:
-        """What each of ``count`` boxes, or all of them, are filled with, of the shape of the images."""
+    def _fillings(
+        self, shape: Sequence[int], draws: SampleRandom, count: int, device: torch.device | None = None
+    ) -> Sequence[Tensor]:
+        """What each of ``count`` boxes, or all of them, are filled with, (B, *shape)."""
         if self.fill == "noise":
-            return [draws.uniform(*images.shape[1:], device=images.device)]
-        constant = draws.uniform(count) if self.fill == "constant" else torch.zeros(len(images), count)
-        constant = constant.to(images.device, non_blocking=True).reshape(len(images), count, *[1] * (images.ndim - 1))
-        return [values.expand_as(images) for values in constant.unbind(1)]
+            return [draws.uniform(*shape, device=device)]
+        samples = len(draws.seeds)
+        if self.fill == "zero":
+            return [torch.zeros(1, device=device).expand(samples, *shape)]
+        constant = draws.uniform(count).to(device, non_blocking=True).reshape(samples, count, *[1] * len(shape))
+        return [values.expand(samples, *shape) for values in constant.unbind(1)]
 
 
 class InPainting(_Painting):
@@ -116,14 +117,24 @@ class InPainting(_Painting):
     axis, filled with uniform noise; Models Genesis one random constant a box (``fill``: zero, noise or constant).
     """
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape."""
-        boxes = self._boxes(images, draws)
-        if self.fill != "constant":
-            return paste(images, self._filling(images, draws, 1)[0], boxes)
-        for n, filling in enumerate(self._filling(images, draws, self.count)):
-            images = paste(images, filling, boxes.one(n))
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Paint boxes into images (C, *spatial)."""
+        for filling, boxes in self._painted(images[0].shape, draws):
+            paste(images, list(filling.numpy()), boxes)
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Painted images, same shape."""
+        for filling, boxes in self._painted(images.shape[1:], draws, images.device):
+            images = torch.where(union_mask(boxes, images.shape[2:], images.device), filling, images)
         return images
+
+    def _painted(
+        self, shape: Sequence[int], draws: SampleRandom, device: torch.device | None = None
+    ) -> Iterator[tuple[Tensor, Boxes]]:
+        """Fillings, (B, *shape), and the boxes that each of them fills, in order."""
+        boxes = self._boxes(shape[1:], draws)
+        fillings = self._fillings(shape, draws, self.count, device)
+        return zip(fillings, map(boxes.one, range(self.count)) if self.fill == "constant" else [boxes], strict=True)
 
 
 class OutPainting(_Painting):
@@ -132,7 +143,17 @@ class OutPainting(_Painting):
     DiRA keeps the union of up to 10 windows of 154 to 174 pixels at 224; TransVW one window of 3/7 to 4/7 of each axis.
     """
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape."""
-        boxes = self._boxes(images, draws)
-        return paste(self._filling(images, draws, 1)[0], images, boxes)
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Paint all but boxes of images (C, *spatial)."""
+        boxes = self._boxes(images[0].shape[1:], draws)
+        (filling,) = self._fillings(images[0].shape, draws, 1)
+        kept = [image.copy() for image in images]
+        for image, own in zip(images, filling.numpy(), strict=True):
+            image[...] = own
+        paste(images, kept, boxes)
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Painted images, same shape."""
+        boxes = self._boxes(images.shape[2:], draws)
+        (filling,) = self._fillings(images.shape[1:], draws, 1, images.device)
+        return torch.where(union_mask(boxes, images.shape[2:], images.device), images, filling)

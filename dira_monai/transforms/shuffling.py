@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
+from .compose import InPlace
 from .painting import Boxes, draw_boxes
 
 
@@ -33,7 +34,7 @@ def _block_voxels(length: Tensor, shape: Sequence[int], largest: float) -> tuple
 
 
 @dataclass(eq=False)
-class BlockShuffling:
+class BlockShuffling(InPlace):
     """Pairs of equal blocks swapped, DiRA's local shuffling (10 swaps of blocks of 10 to 15 pixels at 224).
 
     Attributes:
@@ -53,21 +54,21 @@ class BlockShuffling:
         if self.behavior not in ("corrected", "reference"):
             raise InputError(f"behavior must be corrected or reference, got {self.behavior!r}")
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape."""
-        first, second, used = self._pairs(draws, images.shape[2:])
-        if images.device.type != "cpu":
-            return self._swapped_by_index(images, first, second, used)
-        swapped = images.clone(memory_format=torch.contiguous_format)
-        source = images if self.behavior == "reference" else swapped
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Swap blocks of images (C, *spatial)."""
+        first, second, used = self._pairs(draws, images[0].shape[1:])
         corners = [starts.tolist() for starts in (first.start, first.start + first.length)]
         corners += [starts.tolist() for starts in (second, second + first.length)]
-        for image, own, *sample in zip(swapped.numpy(), source.numpy(), *corners, used.tolist(), strict=True):
+        for image, *sample in zip(images, *corners, used.tolist(), strict=True):
+            source = image.copy() if self.behavior == "reference" else image
             for start_a, stop_a, start_b, stop_b, swap in zip(*sample, strict=True):
                 if swap:
                     a, b = ((slice(None), *map(slice, *box)) for box in ((start_a, stop_a), (start_b, stop_b)))
-                    image[a], image[b] = own[b].copy(), own[a].copy()
-        return swapped
+                    image[a], image[b] = source[b].copy(), source[a].copy()
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Images with swapped blocks, same shape."""
+        return self._swapped_by_index(images, *self._pairs(draws, images.shape[2:]))
 
     def _swapped_by_index(self, images: Tensor, first: Boxes, second: Tensor, used: Tensor) -> Tensor:
         """The same in few calls for all samples at once, as suits a GPU."""

@@ -68,6 +68,7 @@ class SampleRandom:
     seeds: Tensor
     calls: int = field(default=0, init=False)
     _ahead: tuple[int, np.ndarray] | None = field(default=None, init=False, repr=False, compare=False)
+    _states_ahead: tuple[int, np.ndarray] | None = field(default=None, init=False, repr=False, compare=False)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, device: torch.device | None = None) -> Tensor:
         """Numbers from [low, high), float32 in steps of 2**-24 of the range, shape (B, *shape).
@@ -93,7 +94,14 @@ class SampleRandom:
 
     def _state(self, call: int) -> np.ndarray:
         """State of each sample's generator for one call, int64, (B,)."""
-        return _states(self.seeds.numpy(), call, 1)[:, 0]
+        return self._states_with(call)[:, call % AHEAD]
+
+    def _states_with(self, call: int) -> np.ndarray:
+        """The states for a call and those computed together with it, int64, (B, AHEAD)."""
+        first = call - call % AHEAD
+        if self._states_ahead is None or self._states_ahead[0] != first:
+            self._states_ahead = first, _states(self.seeds.numpy(), first, AHEAD)
+        return self._states_ahead[1]
 
     def _state_on(self, device: torch.device) -> Tensor:
         """The state for the present call on a device, (B, 1)."""
@@ -104,7 +112,7 @@ class SampleRandom:
         place = self.calls % AHEAD
         first = self.calls - place
         if self._ahead is None or self._ahead[0] != first:
-            self._ahead = first, _shares(_states(self.seeds.numpy(), first, AHEAD), FEW)
+            self._ahead = first, _shares(self._states_with(first), FEW)
         return torch.from_numpy(self._ahead[1][:, place, :count].copy())
 
     def _many(self, count: int, device: torch.device) -> Tensor:

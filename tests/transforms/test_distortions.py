@@ -6,7 +6,7 @@ from random_images import numbered, random_images, streams
 
 from dira_monai.transforms.compose import OneOf
 from dira_monai.transforms.masking import Masking
-from dira_monai.transforms.painting import InPainting, OutPainting, draw_boxes, paste, union_mask
+from dira_monai.transforms.painting import FILLS, InPainting, OutPainting, draw_boxes, paste, union_mask
 from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling, _overwrite, _overwrite_by_order
 
 
@@ -214,9 +214,17 @@ def test_swaps_follow_each_other_as_slices_of_numpy_do(shape, behavior):
 def test_boxes_are_pasted_as_their_union_says(shape):
     images, source = torch.rand(2, 30, 2, *shape).unbind()
     boxes = draw_boxes(streams(30), shape, 3, (0.1, 0.6), stop=0.5)
-    before = images.clone()
     expected = torch.where(union_mask(boxes, shape, torch.device("cpu")), source, images)
-    assert torch.equal(paste(images, source, boxes), expected)
+    paste(images.numpy(), source.numpy(), boxes)
+    assert torch.equal(images, expected)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("kind", [InPainting, OutPainting])
+def test_painting_where_images_lie_is_that_of_a_gpu(kind, fill, shape):
+    painting, images = kind(3, (0.2, 0.5), fill=fill), torch.rand(8, 2, *shape)
+    before = images.clone()
+    assert torch.equal(painting(images, streams(8)), painting.changed(images, streams(8)))
     assert torch.equal(images, before)
 
 
