@@ -186,7 +186,7 @@ def place_scans(out, folder, text, dims):
     scans = out / "data" / "-".join((f"{dims}d", *classes))
     if not scans.exists():
         write_scans(scans, dims, classes)
-    labeled = re.search("labeled|finetune|class_names|localize|DIR/|benchmarks", text) and "LABELED" not in text
+    labeled = re.search("labeled|finetune|class_names|localize|DIR/|benchmarks|RUN1", text) and "LABELED" not in text
     places = {
         "DIR": scans if labeled else scans / "images",
         "LABELED": scans,
