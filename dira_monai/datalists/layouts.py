@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
-from ..images.find import SPLIT, Image, first_file, is_series, stem, without_map_words
+from ..images.find import SPLIT, Image, first_file, is_series, split_part, stem, without_map_words
 from ..utils.errors import InputError
 
 LAYOUTS = {  # the patient is the first group that is not empty; the path begins in the folder of the data
@@ -36,7 +36,7 @@ _SCAN = (
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
     r"cet1|hrt2|cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
-    r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|pre|post|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
+    r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|(?:pre|post)(?:[_-]?op)?|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )
@@ -52,7 +52,13 @@ _GROUP = (
 )
 _IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
 _GAP = r"[_\-. ]+"
-_ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN})|(?<=\d)O[DS])+$", re.IGNORECASE)
+_ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN})|(?<=\d)(?:O[DS]|(?-i:[LR])))+$", re.IGNORECASE)
+_DEVICE = re.compile(r"(?<=[_\-.])(?:ct|mri?|pet)[_\-.](?=\d)", re.IGNORECASE)  # topcow_ct_001 beside topcow_mr_001
+_IMAGES = re.compile(  # what a split is of: x_images_part1, Set_120cases, Data
+    r"(?:.*[_\-. ])?(?:(?:data)?set|data|images?|imgs?)(?:[_\-. ]*(?:part|batch)?[_\-. ]*\d+(?:cases)?)?", re.IGNORECASE
+)
+_DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_SITE = re.compile(r"(?:site|cent(?:er|re)|hospital|clinic|institut(?:e|ion))[_\-. ]*\w{1,3}", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
 _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
 _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
@@ -63,7 +69,7 @@ def named_patient(path: str) -> str | None:
     """The patient that a path names by the first of the ``LAYOUTS`` that fits; None: none, or two, as patient7/pt_1."""
     for pattern in _PATTERNS:
         if found := [next(filter(None, match.groups())) for match in pattern.finditer(path)]:
-            return found[-1] if len({name.lower() for name in found}) == 1 else None
+            return _DEVICE.sub("", found[-1]) if len({name.lower() for name in found}) == 1 else None
     return None
 
 
@@ -71,19 +77,49 @@ def named_patient(path: str) -> str | None:
 def case_of(path: str) -> str:
     """The file name without suffixes, modality, view, time and the like; empty where nothing else is in it."""
     name = stem(path)
-    return "" if _SCANS_ONLY.fullmatch(name) else _ENDINGS.sub("", name)
+    return "" if _SCANS_ONLY.fullmatch(name) else _DEVICE.sub("", _ENDINGS.sub("", name))
 
 
 @cache
 def names_no_patient(folder: str) -> bool:
     """Whether a folder is a word for scans of one patient or for a group of patients."""
-    return bool(_WORDS_ONLY.fullmatch(folder))
+    split, rest = split_part(folder)
+    return bool(_WORDS_ONLY.fullmatch(folder) or (split and _IMAGES.fullmatch(rest)))
+
+
+def is_date(name: str) -> bool:
+    """Whether it is a day such as ``2024-03-01`` or ``20240301``."""
+    return bool(_DATE.fullmatch(name))
+
+
+def site_of(file: str) -> str:
+    """The folder in a path that names a hospital by a number or letter, ``Center_01``; "" where there is none."""
+    return next((part for part in file.split("/")[:-1] if _SITE.fullmatch(part)), "")
+
+
+def is_counter(names: Collection[str]) -> bool:
+    """Whether names count from 0 or 1, at most every second number missing, and so may name others elsewhere."""
+    found = [re.fullmatch(r"(\D*)(\d+).*", name) for name in names]
+    numbers = {int(name[2]) for name in found if name}
+    alike = all(found) and len({name[1] for name in found if name}) == 1
+    return alike and min(numbers) < 2 and max(numbers) <= 2 * len(numbers)
 
 
 def repeats_below(folders: Sequence[Sequence[str]]) -> bool:
     """Whether last folders repeat below others that are no words for a split, as 1 of ``AMD/1`` and ``NORMAL/1``."""
-    paths = {tuple(part for part in parts if not re.fullmatch(_SPLIT, part, re.IGNORECASE)) for parts in folders}
+    paths = {*map(without_splits, folders)}
     return len({parts[-1] for parts in paths if parts}) < len(paths)
+
+
+def without_splits(folders: Sequence[str]) -> tuple[str, ...]:
+    """The folders that are no word for a split."""
+    return tuple(folder for folder in folders if not re.fullmatch(_SPLIT, folder, re.IGNORECASE))
+
+
+def without_groups(folders: Sequence[str]) -> Sequence[str]:
+    """The folders up to the last that may be a patient, ``Center_01/P7`` of ``Center_01/P7/Raw``; or all."""
+    last = max((place for place, folder in enumerate(folders, 1) if not names_no_patient(folder)), default=None)
+    return folders[:last]
 
 
 def without_scans(folders: Sequence[str]) -> tuple[str, ...]:
@@ -107,13 +143,23 @@ def count_prefix(cases: Collection[str]) -> int:
 
     These are the fewest parts that several names share, and that differ from those of others by a number alone.
     """
+    day = _length_of_days(set(cases))
     for count in (1, 2, 3):
         shared = Counter(prefix_of(case, count) for case in set(cases))
         shapes = Counter(shape_of(start) for start in shared)
-        patients = [start for start in shared if shared[start] > 1 and not names_no_patient(start)]
+        patients = [start for start in shared if shared[start] > 1 and len(start) > day and not names_no_patient(start)]
         if any(shape_of(start) != start and shapes[shape_of(start)] > 1 for start in patients):
             return count
     return 0
+
+
+def _length_of_days(cases: Collection[str]) -> int:
+    """The characters of a day that all names begin with; 0 where they do not, or go on as others of another day."""
+    rests = [case[day.end() :] for case in cases if (day := _DATE.match(case))]
+    told = [rest for rest in rests if rest]
+    if len(rests) < len(cases) or len({*told}) < len(told):
+        return 0
+    return min((len(case) - len(rest) for case, rest in zip(cases, rests, strict=True)), default=0)
 
 
 def shape_of(name: str) -> str:

@@ -2,7 +2,9 @@
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,24 @@ from .checks import first_names
 from .layouts import (
     case_of,
     count_prefix,
+    is_counter,
+    is_date,
     named_patient,
     names_no_patient,
     prefix_of,
     repeats_below,
     shape_of,
+    site_of,
+    without_groups,
     without_scans,
+    without_splits,
 )
 from .tables import FILE_COLUMNS, composed, find_split_column, image_names, pick_column, read_table
 
 RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "participant id", "lesion id")
 MIN_FOLDERS = 5  # fewer sub-folders, or more files in each of them, are rather groups than patients
+MIN_NUMBER = 10_000  # from which on equal numbers are of the same patient
 MAX_EXAMPLES = 5
 MAX_GROUP = 20  # images of a folder of unlike names beyond which it is rather a group
 
@@ -45,6 +53,7 @@ def choose_rule(images: Sequence[Image]) -> str:
 def _choose_by_names(files: Sequence[str]) -> str:
     named = {named_patient(file) for file in files}
     if None not in named and len(named) > 1:
+        _refuse_sites(files)
         return "name"
     folders, cases = _folders(files, words=False), [case_of(file) for file in files]
     _refuse_times(files, [folder for folder in folders if folder])
@@ -54,10 +63,37 @@ def _choose_by_names(files: Sequence[str]) -> str:
     if "" in cases and len(last) > 1 and not all(map(names_no_patient, last)):
         return "folder"
     alone = _partition(cases) == _partition([_path_of(file) for file in files])
-    finest = "case" if alone else "path"  # the same name in several folders
+    finest = "case" if alone else _choose_names(files, cases)
     if count := count_prefix(cases):
         raise _doubt(files, f"prefix{count}", _simplest(files, finest))
     return finest
+
+
+def _choose_names(files: Sequence[str], cases: Sequence[str]) -> str:
+    """The rule path, or case where names in several folders are of the same patients, in modalities or other states.
+
+    Counters, which begin anew in several folders, are not; where a part of the names is in several folders and their
+    numbers are small, one asks.
+    """
+    folders: dict[tuple[str, ...], set[str]] = {}
+    for file, case in zip(files, cases, strict=True):
+        folders.setdefault(without_splits(without_scans(file.split("/")[:-1])), set()).add(case)
+    crowd = Counter(chain.from_iterable(folders.values()))
+    numbers = {case: [*map(int, re.findall(r"\d+", case))] for case in crowd if crowd[case] > 1}
+    shared = {case for case in numbers if numbers[case]}
+    groups = [names for names in folders.values() if names & shared]
+    if not groups or any(map(is_counter, groups)):
+        return "path"
+    if any(names != groups[0] for names in groups) and min(max(numbers[case]) for case in shared) < MIN_NUMBER:
+        raise _doubt(files, "case", "path")
+    return "case"
+
+
+def _refuse_sites(files: Sequence[str]) -> None:
+    """Ask where several hospitals have patients of the same name."""
+    names = find_patients(files, "", "name")
+    if len({*zip(map(site_of, files), names, strict=True)}) > len({*names}):
+        raise _doubt(files, "folders" if all(named_patient(posixpath.dirname(f)) for f in files) else "path", "name")
 
 
 def _refuse_times(files: Sequence[str], folders: Sequence[str]) -> None:
@@ -69,13 +105,24 @@ def _refuse_times(files: Sequence[str], folders: Sequence[str]) -> None:
         raise _doubt(files, rule, "folder")
 
 
-def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
-    """Whether folders are patients: "folder", "folders", or "" where they are groups of patients."""
+def _choose_level(files: Sequence[str], folders: Sequence[str | None]) -> str:
+    """The rule folder, or folders where those of patients begin anew below others."""
     above = [without_scans(file.split("/")[:-1]) for file in files]
     last = all(parts[-1:] == (folder,) for parts, folder in zip(above, folders, strict=True))
-    rule = "folders" if last and repeats_below(above) else "folder"
+    if not last or not repeats_below(above):
+        return "folder"
+    if repeats_below([[part for part in parts if not is_date(part)] for parts in above]):
+        return "folders"
+    if is_counter({*map(str, folders)}):  # the first of each day?
+        raise _doubt(files, "folders", "folder")
+    return "folder"
+
+
+def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: Sequence[str]) -> str:
+    """Whether folders are patients: "folder", "folders", or "" where they are groups of patients."""
+    rule = _choose_level(files, folders)
     names = {str(folder) for folder in folders}
-    mean = len(files) / len({*(folders if rule == "folder" else above)})
+    mean = len(files) / len({*find_patients(files, "", rule)})
     if not any(map(str.isdigit, "".join(cases))) and ("" in cases or _numbered(names)):
         stems = {stem(file) for file in files}
         if len(names) < len(stems) == len(files) and _numbered(stems):  # CT-0/study_1, CT-0/study_2, CT-1/study_3
@@ -85,18 +132,26 @@ def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: S
     if _partition(folders) == paths:
         return rule
     if _numbered(names):
-        grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
-        repeated = all(str(folder) in stem(file) for folder, file in zip(folders, files, strict=True))
-        if repeated and not grades:
+        told = all(str(folder) in stem(file) for folder, file in zip(folders, files, strict=True))
+        if told and any(len(name) > 1 for name in names):
             return rule
-        few = len(names) < MIN_FOLDERS or grades
-        slices = rule == "folders" and mean <= MAX_GROUP
-        if (few and not slices) or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
-            raise _doubt(files, rule, "path")
-        return rule
+        return _judge_numbered(files, names, cases, rule, mean)
     if mean < MIN_FOLDERS and _partition(folders) != _partition(cases):
-        raise _doubt(files, rule, "path")
+        raise _doubt(files, rule, _choose_names(files, cases))
     return ""
+
+
+def _judge_numbered(files: Sequence[str], names: Collection[str], cases: Sequence[str], rule: str, mean: float) -> str:
+    """The rule, where numbered folders of that many files on average are patients and no grades or years."""
+    grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
+    years = all(re.fullmatch(r"(?:19|20)\d\d", name) for name in names)
+    few = len(names) < MIN_FOLDERS or grades
+    slices = rule == "folders" and mean <= MAX_GROUP
+    if (few and not slices) or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
+        raise _doubt(files, rule, _choose_names(files, cases))
+    if years and len({*cases}) < len(cases):
+        raise _doubt(files, rule, "case")
+    return rule
 
 
 def _partition(names: Sequence[Any]) -> list[int]:
@@ -165,7 +220,7 @@ def _by_name(file: str, rule: str) -> str | None:
     if rule == "path":
         return _path_of(file)
     if rule == "folders":
-        return "/".join(without_scans(file.split("/")[:-1])) or None
+        return "/".join(without_scans(without_groups(file.split("/")[:-1]))) or None
     case = case_of(file) or stem(file)
     return stem(file) if rule == "file" else case if rule == "case" else prefix_of(case, int(rule[-1]))
 
@@ -194,14 +249,14 @@ def _dicom_patient(image: Image, directory: str | Path) -> str:
 def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
     """Of each image the first folder below the shared one that may be a patient, or with ``words`` the first of all.
 
-    Levels of words without numbers are passed where all images have a folder further down, or a numbered one at that
-    place because theirs is a word for a group (AMD/1 beside NORMAL/1).
+    Levels of words without numbers, and of days, are passed where all images have a folder further down, or a numbered
+    one at that place because theirs is a word for a group (AMD/1 beside NORMAL/1).
     """
     above = [first_file(image).split("/")[:-1] for image in images]
     shared = len(posixpath.commonprefix([min(above), max(above)])) if above else 0
     below = [folders[shared:] for folders in above]
     parts = [[part for part in own if not names_no_patient(part)] for own in below]
-    while (level := {own[0] for own in parts if len(own) > 1}) and not _numbered(level):
+    while (level := {own[0] for own in parts if len(own) > 1}) and (all(map(is_date, level)) or not _numbered(level)):
         if not all(_numbered(own) for own in parts if len(own) < 2):
             break
         parts = [own[1:] or own for own in parts]

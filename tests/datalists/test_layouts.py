@@ -91,6 +91,32 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "PET": [[f"patient{p}/pt_{t}.nii.gz" for t in (1, 2)] for p in range(1, 11)],
     "words": [[f"{name}/scan.png"] for name in ("one", "two", "three")],
     "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
+    "OCTA-500": [[f"OCTA_6M/Maps/{k}/{p}.bmp" for k in ("OCT(FULL)", "OCTA(FULL)")] for p in range(10001, 10006)],
+    "states of processing": [[f"{k}/P{p:02d}.png" for k in ("raw", "enhanced")] for p in (7, 13, 21, 34, 48)],
+    "operations": [[f"{time}/P{p:03d}.nii.gz" for time in ("preop", "postop")] for p in range(1, 8)],
+    "FIVES": [[f"{split}/Original/{p}_{k}.png"] for split in ("train", "test") for p, k in enumerate("AADDGGNN", 1)],
+    "classes of splits": [
+        [f"{'train' if p % 3 else 'val'}/{name}/{p}.jpg"] for name in ("cyst", "normal") for p in range(1, 19)
+    ],
+    "days": [[f"{year}-03-{day}.png"] for year in (2021, 2022) for day in ("05", "17")],
+    "Messidor-2": [
+        [f"IMAGES/{d}_{p}_0100_PP.png"] for d, p in ((20051020, 43808), (20051020, 43832), (20051202, 51487))
+    ],
+    "days above patients": [
+        [f"{day}/P{p}/scan.nii.gz" for day in days]
+        for p, days in ((3, ("2021-05-03", "2022-01-09")), (5, ("2022-01-09",)), (8, ("2021-05-03",)))
+    ],
+    "RibFrac": [
+        [f"ribfrac-{part}/RibFrac{p}-image.nii.gz"]
+        for part, first in (("train-images-1", 1), ("val-images", 421))
+        for p in range(first, first + 3)
+    ],
+    "TopCoW": [[f"imagesTr/topcow_{m}_00{p}_0000.nii.gz" for m in ("ct", "mr")] for p in (1, 2, 3)],
+    "MM-WHS": [[f"{m}_train/{m}_train_100{p}_image.nii.gz"] for m in ("ct", "mr") for p in (1, 2)],
+    "CHASE_DB1": [[f"Image_{p:02d}{eye}.jpg" for eye in "LR"] for p in range(1, 6)],
+    "CT-RATE": [
+        [f"train/train_{p}/train_{p}_{s}/train_{p}_{s}_{k}.nii.gz" for s in "ab" for k in (1, 2)] for p in (1, 2, 3)
+    ],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
 }
 
@@ -134,6 +160,23 @@ def test_the_patients_of_public_data_sets(name):
             r"3 by --patient folder \(such as CT-0: .* or 9 by --patient file",
         ),
         ([f"case_{c}/patient_{c}{i}.png" for c in (1, 2) for i in (1, 2, 3)], "2 by --patient folder .* or 6 by"),
+        (
+            [f"Center_0{s}/Patient_0{p}/{m}.nii.gz" for s in (1, 7) for p in (1, 2) for m in ("T1", "FLAIR")],
+            r"4 by --patient folders \(such as Center_01/Patient_01: .* or 2 by --patient name",
+        ),
+        (
+            [f"{y}/P{p}.nii.gz" for y in range(2018, 2023) for p in range(y % 2, 9)],
+            r"5 by --patient folder .* or 9 by --patient case \(such as P1: 2018/P1.nii.gz, 2019/P1",
+        ),
+        (
+            [f"{k}/{p}.png" for k in ("cyst", "fat") for p in (11, 45, 82, 97) if (k, p) != ("fat", 97)],
+            "4 by --patient case .* or 7 by --patient path",
+        ),
+        ([f"2021-05-0{d}/{p}/ct.nii.gz" for d in (3, 4, 5) for p in (1, 2)], "6 by --patient folders .* or 2 by"),
+        (
+            [f"train/{(p + k) % 5}/{9001695 + p}{leg}.png" for p in range(9) for k, leg in enumerate("LR")],
+            r"5 by --patient folder .* or 9 by --patient case \(such as 9001695: ",
+        ),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
 )
