@@ -32,7 +32,7 @@ from .patients import choose_rule, find_patients, read_patient_table
 from .splits import SPLITS
 from .tables import TABLES
 
-OF_FILES = ("few_values", "counts")  # facts that are looked at once, and stand in no list
+OF_FILES = ("few_values", "blurred_map", "counts")  # facts that are looked at once, and stand in no list
 NO_IMAGES = ("derivatives", "overlay", "overlays")  # folders of processed images
 Placed = tuple[dict, str]  # an entry of a datalist, and the word that a table or folder gives for its split
 Label = int | list[int | None] | str  # of a class, 1, 0 or None (not known) for each class, or the file of a label map
@@ -175,11 +175,12 @@ class Found:
         """Leave out the rows that are label maps by their content; the facts of the others.
 
         Such an image holds few values, as ``measure_array`` tells, where another one of the same shape does not that
-        has the same name, patient or folder. The rule gives the other rows their patients anew.
+        has the same name, patient or folder; one that JPEG blurred only where it has the same name. The rule gives the
+        other rows their patients anew.
         """
         pairs = zip(self.rows, facts, strict=True)
         near = [_near(row, fact) if isinstance(fact, dict) else set() for row, fact in pairs]
-        few = [isinstance(fact, dict) and fact["few_values"] for fact in facts]
+        few = [isinstance(fact, dict) and (fact["few_values"] or fact["blurred_map"]) for fact in facts]
         images = set[tuple]().union(*(places for places, small in zip(near, few, strict=True) if not small))
         maps = [small and not images.isdisjoint(places) for places, small in zip(near, few, strict=True)]
         if any(maps):
@@ -246,7 +247,8 @@ def _measure_look(image: Image, directory: str | Path) -> dict:
 
 def _near(row: Row, fact: dict) -> set[tuple]:
     """What an image and its label map share: the shape, and the name, patient or folder."""
-    return {(tuple(fact["shape"]), *place) for place in _places(row)}
+    places = _places(row)[:1] if fact["blurred_map"] and not fact["few_values"] else _places(row)
+    return {(tuple(fact["shape"]), *place) for place in places}
 
 
 def _places(row: Row) -> list[tuple[str, str]]:

@@ -37,12 +37,13 @@ def measure_image(image: Image, directory: str | Path = ".", resample: bool = Tr
 
 
 def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
-    """``shape``, ``channels``, ``spacing``, ``axcodes``, ``range``, ``mean``, ``note``, ``few_values`` and ``digest``.
+    """``shape``, ``channels``, ``spacing``, ``axcodes``, ``range``, ``mean``, ``note`` and what lists do not show.
 
     These are of what ``read_image`` gives. Shape and spacing (mm, None for pictures) are those of the spatial axes,
     axcodes is the orientation of a volume, such as LPS, else None; range is [lowest, highest], and note is an empty
-    text or says what is unusual. few_values says that it holds so few values that it may be a label map; images of the
-    same pixels, in whatever format and order of a volume's axes, have the same digest.
+    text or says what is unusual. few_values says that it holds so few values that it may be a label map, blurred_map
+    the same of a JPEG, which adds others; images of the same pixels, in whatever format and order of a volume's axes,
+    have the same digest.
 
     Raises:
         InputError: if the image is constant, or if voxels are NaN or infinite.
@@ -66,6 +67,7 @@ def measure_array(name: str, array: np.ndarray, meta: dict) -> dict:
         "mean": _short(float(array.mean(dtype=np.float64))),
         "note": "; ".join(notes),
         "few_values": _has_few_values(array, rank),
+        "blurred_map": name.lower().endswith((".jpg", ".jpeg")) and not _sample_looks_like_image(array, rank),
         "digest": _digest(_upright(array, meta["affine"]) if rank == 3 and "affine" in meta else array),
     }
 
@@ -109,6 +111,11 @@ def _has_few_values(array: np.ndarray, rank: int) -> bool:
         if len(values) > min(MAX_CLASSES, len(pixels) ** 0.5) or (values != np.round(values)).any():
             return False
     return True
+
+
+def _sample_looks_like_image(array: np.ndarray, rank: int) -> bool:
+    pixels = array.reshape(-1, *array.shape[rank:])
+    return looks_like_image(pixels[:: max(1, len(pixels) // SAMPLE)], 1)
 
 
 def looks_like_image(array: np.ndarray, rank: int) -> bool:

@@ -45,6 +45,18 @@ def test_label_maps_by_their_values(tmp_path, spatial_dims):
     assert "12 label maps left out" in summarize_datalist(made)
 
 
+def test_label_maps_that_jpeg_blurred(tmp_path):
+    rows, columns = np.arange(64)[:, None], np.arange(48)
+    disks = [np.hypot(rows - 30, columns - 20) < 9 + index for index in range(7)]
+    for index, disk in enumerate(disks[:6]):
+        write_image(tmp_path / f"A/{index}.jpg", rows + columns + noise(64, 48, seed=index, high=99))
+        write_image(tmp_path / f"B/{index}.jpg", 255 * disk)
+    write_image(tmp_path / "A/drawing.jpg", 255 * disks[6])  # no other of its name
+    made = make_datalist(tmp_path)
+    assert listed(made) == [*(f"A/{index}.jpg" for index in range(6)), "A/drawing.jpg"]
+    assert made["label_maps"] == 6
+
+
 def test_colored_label_maps_and_pictures_of_few_values(tmp_path):
     for index in range(4):
         write_image(tmp_path / f"p{index}.png", noise(16, 12, 3, seed=index))

@@ -90,6 +90,7 @@ def test_check_image_gives_facts(tmp_path, monkeypatch, whole):
         "mean": pytest.approx(volume.mean(), rel=1e-5),
         "note": "",
         "few_values": False,
+        "blurred_map": False,
         "digest": hashlib.blake2b(b"(4, 5, 6)" + volume.astype("<f4").tobytes(), digest_size=12).hexdigest(),
     }
 
