@@ -14,7 +14,7 @@ from torch import Tensor
 from ..utils.seeded_random import SampleRandom
 
 PIECE = 16  # voxels of a line that one small matrix product smooths
-IN_CACHE = 2**16  # voxels that are smoothed at once on a CPU: all they need fits into its caches
+IN_CACHE = 2**17  # voxels that are smoothed at once on a CPU: all they need fits into its caches
 
 
 def column(values: Tensor, images: Tensor) -> Tensor:
