@@ -21,6 +21,7 @@ _NO_IMAGE = re.compile(  # parts of images, tables, texts and archives, of which
     r"\.(hdr|z?raw|bvals?|bvecs?|[ct]sv|xlsx?|txt|json|xml|ya?ml|md|rst|html?|pdf|docx?|log|cfg|ini|py|ipynb|sh|zip|tar|pt)"
     r"(\.gz)?$"
 )
+HIDDEN = "transparent pixels have other values than 0, which are taken"  # note of a picture
 SUFFIXES = PIL_SUFFIXES + NIFTI_SUFFIXES + ITK_SUFFIXES
 Image = str | list[str]  # one file, the files of one DICOM series in slice order, or one file a channel
 IMAGE_FOLDERS = ("images", "imagestr")

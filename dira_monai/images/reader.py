@@ -17,7 +17,7 @@ from ..dicom.series import read_series, to_array, to_meta
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
 from .facts import find_distance
-from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
+from .find import HIDDEN, ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, SUFFIXES
 from .place import find_place, read_itk_header, tell_shear
 
 # modes whose numbers are not gray values or colors: palette indices, opacity, bits, ink
@@ -179,12 +179,7 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
             if (pages := image.n_frames) > 1:
                 raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
             kinds.extend(image.tag_v2.get(tag, (1,))[0] for tag in (SAMPLE_FORMAT, BITS))
-            if image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]:
-                notes.append("0 is white, and 16 bits stay as stored")
-        if ";16" in str(image.tile) and image.mode[0] != "I":
-            notes.append("16 bits a color become 8")
-        if (turned := image.getexif().get(ExifTags.Base.Orientation, 1)) in range(2, 9):
-            notes.append(f"turned upright by its EXIF orientation {turned}")
+        notes.extend(_find_notes(image))
         return _to_gray_or_rgb(ImageOps.exif_transpose(image))
 
     reader = PILReader(converter=convert)
@@ -195,6 +190,28 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
             f"{name} holds {sign} numbers of {kinds[1]} bits, of which Pillow makes others; write 16 bits."
         )
     return array, meta | ({"note": "; ".join(notes)} if notes else {})
+
+
+def _find_notes(image: Any) -> list[str]:
+    """What is unusual about the pixels of a picture."""
+    deep = ";16" in str(image.tile) and image.mode[0] != "I"  # before the rest, which loads the picture
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+    white = image.format == "TIFF" and image.mode[0] == "I" and image.tag_v2.get(WHITE_IS_0[0]) == WHITE_IS_0[1]
+    notes = {
+        "0 is white, and 16 bits stay as stored": white,
+        "16 bits a color become 8": deep,
+        f"turned upright by its EXIF orientation {turned}": turned in range(2, 9),
+        HIDDEN: _hides_values(image),
+    }
+    return [note for note, holds in notes.items() if holds]
+
+
+def _hides_values(image: Any) -> bool:
+    """Whether pixels that are not seen, of opacity 0, have other values than 0."""
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return False
+    pixels = np.asarray(image.convert("RGBA"))
+    return bool(pixels[pixels[..., 3] == 0, :3].any())
 
 
 def _to_gray_or_rgb(image: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from ..dicom.headers import is_dicom
 from ..utils.errors import InputError, silence_needless
 from .facts import find_distance
-from .find import ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
+from .find import HIDDEN, ITK_SUFFIXES, NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
 from .place import find_unit
 
 OUR_READER = "dira_monai.ScanReader"
@@ -47,8 +47,8 @@ def read_as_trained(
         option: that gives the training another reader.
 
     Raises:
-        InputError: if the image is unreadable, a label map has channels, or MONAI reads another shape, other voxels or
-            another place in space.
+        InputError: if the image is unreadable, a label map has channels or values without opacity, or MONAI reads
+            another shape, other voxels or another place in space.
     """
     array, meta = read_image(image, directory, resample=reader == OUR_READER)
     if option == "label_reader" and array.ndim > len(meta["spatial_shape"]):
@@ -57,6 +57,11 @@ def read_as_trained(
         if len(meta["spatial_shape"]) == 3:
             cure = "make one label map of channels, or, of time points, a file of each"
         raise InputError(f"the label map {first_file(image)} has {array.shape[-1]} channels where 1 is needed; {cure}.")
+    if option == "label_reader" and HIDDEN in meta.get("note", ""):
+        raise InputError(
+            f"the label map {first_file(image)} has transparent pixels with values, so opacity and values differ; save "
+            "the right one as gray values without opacity."
+        )
     no_picture = reader == "PILReader" and not first_file(image).lower().endswith(PIL_SUFFIXES)
     if no_picture and len(meta["spatial_shape"]) == 2:
         return array, meta  # ``check_pictures`` refuses it

@@ -171,6 +171,24 @@ def test_label_maps_of_a_palette_in_dicom_get_a_cure(tmp_path):
         segment(tmp_path, spatial_dims=2)
 
 
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_label_maps_whose_opacity_says_something_else_are_refused(tmp_path, hidden):
+    """Values and opacity are the same mask, or the values are a second one where nothing is seen."""
+    for number in range(8):
+        write_image(tmp_path / "images" / f"{number}.png", noise(6, 8, seed=number))
+        mask = noise(6, 8, seed=number, high=2)
+        values = 255 * mask
+        values[0] = np.where(mask[0], 255, hidden)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        image = Image.fromarray(np.dstack([values, 255 * mask]).astype(np.uint8), mode="LA")
+        image.save(tmp_path / "labels" / f"{number}.png")
+    options = {"label_threshold": 127, "patient": "file", "spatial_dims": 2, "pictures_only": True}
+    if hidden:
+        refuses(r"0\.png has transparent pixels with values, .* without opacity\.$", segment, tmp_path, **options)
+    else:
+        assert segment(tmp_path, **options)["skipped"] == []
+
+
 def test_label_maps_of_a_palette_get_a_cure(tmp_path):
     picture = Image.fromarray(noise(6, 8, high=2).astype(np.uint8), mode="P")
     picture.putpalette([0, 0, 0, 255, 0, 0])

@@ -208,6 +208,24 @@ def test_equal_channels_opacity_and_palette_come_out_gray(tmp_path, mode):
     np.testing.assert_array_equal(read(tmp_path / "a.png")[0], gray.T)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "L"])
+@pytest.mark.parametrize("hidden", [0, 90])
+def test_values_that_opacity_hides_are_taken_and_told(tmp_path, mode, hidden):
+    gray, opacity = np.full((5, 7), 120, np.uint8), np.full((5, 7), 255, np.uint8)
+    gray[2, 3:], opacity[2, 3:] = hidden, 0
+    image, options = Image.fromarray(np.dstack([gray, opacity]), mode="LA"), {}
+    if mode == "PA":  # saved as a palette with a transparent color
+        image, options = Image.fromarray(gray).convert("P"), {"transparency": hidden}
+    elif mode == "L":
+        image, options = Image.fromarray(gray), {"transparency": hidden}
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "a.png", **options)
+    array, meta = read(tmp_path / "a.png")
+    np.testing.assert_array_equal(array, gray.T)
+    assert meta.get("note") == ("transparent pixels have other values than 0, which are taken" if hidden else None)
+
+
 @pytest.mark.parametrize("orientation", range(9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_a_photograph_is_read_as_it_is_shown(tmp_path, orientation, suffix):
