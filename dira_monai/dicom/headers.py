@@ -114,7 +114,11 @@ def is_dicom(file: Path) -> bool:
 
 def unreadable(file: str | Path, otherwise: str = "it is cut off or no DICOM image") -> InputError:
     """The error of a file that SimpleITK does not read, with the reason that its first bytes tell, or else another."""
-    return InputError(f"{file} cannot be read: {_find_reason(file) or otherwise}.")
+    reason = _find_reason(file)
+    if not reason and not is_dicom(Path(file)):
+        cure = "; give the .img beside it" if Path(file).suffix.lower() == ".hdr" else ""
+        otherwise = f"it is no DICOM file, and its name is of no other format that can be read{cure}"
+    return InputError(f"{file} cannot be read: {reason or otherwise}.")
 
 
 def _find_reason(file: str | Path) -> str:

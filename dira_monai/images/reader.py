@@ -12,7 +12,7 @@ from monai.utils import ensure_tuple
 from numpy.lib.recfunctions import structured_to_unstructured
 from PIL import ExifTags, ImageOps
 
-from ..dicom.headers import list_series
+from ..dicom.headers import is_dicom, list_series
 from ..dicom.series import read_series, to_array, to_meta
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
@@ -109,6 +109,9 @@ class ScanReader(ImageReader):
 def _only_series(folder: Path) -> Sequence[Path]:
     """The slices of the one DICOM series that makes up a folder; what is no image (a report, a text) is left out."""
     series = list_series(folder)
+    others = [] if series else [file for file in sorted(folder.iterdir()) if file.is_file() and is_dicom(file)]
+    if others:
+        read_series(others[:1])  # which tells what it is: a segmentation, a report
     if len(series) != 1:
         raise InputError(f"{folder} is a folder with {len(series)} DICOM series where one is needed.")
     return series[0]

@@ -393,8 +393,8 @@ def test_one_series_of_a_folder_with_other_files(tmp_path):
 
 def test_segmentation_is_no_image(tmp_path):
     path = write_slice(tmp_path / "seg.dcm", noise(4, 5), position=None, Modality="SEG")
-    with pytest.raises(InputError, match=r"seg\.dcm is a DICOM segmentation and no image"):
-        read(path)
+    for image in (path, tmp_path):
+        refuses(r"seg\.dcm is a DICOM segmentation and no image; dira-monai merge-masks makes a label map", read, image)
 
 
 # 8 x 8 pixels, np.random.default_rng(0).integers(0, 200, (8, 8)), by OpenJPH 0.26

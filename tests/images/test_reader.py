@@ -340,6 +340,15 @@ def test_file_of_another_kind(tmp_path, name):
         read(path)
 
 
+@pytest.mark.parametrize(("name", "cure"), [("a.gif", ""), ("a.txt", ""), ("a.hdr", "; give the .img beside it")])
+def test_file_of_another_format_is_named_as_such(tmp_path, name, cure):
+    path = tmp_path / name
+    path.write_bytes(b"GIF89a" * 50)
+    refuses(
+        f"{name} cannot be read: it is no DICOM file, and its name is of no other format .* read{cure}\\.$", read, path
+    )
+
+
 def test_header_without_its_data(tmp_path):
     path = make(tmp_path, "a.mhd")
     (tmp_path / "a.raw").unlink()
