@@ -157,13 +157,21 @@ def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -
 def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptions) -> Found:
     """Images with the name of the folder that they lie in, below ``root`` or below the folder of their split.
 
-    The folders of the classes are never taken for patients.
+    Folders that all of them share and that are no class are passed. Those of the classes are never taken for patients.
     """
     found, below = Found(root, []), list[Image]()
-    for image, split in zip(images, folder_splits(images), strict=True):
+    splits = folder_splits(images)
+    paths = [PurePosixPath(first_file(image)).parts for image in images]
+    starts = [[*map(split_word, p)].index(split) + 1 if split else 0 for p, split in zip(paths, splits, strict=True)]
+    paths = [parts[start:] for parts, start in zip(paths, starts, strict=True)]
+    while (
+        len({parts[0] for parts in paths}) == 1
+        and all(parts[2:] for parts in paths)
+        and not _is_class(paths[0][0], options)
+    ):
+        paths = [parts[1:] for parts in paths]
+    for image, split, (kind, *rest) in zip(images, splits, paths, strict=True):
         name = first_file(image)
-        parts = PurePosixPath(name).parts
-        kind, *rest = parts[[*map(split_word, parts)].index(split) + 1 :] if split else parts
         if rest:
             found.rows.append(Row(image, kind, split=split, place=str(root / name)))
             below.append(image if is_series(image) else "/".join(rest))
@@ -171,6 +179,13 @@ def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptio
             found.skip(image, f"{name} lies in no folder of a class, and there is no table labels.csv.")
     found.fill_patients(options.patient, (options.patient_column, options.file_column), below)
     return found
+
+
+def _is_class(word: str, options: LabelOptions) -> bool:
+    try:
+        return find_class(word, options) is not None
+    except KeyError:
+        return False
 
 
 def parse_labels(found: Found, options: LabelOptions) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
@@ -117,7 +118,8 @@ def _both_sides(
         others = ("labelsts", "labelsva", "labelsval")
         named = [row for row in located if is_map(row[2])]
         maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
-        if len(kinds := sorted({kind.removesuffix("s"): kind for kind, _, _ in maps if kind}.values())) > 1:
+        maps = [row for row in maps if not row[0].startswith("overlay")] or maps
+        if len(kinds := _find_kinds(maps)) > 1:
             raise InputError(f"{root} holds label maps in the folders {' and '.join(kinds)}; name one by --labels.")
         found = [(key, file) for _, key, file in maps]
         located = [row for row in located if not is_map(row[2])]
@@ -143,6 +145,17 @@ def _both_sides(
             "x_liver beside x, are merged by dira-monai merge-masks."
         )
     return images, found, outside
+
+
+def _find_kinds(maps: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The folders of label maps; those that differ in a number, as GT_01 and GT_02, are one where no key is in both."""
+    keys: dict[str, list[str]] = {}
+    kinds = {kind.removesuffix("s"): kind for kind, _, _ in maps if kind}
+    bases = {kind: re.sub(r"[_\-. ]?[a-z]?\d+$", "", kind) for kind, _, _ in maps}
+    for kind, key, _ in maps:
+        keys.setdefault(bases[kind], []).append(key)
+    alone = {base for base, own in keys.items() if len({*own}) == len(own)}
+    return sorted({bases[kind] if bases[kind] in alone else name: kind for name, kind in kinds.items()}.values())
 
 
 def in_image_folders(images: Sequence[Image]) -> list[Image]:

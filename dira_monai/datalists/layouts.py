@@ -50,7 +50,7 @@ _GROUP = (
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
     r"stage|level|images)[_\-. ]*\d*"
 )
-_IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img|data)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
 _GAP = r"[_\-. ]+"
 _ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN})|(?<=\d)(?:O[DS]|(?-i:[LR])))+$", re.IGNORECASE)
 _DEVICE = re.compile(r"(?<=[_\-.])(?:ct|mri?|pet)[_\-.](?=\d)", re.IGNORECASE)  # topcow_ct_001 beside topcow_mr_001
@@ -170,7 +170,8 @@ def shape_of(name: str) -> str:
 def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[list[str]]:
     """The label maps that each image may have, by the first of ``_TIERS`` in which there is any.
 
-    Where there is none, those of which the name begins with that of the image, as ``IDRiD_01_MA`` of ``IDRiD_01``.
+    Where there is none, those of which the name begins with that of the image, as ``IDRiD_01_MA`` of ``IDRiD_01``; and
+    where no image has any, those that are alike from the first digit on, as ``liver-seg001`` and ``liver-orig001``.
 
     Args:
         keys: names of the images, with their folders.
@@ -178,16 +179,33 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
     """
     choices: list[list[str]] = [[] for _ in keys]
     for name in _TIERS:
-        claimed = {file for choice in choices for file in choice}
-        named, crowd = defaultdict[str, list[str]](list), Counter(map(name, keys))
-        for key, file in maps:
-            named[name(key)] += [] if file in claimed else [file]
-        for key, choice in zip(keys, choices, strict=True):
-            if not choice and (name is not _folder_of or crowd[name(key)] == 1):
-                choice += named.get(name(key), [])
+        _match_nearest(keys, maps, choices, name)
     for alone in (False, True):  # in the same folder, then anywhere
         _match_starts(keys, maps, choices, alone)
+    if not any(choices):
+        _match_nearest(keys, maps, choices, _from_number)
     return choices
+
+
+def _match_nearest(
+    keys: Sequence[str], maps: Sequence[tuple[str, str]], choices: Sequence[list[str]], name: Callable[[str], str]
+) -> None:
+    """Add label maps of the same name to images that have none so far: of several those that share most folders."""
+    claimed, crowd = {file for choice in choices for file in choice}, Counter(map(name, keys))
+    images, others = defaultdict[str, dict[int, set[str]]](dict), defaultdict[str, dict[str, set[str]]](dict)
+    for index, key in enumerate(keys):
+        if not choices[index] and (name is not _folder_of or crowd[name(key)] == 1):
+            images[name(key)][index] = {*key.split("/")[:-1]}
+    for key, file in maps:
+        if file not in claimed:
+            others[name(key)][file] = {*key.split("/")[:-1]}
+    for same, own in images.items():
+        near = {(index, file): len(own[index] & folders) for file, folders in others[same].items() for index in own}
+        nearest: dict[int | str, int] = {}
+        for pair, shared in near.items():
+            nearest |= {side: max(shared, nearest.get(side, 0)) for side in pair}
+        for (index, file), shared in near.items():
+            choices[index].extend([file] * (shared == nearest[index] == nearest[file]))
 
 
 def _match_starts(
@@ -288,6 +306,11 @@ def _short(key: str) -> str:
 
 def _stem_of(key: str) -> str:
     return _short(key).rpartition("/")[2] or key
+
+
+def _from_number(key: str) -> str:
+    """From the first digit of the name on, or the key where there is none."""
+    return re.sub(r"^\D+", "", key.rpartition("/")[2]) or key
 
 
 def _case_of(key: str) -> str:

@@ -43,13 +43,13 @@ _MAP = (
     r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"
 )
 _MAP_FOLDER = re.compile(
-    rf"{_MAP}|ground|(?:\w+_)?manual|labels(?:tr|ts|val?)|derivatives|(?:labels|segmentations)_\w+|"
-    r"(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
-    r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v\d+)?",
+    rf"\d*(?:{_MAP})(?:[_\-. ]?[a-z]?\d+)?|ground|(?:\w+_)?manual|(?:.+[_\-. ])?labels(?:tr|ts|val?)|derivatives|"
+    r"(?:labels|segmentations)[_\-]\w+|(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
+    r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v?\d+)?",
     re.IGNORECASE,
 )
 _MAP_ENDING = re.compile(
-    rf"(?:[_\-. ](?:(?:{_MAP}|[a-z]+seg|manual|superpixels|lesions?)[_\-. ]?\d*|roi))+$", re.IGNORECASE
+    rf"(?:[_\-. ]\d?(?:(?:{_MAP}|[a-z]+seg|manual|superpixels|lesions?)[_\-. ]?\d*|roi))+$", re.IGNORECASE
 )
 _MAP_START = re.compile(
     rf"^(?:{_MAP})(?:[_\-. ]?(?=\d+$)|$)|^(?:masks?|segs?|segmentations?|gt|labels?)_(?=.)", re.IGNORECASE

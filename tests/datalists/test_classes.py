@@ -169,3 +169,14 @@ def test_folders_of_splits_classes_and_patients(tmp_path):
     )
     again = classify(tmp_path, patient=str(table))
     assert {entry["patient"] for entry in again["test"]} == {"8", "9"}
+
+
+@pytest.mark.parametrize("above", ["lung_image_sets", "lung_image_sets/{}", "sets/{}/lung"])
+def test_class_folders_below_others(tmp_path, above):
+    for index in range(20):
+        folder = f"{above.format(('train', 'test')[index > 15])}/{('healthy', 'ill')[index % 2]}"
+        write_image(tmp_path / folder / f"x{index}.png", noise(6, 8, seed=index))
+    made = classify(tmp_path)
+    assert len(entries(made)) == 20
+    assert all(entry["label"] == ("/ill/" in entry["image"]) for entry in entries(made))
+    assert len(made["test"]) == 4 or "{}" not in above

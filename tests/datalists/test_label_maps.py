@@ -523,3 +523,33 @@ def test_one_case_in_folders_of_other_depths(tmp_path):
         write_nifti(tmp_path / f"human/resampled/{number}_100{number}.nii.gz", mask)
     made = segment(tmp_path, labels="human/resampled")
     assert [entry["label"] for entry in entries(made)] == [f"human/resampled/{n}_100{n}.nii.gz" for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "other"),
+    [
+        ("Slide_{0:02}/{0:02}_1.png", "GT_{0:02}/{0:02}_1.png", ""),
+        ("data_C{0}/images_C{0}/{0}H7.png", "data_C{0}/masks_C{0}/{0}H7_mask.png", ""),
+        ("Train/Images/train_{0}.png", "Train/Annotation/train_{0}.png", "Train/Overlay/train_{0}.png"),
+        ("trainImages/{0}.png", "trainMasks/{0}.png", ""),
+        ("train/Original/{0}_A.png", "train/Ground truth/{0}_A.png", ""),
+        ("Train/DATA/DATA_00{0}.png", "Train/MASK/MASK_00{0}.png", ""),
+        ("p/PANCREAS_000{0}.png", "TCIA_pancreas_labels-02-05-2017/label000{0}.png", ""),
+    ],
+)
+def test_folders_of_label_maps_of_public_data_sets(tmp_path, image, label, other):
+    for number in range(1, 8):
+        write_image(tmp_path / image.format(number), noise(6, 8, seed=number))
+        write_image(tmp_path / label.format(number), noise(6, 8, seed=number, high=2))
+        if other:
+            write_image(tmp_path / other.format(number), noise(6, 8, 3, seed=number))
+    pairs = {entry["image"]: entry["label"] for key in LISTS for entry in segment(tmp_path, patient="path")[key]}
+    assert pairs == {image.format(number): label.format(number) for number in range(1, 8)}
+
+
+def test_folders_of_several_readers_are_asked_about(tmp_path):
+    for number in range(5):
+        write_image(tmp_path / f"images/x{number}.png", noise(6, 8, seed=number))
+        for reader in (0, 1):
+            write_image(tmp_path / f"mask-{reader}/x{number}.png", noise(6, 8, seed=reader, high=2))
+    refuses("folders mask-0 and mask-1; name one by --labels", segment, tmp_path)

@@ -277,6 +277,12 @@ def test_no_class_is_the_validation(tmp_path):
         ("human liver/tissue images/1.png", "human liver/label masks modify/1.png"),
         ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task2_Training_GroundTruth_v3/ISIC_1_globules.png"),
         ("1.img.nii.gz", "1.label.nii.gz"),
+        ("Slide_01/01_1.png", "GT_01/01_1.png"),
+        ("images/im0001.png", "labels-ah/im0001.ah.png"),
+        ("imagesTr/topcow_ct_001_0000.nii.gz", "cow_seg_labelsTr/topcow_ct_001.nii.gz"),
+        ("PENGWIN_CT_train_images_part1/001.mha", "PENGWIN_CT_train_labels_2/001.mha"),
+        ("1ADC_ss/MGHNICU_010-ADC_ss.mha", "3LABEL/MGHNICU_010.mha"),
+        ("data/dataset1_0001_data.nii.gz", "data/dataset1_0001_mask_4label.nii.gz"),
         ("3Dircadb1.1/PATIENT_DICOM/image_0", "3Dircadb1.1/MASKS_DICOM/liver/image_0"),
     ],
 )
@@ -302,6 +308,17 @@ def test_partners_by_their_names():
     slices = [(f"{p}/brain/2_HGE_Seg", f"{p}.jpg") for p in ("049", "050")]
     assert match_names(["049/brain/2", "049/bone/2", "050/brain/2"], slices) == [["049.jpg"], [], ["050.jpg"]]
     assert match_names(["1/x_1", "2/x_1"], [("masks/x_1_MA", "x.png")]) == [[], []]  # of either
+    fives = [(f"{split}/1_A", f"{split}.png") for split in ("train", "test")]  # of Ground truth, beside Original
+    assert match_names(["train/Original/1_A", "test/Original/1_A"], fives) == [["train.png"], ["test.png"]]
+    assert match_names(["train/Original/1_A", "test/Original/1_A"], fives[:1]) == [["train.png"], []]
+    assert match_names(["data/x_01_data"], [("mask/x_01_mask_4label", "x.nii")]) == [["x.nii"]]
+    sliver = [(f"liver-seg00{p}", f"{p}.mhd") for p in (1, 2)]
+    assert match_names(["liver-orig001", "liver-orig002"], sliver) == [["1.mhd"], ["2.mhd"]]
+    busbra = [(f"mask_0001-{side}", side) for side in "lr"]
+    assert match_names(["bus_0001-l", "bus_0001-r", "bus_0002-l"], busbra) == [["l"], ["r"], []]
+    assert match_names(["train/DATA/DATA_000", "test/DATA/DATA_000"], [("test/MASK_000", "x")]) == [[], ["x"]]
+    told = [*sliver, ("x_seg", "x.mhd")]  # names of which one is enough
+    assert match_names(["liver-orig001", "x"], told) == [[], ["x.mhd"]]
     assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
         ["a_seg.nii"],
         ["b/segmentation.nii"],
