@@ -72,10 +72,20 @@ def read_as_trained(
     return array, meta
 
 
-def tell_picture(image: Image, reader: Any) -> str:
-    """What ``ScanReader`` notes of a picture that a configuration's own PILReader reads; what it refuses is refused."""
+def tell_picture(image: Image, reader: Any, in_channels: int = 3) -> str:
+    """What is unusual about a picture that a configuration's PILReader reads; what ``ScanReader`` refuses is refused.
+
+    Args:
+        image: absolute.
+        reader: of the configuration; of another one the text is empty.
+        in_channels: of the network.
+    """
     own = isinstance(reader, Mapping) and reader.get("_target_") == "PILReader"
-    return read_image(image)[1].get("note", "") if own and first_file(image).lower().endswith(PIL_SUFFIXES) else ""
+    if not own or not first_file(image).lower().endswith(PIL_SUFFIXES):
+        return ""
+    array, meta = read_image(image)
+    gray = "its colors become gray" if array.ndim > 2 and in_channels == 1 else ""
+    return "; ".join(filter(None, [meta.get("note"), gray]))
 
 
 def read_png_factor(file: Path) -> int:

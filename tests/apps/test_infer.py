@@ -419,8 +419,16 @@ def test_pictures_that_lists_refuse_or_note_are_refused_or_noted(tmp_path):
     names = ["pages.tif", "signed.tif", "white.tif", "colors.png"]
     rows = run(tmp_path, *names).rows
     assert [row.status for row in rows] == ["failed", "failed", "done", "done"]
-    starts = ["pages.tif has 2 pages", "signed.tif holds signed numbers of 8 bits", "0 is white, and 16 bits", ""]
+    starts = [
+        "pages.tif has 2 pages",
+        "signed.tif holds signed numbers of 8 bits",
+        "0 is white, and 16 bits",
+        "its colors",
+    ]
     assert all(row.note.startswith(start) for row, start in zip(rows, starts, strict=True))
+    assert rows[3].note == "its colors become gray"
+    shown = np.asarray(Image.open(tmp_path / "results" / rows[3].output))
+    np.testing.assert_array_equal(shown, np.asarray(Image.open(tmp_path / "colors.png").convert("L")) > 127)
 
 
 @pytest.mark.parametrize(("shape", "kind"), [((8, 9, 1), PICTURES), ((8, 9, 1), VOLUMES)])

@@ -67,7 +67,7 @@ class InputImages(Dataset):
 
     def _load(self, path: str) -> tuple[dict[str, Any], str, np.ndarray | None]:
         files: Image = self.channels.get(path, path)
-        note = tell_picture(files, self.reader)
+        note = tell_picture(files, self.reader, self.in_channels)
         prepared = self.preprocessing({"image": files})
         image = prepared["image"]
         if (dims := image.ndim - 1) != self.spatial_dims:
