@@ -36,7 +36,7 @@ _SCAN = (
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
     r"cet1|hrt2|cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
-    r"year|follow_?up)[_-]?\d*|[be]d|es|bl|baseline|(?:pre|post)(?:[_-]?op)?|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
+    r"year|follow[_-]?up)[_-]?\d*|before|after|arterial|venous|portal|delay(?:ed)?|lat|[be]d|es|bl|baseline|(?:pre|post)(?:[_-]?op)?|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )
@@ -87,9 +87,19 @@ def names_no_patient(folder: str) -> bool:
     return bool(_WORDS_ONLY.fullmatch(folder) or (split and _IMAGES.fullmatch(rest)))
 
 
+def is_channel(file: str) -> bool:
+    """Whether its name has nnU-Net's case and channel, where a case may be one slice of a patient."""
+    return bool(_PATTERNS[[*LAYOUTS].index("nnU-Net")].search(file))
+
+
 def is_date(name: str) -> bool:
     """Whether it is a day such as ``2024-03-01`` or ``20240301``."""
     return bool(_DATE.fullmatch(name))
+
+
+def is_year(name: str) -> bool:
+    """Whether it may be a year, 1900 to 2099."""
+    return bool(re.fullmatch(r"(?:19|20)\d\d", name))
 
 
 def site_of(file: str) -> str:

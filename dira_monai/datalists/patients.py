@@ -15,8 +15,10 @@ from .checks import first_names
 from .layouts import (
     case_of,
     count_prefix,
+    is_channel,
     is_counter,
     is_date,
+    is_year,
     named_patient,
     names_no_patient,
     prefix_of,
@@ -54,6 +56,8 @@ def _choose_by_names(files: Sequence[str]) -> str:
     named = {named_patient(file) for file in files}
     if None not in named and len(named) > 1:
         _refuse_sites(files)
+        if all(map(is_channel, files)) and (count := count_prefix({str(name) for name in named})):
+            raise _doubt(files, f"prefix{count}", "name")
         return "name"
     folders, cases = _folders(files, words=False), [case_of(file) for file in files]
     _refuse_times(files, [folder for folder in folders if folder])
@@ -111,9 +115,11 @@ def _choose_level(files: Sequence[str], folders: Sequence[str | None]) -> str:
     last = all(parts[-1:] == (folder,) for parts, folder in zip(above, folders, strict=True))
     if not last or not repeats_below(above):
         return "folder"
-    if repeats_below([[part for part in parts if not is_date(part)] for parts in above]):
+    if repeats_below(
+        [[part for part in parts[:-1] if not (is_date(part) or is_year(part))] + [*parts[-1:]] for parts in above]
+    ):
         return "folders"
-    if is_counter({*map(str, folders)}):  # the first of each day?
+    if is_counter({*map(str, folders)}):  # the first of each day or year?
         raise _doubt(files, "folders", "folder")
     return "folder"
 
@@ -144,12 +150,13 @@ def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: S
 def _judge_numbered(files: Sequence[str], names: Collection[str], cases: Sequence[str], rule: str, mean: float) -> str:
     """The rule, where numbered folders of that many files on average are patients and no grades or years."""
     grades = all(len(name) == 1 for name in names)  # as 0 to 4 are
-    years = all(re.fullmatch(r"(?:19|20)\d\d", name) for name in names)
     few = len(names) < MIN_FOLDERS or grades
     slices = rule == "folders" and mean <= MAX_GROUP
     if (few and not slices) or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
         raise _doubt(files, rule, _choose_names(files, cases))
-    if years and len({*cases}) < len(cases):
+    if (
+        all(map(is_year, names)) and len({*cases}) < len(cases) and not all(map(str.isdecimal, cases))
+    ):  # which are slices
         raise _doubt(files, rule, "case")
     return rule
 
@@ -256,7 +263,7 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
     shared = len(posixpath.commonprefix([min(above), max(above)])) if above else 0
     below = [folders[shared:] for folders in above]
     parts = [[part for part in own if not names_no_patient(part)] for own in below]
-    while (level := {own[0] for own in parts if len(own) > 1}) and (all(map(is_date, level)) or not _numbered(level)):
+    while (level := {own[0] for own in parts if len(own) > 1}) and (_are_times(parts) or not _numbered(level)):
         if not all(_numbered(own) for own in parts if len(own) < 2):
             break
         parts = [own[1:] or own for own in parts]
@@ -266,6 +273,17 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
     if words:
         parts = [own or list(whole) for own, whole in zip(parts, below, strict=True)]
     return [own[0] if own else None for own in parts]
+
+
+def _are_times(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether the first folders are days, or years that hold other folders of one form, such as P007, but not all."""
+    below: dict[str, set[str]] = {}
+    for own in parts:
+        below.setdefault(own[0] if own else "", set()).update(own[1:2])
+    if all(map(is_date, below)):
+        return True
+    forms, sets = {shape_of(name) for names in below.values() for name in names}, {*map(frozenset, below.values())}
+    return all(map(is_year, below)) and len(forms) == 1 < len(sets) and "#" in min(forms)
 
 
 def _numbered(names: Collection[str]) -> bool:

@@ -93,7 +93,13 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "Covid": [[f"{name}/{i}.png"] for name in ("COVID-19", "NonCOVID") for i in range(12)],
     "OCTA-500": [[f"OCTA_6M/Maps/{k}/{p}.bmp" for k in ("OCT(FULL)", "OCTA(FULL)")] for p in range(10001, 10006)],
     "states of processing": [[f"{k}/P{p:02d}.png" for k in ("raw", "enhanced")] for p in (7, 13, 21, 34, 48)],
+    "years above patients": [
+        [f"{year}/P{p:03d}/scan.nii.gz" for year in (2019, 2020, 2021) if (p + year) % 3] for p in range(13, 90, 11)
+    ],
+    "visits of patients 2001 to 2006": [[f"{p}/v{k}/{k}.nii.gz" for k in (1, 2)] for p in range(2001, 2007)],
+    "before and after": [[f"{time}/P{p:03d}.nii.gz" for time in ("before", "follow-up")] for p in range(1, 8)],
     "operations": [[f"{time}/P{p:03d}.nii.gz" for time in ("preop", "postop")] for p in range(1, 8)],
+    "slices of patients 2001 to 2006": [[f"{p}/{k:03d}.png" for k in range(9)] for p in range(2001, 2007)],
     "FIVES": [[f"{split}/Original/{p}_{k}.png"] for split in ("train", "test") for p, k in enumerate("AADDGGNN", 1)],
     "classes of splits": [
         [f"{'train' if p % 3 else 'val'}/{name}/{p}.jpg"] for name in ("cyst", "normal") for p in range(1, 19)
@@ -172,10 +178,18 @@ def test_the_patients_of_public_data_sets(name):
             [f"{k}/{p}.png" for k in ("cyst", "fat") for p in (11, 45, 82, 97) if (k, p) != ("fat", 97)],
             "4 by --patient case .* or 7 by --patient path",
         ),
+        (
+            [f"{y}/P{p}/ct.nii.gz" for y in (2019, 2020, 2021) for p in (1, 2, 3) if (p + y) % 3],
+            "6 by --patient folders .* or 3 by --patient folder ",
+        ),
         ([f"2021-05-0{d}/{p}/ct.nii.gz" for d in (3, 4, 5) for p in (1, 2)], "6 by --patient folders .* or 2 by"),
         (
             [f"train/{(p + k) % 5}/{9001695 + p}{leg}.png" for p in range(9) for k, leg in enumerate("LR")],
             r"5 by --patient folder .* or 9 by --patient case \(such as 9001695: ",
+        ),
+        (
+            [f"imagesTr/p{p}_s{k}_0000.png" for p in range(4) for k in range(3)],  # slices that nnU-Net calls cases
+            r"4 by --patient prefix1 \(such as p0: .* or 12 by",
         ),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
