@@ -48,7 +48,7 @@ _GROUP = (
     r"jpegimages|data|datasets?|raw|files|inputs?|pngs?|jpe?gs?|dicom|nifti|nii|hgg|lgg|normal|abnormal|benign|"
     r"malignant|healthy|ill|diseased?|positive|negative|pos|neg|(?:non)?[-_]?covid[-_]?(?:19)?|pneumonia|cancer|tumou?r|controls?|cases|"
     r"patients|subjects|(?:batch|subset|fold|part|dis[ck]|site|cent(?:er|re)|hospital|group|set|chunk|grade|class|"
-    r"stage|level|images)[_\-. ]*\d*"
+    r"stage|level|images)[_\-. ]*\d*|(?:.*[_\-. ])?images?[_\-. ]?part[_\-. ]*\d+"
 )
 _IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img|data)$|^(?:volume|image|img)[_-]?(?=\d+$)", re.IGNORECASE)
 _GAP = r"[_\-. ]+"

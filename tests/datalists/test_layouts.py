@@ -100,6 +100,12 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "before and after": [[f"{time}/P{p:03d}.nii.gz" for time in ("before", "follow-up")] for p in range(1, 8)],
     "operations": [[f"{time}/P{p:03d}.nii.gz" for time in ("preop", "postop")] for p in range(1, 8)],
     "slices of patients 2001 to 2006": [[f"{p}/{k:03d}.png" for k in range(9)] for p in range(2001, 2007)],
+    "HAM10000": [
+        [f"HAM10000_images_part_{part}/ISIC_00243{p}.jpg"] for part, p in ((1, 10), (1, 11), (2, 30), (2, 31))
+    ],
+    "AbdomenCT-1K": [
+        [f"AbdomenCT-1K-ImagePart{part}/Case_0000{p}_0000.nii.gz"] for part, p in ((1, 1), (1, 2), (2, 7))
+    ],
     "FIVES": [[f"{split}/Original/{p}_{k}.png"] for split in ("train", "test") for p, k in enumerate("AADDGGNN", 1)],
     "classes of splits": [
         [f"{'train' if p % 3 else 'val'}/{name}/{p}.jpg"] for name in ("cyst", "normal") for p in range(1, 19)
