@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 
 from ..images.find import SPLIT, Image, first_file, is_series, split_part, stem, without_map_words
@@ -210,12 +210,27 @@ def _match_nearest(
         if file not in claimed:
             others[name(key)][file] = {*key.split("/")[:-1]}
     for same, own in images.items():
-        near = {(index, file): len(own[index] & folders) for file, folders in others[same].items() for index in own}
-        nearest: dict[int | str, int] = {}
-        for pair, shared in near.items():
-            nearest |= {side: max(shared, nearest.get(side, 0)) for side in pair}
-        for (index, file), shared in near.items():
-            choices[index].extend([file] * (shared == nearest[index] == nearest[file]))
+        if rivals := others.get(same):
+            for index, files in _find_nearest(own, rivals).items():
+                choices[index].extend(files)
+
+
+def _find_nearest(images: Mapping[int, set[str]], maps: Mapping[str, set[str]]) -> dict[int, list[str]]:
+    """The label maps of each image that share most folders with it, and for which no other image shares more."""
+    everywhere, holders = set.intersection(*images.values(), *maps.values()), defaultdict[str, list[str]](list)
+    for file, folders in maps.items():
+        for folder in folders - everywhere:
+            holders[folder].append(file)
+    shared = {i: Counter(file for folder in images[i] & holders.keys() for file in holders[folder]) for i in images}
+    most = Counter[str]()
+    for counts in shared.values():
+        most |= counts  # the larger of both
+    alone = [file for file in maps if file not in most]
+    nearest = {}
+    for index, counts in shared.items():
+        top = max(counts.values(), default=0)
+        nearest[index] = sorted(file for file in counts if counts[file] == top == most[file]) if top else alone
+    return nearest
 
 
 def _match_starts(
