@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import monai.bundle
@@ -42,10 +43,19 @@ def tracked(uri):
     ]
 
 
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A database without runs: MLflow makes one by all changes of its tables since its first version, in seconds."""
+    mlflow = pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
+    file = tmp_path_factory.mktemp("mlflow") / "mlruns.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def uri(tmp_path):
-    pytest.importorskip("mlflow", reason='mlflow is not installed (pip install -e ".[tracking]")')
-    return f"sqlite:///{tmp_path}/out/mlruns.db"
+def uri(store, tmp_path):
+    (tmp_path / "out").mkdir()
+    return f"sqlite:///{shutil.copy(store, tmp_path / 'out')}"
 
 
 def switched(way, uri):
@@ -66,6 +76,7 @@ def check_history(metrics, rows):
 
 
 def test_the_switch_logs_every_loss_of_pre_training(pretrain_scans, tmp_path, uri):
+    (tmp_path / "out/mlruns.db").unlink()  # MLflow makes it
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2])
     run(2, ["train"], options | switched("tracking", uri))
     [(_, status, metrics)] = tracked(uri)
@@ -78,7 +89,6 @@ def test_the_switch_logs_every_loss_of_pre_training(pretrain_scans, tmp_path, ur
 
 
 def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(pretrain_scans, tmp_path, uri):
-    (tmp_path / "out").mkdir()
     options = overrides(2, pretrain_scans, tmp_path, **TINY, stage_epochs=[0, 0, 2], mlflow=uri)
     run(2, ["train"], options)
     run(2, ["train", "evaluate"], options)
@@ -93,7 +103,6 @@ def test_the_header_value_logs_every_loss_of_pre_training_and_evaluation(pretrai
 @pytest.mark.parametrize("way", ["tracking", "mlflow"])
 def test_fine_tuning_is_logged(way, tmp_path, uri):
     kind = ("classification", 2)
-    (tmp_path / "out").mkdir()
     options = finetune_overrides(kind, {2: write_data(tmp_path / "data", 2)}, tmp_path, **TINY)
     train(kind, options | switched(way, uri))
     [(_, status, metrics)] = tracked(uri)
@@ -121,7 +130,6 @@ def test_names_that_mlflow_refuses():
 @pytest.mark.parametrize(("way", "dims"), [("tracking", 2), ("mlflow", 3)])
 def test_classes_of_any_name_are_logged(way, dims, tmp_path, uri):
     kind = ("segmentation", dims)
-    (tmp_path / "out").mkdir()
     options = finetune_overrides(kind, {dims: write_data(tmp_path / "data", dims)}, tmp_path, **TINY)
     names = ["tumor (core)", "tumor [core]"][: dims - 1]
     options |= switched(way, uri) | {"class_names": ["background", *names]}
