@@ -10,8 +10,9 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from ..utils.errors import InputError, find_cause
+from ..utils.rules import suggest
 from .header import check_header
-from .options import is_argument, suggest
+from .options import is_argument
 from .values import check_hash
 
 

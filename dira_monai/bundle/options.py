@@ -1,6 +1,5 @@
 """Values given to a configuration by name: what would be ignored, or would not arrive as meant, is refused."""
 
-import difflib
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.properties import TrainProperties
 
 from ..utils.errors import InputError
+from ..utils.rules import suggest
 from .values import list_texts
 
 WORDS = {"null": "None", "false": "False", "true": "True"}
@@ -62,12 +62,6 @@ def check_words(given: Mapping[str, Any]) -> None:
         for word in () if names_of_classes else list_texts(value):
             if word in WORDS:
                 raise InputError(f"--{name} {value}: write {WORDS[word]} instead of {word}")
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """A question for the nearest known name; empty where none is near."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean --{close[0]}?" if close else ""
 
 
 def is_argument(parser: ConfigParser, key: str) -> bool:

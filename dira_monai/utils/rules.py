@@ -1,7 +1,8 @@
 """What a value that a user gives must be, in words and as a function."""
 
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -112,3 +113,9 @@ WITHIN = number("a number above 0 and below 1", lambda v: 0 < v < 1)
 NOT_NOTHING = number("a number above 0 and at most 1", lambda v: 0 < v <= 1)
 RANGE = rising("two rising numbers")
 SIZE = each_axis("a whole number of voxels from 1", lambda n: is_whole(n, 1))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A question for the nearest known name; empty where none is near."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean --{close[0]}?" if close else ""

@@ -27,6 +27,7 @@ from dira_monai.workflows.study.grid import Cell, Key, make_cells, read_study, r
 from dira_monai.workflows.study.lists import thin_class
 from dira_monai.workflows.study.report import conclude
 from dira_monai.workflows.study.results import Findings, Group, Result, labels_share, steps_share
+from dira_monai.workflows.study.workers import Worker, launch
 
 EMPTY = {"tasks": {}, "pretrainings": {}}
 PLAIN = {"initializations": {"random": None, "dira": {}}, "tasks": {"organs": {"task": "segmentation"}}}
@@ -151,7 +152,7 @@ def in_this_process(path, words, check):
 @pytest.fixture
 def small(finetune_scans, tmp_path, monkeypatch):
     """The ready study few_labels on SYNTHETIC images: few steps, one seed; its cells run in this process."""
-    monkeypatch.setattr(run, "run_process", in_this_process)
+    monkeypatch.setattr("dira_monai.workflows.study.workers.run_process", in_this_process)
     unet = pretrain_bundle.UNET
     tuned = finetune_bundle.SMALL | finetune_bundle.OWN["segmentation", 2] | {"max_epochs": 3}
     few = {"hours": {}, "pretrain": pretrain_bundle.SMALL | pretrain_bundle.OWN[2], "finetune": tuned}
@@ -234,11 +235,11 @@ def test_pretraining_must_not_know_the_test_patients(small, finetune_scans):
 
 def test_two_workers_share_the_cells(tmp_path, monkeypatch, capsys):
     pytest.importorskip("submitit")
-    monkeypatch.setattr(run, "POLL", 0.05)
+    monkeypatch.setattr("dira_monai.workflows.study.workers.POLL", 0.05)
     code = "import sys; from dira_monai.workflows.study.cell import *; update_cell(Path(sys.argv[1]), finished=True)"
     cells = [Cell(f"c{n}", "finetune", "", {"pretrained": "c0"} if n else {}, "c0" if n else None) for n in range(6)]
     run._begin(cells, tmp_path, False)
-    run.launch(run.Worker(cells, tmp_path, ("-c", code)), 2, None, {})
+    launch(Worker(cells, tmp_path, ("-c", code)), 2, None, {})
     states = [json.loads((tmp_path / f"c{number}/cell.json").read_text()) for number in range(6)]
     assert all(state["finished"] and not state["failed"] for state in states)
     assert "6 of 6 cells finished, 0 running" in capsys.readouterr().out
@@ -247,11 +248,15 @@ def test_two_workers_share_the_cells(tmp_path, monkeypatch, capsys):
 STUDY = """
 import sys
 from pathlib import Path
-from dira_monai.workflows.study import run
-cells = [run.Cell(f"c{n}", "finetune", "", {}, None) for n in range(2)]
-run._begin(cells, Path(sys.argv[1]), False)
+from dira_monai.workflows.study.cell import update_cell
+from dira_monai.workflows.study.grid import Cell
+from dira_monai.workflows.study.workers import Worker, launch
+folder = Path(sys.argv[1])
+cells = [Cell(f"c{n}", "finetune", "", {}, None) for n in range(2)]
+for cell in cells:
+    update_cell(folder / cell.name, finished=False)
 code = "import sys, time; open(sys.argv[1] + '/begun', 'w').close(); time.sleep(1000)"
-run.launch(run.Worker(cells, Path(sys.argv[1]), ("-c", code)), int(sys.argv[2]), None, {})
+launch(Worker(cells, folder, ("-c", code)), int(sys.argv[2]), None, {})
 """
 
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...bundle.options import suggest
 from ...datalists.options import TASKS
 from ...utils.errors import InputError
-from ...utils.rules import NOT_NOTHING, is_whole
+from ...utils.rules import NOT_NOTHING, is_whole, suggest
 
 READY = Path(__file__).parent / "ready"
 NAME = re.compile(r"[\w.-]+")  # of what becomes a folder
