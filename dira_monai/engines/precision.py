@@ -1,17 +1,20 @@
 """In which precision networks run: as asked for, or as a short measurement says."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..utils.distributed import on_first_process, rank
 from ..utils.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 FASTER = 1.3  # times, from which bf16 is worth its fewer digits: a step is not all convolutions
 
 
@@ -56,6 +59,40 @@ def _seconds(work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor,
     return min(times[1:])
 
 
+class _SmallMapsInFloat32(TorchFunctionMode):
+    """Convolutions of maps that are shorter than the kernel along an axis, in float32 on a CPU.
+
+    In bf16 the gradient of such weights holds what happens to be in the memory, up to NaN, where oneDNN has kernels for
+    avx512_bf16 (torch 2.13; findings/torch_bf16_gradients_of_small_maps_are_garbage.sh). It costs nothing that counts.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
+    ) -> Any:
+        if function in CONVOLUTIONS and any(n < k for n, k in zip(args[0].shape[2:], args[1].shape[2:], strict=True)):
+            with torch.autocast("cpu", enabled=False):
+                return function(*(part.float() if isinstance(part, Tensor) else part for part in args), **kwargs or {})
+        return function(*args, **kwargs or {})
+
+
+class _Autocast(torch.autocast):
+    """torch's automatic mixed precision, on a CPU with ``_SmallMapsInFloat32``; entered again and again."""
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        mixed = precision != "fp32"
+        super().__init__(device.type, dtype=PRECISIONS[precision], enabled=mixed)
+        self.small_maps = _SmallMapsInFloat32() if mixed and device.type == "cpu" else nullcontext()
+
+    def __enter__(self) -> "_Autocast":
+        super().__enter__()
+        self.small_maps.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.small_maps.__exit__(*error)
+        super().__exit__(*error)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context in which networks run: bf16 and fp16 by torch's automatic mixed precision, on CPU and CUDA.
 
@@ -63,7 +100,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
         device: of the networks.
         precision: what ``settle_precision`` gives.
     """
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
+    return _Autocast(device, precision)
 
 
 def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:

@@ -55,6 +55,7 @@ REPLACED = {
     r"\bLABELMAP\b": "LABELMAP.nii.gz",
     r"\bIMAGES\.\.\.": "scan.nii.gz",
     r"\bSERIES\.\.\.": "SERIES",
+    r"(?<=\")RUN/bundle": "RUN/output/bundle",
     r"/path(?=/dira)|/PATH|(?<=file://)DIR": "{out}",
     r"(?ms)(^cd .*--dataset_dir) DIR": r"\1 {out}/DIR",
     r"\bNAME\b": "dira_pretrain_3d",

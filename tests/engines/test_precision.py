@@ -1,5 +1,7 @@
 """Precision auto: chosen by a measurement, and said."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -40,3 +42,28 @@ def test_the_gain_is_the_ratio_of_what_both_take(monkeypatch):
     assert precision.measure_gain("cpu") == 3
     monkeypatch.undo()
     assert precision.measure_gain("cpu") > 0
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_of_maps_shorter_than_the_kernel_are_those_of_float32(kernel, spatial_dims):
+    sizes = [(2, 4, 4)[:spatial_dims], (4, 2, 1)[:spatial_dims], (1,) * spatial_dims]
+    context = precision.autocast(CPU, "bf16")
+    for size in sizes:
+        layer = (torch.nn.Conv2d, torch.nn.Conv3d)[spatial_dims - 2](8, 16, kernel, stride=2 - size[0] % 2, padding=2)
+        images, gradients = torch.rand(2, 8, *size), []
+        for entered in (context, context, nullcontext()):
+            torch.full((2**16,), float("nan"))  # what freed memory may hold
+            layer.zero_grad()
+            with entered:
+                out = layer(images)
+            out.float().square().sum().backward()
+            gradients.append(layer.weight.grad.clone())
+        assert torch.equal(gradients[0], gradients[2])
+        assert torch.equal(gradients[1], gradients[2])
+
+
+def test_other_convolutions_are_in_half_precision():
+    with precision.autocast(CPU, "bf16"):
+        assert torch.nn.Conv3d(1, 2, 3, padding=1)(torch.rand(1, 1, 3, 4, 5)).dtype == torch.bfloat16
+    with precision.autocast(CPU, "fp32"):
+        assert torch.nn.Conv3d(1, 2, 3, padding=1)(torch.rand(1, 1, 2, 4, 5)).dtype == torch.float32
