@@ -54,8 +54,15 @@ _IMAGE_WORDS = re.compile(r"_0000$|[_\-.](?:image|img|data)$|^(?:volume|image|im
 _GAP = r"[_\-. ]+"
 _ENDINGS = re.compile(rf"(?:{_GAP}(?:{_SCAN})|(?<=\d)(?:O[DS]|(?-i:[LR])))+$", re.IGNORECASE)
 _DEVICE = re.compile(r"(?<=[_\-.])(?:ct|mri?|pet)[_\-.](?=\d)", re.IGNORECASE)  # topcow_ct_001 beside topcow_mr_001
-_IMAGES = re.compile(  # what a split is of: x_images_part1, Set_120cases, Data
-    r"(?:.*[_\-. ])?(?:(?:data)?set|data|images?|imgs?)(?:[_\-. ]*(?:part|batch)?[_\-. ]*\d+(?:cases)?)?", re.IGNORECASE
+_IMAGES = re.compile(  # what a split is of: x_images_part1, Set_120cases, Data, but no Image_7, P7_images
+    r"(?:\D*[_\-. ])?(?:(?:data)?set|data|images?|imgs?)(?:[_\-. ]*(?:(?:part|batch)[_\-. ]*\d+|\d+cases))?",
+    re.IGNORECASE,
+)
+_APART = re.compile(  # what images of one patient differ in, of which each has label maps of its own
+    r"(?:^|(?<=[_\-. ])|(?<=\d))(?:l|r|left|right|o[ds]|before|after|(?:pre|post)(?:[_-]?op)?|arterial|venous|portal|"
+    r"delay(?:ed)?|[be]d|es|ct|mri?|pet|(?:ses|session|visit|tp|time|timepoint|frame|phase|day|week|month|year)[_-]?\d+)"
+    r"(?=[_\-. ]|$)",
+    re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _SITE = re.compile(r"(?:site|cent(?:er|re)|hospital|clinic|institut(?:e|ion))[_\-. ]*\w{1,3}", re.IGNORECASE)
@@ -153,23 +160,15 @@ def count_prefix(cases: Collection[str]) -> int:
 
     These are the fewest parts that several names share, and that differ from those of others by a number alone.
     """
-    day = _length_of_days(set(cases))
+    if all(map(is_date, cases)):
+        return 0
     for count in (1, 2, 3):
         shared = Counter(prefix_of(case, count) for case in set(cases))
         shapes = Counter(shape_of(start) for start in shared)
-        patients = [start for start in shared if shared[start] > 1 and len(start) > day and not names_no_patient(start)]
+        patients = [start for start in shared if shared[start] > 1 and not names_no_patient(start)]
         if any(shape_of(start) != start and shapes[shape_of(start)] > 1 for start in patients):
             return count
     return 0
-
-
-def _length_of_days(cases: Collection[str]) -> int:
-    """The characters of a day that all names begin with; 0 where they do not, or go on as others of another day."""
-    rests = [case[day.end() :] for case in cases if (day := _DATE.match(case))]
-    told = [rest for rest in rests if rest]
-    if len(rests) < len(cases) or len({*told}) < len(told):
-        return 0
-    return min((len(case) - len(rest) for case, rest in zip(cases, rests, strict=True)), default=0)
 
 
 def shape_of(name: str) -> str:
@@ -202,6 +201,7 @@ def _match_nearest(
 ) -> None:
     """Add label maps of the same name to images that have none so far: of several those that share most folders."""
     claimed, crowd = {file for choice in choices for file in choice}, Counter(map(name, keys))
+    named = {file: key for key, file in maps}
     images, others = defaultdict[str, dict[int, set[str]]](dict), defaultdict[str, dict[str, set[str]]](dict)
     for index, key in enumerate(keys):
         if not choices[index] and (name is not _folder_of or crowd[name(key)] == 1):
@@ -212,7 +212,13 @@ def _match_nearest(
     for same, own in images.items():
         if rivals := others.get(same):
             for index, files in _find_nearest(own, rivals).items():
-                choices[index].extend(files)
+                choices[index] += [file for file in files if not _are_apart(keys[index], named[file])]
+
+
+def _are_apart(image: str, label_map: str) -> bool:
+    """Whether the names of both say a side, time, phase or device, and another one: 12_L and 12_R."""
+    one, other = ({word.lower() for word in _APART.findall(stem(key + ".x"))} for key in (image, label_map))
+    return bool(one and other and one != other)
 
 
 def _find_nearest(images: Mapping[int, set[str]], maps: Mapping[str, set[str]]) -> dict[int, list[str]]:
@@ -238,14 +244,15 @@ def _match_starts(
 ) -> None:
     """Add label maps of which the name begins with that of one image alone, which has none so far."""
     claimed = {file for choice in choices for file in choice}
-    starts, begun = starts_of(keys, alone), defaultdict[str, list[str]](list)
+    starts, begun = starts_of(keys, alone), defaultdict[str, list[tuple[str, str]]](list)
     crowd = Counter(start for own in starts for start in own)
     for key, file in maps:
         start = begins_with(_stem_of(key) if alone else _short(key), crowd)
         if crowd[start] == 1 and file not in claimed:
-            begun[start].append(file)
-    for own, choice in zip(starts, choices, strict=True):
-        choice += [] if choice else [file for start in own for file in begun[start]]
+            begun[start].append((key, file))
+    for image, own, choice in zip(keys, starts, choices, strict=True):
+        found = [] if choice else [pair for start in own for pair in begun[start]]
+        choice += [file for key, file in found if not _are_apart(image, key)]
 
 
 def find_longer(files: Sequence[str]) -> set[str]:

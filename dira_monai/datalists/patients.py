@@ -276,14 +276,18 @@ def _folders(images: Sequence[Image], words: bool = True) -> list[str | None]:
 
 
 def _are_times(parts: Sequence[Sequence[str]]) -> bool:
-    """Whether the first folders are days, or years that hold other folders of one form, such as P007, but not all."""
+    """Whether the first folders are days, or years of which some hold the same folders of one form, such as P007.
+
+    A patient's number may look like a year or, without signs between, a day: these need folders that several hold.
+    """
     below: dict[str, set[str]] = {}
     for own in parts:
         below.setdefault(own[0] if own else "", set()).update(own[1:2])
+    repeated = len(set[str]().union(*below.values())) < sum(map(len, below.values()))
     if all(map(is_date, below)):
-        return True
+        return repeated or not all(map(str.isdecimal, below))
     forms, sets = {shape_of(name) for names in below.values() for name in names}, {*map(frozenset, below.values())}
-    return all(map(is_year, below)) and len(forms) == 1 < len(sets) and "#" in min(forms)
+    return repeated and all(map(is_year, below)) and len(forms) == 1 < len(sets) and "#" in min(forms)
 
 
 def _numbered(names: Collection[str]) -> bool:

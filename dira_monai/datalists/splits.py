@@ -38,15 +38,16 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     """
     paths = [PurePosixPath(first_file(image)).parent.parts for image in images]
     levels = [*zip(*paths, strict=False)]
-    own = (number for number, level in enumerate(levels) if len({*map(split_word, level)}) > 1 or _is_split(level[0]))
-    first = next(own, len(levels))
+    words = [{split_word(folder).lower() for folder in level} for level in levels]
+    several = (number for number, level in enumerate(words) if len(level) > 1 and level <= SPLITS.keys())
+    own = (number for number, level in enumerate(levels) if len(words[number]) > 1 or _is_split(level[0]))
+    first = next(several, next(own, len(levels)))
     above = [[*map(split_word, parts[first:])] for parts in paths]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
     if all(folder and folder.lower() in SPLITS for folder in folders):
         return folders
-    words = [next((part for part in parts if part.lower() in SPLITS), "") for parts in above]
-    several = {"training"} < {SPLITS[word.lower()] for word in words if word}
-    return words if several else [""] * len(words)
+    found = [next((part for part in parts if part.lower() in SPLITS), "") for parts in above]
+    return found if {"training"} < {SPLITS[word.lower()] for word in found if word} else [""] * len(found)
 
 
 def split_entries(

@@ -140,7 +140,7 @@ def _find_reason(file: str | Path) -> str:
 def find_misread(header: DicomHeader) -> str:
     """Why SimpleITK 2.5 makes other values of the pixels than the header says; empty where it does not."""
     samples, allocated, stored, highest = (int(bits) if bits.isdigit() else 0 for bits in header.bits)
-    if 0 < stored < allocated and highest != stored - 1:
+    if 0 < stored < allocated and 0 < highest != stored - 1:
         return f"its {stored} bits end at bit {highest} (HighBit), where SimpleITK takes those up to bit {stored - 1}"
     if samples > 1 and allocated > 8 and _find_kind(header.file)[1].startswith("RLE"):
         return f"its colors of {allocated} bits are compressed by RLE, whose bytes SimpleITK mixes up"

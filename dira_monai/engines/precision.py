@@ -69,10 +69,14 @@ class _SmallMapsInFloat32(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
     ) -> Any:
-        if function in CONVOLUTIONS and any(n < k for n, k in zip(args[0].shape[2:], args[1].shape[2:], strict=True)):
-            with torch.autocast("cpu", enabled=False):
-                return function(*(part.float() if isinstance(part, Tensor) else part for part in args), **kwargs or {})
-        return function(*args, **kwargs or {})
+        given: dict[str, Any] = {**(kwargs or {})}
+        if function in CONVOLUTIONS:
+            given |= zip(("input", "weight", "bias", "stride", "padding", "dilation", "groups"), args, strict=False)
+            args, kernel = (), given["weight"].shape[2:]
+            if any(n < k for n, k in zip(given["input"].shape[-len(kernel) :], kernel, strict=True)):
+                with torch.autocast("cpu", enabled=False):
+                    return function(**{name: p.float() if isinstance(p, Tensor) else p for name, p in given.items()})
+        return function(*args, **given)
 
 
 class _Autocast(torch.autocast):

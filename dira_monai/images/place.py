@@ -12,8 +12,14 @@ from ..utils.errors import InputError
 from .facts import find_distance
 
 MILLIMETERS = {1: 1000.0, 3: 0.001}  # by the code of the unit: meters, micrometers; all others are taken as mm
-UNITS = {r"nm|nano\w*": 1e-6, r"um|micro\w*": 0.001, r"cm|centi\w*": 10.0, r"m|met(er|re)s?": 1000.0}  # in mm
-SPACING = ("space directions", "spacings", "ElementSpacing", "ElementSize")  # keys of which one is the size of voxels
+UNITS = {  # in mm
+    r"mm|milli\w*": 1.0,
+    r"nm|nano\w*": 1e-6,
+    r"[u\u00b5\u03bc]m|micro\w*": 0.001,
+    r"cm|centi\w*": 10.0,
+    r"m|met(er|re)s?": 1000.0,
+}
+SPACING = ("space directions", "spacings", "elementspacing", "elementsize")  # keys of which one is the size of voxels
 ITK_HEADER = 2**16  # bytes that hold the header of an NRRD or MetaImage file
 FIELDS = [  # of a header, where its voxels lie
     *("pixdim", "xyzt_units", "qform_code", "sform_code"),
@@ -47,7 +53,7 @@ def find_place(file: Path) -> tuple[np.ndarray, str]:
 
 def copy_place(source: Path, target: Path) -> None:
     """Give a NIfTI file all of another one's header that says where its voxels lie, so that no program parts them."""
-    fields, image = nib.load(source).header, nib.load(target)
+    fields, image = nib.load(source).header, nib.load(target, mmap=False)  # which is written anew
     header = image.header.copy()
     for name in FIELDS:
         header[name] = fields[name]
@@ -56,7 +62,7 @@ def copy_place(source: Path, target: Path) -> None:
 
 def set_affine(file: Path, affine: np.ndarray) -> None:
     """Put a 2D label map (NIfTI) where its slice lies, with a third axis of length 1 where that is no plane of x, y."""
-    image = nib.load(file)
+    image = nib.load(file, mmap=False)  # the file is written anew
     array = np.asarray(image.dataobj)
     nib.save(type(image)(array if np.allclose(affine[2, :2], 0) else array[..., None], affine, image.header), file)
 
@@ -64,22 +70,22 @@ def set_affine(file: Path, affine: np.ndarray) -> None:
 def read_itk_header(file: Path) -> tuple[float, str]:
     """Millimeters in what the header of an NRRD or MetaImage file has lengths in; what of it ITK 5.4 passes over."""
     with file.open("rb") as stream:
-        text = stream.read(ITK_HEADER).decode("latin-1")
-    text = re.split(r"\r?\n\r?\n|^ElementDataFile", text, maxsplit=1, flags=re.MULTILINE)[0]
-    fields = dict(re.findall(r"^(\w[\w ]*?) *[:=] *(.*)", text, re.MULTILINE))
-    words = " ".join(fields.get(key, "") for key in ("space units", "units", "DistanceUnits")).replace('"', " ").split()
-    unit, name = next(
-        ((mm, w) for w in words for key, mm in UNITS.items() if re.fullmatch(key, w, re.IGNORECASE)), (1.0, "")
-    )
-    notes = [f"lengths in {name} are read as mm, where ITK programs take the numbers as mm"] if unit != 1 else []
+        head = stream.read(ITK_HEADER)
+    head = re.split(rb"\r?\n\r?\n|^ElementDataFile", head, maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.findall(r"^(\w[\w ]*?) *[:=] *(.*)", head.decode("utf-8", "replace"), re.MULTILINE)
+    fields = {key.lower(): value.strip() for key, value in found}
+    told = next(filter(None, (fields.get(key) for key in ("space units", "units", "distanceunits"))), "")
+    word = next(iter(told.replace('"', " ").split()), "mm")
+    unit = next((mm for key, mm in UNITS.items() if re.fullmatch(key, word, re.IGNORECASE)), None)
+    notes = [f"lengths in {word} are read as mm, where ITK programs take the numbers as mm"] if unit != 1 else []
+    if unit is None:
+        notes = [f"lengths in {word}, which are taken as mm"]
     if not any(key in fields for key in SPACING):
         notes.append("no voxel spacing, taken as 1 mm")
-    function = [
-        float(fields.get(f"ElementToIntensityFunction{key}", number)) for key, number in (("Slope", 1), ("Offset", 0))
-    ]
-    if function != [1, 0]:
+    function = (fields.get("elementtointensityfunctionslope", "1"), fields.get("elementtointensityfunctionoffset", "0"))
+    if not all(re.fullmatch(rf"{number}(\.0*)?", text) for number, text in zip((1, 0), function, strict=True)):
         notes.append("stored values, ElementToIntensityFunction not applied")
-    return unit, "; ".join(notes)
+    return unit or 1.0, "; ".join(notes)
 
 
 def _spatial(image: Any) -> tuple[int, ...]:

@@ -80,8 +80,8 @@ def tell_picture(image: Image, reader: Any, in_channels: int = 3) -> str:
         reader: of the configuration; of another one the text is empty.
         in_channels: of the network.
     """
-    own = isinstance(reader, Mapping) and reader.get("_target_") == "PILReader"
-    if not own or not first_file(image).lower().endswith(PIL_SUFFIXES):
+    target = reader.get("_target_") if isinstance(reader, Mapping) else reader
+    if str(target).rpartition(".")[2] != "PILReader" or not first_file(image).lower().endswith(PIL_SUFFIXES):
         return ""
     array, meta = read_image(image)
     gray = "its colors become gray" if array.ndim > 2 and in_channels == 1 else ""

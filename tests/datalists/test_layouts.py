@@ -110,10 +110,16 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "classes of splits": [
         [f"{'train' if p % 3 else 'val'}/{name}/{p}.jpg"] for name in ("cyst", "normal") for p in range(1, 19)
     ],
+    "P0 of images": [[f"train/Train_P{p}_images/{k:03}.png" for k in range(9)] for p in range(8)],
     "days": [[f"{year}-03-{day}.png"] for year in (2021, 2022) for day in ("05", "17")],
-    "Messidor-2": [
-        [f"IMAGES/{d}_{p}_0100_PP.png"] for d, p in ((20051020, 43808), (20051020, 43832), (20051202, 51487))
+    "exams of patients 2001 to 2006": [
+        [f"{p}/E{7 * p + k}/{s}.png" for k in (0, 3) for s in (1, 2)] for p in range(2001, 2007)
     ],
+    "exams of patients whose numbers are days": [
+        [f"200101{p:02}/E{7 * p + k}/{s}.png" for k in (0, 3) for s in (1, 2)] for p in range(11, 17)
+    ],
+    "folders of images with numbers": [[f"train_image_{p}/{k:03}.png" for k in range(20)] for p in range(1, 9)],
+    "sets with numbers": [[f"TrainingData{p}/{m}.nii.gz" for m in ("T1", "T2")] for p in range(1, 6)],
     "days above patients": [
         [f"{day}/P{p}/scan.nii.gz" for day in days]
         for p, days in ((3, ("2021-05-03", "2022-01-09")), (5, ("2022-01-09",)), (8, ("2021-05-03",)))
@@ -188,6 +194,7 @@ def test_the_patients_of_public_data_sets(name):
             [f"{y}/P{p}/ct.nii.gz" for y in (2019, 2020, 2021) for p in (1, 2, 3) if (p + y) % 3],
             "6 by --patient folders .* or 3 by --patient folder ",
         ),
+        ([f"IMAGES/2020-01-0{1 + n // 3}_img{87 + n}.png" for n in range(27)], "9 by --patient .* or 27 by"),
         ([f"2021-05-0{d}/{p}/ct.nii.gz" for d in (3, 4, 5) for p in (1, 2)], "6 by --patient folders .* or 2 by"),
         (
             [f"train/{(p + k) % 5}/{9001695 + p}{leg}.png" for p in range(9) for k, leg in enumerate("LR")],
@@ -242,6 +249,10 @@ def test_the_splits_that_folders_name():
     assert folder_splits(["Trainer/1.jpg", "b. Testing Set/2.jpg"]) == ["", ""]
     assert folder_splits(["1/ses-test/1.nii", "1/ses-retest/1.nii"]) == ["", ""]
     assert folder_splits(["stress_test_2021/a/1.nii", "stress_test_2021/b/2.nii"]) == ["", ""]
+    for shared in ("TrainTest", "Train_and_Test", "Training_data", "data/train_test"):
+        assert folder_splits([f"{shared}/train/1.png", f"{shared}/test/2.png"]) == ["train", "test"]
+    tests = [f"{kind}/{split}/1.png" for kind in ("rapid_test_positive", "negative") for split in ("train", "test")]
+    assert folder_splits(tests) == ["train", "test"] * 2
     assert folder_splits(["ACDC/MySetTraining/a/1.nii", "ACDC/MySetTestData/b/2.nii"]) == ["Training", "Test"]
     files = ["x/train/a/1.jpg", "x/x/train/a/1.jpg", "x/x/test/a/2.jpg", "x/sample.jpg", "x/unlabeled/7.jpg"]
     assert folder_splits(files) == ["train", "train", "test", "", ""]
@@ -332,6 +343,15 @@ def test_partners_by_their_names():
     assert match_names(["train/Original/1_A", "test/Original/1_A"], fives) == [["train.png"], ["test.png"]]
     assert match_names(["train/Original/1_A", "test/Original/1_A"], fives[:1]) == [["train.png"], []]
     assert match_names(["data/x_01_data"], [("mask/x_01_mask_4label", "x.nii")]) == [["x.nii"]]
+    for one, other in (
+        ("1695{}", "LR"),
+        ("topcow_{}_2", ("mr", "ct")),
+        ("p1_{}", ("pre_op", "post_op")),
+        ("12_{}", "lr"),
+    ):
+        image, map_, own = one.format(other[0]), one.format(other[1]), one.format(other[0]) + "_seg"
+        assert match_names([image], [(map_, "x")]) == [[]]
+        assert match_names([image], [(map_, "x"), (own, "y")]) == [["y"]]
     sliver = [(f"liver-seg00{p}", f"{p}.mhd") for p in (1, 2)]
     assert match_names(["liver-orig001", "liver-orig002"], sliver) == [["1.mhd"], ["2.mhd"]]
     busbra = [(f"mask_0001-{side}", side) for side in "lr"]

@@ -64,6 +64,9 @@ def test_gradients_of_maps_shorter_than_the_kernel_are_those_of_float32(kernel, 
 
 def test_other_convolutions_are_in_half_precision():
     with precision.autocast(CPU, "bf16"):
+        image, kernel = torch.rand(1, 4, 5), torch.rand(2, 1, 3, 3)
+        assert torch.conv2d(image, weight=kernel, padding=1).dtype == torch.bfloat16  # without a batch, by keyword
+        assert torch.conv2d(image[:, :2], weight=kernel, padding=1).dtype == torch.float32
         assert torch.nn.Conv3d(1, 2, 3, padding=1)(torch.rand(1, 1, 3, 4, 5)).dtype == torch.bfloat16
     with precision.autocast(CPU, "fp32"):
         assert torch.nn.Conv3d(1, 2, 3, padding=1)(torch.rand(1, 1, 2, 4, 5)).dtype == torch.float32

@@ -11,7 +11,7 @@ from monai.data import NibabelReader
 from scan_files import LPS, SIZE, affine_of, noise, read, refuses, write_place
 
 from dira_monai.images.facts import find_distance
-from dira_monai.images.place import copy_place
+from dira_monai.images.place import copy_place, set_affine
 from dira_monai.images.stock import read_as_trained
 
 RAS = np.diag([SIZE, SIZE, 5, 1])
@@ -154,7 +154,8 @@ def write_head(folder, suffix, spatial_dims, spacing, *lines):
 
 @pytest.mark.parametrize("suffix", HEADS)
 @pytest.mark.parametrize(
-    ("unit", "factor"), [("mm", 1), ("um", 0.001), ("microns", 0.001), ("cm", 10), ("m", 1000), ("meter", 1000)]
+    ("unit", "factor"),
+    [("mm", 1), ("um", 0.001), ("microns", 0.001), ("cm", 10), ("m", 1000), ("meter", 1000), ("\u00b5m", 0.001)],
 )
 def test_lengths_of_nrrd_and_metaimage_are_in_mm(tmp_path, suffix, spatial_dims, unit, factor):
     words = unit if suffix == "mha" else " ".join([f'"{unit}"'] * spatial_dims)
@@ -175,6 +176,7 @@ def test_lengths_of_nrrd_and_metaimage_are_in_mm(tmp_path, suffix, spatial_dims,
         ("nrrd", ["axis mins: 0 0 0", "axis maxs: 8 15 30"], "no voxel spacing, taken as 1 mm"),
         ("mha", [], "no voxel spacing, taken as 1 mm"),
         ("mha", ["ElementSize = 1 1 1"], None),
+        ("nrrd", ["Spacings: 1 1 1", 'units: "inch" "inch" "inch"'], "lengths in inch, which are taken as mm"),
         ("mha", ["ElementSize = 1 1 1", "ElementToIntensityFunctionSlope = 1.0"], None),
         (
             "mha",
@@ -196,3 +198,17 @@ def test_values_on_a_surface_are_no_volume(tmp_path):
     columns = nib.cifti2.BrainModelAxis.from_surface(np.arange(5), 9, "CortexLeft")
     nib.save(nib.Cifti2Image(np.ones((1, 5), np.float32), header=(rows, columns)), tmp_path / "a.dscalar.nii")
     refuses(r"a\.dscalar\.nii is a Cifti2Image, which is no volume of voxels", read, tmp_path / "a.dscalar.nii")
+
+
+def test_a_label_map_that_is_not_compressed_is_put_elsewhere(tmp_path):
+    """Its array must not lie in the file that is written anew."""
+    values = np.random.default_rng(0).integers(9, size=(300, 200)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(values, np.diag([2.0, 3.0, 4.0, 1.0])), tmp_path / "map.nii")
+    nib.save(nib.Nifti1Image(values[..., None], np.eye(4)), tmp_path / "source.nii")
+    affine = np.array([[0, 0, 5, 7], [2, 0, 0, 8], [0, 3, 0, 9], [0, 0, 0, 1.0]])
+    set_affine(tmp_path / "map.nii", affine)
+    copy_place(tmp_path / "map.nii", tmp_path / "source.nii")
+    for name in ("map.nii", "source.nii"):
+        image = nib.load(tmp_path / name)
+        np.testing.assert_allclose(image.affine, affine)
+        np.testing.assert_array_equal(np.squeeze(image.dataobj), values)
