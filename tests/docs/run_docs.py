@@ -48,8 +48,9 @@ SHORT = {
 SIZES = {2: (64, 64), 3: (32, 32, 16)}
 REPLACED = {
     r"(--(?:max_epochs|epoch_length|label_subsets)) \d+": r"\1 1",
-    r"(dira_monai plan .*)--output": r"\1--overrides '{{max_epochs: 1, epoch_length: 1, val_samples: 4}}' --output",
     r"(dira_monai plan) SET\b": r"\1 DIR",
+    r"(dira_monai plan DIR.*)--output": r"\1--overrides '{{max_epochs: 1, epoch_length: 1, val_samples: 4}}' --output",
+    r"(dira_monai plan LABELED.*)--output": r"\1--overrides '{{max_epochs: 1, epoch_length: 1}}' --output",
     r"(--nproc_per_node)=4": r"\1=2",
     r'(--stage_epochs) "\[.*?\]"': r'\1 "[0, 0, 1]"',
     r"\bLABELMAP\b": "LABELMAP.nii.gz",
