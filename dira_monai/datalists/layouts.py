@@ -29,14 +29,17 @@ LAYOUTS = {  # the patient is the first group that is not empty; the path begins
     # CheXpert, MURA, ACDC, KiTS, Camelyon17, ...: a word for a person, and a number
     "patient": r"(?:^|[/_\-. ])((?:patient|participant|subject|person|subj|pat|pt|sub|case)[_\-. ]?\d+)(?!\d)",
 }
-_PATTERNS = [re.compile(pattern, re.IGNORECASE) for pattern in LAYOUTS.values()]
+_PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in LAYOUTS.items()}
 
+# one of several scans of a patient, of which each has label maps of its own: side, phase, device
+_APART = r"l|r|left|right|before|after|arterial|venous|portal|delay(?:ed)?|[be]d|es|(?:pre|post)(?:[_-]?op)?|pet|mri?"
 # one of several scans of a patient: modality, view, time, state of processing, part that dcm2niix writes
 _SCAN = (
+    rf"{_APART}|"
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
-    r"cet1|hrt2|cta?|cbct|pet|pt|suv|mri?|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|l|r|left|right|axial|coronal|sagittal|ax|cor|sag|"
+    r"cet1|hrt2|cta?|cbct|pt|suv|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
-    r"year|follow[_-]?up)[_-]?\d*|before|after|arterial|venous|portal|delay(?:ed)?|lat|[be]d|es|bl|baseline|(?:pre|post)(?:[_-]?op)?|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
+    r"year|follow[_-]?up)[_-]?\d*|lat|bl|baseline|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )
@@ -58,10 +61,9 @@ _IMAGES = re.compile(  # what a split is of: x_images_part1, Set_120cases, Data,
     r"(?:\D*[_\-. ])?(?:(?:data)?set|data|images?|imgs?)(?:[_\-. ]*(?:(?:part|batch)[_\-. ]*\d+|\d+cases))?",
     re.IGNORECASE,
 )
-_APART = re.compile(  # what images of one patient differ in, of which each has label maps of its own
-    r"(?:^|(?<=[_\-. ])|(?<=\d))(?:l|r|left|right|o[ds]|before|after|(?:pre|post)(?:[_-]?op)?|arterial|venous|portal|"
-    r"delay(?:ed)?|[be]d|es|ct|mri?|pet|(?:ses|session|visit|tp|time|timepoint|frame|phase|day|week|month|year)[_-]?\d+)"
-    r"(?=[_\-. ]|$)",
+_OWN_MAPS = re.compile(
+    rf"(?:^|(?<=[_\-. ])|(?<=\d))(?:{_APART}|o[ds]|ct|"
+    r"(?:ses|session|visit|tp|time|timepoint|frame|phase|day|week|month|year)[_-]?\d+)(?=[_\-. ]|$)",
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
@@ -74,7 +76,7 @@ _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
 @cache  # as below: names are asked for several times, and lists may hold 100,000s
 def named_patient(path: str) -> str | None:
     """The patient that a path names by the first of the ``LAYOUTS`` that fits; None: none, or two, as patient7/pt_1."""
-    for pattern in _PATTERNS:
+    for pattern in _PATTERNS.values():
         if found := [next(filter(None, match.groups())) for match in pattern.finditer(path)]:
             return _DEVICE.sub("", found[-1]) if len({name.lower() for name in found}) == 1 else None
     return None
@@ -96,7 +98,7 @@ def names_no_patient(folder: str) -> bool:
 
 def is_channel(file: str) -> bool:
     """Whether its name has nnU-Net's case and channel, where a case may be one slice of a patient."""
-    return bool(_PATTERNS[[*LAYOUTS].index("nnU-Net")].search(file))
+    return bool(_PATTERNS["nnU-Net"].search(file))
 
 
 def is_date(name: str) -> bool:
@@ -107,6 +109,11 @@ def is_date(name: str) -> bool:
 def is_year(name: str) -> bool:
     """Whether it may be a year, 1900 to 2099."""
     return bool(re.fullmatch(r"(?:19|20)\d\d", name))
+
+
+def without_times(folders: Sequence[str]) -> list[str]:
+    """The folders but days and years."""
+    return [folder for folder in folders if not (is_date(folder) or is_year(folder))]
 
 
 def site_of(file: str) -> str:
@@ -217,7 +224,7 @@ def _match_nearest(
 
 def _are_apart(image: str, label_map: str) -> bool:
     """Whether the names of both say a side, time, phase or device, and another one: 12_L and 12_R."""
-    one, other = ({word.lower() for word in _APART.findall(stem(key + ".x"))} for key in (image, label_map))
+    one, other = ({word.lower() for word in _OWN_MAPS.findall(stem(key + ".x"))} for key in (image, label_map))
     return bool(one and other and one != other)
 
 

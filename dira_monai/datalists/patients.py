@@ -28,6 +28,7 @@ from .layouts import (
     without_groups,
     without_scans,
     without_splits,
+    without_times,
 )
 from .tables import FILE_COLUMNS, composed, find_split_column, image_names, pick_column, read_table
 
@@ -115,9 +116,7 @@ def _choose_level(files: Sequence[str], folders: Sequence[str | None]) -> str:
     last = all(parts[-1:] == (folder,) for parts, folder in zip(above, folders, strict=True))
     if not last or not repeats_below(above):
         return "folder"
-    if repeats_below(
-        [[part for part in parts[:-1] if not (is_date(part) or is_year(part))] + [*parts[-1:]] for parts in above]
-    ):
+    if repeats_below([[*without_times(parts[:-1]), *parts[-1:]] for parts in above]):
         return "folders"
     if is_counter({*map(str, folders)}):  # the first of each day or year?
         raise _doubt(files, "folders", "folder")

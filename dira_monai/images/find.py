@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -137,6 +138,7 @@ def kind_folder(path: str) -> tuple[str, int]:
     return (folders[named[-1]], named[-1]) if named else ("", -1)
 
 
+@cache  # lists of 100,000s of files ask for each folder of each path, several times
 def split_part(folder: str) -> tuple[str, str]:
     """The first word of a split in the name of a folder, or "", and the rest: train, masks of ``train_masks``."""
     if not (named := _SPLIT_OF.fullmatch(folder)):
