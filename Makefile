@@ -1,5 +1,5 @@
 # make demo: studies in 3D and 2D on built-in synthetic images: with few labels, does pre-training beat random weights?
-# make test: lint, types and tests (about 11 minutes on 2 cores)
+# make test: lint, types and tests (about 7 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
 # make bench: views and steps beside those of other libraries, in an environment of its own (half an hour on 2 cores)
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)

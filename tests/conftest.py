@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import finetune_bundle
@@ -11,6 +12,7 @@ import monai.networks.nets.basic_unet
 import pretrain_bundle
 import pytest
 import torch
+from monai.bundle.config_item import ComponentLocator
 from programs import run_python
 from running import execute
 
@@ -18,6 +20,14 @@ from dira_monai.__main__ import main
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 monai.networks.nets.basic_unet.print = lambda *words: None  # MONAI 1.6.0 prints a line a network, 1.6.1 does not
+look_through_modules = cache(partial(ComponentLocator._find_classes_or_functions, None))
+# MONAI looks through all of its modules for each parser of a configuration, which takes long where it is called often
+ComponentLocator._find_classes_or_functions = lambda self, names: look_through_modules(tuple(names))
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: some tests wait for other processes."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(params=[2, 3])

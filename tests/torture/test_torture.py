@@ -11,5 +11,5 @@ def test_a_work_that_was_killed_gives_what_an_unbroken_one_gives(kind, pretrain_
 
 
 def test_a_run_neither_grows_nor_slows(pretrain_scans, tmp_path):
-    found = soak(Work(("pretrain", 2), pretrain_scans), 20 / 3600, tmp_path)
+    found = soak(Work(("pretrain", 2), pretrain_scans), 10 / 3600, tmp_path)
     assert found["files"][1] <= found["files"][0] + 3
