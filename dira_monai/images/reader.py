@@ -37,7 +37,7 @@ SAMPLE_FORMAT, BITS, UNSIGNED, SIGNED = 339, 258, 1, 2  # tags of TIFF, and valu
 NOT_OF_THE_FORMAT = "it is cut off or not of the format that its name says"
 TOO_SHORT = "its data are missing or shorter than its header says"
 CAUSES = {  # what decoders say, and what it means
-    "cannot identify image file": NOT_OF_THE_FORMAT,
+    "cannot identify image file": f"{NOT_OF_THE_FORMAT}, or of a kind that this version of Pillow does not read",
     "Cannot work out file type": NOT_OF_THE_FORMAT,
     "is not a gzip file": NOT_OF_THE_FORMAT,
     "Could not create IO object": NOT_OF_THE_FORMAT,

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dira_monai.images.reader import ScanReader
@@ -18,6 +18,11 @@ AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
 SIZE = 0.48828125  # mm, which four decimals round
 SIZES = (SIZE, SIZE, 5)
+UNKNOWN = (
+    "cannot be read: it is cut off or not of the format that its name says, or of a kind that this version of Pillow"
+)
+READS_SIGNED_BYTES = (b"II", 1, (2,), 1, (8,), ()) in TiffImagePlugin.OPEN_INFO  # of TIFF; Pillow 9.5 does not
+SIGNED_BYTES = "holds signed numbers of 8 bits, of which Pillow makes others" if READS_SIGNED_BYTES else UNKNOWN
 LPS = np.array([[-SIZE, 0, 0, 120], [0, -SIZE, 0, 100], [0, 0, 5, -50], [0, 0, 0, 1]])
 
 
