@@ -25,6 +25,7 @@ look_through_modules = cache(partial(ComponentLocator._find_classes_or_functions
 ComponentLocator._find_classes_or_functions = lambda self, names: look_through_modules(tuple(names))
 
 
+@pytest.hookimpl(optionalhook=True)  # the environments of MONAI Label and MONAI Deploy have no pytest-xdist
 def pytest_xdist_auto_num_workers():
     """One more than there are processors: some tests wait for other processes."""
     return (os.cpu_count() or 1) + 1
