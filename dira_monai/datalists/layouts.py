@@ -67,6 +67,11 @@ _OWN_MAPS = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
+_DAY_OF = re.compile(  # 20240101_P001, but no 20240101_IMG7, which is a picture of that day
+    rf"{_DATE.pattern}[_\-. ]+(?!(?:img|image|im|pic|photo|dsc|scan|slice|frame|ct|mr|us|xr|z)\d)"
+    r"(?=[a-z]{1,4}\d+(?:[_\-. ]|$))",
+    re.IGNORECASE,
+)
 _SITE = re.compile(r"(?:site|cent(?:er|re)|hospital|clinic|institut(?:e|ion))[_\-. ]*\w{1,3}", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
 _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
@@ -84,8 +89,8 @@ def named_patient(path: str) -> str | None:
 
 @cache
 def case_of(path: str) -> str:
-    """The file name without suffixes, modality, view, time and the like; empty where nothing else is in it."""
-    name = stem(path)
+    """The file name without suffixes, day, modality, view and the like; empty where nothing else is in it."""
+    name = _DAY_OF.sub("", stem(path))
     return "" if _SCANS_ONLY.fullmatch(name) else _DEVICE.sub("", _ENDINGS.sub("", name))
 
 

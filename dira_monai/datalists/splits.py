@@ -34,7 +34,7 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     Folders that all images share and those like ``images`` do not count: ``images/train`` and ``chest_xray/train`` are
     as good as ``train/images`` and ``train``. Where some images lie elsewhere, as a preview does beside folders train
     and test, it is the first such word in the path of each, which is training and another one of some of them; all
-    others have "", which is training too.
+    others have "", which is training too. Below a folder of training, as ``Train_Val``, those of both count.
     """
     paths = [PurePosixPath(first_file(image)).parent.parts for image in images]
     levels = [*zip(*paths, strict=False)]
@@ -45,9 +45,20 @@ def folder_splits(images: Sequence[Image]) -> list[str]:
     above = [[*map(split_word, parts[first:])] for parts in paths]
     folders = [next((part for part in parts if part.lower() not in IMAGE_FOLDERS), "") for parts in above]
     if all(folder and folder.lower() in SPLITS for folder in folders):
-        return folders
+        return _split_training(folders, above)
     found = [next((part for part in parts if part.lower() in SPLITS), "") for parts in above]
-    return found if {"training"} < {SPLITS[word.lower()] for word in found if word} else [""] * len(found)
+    if {"training"} < {SPLITS[word.lower()] for word in found if word}:
+        return _split_training(found, above)
+    return [""] * len(found)
+
+
+def _split_training(words: list[str], above: Sequence[Sequence[str]]) -> list[str]:
+    """The words, or for training the last ones in the paths where these are training and validation."""
+    own = [number for number, word in enumerate(words) if SPLITS[word.lower()] == "training"]
+    last = {number: next((w for w in reversed(above[number]) if w.lower() in SPLITS), "") for number in own}
+    if {SPLITS[word.lower()] for word in last.values()} == {"training", "validation"}:
+        return [last.get(number, word) for number, word in enumerate(words)]
+    return words
 
 
 def split_entries(

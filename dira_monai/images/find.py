@@ -32,6 +32,13 @@ SPLIT_WORDS = {  # of folders and tables, and the list that they mean
     **dict.fromkeys(("train", "training", "trainval"), "training"),
     **dict.fromkeys(("val", "valid", "validate", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
+    # Spanish, Portuguese, French, Italian, German
+    **dict.fromkeys(
+        ("entrenamiento", "treinamento", "treino", "entrainement", "entraînement", "apprentissage", "addestramento"),
+        "training",
+    ),
+    **dict.fromkeys(("validacion", "validación", "validacao", "validação", "validazione", "validierung"), "validation"),
+    **dict.fromkeys(("prueba", "pruebas", "teste"), "test"),
 }
 SPLIT = "|".join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _SPLIT_OF = re.compile(  # train_masks, masks-test, testImages, MoNuSegTestData, but no latest, Trainer, test-retest

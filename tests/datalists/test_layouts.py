@@ -135,6 +135,7 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "CT-RATE": [
         [f"train/train_{p}/train_{p}_{s}/train_{p}_{s}_{k}.nii.gz" for s in "ab" for k in (1, 2)] for p in (1, 2, 3)
     ],
+    "days before patients": [[f"202401{d}_P00{p}.nii.gz" for d in ("09", 12)[: p % 2 + 1]] for p in range(1, 7)],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
 }
 

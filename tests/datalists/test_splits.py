@@ -141,6 +141,28 @@ def test_folders_of_splits(tmp_path, kind, above):
         assert [entry["label"] for entry in sorted(entries(made), key=lambda e: e["image"][-6:])] == [0, 1] * 5
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("Train_Val/train", "Train_Val/val", "Test"),
+        ("train/images", "train/images/val", "test/images"),
+        ("entrenamiento", "validación", "prueba"),
+        ("apprentissage", "validation", "test"),
+        ("Training", "Validierung", "Test"),
+    ],
+)
+def test_words_of_splits_of_two_levels_and_other_languages(tmp_path, folders):
+    names = dict(zip(("train", "val", "test"), folders, strict=True))
+    files = [f"{names[split]}/{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
+    for index, file in enumerate(files):
+        write_image(tmp_path / file, noise(6, 8, seed=index))
+    (tmp_path / "labels.csv").write_text(
+        "\n".join(["file,label", *(f"{f},{('healthy', 'ill')[i % 2]}" for i, f in enumerate(files))])
+    )
+    made = classify(tmp_path)
+    assert [sorted(images_of(made[key])) for key in LISTS] == [files[:6], files[6:8], files[8:]]
+
+
 @pytest.mark.parametrize("stray", ["images/x.png", "images/other/x.png"])
 def test_images_outside_the_folders_of_splits_are_for_training(tmp_path, stray):
     files = [f"images/{split}/{index}.png" for index, split in enumerate(SPLIT_FOLDERS)]
