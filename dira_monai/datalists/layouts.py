@@ -39,7 +39,8 @@ _SCAN = (
     r"flair|t1|t1w|t1c|t1ce|t1gd|t1n|t2|t2w|t2f|t2star|pdw?|mprage|space|stir|adc|dwi|dce|swi|bold|asl|mra|"
     r"cet1|hrt2|cta?|cbct|pt|suv|us|cxr|xr|frontal|lateral|ap|pa|[lr]?(?:cc|mlo)|axial|coronal|sagittal|ax|cor|sag|"
     r"sa|la|\dch|(?:ses|session|visit|study|series|exam|tp|time|timepoint|frame|phase|view|echo|run|day|week|month|"
-    r"year|follow[_-]?up)[_-]?\d*|lat|bl|baseline|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
+    r"year|follow[_-]?up|fu)[_-]?\d*|[1-9]?\d[_ -]?(?:m|mo|months?|w|wk|weeks?|y|yr|years?)|(?:re)?scan|retest|"
+    r"lat|bl|baseline|contrast|anat|func|perf|fmap|orig|pp|n4|bet|"
     r"(?:pre)?processed|registered|resampled|slice[_-]?\d+|z\d+|imaging|"
     r"(?:Eq|Tilt|Crop)_\d+|ROI\d+|e\d|ph|real|imaginary|MoCo"
 )

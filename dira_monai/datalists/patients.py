@@ -61,6 +61,8 @@ def _choose_by_names(files: Sequence[str]) -> str:
             raise _doubt(files, f"prefix{count}", "name")
         return "name"
     folders, cases = _folders(files, words=False), [case_of(file) for file in files]
+    if {"test", "retest"} <= {part.lower() for file in files for part in file.split("/")[:-1]}:
+        raise _doubt(files, "case", "path")
     _refuse_times(files, [folder for folder in folders if folder])
     if None not in folders and len(set(folders)) > 1 and (rule := _judge_folders(files, folders, cases)):
         return rule

@@ -136,6 +136,10 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
         [f"train/train_{p}/train_{p}_{s}/train_{p}_{s}_{k}.nii.gz" for s in "ab" for k in (1, 2)] for p in (1, 2, 3)
     ],
     "days before patients": [[f"202401{d}_P00{p}.nii.gz" for d in ("09", 12)[: p % 2 + 1]] for p in range(1, 7)],
+    "times of patients": [[f"{time}/P{p:03d}.nii.gz" for time in ("baseline", "0 m", "12m")] for p in range(1, 7)],
+    "names with times": [[f"P{p:03d}_{time}.nii.gz" for time in ("bl", "6months", "2y")] for p in range(1, 7)],
+    "twice in the scanner": [[f"{time}/P{p:03d}.nii.gz" for time in ("scan", "rescan")] for p in range(1, 7)],
+    "sexes": [[f"{p:02d}{'MF'[p % 2]}.png"] for p in range(1, 19)],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
 }
 
@@ -205,6 +209,7 @@ def test_the_patients_of_public_data_sets(name):
             [f"imagesTr/p{p}_s{k}_0000.png" for p in range(4) for k in range(3)],  # slices that nnU-Net calls cases
             r"4 by --patient prefix1 \(such as p0: .* or 12 by",
         ),
+        ([f"{t}/P{p}.nii.gz" for t in ("test", "retest") for p in range(9)], "9 by --patient case .* or 18 by"),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
 )
