@@ -14,6 +14,7 @@ from ..utils.distributed import on_first_process, rank
 from ..utils.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOMATIC = ("fp32", "bf16")  # what auto chooses between; neither has a scaler of losses
 CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 FASTER = 1.3  # times, from which bf16 is worth its fewer digits: a step is not all convolutions
 

@@ -18,6 +18,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..data.sampler import SeededSampler
+from ..engines.evaluator import DiRAEvaluator
+from ..engines.precision import AUTOMATIC, autocast
 from ..engines.preemption import spare_workers
 from ..engines.resumable import ResumableTrainer
 from ..utils.distributed import on_first_process, rank, world_size
@@ -135,7 +137,7 @@ class Checkpoint:
     def _resume(self, engine: ResumableTrainer, path: Path) -> None:
         """Every state as it was after the last whole epoch."""
         content = load_weights(path, engine.state.device)
-        _check_precision(engine, content, path)
+        _keep_precision(engine, self.evaluator, content, path)
         for name, part in engine.to_save().items():
             if name not in content:
                 raise InputError(f"{path}: holds no {name}; it was made by another kind of run")
@@ -259,14 +261,20 @@ class Checkpoint:
         return content
 
 
-def _check_precision(engine: ResumableTrainer, content: dict[str, Any], path: Path) -> None:
-    """Refuse another precision that nobody asked for."""
-    before = content.get("precision", engine.precision)
-    if engine.precision_measured and before != engine.precision:
-        raise InputError(
-            f"{path}: was trained in {before}, and --precision auto chooses {engine.precision} here; give "
-            f"--precision {before} to go on with the same numbers"
-        )
+def _keep_precision(
+    trainer: ResumableTrainer, evaluator: Evaluator | None, content: dict[str, Any], path: Path
+) -> None:
+    """Go on in the precision of before where ``auto`` chooses another one now: a resumed run is as an unbroken one."""
+    before = content.get("precision", trainer.precision)
+    if not trainer.precision_measured or before == trainer.precision:
+        return
+    if before not in AUTOMATIC:
+        raise InputError(f"{path}: was trained in {before}, which auto never chooses; give --precision {before}")
+    LOGGER.info(f"{path} was trained in {before}: this run goes on in it; --precision {trainer.precision} changes that")
+    trainer.precision = before
+    trainer.context = autocast(trainer.state.device, before)
+    if isinstance(evaluator, DiRAEvaluator):  # MONAI's own validates in float32
+        evaluator.context = trainer.context
 
 
 def _copy(source: Path, target: Path) -> None:

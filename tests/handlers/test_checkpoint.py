@@ -259,16 +259,27 @@ def test_another_kind_of_optimizer_is_refused(tmp_path):
         make_run(tmp_path, resume=True, optimizer="AdamW").trainer.run()
 
 
-def test_a_measured_precision_is_not_changed_by_resuming(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_precision_that_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "_choose", lambda device: "bf16")
-    make_run(tmp_path, precision="auto", max_epochs=1).trainer.run()
-    again = make_run(tmp_path, precision="auto", resume=True)
-    assert again.trainer.precision == "bf16"
+    unbroken = make_run(tmp_path / "unbroken", precision="auto", max_epochs=2)
+    unbroken.trainer.run()
+    make_run(tmp_path / "broken", precision="auto", max_epochs=1).trainer.run()
     monkeypatch.setattr(precision, "_choose", lambda device: "fp32")
-    with pytest.raises(InputError, match=r"was trained in bf16, and --precision auto chooses fp32 here; give --prec"):
+    resumed = make_run(tmp_path / "broken", precision="auto", max_epochs=2, resume=True)
+    assert resumed.trainer.precision == "fp32"
+    resumed.trainer.run()
+    assert resumed.trainer.precision == "bf16"
+    assert_same(states(resumed.trainer), states(unbroken.trainer))
+    assert resumed.evaluator.state.metrics == unbroken.evaluator.state.metrics
+    make_run(tmp_path / "broken", precision="fp32", resume=True, max_epochs=3).trainer.run()
+    assert load_weights(tmp_path / "broken" / "checkpoint.pt")["precision"] == "fp32"
+
+
+def test_auto_does_not_go_on_in_fp16(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "_choose", lambda device: "bf16")
+    make_run(tmp_path, precision="fp16", max_epochs=1).trainer.run()
+    with pytest.raises(InputError, match=r"was trained in fp16, which auto never chooses; give --precision fp16"):
         make_run(tmp_path, precision="auto", resume=True).trainer.run()
-    make_run(tmp_path, precision="bf16", resume=True, max_epochs=2).trainer.run()
-    assert load_weights(tmp_path / "checkpoint.pt")["epoch"] == 2
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
