@@ -240,7 +240,7 @@ HEADER = {
     "levels": Value(LEVELS | NONE, "decoder maps that have heads, 0 the coarsest; None: all", True),
     "words_dir": Value(PATH | NONE, "folder of the command `visual-words`", True),
     "teacher": Value(PATH | NONE, "weights of the encoder that is imitated, as `pretrained` takes them", True),
-    "teacher_def": Value(OBJECT | NONE, "its network; None: as `network_def`", True),
+    "teacher_def": Value(OBJECT | NONE, "its network, any that gives maps of features; None: as `network_def`", True),
     "features_dir": Value(PATH, "folder that keeps what the teacher makes of each image"),
     "teacher_distance": Value(choice("cosine", "smooth_l1"), "between features of network and teacher"),
     # views, see method.md

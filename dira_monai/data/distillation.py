@@ -20,6 +20,7 @@ from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
 from ..utils.parallel import parallel_map
+from ..weights.files import load_module, read_weights, unwrap, without_wrappers
 from ..weights.pretrained import load_pretrained
 from .datasets import PretrainDataset, read_stored
 
@@ -30,17 +31,21 @@ def load_teacher(network: nn.Module, path: str | Path | None) -> nn.Module:
     """A frozen copy of a network with the weights of a file, all of its encoder; the report is printed.
 
     Args:
-        network: of ``NETWORKS``, or a classifier whose encoder is known, as of MONAI.
-        path: as ``load_pretrained`` takes it; published layouts go through the command import-weights first.
+        network: of ``NETWORKS``, a classifier whose encoder is known, as of MONAI, or any other one that gives maps of
+            features (``deepest_map``), such as the encoders of timm.
+        path: as ``load_pretrained`` takes it; published layouts go through the command import-weights first. Of another
+            network a state dict with just its own names.
 
     Raises:
-        InputError: if there is no file, it does not fit, or it is not known where the encoder ends.
+        InputError: if there is no file, or it does not fit.
     """
     if path is None:
         raise InputError("teacher must name the weights of an encoder, such as the folder of a run, got None")
-    if not encoder_names(network):
-        raise InputError(f"teacher_def is a {type(network).__name__}, whose encoder is not known")
-    teacher = load_pretrained(copy.deepcopy(network), path, minimum_coverage=1.0)
+    teacher = copy.deepcopy(network)
+    if encoder_names(network):
+        load_pretrained(teacher, path, minimum_coverage=1.0)
+    else:
+        load_module(teacher, without_wrappers(unwrap(read_weights(path), path)[0]), path, "teacher")
     return teacher.eval().requires_grad_(False)
 
 

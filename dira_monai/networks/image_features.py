@@ -6,6 +6,7 @@ import torch
 from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 
+from ..utils.errors import InputError
 from .encoder_decoder import encode
 from .encoder_parts import encode_chain, encoder_parts, find_parts
 from .heads import global_average_pool
@@ -32,9 +33,26 @@ def image_features(network: nn.Module, image: Tensor, window: Sequence[int], bat
 
 
 def deepest_map(network: nn.Module, x: Tensor) -> Tensor:
-    """The last map of the encoder of (B, C, *spatial): also of a classifier, which has no decoder."""
-    maps = encode(network, x) if find_parts(network) else encode_chain(encoder_parts(network), x)
-    return maps[-1]
+    """The last map of the encoder of (B, C, *spatial): also of a classifier, which has no decoder.
+
+    A network whose encoder is not known must give maps itself: what it returns is taken, of several maps the last.
+
+    Raises:
+        InputError: if what it returns is no map, or one whose channels come last.
+    """
+    if find_parts(network):
+        return encode(network, x)[-1]
+    if parts := encoder_parts(network):
+        return encode_chain(parts, x)[-1]
+    found = network(x)
+    found = found[-1] if isinstance(found, Sequence) else found
+    extents = set(zip(x.shape[2:], found.shape[2:], strict=False))
+    if found.ndim != x.ndim or len(extents) > len(set(x.shape[2:])):
+        raise InputError(
+            f"a {type(network).__name__} makes {list(found.shape)} of an image of {list(x.shape)}, which is no map of "
+            "features (B, channels, *cells); name an encoder that gives maps, as features_only does in timm"
+        )
+    return found
 
 
 def standardize(features: Tensor, reference: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a teacher makes of images: kept once, under a name that nothing else has, and read where the region lies."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -125,8 +126,43 @@ def test_a_classifier_of_monai_may_teach(dims, tmp_path):
     torch.testing.assert_close(dataset[0]["teacher"], found[0], atol=1e-3, rtol=1e-3)
 
 
-def test_a_teacher_without_weights_or_without_a_known_encoder_is_refused(tmp_path):
+class Pyramid(nn.Module):
+    """An encoder of another library: a list of maps, fine to coarse; or what ``change`` makes of the last one."""
+
+    def __init__(self, dims, change=None):
+        super().__init__()
+        self.blocks = nn.ModuleList([block_means(dims)[0]])
+        self.change = change
+
+    def forward(self, x):
+        maps = [x, self.blocks[0](x)]
+        return maps if self.change is None else self.change(maps[-1])
+
+
+@dims
+def test_any_network_that_gives_maps_may_teach(dims, tmp_path):
+    network, image = Pyramid(dims), torch.rand(1, *(24, 16, 16)[:dims])
+    nn.init.constant_(network.blocks[0].weight, 0.25)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    dataset = make([image], image.shape[1:], tmp_path / "features", load_teacher(Pyramid(dims), tmp_path / "model.pt"))
+    expected = 0.25 * 4**dims * torch.nn.functional.interpolate(image[None], scale_factor=0.25, mode="area")[0]
+    torch.testing.assert_close(dataset[0]["teacher"], expected.expand(2, *expected.shape[1:]), atol=1e-2, rtol=1e-3)
+
+
+@dims
+def test_a_teacher_that_gives_no_map_is_refused(dims, tmp_path):
+    image = torch.rand(1, *[16] * dims)
+    for change, shape in (
+        (lambda x: x.movedim(1, -1), [1, *[4] * dims, 2]),
+        (lambda x: x.flatten(1), [1, 2 * 4**dims]),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"makes {shape} of an image of {[1, 1, *[16] * dims]}")):
+            make([image], [16] * dims, tmp_path, Pyramid(dims, change))
+
+
+def test_a_teacher_without_its_weights_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"teacher must name the weights of an encoder, .*, got None"):
         load_teacher(basic_unet(2), None)
-    with pytest.raises(InputError, match="teacher_def is a Linear, whose encoder is not known"):
-        load_teacher(nn.Linear(2, 2), tmp_path)
+    torch.save(Pyramid(3).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model.pt: teacher is of another network: 1 of 1 tensors do not fit"):
+        load_teacher(Pyramid(2), tmp_path / "model.pt")
