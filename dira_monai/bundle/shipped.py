@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from ..utils.errors import InputError
+from ..utils.files import user_path
 
 PACKAGE = Path(__file__).parents[1]
 FILES = ("LICENSE", "configs/*", "docs/*", "models/.gitkeep")  # of each; setup.cfg has the same for the wheel
@@ -28,7 +29,7 @@ def bundles(folder: str | Path) -> list[Path]:
         InputError: if one of them is there already, or cannot be written; nothing is overwritten.
     """
     shipped = bundle_folders()
-    copies = {name: Path(folder).expanduser() / name for name in shipped}
+    copies = {name: user_path(folder) / name for name in shipped}
     if there := next((copy for copy in copies.values() if copy.exists()), None):
         raise InputError(f"{there}: is there already; delete it or name another folder")
     for name, copy in copies.items():

@@ -16,7 +16,7 @@ from fire.parser import DefaultParseValue
 from ..bundle.header_values import HEADER
 from ..bundle.values import take_mapping, take_text, take_words
 from ..utils.errors import InputError
-from ..utils.files import check_writable
+from ..utils.files import check_writable, user_path
 from ..utils.rules import COUNT_OR_0, NUMBER, SWITCH, TEXT, Rule
 
 decorators.FIRE_METADATA = "_fire_metadata"  # else --help of a command lists fire's own attribute as a group
@@ -84,7 +84,7 @@ def _check_argument(parameter: inspect.Parameter, value: Any) -> None:
     if rule is not None and not rule.fits(value, 0):
         raise InputError(f"--{name} must be {rule.told}, got {value!r}.")
     if name in ("output", "output_dir") and value is not None:
-        path = Path(value).expanduser()
+        path = user_path(value)
         check_writable(path.parent if path.suffix or path.is_file() else path)
 
 

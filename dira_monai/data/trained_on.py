@@ -15,6 +15,7 @@ from ..images.facts import find_outline, measure_each, measure_image
 from ..images.find import Image, first_file, map_files
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
+from ..utils.files import user_path
 
 NAME = "datalist.json"
 
@@ -117,7 +118,7 @@ def evaluation_list(dataset_dir: str | None, run_list: str, output_dir: str, **o
     Raises:
         InputError: as ``load_datalist`` and ``prepare_data`` do, in every process.
     """
-    kept, source = Path(run_list), Path(dataset_dir or run_list).expanduser()
+    kept, source = Path(run_list), user_path(dataset_dir or run_list)
     own = kept.is_file() and source.absolute() in (kept.absolute(), Path(read_own(kept).get("dataset_dir", "")))
     if own or not dataset_dir:
         return on_first_process(lambda: load_datalist(kept))

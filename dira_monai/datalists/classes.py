@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from ..images.find import Image, first_file, is_series
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .label_maps import in_image_folders
 from .layouts import split_names
 from .options import LabelOptions, find_class, refuse_words, split_words
@@ -35,7 +36,7 @@ def find_table(root: Path, labels: str | None) -> Path | None:
         return next((path for path in (root / "labels.csv", root.parent / "labels.csv") if path.is_file()), None)
     if not str(labels).lower().endswith(TABLES):
         raise InputError(f"labels must be a CSV or TSV file where the task is classification, got {labels!r}.")
-    given = Path(labels).expanduser()
+    given = user_path(labels)
     return root / given if (root / given).is_file() else given
 
 

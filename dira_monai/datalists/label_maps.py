@@ -25,6 +25,7 @@ from ..images.find import (
 from ..images.label_values import check_threshold, count_values, list_values
 from ..images.stock import read_as_trained, read_png_factor, stock_path
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .checks import first_names
 from .layouts import find_longer, match_names, split_names
 from .options import LabelOptions
@@ -165,7 +166,7 @@ def in_image_folders(images: Sequence[Image]) -> list[Image]:
 
 def label_folder(root: Path, labels: str) -> Path:
     """The folder of the label maps, looked for in the data set first; a missing one is refused."""
-    for folder in (root / labels, Path(os.path.abspath(Path(labels).expanduser()))):
+    for folder in (root / labels, Path(os.path.abspath(user_path(labels)))):
         if folder.is_dir():
             return folder
     raise InputError(

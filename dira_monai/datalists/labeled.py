@@ -10,6 +10,7 @@ from ..images.facts import measure_array, measure_each
 from ..images.find import Image, first_file
 from ..images.stock import read_as_trained, stock_path
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .classes import find_labels, parse_labels
 from .label_maps import check_values, find_label_maps, measure_pair, refuse_wrong_classes
 from .layouts import split_names
@@ -46,7 +47,7 @@ def make_labeled_datalist(
             ``check_labeled`` fails, or any image is unusable where ``strict`` is set.
     """
     options.check()
-    root = Path(os.path.abspath(Path(directory).expanduser()))
+    root = Path(os.path.abspath(user_path(directory)))
     found = (find_label_maps if options.task == "segmentation" else find_labels)(root, options)
     found.exclude(SPLITS, options.exclude_patients_of)
     if options.task == "classification":

@@ -12,6 +12,7 @@ from ..images.facts import loaded_shape
 from ..images.find import files_of, find_files, first_file
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .checks import LISTS, entries_of
 from .io import keep_places, load_datalist, read_own, take_list, write_datalist
 from .layouts import split_names
@@ -83,7 +84,7 @@ def prepare_data(
 
     def work() -> dict:
         if dataset_dir:
-            source = Path(dataset_dir).expanduser()
+            source = user_path(dataset_dir)
         else:
             source = make_phantoms(Path(output_dir), spatial_dims, seed) / "images"
         built_in = {} if dataset_dir else {"include_test": True}  # nobody is tested

@@ -13,6 +13,7 @@ from ..images.find import SUFFIXES, first_file
 from ..images.stock import load_itk, name_reader, read_as_trained
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
 from .io import make_absolute, read_datalist, take_list
@@ -129,7 +130,7 @@ def prepare_labeled(
 
     def work() -> dict:
         if dataset_dir:
-            source = Path(dataset_dir).expanduser()
+            source = user_path(dataset_dir)
         else:
             source = make_phantoms(Path(output_dir), spatial_dims or 2, seed, tell=True)
         datalist, path = list_labeled(source, Path(output_dir), wanted, resume)

@@ -14,6 +14,7 @@ from ..bundle.header import check_values
 from ..images.facts import FORMATS, measure_each, measure_image
 from ..images.find import count_formats, find_images, first_file, map_files, without_results
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .checks import LISTS, check_datalist
 from .classes import find_table
 from .layouts import split_names
@@ -78,7 +79,7 @@ def make_datalist(
         "file_column": file_column,
     }
     check_values(options, defaults=True)
-    root, names = Path(os.path.abspath(Path(directory).expanduser())), split_names(modalities)
+    root, names = Path(os.path.abspath(user_path(directory))), split_names(modalities)
     found, count = _search(root, names)
     if not include_test:
         _mark_tests(found, file_column)

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..utils.errors import InputError
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, user_path
 from .anatomy import ORGANS, Patient, draw_patient, generator, render
 from .primitives import draw_primitives
 
@@ -175,7 +175,7 @@ def write_phantoms(directory: str | Path, kind: str = "ct", count: int = 24, see
     for name, value, least in (("count", count, 1), ("seed", seed, 0)):
         if type(value) is not int or value < least:
             raise InputError(f"{name} must be an integer of at least {least}, got {value!r}.")
-    root = Path(directory).expanduser()
+    root = user_path(directory)
     dims = {"primitives_2d": 2, "primitives_3d": 3}.get(kind)
     content = "geometric shapes" if dims else "organs and nodules"
     note, text = root / "README.txt", README.format(kind=kind, content=content, seed=seed, version=VERSION).encode()

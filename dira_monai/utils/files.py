@@ -14,6 +14,14 @@ from typing import BinaryIO
 from .errors import InputError
 
 
+def user_path(path: str | Path) -> Path:
+    """The path with ``~`` and ``~user`` replaced; a folder that is called ``~x`` where no such user is known stays it.
+
+    ``Path.expanduser`` raises a RuntimeError there.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of ``path`` when the block ends.
@@ -50,7 +58,7 @@ def check_writable(path: str | Path) -> None:
     Raises:
         InputError: names the folder and the error of the system.
     """
-    folder = Path(path).expanduser().absolute()
+    folder = user_path(path).absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()

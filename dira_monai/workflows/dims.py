@@ -10,6 +10,7 @@ from ..dicom.headers import group_series
 from ..images.facts import FORMATS
 from ..images.find import PIL_SUFFIXES, Image, find_files, first_file, read_image
 from ..utils.errors import InputError
+from ..utils.files import user_path
 
 CURE = "give --dims 2 or --dims 3"
 
@@ -26,7 +27,7 @@ def choose_dims(data: str | Path) -> int:
     Raises:
         InputError: if there is no image, they are of both kinds, or none of them can be read.
     """
-    source = Path(data).expanduser()
+    source = user_path(data)
     listed = source if source.suffix.lower() == ".json" else source / "datalist.json"
     dims = _dims_of_list(listed) if listed.is_file() or source.suffix else _dims_of_folder(source)
     if len(dims) > 1:

@@ -22,7 +22,7 @@ from ..networks.encoder_parts import encoder_names
 from ..networks.image_features import image_features
 from ..transforms.views import to_unit
 from ..utils.errors import InputError, find_cause
-from ..utils.files import atomic_write, write_csv
+from ..utils.files import atomic_write, user_path, write_csv
 from ..weights.files import load_module, load_weights
 from .run_folder import find_finished
 
@@ -74,7 +74,7 @@ def embed(
 
 def _output(output: str | Path | None, folder: Path, data: str | Path) -> Path:
     name = Path(data).absolute().name.removesuffix(".json")
-    path = Path(output).expanduser() if output else folder / "embeddings" / f"{name}.csv"
+    path = user_path(output) if output else folder / "embeddings" / f"{name}.csv"
     if path.suffix not in SUFFIXES:
         raise InputError(f"output must end with .csv or .npy, got {path}")
     return path
@@ -82,7 +82,7 @@ def _output(output: str | Path | None, folder: Path, data: str | Path) -> Path:
 
 def _find_images(data: str | Path) -> list[Image]:
     """The images of a datalist or folder, their paths absolute."""
-    root = Path(data).expanduser().absolute()
+    root = user_path(data).absolute()
     listed = root if root.suffix == ".json" else root / "datalist.json"
     if listed.is_file() or root.suffix == ".json":
         content = read_datalist(listed)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..sharing.archive import find_bundle
 from ..utils.errors import InputError
+from ..utils.files import user_path
 
 RECORD = "run.json"
 NO_NAMES = ("", "None", "null", "True", "False", "true", "false")  # what a command line makes of no folder
@@ -52,7 +53,7 @@ def find_finished(run: str | Path) -> tuple[Path, Path]:
     Raises:
         InputError: if there is none.
     """
-    folder = Path(run).expanduser().absolute()
+    folder = user_path(run).absolute()
     if not (folder / RECORD).is_file():
         raise InputError(f"{folder}: holds no run; give the folder that a training named, its --run or --output_dir")
     return folder, find_bundle(folder)
@@ -61,7 +62,7 @@ def find_finished(run: str | Path) -> tuple[Path, Path]:
 def _given(run: str | Path, resume: bool) -> Path:
     if str(run).strip() in NO_NAMES:
         raise InputError(f"--run {run}: name a folder, or leave --run out for a new one")
-    folder = Path(run).expanduser().absolute()
+    folder = user_path(run).absolute()
     if (folder / RECORD).exists() and not resume:
         raise InputError(f"{folder}: holds a run already; name another folder, or continue it by --resume True")
     _make(folder)
@@ -70,7 +71,7 @@ def _given(run: str | Path, resume: bool) -> Path:
 
 def _new(name: str) -> Path:
     """A new folder of that name, with a number behind it where there is one already."""
-    home = Path(os.environ.get("DIRA_RUNS") or "~/dira-monai").expanduser().absolute()
+    home = user_path(os.environ.get("DIRA_RUNS") or "~/dira-monai").absolute()
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(home / name for name in names if _make(home / name))
 

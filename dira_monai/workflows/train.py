@@ -18,6 +18,7 @@ from ..bundle.workflow import run_workflow
 from ..data.trained_on import find_run_list
 from ..datalists.options import TASKS
 from ..utils.errors import InputError
+from ..utils.files import user_path
 from .dims import choose_dims
 from .run_folder import run_folder
 
@@ -160,7 +161,7 @@ def _start(pretrained: str | Path | None) -> dict[str, Any]:
     """The weights to start from; where they are those of a run, its images are compared with the test images."""
     if pretrained is None:
         return {"pretrained": None}
-    path = Path(pretrained).expanduser()
+    path = user_path(pretrained)
     listed = find_run_list(path if path.is_file() else path / "models/model.pt")
     seen = {"pretraining_list": str(listed), "allow_overlap": True} if listed else {}
     return {"pretrained": str(path), **seen}
@@ -206,7 +207,7 @@ def _train(files: Sequence[Path], bundle: Path, data: str | Path, folder: Path, 
     """Run the configuration."""
     places = {
         "bundle_root": str(bundle),
-        "dataset_dir": str(Path(data).expanduser().absolute()),
+        "dataset_dir": str(user_path(data).absolute()),
         "output_dir": str(folder),
         "ckpt_dir": str(folder / "models"),
     }

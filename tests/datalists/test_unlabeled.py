@@ -26,6 +26,14 @@ def test_make_datalist(pictures):
     assert json.loads(json.dumps(made)) == made
 
 
+def test_a_folder_may_begin_with_a_tilde(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    os.symlink(pictures, "~no_such_user")
+    assert make_datalist("~no_such_user")["dataset_dir"] == str(tmp_path / "~no_such_user")
+    assert make_datalist("~/~no_such_user")["dataset_dir"] == str(tmp_path / "~no_such_user")
+
+
 def test_same_files_give_the_same_lists(pictures, monkeypatch):
     made = make_datalist(pictures)
     walk = os.walk

@@ -18,7 +18,7 @@ from ...images.dicom_seg.read import read_segments
 from ...images.find import PIL_SUFFIXES, Image, first_file, read_image
 from ...images.label_values import list_values
 from ...utils.errors import InputError
-from ...utils.files import write_json
+from ...utils.files import user_path, write_json
 from ...utils.parallel import parallel_map
 from .masks import Case, Segment, check_complete, find_masks
 
@@ -63,7 +63,7 @@ def merge_masks(
     Raises:
         InputError: if there are no masks, or if one cannot be used.
     """
-    root, target = Path(os.path.abspath(Path(directory).expanduser())), Path(output).expanduser()
+    root, target = Path(os.path.abspath(user_path(directory))), user_path(output)
     if target.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{target} lies in {directory}, whose files are images and masks; name a folder beside it.")
     if target.is_dir() and any(target.iterdir()):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...datalists.options import TASKS
 from ...utils.errors import InputError
-from ...utils.files import write_json
+from ...utils.files import user_path, write_json
 from ...utils.tables import format_table
 from .data import PRETRAIN, read_data
 from .facts import NONE, Choice, find_device
@@ -98,7 +98,7 @@ def plan(
         raise InputError(f"hours must be a number above 0, got {hours!r}.")
     where = find_device(device)
     with TemporaryDirectory() as temporary:
-        found = read_data(Path(data).expanduser(), task, bundle, given or {}, Path(output or temporary))
+        found = read_data(user_path(data), task, bundle, given or {}, Path(output or temporary))
     planner = Planner(found, task, where, given or {})
     planner.plan_images()
     planner.plan_batch()

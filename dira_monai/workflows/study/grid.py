@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...datalists.options import TASKS
 from ...utils.errors import InputError
+from ...utils.files import user_path
 from ...utils.rules import NOT_NOTHING, is_whole, suggest
 
 READY = Path(__file__).parent / "ready"
@@ -105,7 +106,7 @@ def read_study(source: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: if there is no such file, or an entry is unknown or does not fit.
     """
-    path = ready_studies().get(str(source), Path(source).expanduser())
+    path = ready_studies().get(str(source), user_path(source))
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -119,7 +120,7 @@ def read_study(source: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     study = DEFAULTS | content | dict(given) | merged
     _check(study, str(path))
     for name in ("unlabeled", "labeled"):
-        study[name] = study[name] and str(Path(study[name]).expanduser().absolute())
+        study[name] = study[name] and str(user_path(study[name]).absolute())
     return study
 
 
@@ -154,7 +155,7 @@ def task_source(study: Mapping[str, Any], task: str) -> str:
     source = study["tasks"][task].get("data") or study["labeled"]
     if not source:
         raise InputError(f"task {task} has no data; give --labeled FOLDER, or data in the study's file")
-    return str(Path(source).expanduser().absolute())
+    return str(user_path(source).absolute())
 
 
 def make_cells(study: Mapping[str, Any], dims: int, prepared: Mapping[str, Any]) -> list[Cell]:
@@ -196,7 +197,7 @@ def _pretraining(study: Mapping[str, Any], name: str, task: str, dims: int, prep
     """The pre-training of an initialization for a task; equal ones of several tasks are one."""
     start, own = study["initializations"][name], study["tasks"][task].get("pretrain", {})
     source = start.get("data") or study["unlabeled"]
-    data = str(Path(source).expanduser().absolute()) if source else prepared["tasks"].get(task, {}).get("all", task)
+    data = str(user_path(source).absolute()) if source else prepared["tasks"].get(task, {}).get("all", task)
     values = study["pretrain"] | start.get("values", {}) | own
     folder = f"pretrainings/{name}" + (f"-{task}" if own or not source else "")
     planned = prepared["pretrainings"].get(folder, {}).get("values", {})

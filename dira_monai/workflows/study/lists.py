@@ -15,7 +15,7 @@ from ...datalists.patients import group_of
 from ...datalists.splits import draw, present_classes
 from ...images.find import map_files
 from ...utils.errors import InputError
-from ...utils.files import write_json
+from ...utils.files import user_path, write_json
 from ..train import training_files
 from .grid import Cell, make_cells, task_source
 
@@ -119,7 +119,7 @@ def _check_leaks(cells: list[Cell], output: Path) -> list[str]:
     }:
         if weights is None:
             continue
-        found = Path(weights).expanduser()
+        found = user_path(weights)
         listed = (
             output / needs / "datalist.json"
             if needs

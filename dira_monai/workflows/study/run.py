@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.errors import InputError
-from ...utils.files import write_json
+from ...utils.files import user_path, write_json
 from ..dims import choose_dims
 from ..train import check_training
 from .cell import NAME, is_finished, read_cell
@@ -51,7 +51,7 @@ def study(
     cells = make_cells(described, dims, {"tasks": {}, "pretrainings": {}})
     _check_cells(cells)
     home = Path(os.environ.get("DIRA_RUNS") or "~/dira-monai")
-    folder = Path(output or home / f"study_{Path(source).stem}").expanduser().absolute()
+    folder = user_path(output or home / f"study_{Path(source).stem}").absolute()
     if dry_run:
         print("\n".join([*(cell.name for cell in cells), f"{len(cells)} cells, all values are known; nothing was run"]))
         return folder
