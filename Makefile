@@ -29,7 +29,7 @@ define measured
 	@echo "look at: $(DEMO)/$(1)/report.html"
 endef
 
-.PHONY: demo methods test site docs-test lint types federation-test clean
+.PHONY: demo methods test tests site docs-test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along; nnU-Net's networks come without
 # the torchvision that they ask for and do not need, since the one of the package index may not suit this torch
@@ -53,7 +53,11 @@ demo: .venv/installed
 methods: .venv/installed
 	$(BIN)/python benchmarks/methods.py --output $(DEMO)/methods
 
-test: lint types
+# types are checked while tests run: neither keeps both cores busy
+test: lint
+	$(MAKE) --jobs 2 types tests
+
+tests: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # the peers come without their dependencies: torchvision, lightly and kornia ask for more than what is measured needs
