@@ -71,6 +71,13 @@ def test_cells_are_a_grid(tmp_path):
     assert all(a == b for a, b in pairs.values())
 
 
+def test_a_task_may_have_fractions_of_its_own(tmp_path):
+    tasks = {"a": {"task": "segmentation"}, "b": {"task": "segmentation", "label_fractions": [0.2, 0.5]}}
+    cells = cells_of(tmp_path, tasks=tasks, label_fractions=[0.1, 1], subsets=2)
+    keys = {(cell.key.task, cell.key.fraction, cell.key.subset) for cell in cells if cell.key}
+    assert keys == {("a", 0.1, 0), ("a", 0.1, 1), ("a", 1, 0), *(("b", f, s) for f in (0.2, 0.5) for s in (0, 1))}
+
+
 def test_equal_pretrainings_are_one(tmp_path):
     tasks = {"a": {"task": "segmentation"}, "b": {"task": "classification"}}
     names = [cell.name for cell in cells_of(tmp_path, tasks=tasks, unlabeled=str(tmp_path)) if cell.verb == "pretrain"]
@@ -94,6 +101,10 @@ REFUSED = [
     ({"seed": 3}, "seed is no entry of a study; did you mean seeds?"),
     ({"seeds": 0}, "seeds must be a whole number from 1, got 0"),
     ({"label_fractions": [0]}, "label_fractions must be a list of numbers above 0 and at most 1, got [0]"),
+    (
+        {"tasks": {"organs": {"task": "segmentation", "label_fractions": 0.1}}},
+        "tasks organs: label_fractions must be a list of numbers above 0 and at most 1, got 0.1",
+    ),
     ({"tasks": {"x": {"task": "detection"}}}, "tasks x: task must be segmentation or classification, got detection"),
     ({"tasks": {"a/b": {"task": "segmentation"}}}, "tasks 'a/b' becomes a folder; use letters, digits, _ . - only"),
     (
@@ -157,7 +168,8 @@ def small(finetune_scans, tmp_path, monkeypatch):
     tuned = finetune_bundle.SMALL | finetune_bundle.OWN["segmentation", 2] | {"max_epochs": 3}
     few = {"hours": {}, "pretrain": pretrain_bundle.SMALL | pretrain_bundle.OWN[2], "finetune": tuned}
     content = json.loads(ready_studies()["few_labels"].read_text()) | few | {"seeds": 1, "subsets": 1}
-    content |= {"label_fractions": [0.4, 1], "initializations": {"random": None, "dira": {}}}
+    content |= {"label_fractions": [0.3], "initializations": {"random": None, "dira": {}}}
+    content["tasks"]["target"]["label_fractions"] = [0.4, 1]
     assert unet["features"] == content["pretrain"]["network_def"]["features"]
     (tmp_path / "few.json").write_text(json.dumps(content))
     return lambda **more: study(

@@ -31,7 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "keep_weights": False,
 }
 START_KEYS = ("_desc_", "weights", "data", "method", "values", "parts")
-TASK_KEYS = ("_desc_", "task", "data", "values", "pretrain", "rare")
+TASK_KEYS = ("_desc_", "task", "data", "values", "pretrain", "rare", "label_fractions")
 QUIET = {"tensorboard": False, "keep_checkpoints": 1}  # of hundreds of trainings
 
 
@@ -141,9 +141,22 @@ def _check(study: Mapping[str, Any], path: str) -> None:
             if not NAME.fullmatch(name):
                 raise InputError(f"{path}: {group} {name!r} becomes a folder; use letters, digits, _ . - only")
             _check_names(f"{path}: {group} {name}: ", content or {}, keys)
-    for name, task in study["tasks"].items():
+    _check_tasks(study["tasks"], path)
+
+
+def _check_tasks(tasks: Mapping[str, Any], path: str) -> None:
+    """Refuse tasks that are none, and shares of labels that cannot be."""
+    for name, task in tasks.items():
         if (task or {}).get("task") not in TASKS:
             raise InputError(f"{path}: tasks {name}: task must be {' or '.join(TASKS)}, got {(task or {}).get('task')}")
+        told, fits = RULES["label_fractions"]
+        if not fits(shares := task.get("label_fractions", [1.0])):
+            raise InputError(f"{path}: tasks {name}: label_fractions must be {told}, got {shares!r}")
+
+
+def fractions_of(study: Mapping[str, Any], task: str) -> list[float]:
+    """Shares of the labels that a task is trained with."""
+    return study["tasks"][task].get("label_fractions", study["label_fractions"])
 
 
 def task_source(study: Mapping[str, Any], task: str) -> str:
@@ -180,13 +193,9 @@ def make_cells(study: Mapping[str, Any], dims: int, prepared: Mapping[str, Any])
         pretrainings += [] if same else [cell]
     keys = [
         Key(task, start, fraction, subset, seed, tuning)
-        for seed, subset, task, fraction, start, tuning in itertools.product(
-            range(study["seeds"]),
-            range(study["subsets"]),
-            study["tasks"],
-            study["label_fractions"],
-            study["initializations"],
-            range(len(study["tuning"])),
+        for seed, subset, task in itertools.product(range(study["seeds"]), range(study["subsets"]), study["tasks"])
+        for fraction, start, tuning in itertools.product(
+            fractions_of(study, task), study["initializations"], range(len(study["tuning"]))
         )
         if fraction < 1 or subset == 0
     ]

@@ -12,7 +12,7 @@ from ...utils.files import write_csv, write_whole
 from ...utils.tables import count_of
 from ...visualize.charts import interval_chart, line_chart
 from ...visualize.html import figure, grid, legend, page, paragraph, section, svg_file, table
-from .grid import Cell
+from .grid import Cell, fractions_of
 from .results import Findings, Place, collect, labels_share, mean_curve, steps_share
 
 SURE = 0.05  # of p after correction
@@ -173,7 +173,7 @@ def _figures(study: Mapping[str, Any], found: Findings) -> Figures:
             bands = {n: sorted((g.images, g.score.low, g.score.high) for g in each) for n, each in groups.items()}
             chart = line_chart(f"{task} by labels", lines, [], bands=bands, ticks=ticks, unit="images")
             figures[f"{task}_by_labels"] = chart, names, "score of the test over labeled images, 95 %"
-        for fraction in study["label_fractions"]:
+        for fraction in fractions_of(study, task):
             curves = {n: mean_curve(g) for n in names if (g := found.groups.get((task, n, fraction)))}
             drawn = {n: list(zip(map(float, steps), mean, strict=True)) for n, (steps, mean, _) in curves.items()}
             spans = {n: [*zip(map(float, s), m - sd, m + sd, strict=True)] for n, (s, m, sd) in curves.items()}

@@ -15,7 +15,7 @@ from ...apps.comparison.statistics import Estimate, estimate, holm
 from ...bundle.run_json import read_starts
 from ...handlers.training_log import read_rows
 from .cell import is_finished, read_cell
-from .grid import Cell, Key
+from .grid import Cell, Key, fractions_of
 
 Place = tuple[str, str, float]  # task, initialization, fraction of the labels
 
@@ -66,9 +66,9 @@ class Findings:
 def collect(study: Mapping[str, Any], cells: Sequence[Cell], folder: Path) -> Findings:
     """Read the finished cells of a study, and compare the initializations with the first one."""
     results = {cell.key: _read(cell, folder) for cell in cells if cell.key and is_finished(folder / cell.name)}
-    fractions, candidates = study["label_fractions"], range(len(study["tuning"]))
+    candidates = range(len(study["tuning"]))
     groups = {}
-    for place in itertools.product(study["tasks"], study["initializations"], fractions):
+    for place in ((t, n, f) for t in study["tasks"] for n in study["initializations"] for f in fractions_of(study, t)):
         subsets = range(study["subsets"] if place[2] < 1 else 1)
         grids = []
         for tuning in candidates:
