@@ -134,13 +134,16 @@ def find_class(word: str, options: LabelOptions) -> str | None:
         KeyError: if it is no class.
     """
     names, words = list(options.class_names), options.label_map or {}
+    number = word.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
+    if word not in {*words, *names} and number.isdecimal():
+        word = number
     if word in words or word in names:
         return words.get(word, word)
     if not word or (options.multi_label and word.lower() in NO_CLASS):
         return ""
-    number = word.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
-    if not options.multi_label and number.isdecimal() and int(number) < len(names):
-        return names[int(number)]
+    are_words = any(map(str.isdecimal, [*names, *(key for key, name in words.items() if name is not None)]))
+    if not (options.multi_label or are_words) and word.isdecimal() and int(word) < len(names):
+        return names[int(word)]
     return words[REST]
 
 

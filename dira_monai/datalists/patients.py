@@ -30,7 +30,16 @@ from .layouts import (
     without_splits,
     without_times,
 )
-from .tables import FILE_COLUMNS, composed, find_split_column, image_names, pick_column, read_table
+from .tables import (
+    FILE_COLUMNS,
+    clean_name,
+    composed,
+    find_split_column,
+    image_names,
+    needless_folders,
+    pick_column,
+    read_table,
+)
 
 RULES = ("dicom", "name", "folder", "folders", "file", "case", "path")
 PATIENT_COLUMNS = ("patient", "patient id", "patient group", "subject", "subject id", "participant id", "lesion id")
@@ -316,8 +325,8 @@ def read_patient_table(
 ) -> list[tuple[str, str]]:
     """Patient and split of each image from a CSV file; empty where there is no row, or no column ``split``.
 
-    A row names an image by one of its ``image_names``. Columns are by default the first of ``PATIENT_COLUMNS`` and of
-    ``FILE_COLUMNS`` that is there, see ``find_column``.
+    A row names an image by one of its ``image_names``, perhaps behind ``needless_folders``. Columns are by default the
+    first of ``PATIENT_COLUMNS`` and of ``FILE_COLUMNS`` that is there, see ``find_column``.
 
     Raises:
         InputError: if the file is missing or has no such columns, if a file has two patients or splits, if a row
@@ -328,9 +337,10 @@ def read_patient_table(
     file = pick_column(table, columns, "file_column", file_column, FILE_COLUMNS)
     split = find_split_column(columns, cells)
     people = clean_patients(table, [row[patient] for row in cells])
+    cut = needless_folders([row[file] for row in cells], [{name for image in images for name in image_names(image)}])
     rows: dict[str, tuple[str, str]] = {}
     for row, person in zip(cells, people, strict=True):
-        name, found = composed(row[file]), (person, row.get(split, ""))
+        name, found = clean_name(row[file])[cut:], (person, row.get(split, ""))
         if rows.setdefault(name, found) != found:
             raise InputError(f"{table} gives {name} two patients or splits: {rows[name]} and {found}.")
     named = [next((name for name in image_names(image) if name in rows), "") for image in images]
@@ -345,10 +355,12 @@ def read_patient_table(
 def clean_patients(table: str | Path, names: Sequence[str]) -> list[str]:
     """Patients as a table names them, ``composed``, whole numbers without the ``.0`` that pandas adds to such columns.
 
+    ``nan``, which pandas writes of a missing one as text, is no patient: "".
+
     Raises:
         InputError: if two names differ in case or leading zeros alone: they may be one patient, in two lists.
     """
-    names = [*map(composed, names)]
+    names = ["" if name.lower() == "nan" else composed(name) for name in names]
     cleaned = [name.removesuffix(".0") if name.removesuffix(".0").isdecimal() else name for name in names]
     _refuse_cases(table, cleaned, "write one")
     return cleaned

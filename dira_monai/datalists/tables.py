@@ -1,11 +1,12 @@
 """Tables of images: CSV files with a header line, and what their rows may call an image."""
 
 import csv
+import io
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import accumulate, takewhile
 from pathlib import Path, PurePosixPath
 
@@ -21,9 +22,9 @@ TABLES = (".csv", ".tsv")
 def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, str]]]:
     """The columns of a CSV file with a header line, and its rows; names and cells lose blanks around them.
 
-    Cells stand between commas, semicolons, tabs or bars, whichever the header has most of, or what a first line such as
-    ``sep=;`` says; the text is UTF-8 or, with its mark, UTF-16. Missing cells are "". Columns without a name are left
-    out; of several with one name the first counts here, and ``pick_column`` refuses it.
+    Cells stand between commas, semicolons, tabs or bars, whichever the header has most of outside of quotes, or what a
+    first line such as ``sep=;`` says; the text is UTF-8 or UTF-16. Missing cells are "". Columns without a name are
+    left out; of several with one name the first counts here, and ``pick_column`` refuses it.
 
     Raises:
         InputError: if the file is missing, empty, in another encoding, or no table; ``kind`` is what an error calls it.
@@ -32,14 +33,14 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
         raise InputError(f"the {kind} {table} does not exist.")
     content = Path(table).read_bytes()
     try:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode(_encoding_of(content))
     except UnicodeDecodeError as error:
         raise InputError(f"the {kind} {table} is not in UTF-8: {error}; save it as CSV in UTF-8.") from error
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # splitlines() also ends one at signs that cells may hold, as U+2028
     if lines and lines[0].lower().startswith("sep=") and len(lines[0].strip()) == 5:
         delimiter = lines.pop(0).strip()[4]
     else:
-        delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
+        delimiter = max(DELIMITERS, key=re.sub('"[^"]*"', "", lines[0]).count) if lines else ","
     try:
         head, *rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     except (csv.Error, ValueError) as error:
@@ -49,6 +50,13 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
     filled = [[*map(str.strip, row), *[""] * len(columns)] for row in rows if any(map(str.strip, row))]
     places = {name: columns.index(name) for name in columns if name}
     return [name for name in columns if name], [{name: row[places[name]] for name in places} for row in filled]
+
+
+def _encoding_of(content: bytes) -> str:
+    """UTF-16 by its mark, or by the 0 that each letter of a header has there; else UTF-8."""
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    return ("utf-16-be", "utf-16-le", "utf-8-sig")[content[:2].find(b"\0")]
 
 
 def _plain(name: str) -> str:
@@ -138,12 +146,12 @@ def index_images(images: Sequence[Image], root: Path, table: Path) -> list[dict[
     return [*tiers.values()]
 
 
-def needless_folders(names: Sequence[str], index: Sequence[Mapping[str, list[Image]]]) -> int:
+def needless_folders(names: Sequence[str], index: Sequence[Container[str]]) -> int:
     """How many characters to leave out at the start of all names of a table, so that some name an image.
 
     These are folders that all of them begin with, such as ``CheXpert-v1.0-small/train/``, and the fewest that will do.
     """
-    cleaned = [_clean(name) for name in names if name]
+    cleaned = [clean_name(name) for name in names if name]
     folders = [name.split("/")[:-1] for name in cleaned]
     shared = [same[0] for same in takewhile(lambda parts: len({*parts}) == 1, zip(*folders, strict=False))]
     cuts = [0, *accumulate(len(folder) + 1 for folder in shared)]
@@ -160,7 +168,7 @@ def find_image(name: str, index: Sequence[Mapping[str, list[Image]]], place: str
         place: what an error calls the row.
         cut: of ``needless_folders``.
     """
-    name = _clean(name)[cut:] if name else ""
+    name = clean_name(name)[cut:] if name else ""
     found = next((tier[name] for tier in index if name in tier), [])
     if len(found) > 1:
         both = " and ".join(first_file(image) for image in found[:2])
@@ -179,7 +187,8 @@ def find_groups(names: Iterable[str], images: Sequence[Image]) -> dict[str, list
     return found
 
 
-def _clean(name: str) -> str:
+def clean_name(name: str) -> str:
+    """A path as a table has it, with ``/`` and without ``./``."""
     return os.path.normpath(composed(name).replace("\\", "/"))
 
 

@@ -1,5 +1,6 @@
 """Tables as public data sets have them: read with the right labels and patients, or one sentence with the cure."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,9 @@ READ = {  # by kind: the bytes, whether patients are p0 to p4, and options
     "lists of one (ODIR)": (table("ID,labels,target,filename", """{2},['{1}'],"[1, 0]",{0}""").encode(), False, {}),
     "index": (table(",file,label", "7,{0},{1}").encode(), False, {}),
     "quoted lines": (table("file,note,label", '{0},"two\nlines, and ""more""",{1}').encode(), False, {}),
+    "utf-16 without its mark": (table("file,label", "{0},{1}").encode("utf-16-le"), False, {}),
+    "lines in cells without quotes": (table("file,note,label", "{0},a\u2028b\x0bc\x85d\x1ce,{1}").encode(), False, {}),
+    "commas in a quoted head": (table('"size, mm, px";file;label', "1,5;{0};{1}").encode(), False, {}),
     "own names": (
         table("a,b,c", "{0},{1},{2}").encode(),
         True,
@@ -96,6 +100,30 @@ def test_the_rest_of_the_words_has_one_class(tmp_path):
         classify(root, ["normal", "ill"], label_map={"poor": None})
 
 
+@pytest.mark.parametrize(
+    ("cells", "class_names", "label_map", "wanted"),
+    [
+        (["1.0", "2.0", "3.0"], ["1", "2", "3"], None, [0, 1, 2]),  # as pandas writes a column with gaps
+        (["1.0", "2", "0"], ["2", "1", "0"], None, [1, 0, 2]),
+        (["0", "1.0"], ["ill", "well"], {"1": "ill", "0": "well"}, [1, 0]),
+        (["0", "1"], ["ill", "well"], {"1": "ill", "*": "well"}, [1, 0]),
+        (["0", "1.0", "2"], ["well", "ill"], {"2": None}, [0, 1, None]),
+        (["0", "1", "2"], ["1", "2"], None, "'0' .* is none of the classes 1, 2"),
+    ],
+)
+def test_numbers_that_are_words_are_no_places_of_classes(tmp_path, cells, class_names, label_map, wanted):
+    text = "file,label\n" + "".join(f"{name},{cells[n % len(cells)]}\n" for n, name in enumerate(NAMES))
+    root = write_table(tmp_path, text, NAMES, folder=".")
+    options = {"label_map": label_map, "test_fraction": 0}
+    if isinstance(wanted, str):
+        with pytest.raises(InputError, match=wanted):
+            classify(root, class_names, **options)
+        return
+    found = {e["image"]: e["label"] for key in LISTS for e in classify(root, class_names, **options)[key]}
+    labels = {name: wanted[n % len(cells)] for n, name in enumerate(NAMES)}
+    assert found == {name: label for name, label in labels.items() if label is not None}
+
+
 def test_several_labels_as_python_writes_a_list(tmp_path):
     cells = ["\"['a', 'b']\"", "\"['b']\"", "['none']", "a|b"]
     text = "file,label\n" + "".join(f"{name},{cells[n % 4]}\n" for n, name in enumerate(NAMES))
@@ -129,6 +157,29 @@ def test_a_table_of_patients_of_mimic(tmp_path):
     assert {entry["patient"] for entry in made["training"]} == {"10000", "10001", "10002"}
     assert {entry["patient"] for entry in made["validation"]} == {"10003", "10004"}
     assert made["excluded"] == {"test": 2}
+
+
+@pytest.mark.parametrize("start", ["D:\\my data\\", ".\\", "./", "/data/x/", ""])
+def test_a_table_of_patients_with_paths_of_other_machines(tmp_path, start):
+    names = [f"{site}{os.sep}{number}.png" for site in "ab" for number in range(6)]
+    for seed, name in enumerate(names):
+        write_image(tmp_path / "scans" / name, noise(6, 8, seed=seed))
+    wanted = {name: f"p{name[0]}{int(name[2]) // 2}" for name in names}
+    own = "\\" if "\\" in start else "/"
+    rows = [f"{start}{name.replace(os.sep, own)};{patient}" for name, patient in wanted.items()]
+    (tmp_path / "p.csv").write_text("\n".join(["file;patient", *rows]))
+    made = make_datalist(tmp_path / "scans", patient=str(tmp_path / "p.csv"))
+    assert {e["image"]: e["patient"] for key in LISTS[:2] for e in made[key]} == wanted
+
+
+def test_missing_patients_are_not_one_patient(tmp_path):
+    people = ["nan", "NaN", "", *(f"p{n}" for n in range(7))]
+    text = "file,label,patient\n" + "".join(
+        f"{x},{n % 2},{p}\n" for n, (x, p) in enumerate(zip(NAMES, people, strict=True))
+    )
+    made = classify(write_table(tmp_path, text, NAMES, folder="."), ["a", "b"])
+    assert {e["image"] for key in LISTS for e in made[key]} == {*NAMES[3:]}
+    assert {row["image"] for row in made["skipped"]} == {*NAMES[:3]}
 
 
 @pytest.mark.parametrize(
