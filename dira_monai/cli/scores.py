@@ -19,7 +19,7 @@ def scores(*runs: str) -> Iterator[str]:
         runs: output folders of runs that were evaluated; several joined by commas, such as those of other seeds, are
             one column, of which the means are shown.
     """
-    yield compare_scores([run.split(",") for run in runs])
+    yield compare_scores([[run] if Path(run).is_dir() else run.split(",") for run in runs])  # runs,2024 is a folder
 
 
 def compare_scores(columns: Sequence[Sequence[str | Path]]) -> str:

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import torch
+from monai.handlers.utils import write_metrics_reports
 
-from dira_monai.apps.comparison.cases import read_scores
+from dira_monai.apps.comparison.cases import read_cases, read_scores
 from dira_monai.cli.scores import compare_scores
 from dira_monai.utils.errors import InputError
 
@@ -46,6 +48,21 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     broken = evaluated(tmp_path / "c", "val_mean_dice;0.5\n")
     with pytest.raises(InputError, match=r"metrics\.csv: not a table of names and numbers"):
         read_scores(broken)
+
+
+def test_names_with_commas(tmp_path, command):
+    folder, images = tmp_path / "runs,2024", [f"{tmp_path}/scans, 1,5 T/x,{number}.png" for number in range(3)]
+    run = evaluated(folder, "", (0.5, 0.7, 0.9))
+    content = json.loads((run / "datalist.json").read_text())
+    content["test"] = [{"image": image, "label": "l.png"} for image in images]
+    (run / "datalist.json").write_text(json.dumps(content))
+    metrics = {"val_mean_dice": 0.7, "val_dice_tumor, necrotic": 0.7}
+    dice = torch.tensor([[0.5], [0.7], [0.9]])
+    write_metrics_reports(run / "evaluation", images, metrics, {"val_mean_dice": dice}, None, ",", "csv")
+    status, out, _ = command("scores", str(run), str(run))
+    assert (status, "+0.000" in out.splitlines()[-1]) == (0, True)
+    assert read_scores(run) == metrics
+    assert read_cases(run).result[:, 0].tolist() == pytest.approx([0.5, 0.7, 0.9])
 
 
 def test_runs_of_several_seeds_are_one_column(tmp_path, command):

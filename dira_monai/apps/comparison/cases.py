@@ -1,6 +1,5 @@
 """What an evaluated run made of each test case, and the scores that follow from it."""
 
-import csv
 import math
 import os
 from collections.abc import Sequence
@@ -84,7 +83,7 @@ def read_scores(output_dir: str | Path) -> dict[str, float]:
         InputError: if the run was not evaluated, or a line is not a name and a number.
     """
     path = Path(output_dir) / "evaluation" / "metrics.csv"
-    rows = _read_cells(path, "run train.json with evaluate.json for this output_dir first")
+    rows = _read_cells(path, 1, "run train.json with evaluate.json for this output_dir first")
     try:
         return {name.strip(): float(value) for name, value in rows}
     except ValueError as error:
@@ -106,8 +105,8 @@ def read_cases(run: str | Path) -> Cases:
     files = [os.path.join(datalist["dataset_dir"], first_file(entry["image"])) for entry in entries]
     dice = datalist.get("task") == "segmentation"
     path = folder / "evaluation" / ("val_mean_dice_raw.csv" if dice else "predictions.csv")
-    rows = _read_rows(path)
     width = len(names) - dice
+    rows = _read_rows(path, width + dice)  # of Dice the last one is the mean
     if {*map(os.path.realpath, rows)} != {*map(os.path.realpath, files)} or not files:
         raise InputError(f"{path} is not of the {len(files)} test images of {folder / 'datalist.json'}; evaluate again")
     by_file = {os.path.realpath(file): values for file, values in rows.items()}
@@ -118,20 +117,21 @@ def read_cases(run: str | Path) -> Cases:
     return Cases(str(run), f"val_mean_{'dice' if dice else 'auc'}", (*files,), patients, result, truth)
 
 
-def _read_rows(path: Path) -> dict[str, list[float]]:
+def _read_rows(path: Path, count: int) -> dict[str, list[float]]:
     """The numbers behind the file in each row of a table; a head is left out."""
-    rows = [row for row in _read_cells(path, "run dira-monai evaluate for this run first") if row]
+    rows = _read_cells(path, count, "run dira-monai evaluate for this run first")
     try:
         return {name: [float(value) for value in values] for name, *values in rows if name != "filename"}
     except ValueError as error:
         raise InputError(f"{path}: not a table of files and numbers ({error})") from error
 
 
-def _read_cells(path: Path, cure: str) -> list[list[str]]:
+def _read_cells(path: Path, count: int, cure: str) -> list[list[str]]:
+    """The name and up to ``count`` numbers of each line, where MONAI writes names with commas without quotes."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; {cure}")
-    with open(path, newline="") as file:
-        return list(csv.reader(file))
+    lines = path.read_text("utf-8", errors="surrogateescape").split("\n")
+    return [line.rsplit(",", count) for line in lines if line]
 
 
 def _label_row(label: int | Sequence[int | None], count: int) -> list[float]:
