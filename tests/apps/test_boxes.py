@@ -38,6 +38,22 @@ def test_columns_of_boxes(tmp_path, rows):
     np.testing.assert_array_equal(truth.boxes, [[1, 2, 4, 6.5]])
 
 
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("patientId,x,y,width,height,Target", ("a,1.0,2.0,3.0,4.5,1", "other,,,,,0")),  # RSNA Pneumonia
+        ("image_id,class_name,x_min,y_min,x_max,y_max", ("a,1,1,2,4,6.5", "other,No finding,nan,nan,,")),  # VinDr-CXR
+        ("filename,class,xmin,ymin,xmax,ymax", ("a.png,1,1,2,4,6.5", "other.png,,,,,")),
+    ],
+)
+def test_tables_of_boxes_list_images_without_findings(tmp_path, header, rows):
+    write_scan(tmp_path, "a", 2)
+    write_scan(tmp_path, "other", 2)
+    table = write_table(tmp_path / "boxes.csv", header, *rows)
+    (truth,), missing = read_boxes(table, tmp_path, CLASSES, {"1": "dark"})
+    assert (truth.image, truth.finding, truth.boxes.tolist(), missing) == ("a.png", "dark", [[1, 2, 4, 6.5]], [])
+
+
 def test_boxes_of_one_finding_come_together(tmp_path, capsys):
     write_scan(tmp_path, "a", 2)
     rows = ("a,bright,0,0,1,1", "a,dark,0,0,1,1", "a,nothing,9,9,99,99", "a,bright,22,14,2,2.0005")
@@ -81,7 +97,7 @@ def test_more_boxes_refused(tmp_path):
     refused(r"row 2 names a, which may be one/a\.png and two/a\.png; write the path", row)
     columns = r"no column file, image, path, .*; its columns are name, finding"
     refused(columns, row, header="name,finding,x,y,w,h")
-    columns = "there is no column h or height or h] or bottom; the columns are file, finding"
+    columns = "there is no column h or height or h] or bottom or y_max or ymax; the columns are file, finding"
     refused(columns, f"one/{row}", header="file,finding,x,y,w")
     write_scan(tmp_path, "v", 3)
     refused(r"box of v\.nii\.gz has 2 axes, 1, 1, 3, 3, where the image has 3", "v,bright,1,1,2,2")
@@ -110,6 +126,15 @@ def test_masks_refused(tmp_path):
         write_nifti(tmp_path / "masks/a.nii", mask)
         with pytest.raises(InputError, match=message):
             read_masks(tmp_path / "masks", tmp_path / "images", CLASSES, {}, "dark")
+
+
+def test_masks_behind_a_slope(tmp_path):
+    write_nifti(tmp_path / "images/a.nii", np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+    mask = np.zeros((4, 5, 6), dtype=np.float32)
+    mask[1:3, 2:4, 3:5] = 0.99999994
+    write_nifti(tmp_path / "masks/a.nii", mask)
+    (truth,), _ = read_masks(tmp_path / "masks", tmp_path / "images", CLASSES, {"1": "dark"})
+    np.testing.assert_array_equal(truth.boxes, [[1, 2, 3, 3, 4, 5]])
 
 
 def test_mask_without_image(tmp_path):

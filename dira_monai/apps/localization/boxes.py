@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from numpy import ndarray
 
 from ...datalists.label_maps import check_geometry, in_image_folders
 from ...datalists.options import REST
+from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
 from ...images.facts import measure_array, measure_each
 from ...images.find import Image, find_images, first_file, read_image, stem
@@ -18,10 +20,10 @@ from ...images.reader import SUFFIXES
 from ...utils.errors import InputError
 from .metrics import component_boxes
 
-FINDING_COLUMNS = ("finding", "label", "finding label")
+FINDING_COLUMNS = ("finding", "label", "finding label", "class name", "class", "target")
 AXES = (  # columns of the lower end, the upper end and the size; with brackets: ChestX-ray14's BBox_List_2017.csv
-    (("x", "left", "bbox [x"), ("right",), ("w", "width")),
-    (("y", "top"), ("bottom",), ("h", "height", "h]")),
+    (("x", "left", "x_min", "xmin", "bbox [x"), ("right", "x_max", "xmax"), ("w", "width")),
+    (("y", "top", "y_min", "ymin"), ("bottom", "y_max", "ymax"), ("h", "height", "h]")),
     (("z",), (), ("d", "depth")),
 )
 OVERSHOOT = 1  # voxels that a box may stand out of its image: it was counted from 1, or drawn to the last pixel
@@ -61,10 +63,11 @@ def read_boxes(
 ) -> tuple[list[GroundTruth], list[str]]:
     """The boxes of a CSV file, by image and finding in the order of the table, and of the other rows what is wrong.
 
-    The table has a column file, image or path; one finding or label; x and y or left and top; and w and h, width and
-    height, or right and bottom; for volumes also z and d or depth. The unit is a voxel of the file's array, x along its
-    first axis: of a PNG x runs to the right and y down; a box ends before right and bottom. An image is named as in a
-    table of labels (``read_label_table``), with any suffix or none. Rows of images that are not there are excluded.
+    The table has a column of files (``FILE_COLUMNS``, ``PATIENT_COLUMNS``); one of ``FINDING_COLUMNS``; and those of
+    ``AXES``: x and y, w and h or the like, for volumes also z and d. A row without numbers there has no box. The unit
+    is a voxel of the file's array, x along its first axis: of a PNG x runs to the right and y down; a box ends before
+    right and bottom. An image is named as in a table of labels (``read_label_table``), with any suffix or none. Rows of
+    images that are not there are excluded.
 
     Args:
         table: the file.
@@ -79,13 +82,15 @@ def read_boxes(
     """
     header, cells = read_table(table, "table of boxes")
     columns = [name.strip().lower() for name in header]
-    file = pick_column(table, columns, None, None, FILE_COLUMNS)
+    file = pick_column(table, columns, None, None, (*FILE_COLUMNS, *PATIENT_COLUMNS))  # patientId of RSNA is a file
     word = pick_column(table, columns, None, None, FINDING_COLUMNS)
     index, rows = _Index(directory, table, strict), list[tuple[Image, str, ndarray, str]]()
     for number, cell in enumerate(cells, start=2):
         row, where = {name.strip().lower(): value for name, value in cell.items()}, f"{table}, row {number}"
         image = index.find(row[file], where)
-        if image and (finding := class_of(row[word], class_names, label_map, where)) is not None:
+        if not image or not _has_box(row):
+            continue
+        if (finding := class_of(row[word], class_names, label_map, where)) is not None:
             rows.append((image, finding, _read_box(row, where), where))
     facts = _measure((image for image, *_ in rows), directory)
     found: dict[tuple[str, str], list[ndarray]] = defaultdict(list)
@@ -115,6 +120,12 @@ def _number(row: Mapping[str, str], wanted: Sequence[str], where: str) -> float:
         return float(row[name])
     except ValueError:
         raise InputError(f"{where}: {name} must be a number, got {row[name]!r}.") from None
+
+
+def _has_box(row: Mapping[str, str]) -> bool:
+    """Whether any of a box's columns that are there is filled: tables list images without findings too."""
+    cells = [row[name] for names in chain.from_iterable(AXES) for name in names if name in row]
+    return not cells or any(cell.lower() not in ("", "nan") for cell in cells)
 
 
 def _read_box(row: Mapping[str, str], where: str) -> ndarray:
@@ -180,6 +191,7 @@ def read_masks(
 def _read_mask(mask: Image, folder: str | Path, facts: Mapping[str, Any]) -> ndarray:
     name = Path(folder, first_file(mask))
     array, meta = read_image(mask, folder)
+    array = np.round(array, 3)  # as in training: slopes in float32 make 0.99999994 of 1
     if list(array.shape) != facts["shape"]:
         sizes = [" x ".join(map(str, lengths)) for lengths in (array.shape, facts["shape"])]
         raise InputError(f"{name} has the shape {sizes[0]} where its image has {sizes[1]}.")
