@@ -1,7 +1,8 @@
 """The values of a bundle's configuration: those by which images are prepared and classes are named; texts in any."""
 
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -78,6 +79,21 @@ def take_mapping(text: str) -> Any:
     if inner is None or not re.fullmatch(rf"(?:{part})*\s*", inner[1]):
         return _plain(text)
     return {_unquoted(word): _plain(name) for word, name in re.findall(part, inner[1])}
+
+
+def type_words(words: Iterable[str]) -> str:
+    """A list of texts as ``take_words`` takes it."""
+    return f"[{', '.join(_in_quotes(word) if ',' in word else word for word in words)}]"
+
+
+def _in_quotes(word: str) -> str:
+    return f'"{word}"' if "'" in word else f"'{word}'"
+
+
+def type_word(word: object) -> str:
+    """A word as it is typed in a shell, where there is need in quotes."""
+    text = str(word)
+    return shlex.quote(text) if shlex.quote(text) == text or re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
 def _plain(word: str) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..bundle.values import type_word
 from ..datalists.io import write_datalist
 from ..datalists.labeled import make_labeled_datalist
 from ..datalists.leakage import check_overlap
@@ -116,7 +117,7 @@ def prepare(
     size = sum((Path(output) / entry["image"]).stat().st_size for entry in entries)
     mean = sum(entry["stored_mean"] for entry in entries) / len(entries)
     yield f"{output}: {len(entries)} images, {size / 1e9:.2f} GB, mean {mean:.3f} of [0, 1]"
-    yield f"pre-train with --dataset_dir {output}"
+    yield f"pre-train with --dataset_dir {type_word(output)}"
 
 
 def phantom(directory: str, *, kind: str = "ct", count: int = 24, seed: int = 0) -> Iterator[str]:

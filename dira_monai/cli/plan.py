@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from ..bundle.values import type_word
+
 
 def plan(
     data: str,
@@ -40,4 +42,4 @@ def plan(
     made.write(output)
     yield from made.table().splitlines()
     files = made.bundle.split(",") if made.bundle.endswith(".json") else [f"{made.bundle}/configs/train.json"]
-    yield f'{output} is written: --config_file "{[*files, output]}" --dataset_dir {data}'
+    yield f"{output} is written: --config_file {type_word([*files, output])} --dataset_dir {type_word(data)}"

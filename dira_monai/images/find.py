@@ -79,7 +79,9 @@ def find_files(directory: str | Path, on_error: Callable[[OSError], None] = _tel
     """
     root = Path(directory)
     if not root.is_dir():
-        raise InputError(f"{root} {'is a file, not a folder' if root.exists() else 'does not exist'}.")
+        raise InputError(
+            f"{root} {'is a file, not a folder; name the folder of the images' if root.exists() else 'does not exist'}."
+        )
     images, dicom = [], []
     for file in _walk(root, on_error):
         name = file.relative_to(root).as_posix()

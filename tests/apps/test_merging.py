@@ -1,6 +1,7 @@
 """Masks of one class each become one label map an image, whose numbers the made files fix."""
 
 import json
+import shlex
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from scan_files import noise, read, refuses, write_image, write_nifti, write_ser
 
 from dira_monai.apps.merging.merge import merge_masks
 from dira_monai.apps.planning.labels import find_classes
+from dira_monai.bundle.values import take_words
 from dira_monai.datalists.options import LabelOptions
 from dira_monai.images.reader import ScanReader
 
@@ -45,6 +47,14 @@ LAYOUTS = {
     "folders of classes": ("images/N", "labels/CLASS/N"),
     "BIDS": ("sub-N/anat/sub-N_T1w", "derivatives/sub-N/anat/sub-N_CLASS_mask"),
 }
+
+
+def test_what_is_printed_can_be_typed(tmp_path):
+    masks = [("tumor, necrotic", LIVER), ("[edema]", SPLEEN)]
+    write_case(tmp_path / "in", LAYOUTS["TotalSegmentator"], masks=masks)
+    out = tmp_path / "merged $HOME, it's"
+    _, _, _, _, labels, _, names = shlex.split(merge_masks(tmp_path / "in", out)[-1])
+    assert (labels, take_words(names)) == (str(out), ["background", "[edema]", "tumor, necrotic"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 
+from ...bundle.values import type_word, type_words
 from ...datalists.label_maps import check_geometry
 from ...datalists.layouts import split_names
 from ...images.dicom_seg.read import read_segments
@@ -89,7 +90,7 @@ def merge_masks(
         *left_out,
         *_describe(merged, classes),
         f"{target}: {len(cases)} label maps of {len(classes)} classes",
-        f'go on with --labels {target} --class_names "[{", ".join(labels)}]"',
+        f"go on with --labels {type_word(target)} --class_names {type_word(type_words(labels))}",
     ]
 
 

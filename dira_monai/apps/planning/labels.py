@@ -96,7 +96,7 @@ def _shown(values: Sequence[float]) -> str:
 def _given_names(root: Path, values: Sequence[float]) -> list[str]:
     """Names of the values in a ``dataset.json`` of the Medical Segmentation Decathlon, nnU-Net or merged masks."""
     try:
-        content = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["labels"]
+        content = json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))["labels"]
         names = {
             int(key if str(key).isdecimal() else name): name if str(key).isdecimal() else key
             for key, name in content.items()
