@@ -28,6 +28,7 @@ from .tables import (
 )
 
 LABEL_COLUMNS = ("label", "labels", "finding", "findings", "class", "diagnosis", "finding labels", "dx", "target")
+TRUTH = {"true": "1", "false": "0"}  # as pandas writes a column of a class
 
 
 def find_table(root: Path, labels: str | None) -> Path | None:
@@ -239,7 +240,7 @@ def parse_label(row: Row, options: LabelOptions) -> Label | None:
 
 def _state(word: str, name: str, row: Row) -> int | None:
     try:
-        value = float(word or "nan")
+        value = float(TRUTH.get(word.lower(), word) or "nan")
     except ValueError:
         value = math.inf
     if value == -1 or math.isnan(value):

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import accumulate, takewhile
+from itertools import accumulate, dropwhile, takewhile
 from pathlib import Path, PurePosixPath
 
 from ..images.find import SPLIT_WORDS, Image, files_of, first_file, is_series, map_files, stem
@@ -36,7 +36,8 @@ def read_table(table: str | Path, kind: str) -> tuple[list[str], list[dict[str, 
         text = content.decode(_encoding_of(content))
     except UnicodeDecodeError as error:
         raise InputError(f"the {kind} {table} is not in UTF-8: {error}; save it as CSV in UTF-8.") from error
-    lines = list(io.StringIO(text, newline=""))  # splitlines() also ends one at signs that cells may hold, as U+2028
+    # not splitlines(), which also ends one at signs that cells may hold, as U+2028; programs add a mark to a mark
+    lines = [*dropwhile(lambda line: not line.strip(), io.StringIO(text.lstrip("\ufeff"), newline=""))]
     if lines and lines[0].lower().startswith("sep=") and len(lines[0].strip()) == 5:
         delimiter = lines.pop(0).strip()[4]
     else:

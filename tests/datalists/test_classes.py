@@ -137,6 +137,12 @@ def test_one_column_a_class(tmp_path):
     assert json.loads(json.dumps(made)) == made
 
 
+def test_one_column_a_class_of_pandas(tmp_path):
+    words = ["True,False", "False,True", "TRUE,true"]
+    made = classify(write_table(tmp_path, *ten(words, "file,Edema,Mass")), ["Edema", "Mass"], multi_label=True)
+    assert labels(made)[:3] == [[1, 0], [0, 1], [1, 1]]
+
+
 def test_one_folder_a_class(tmp_path):
     for kind in ("NORMAL", "PNEUMONIA", "OTHER", "A", "B", "C"):
         for index in range(4):

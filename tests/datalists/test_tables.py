@@ -38,6 +38,11 @@ READ = {  # by kind: the bytes, whether patients are p0 to p4, and options
     "lists of one (ODIR)": (table("ID,labels,target,filename", """{2},['{1}'],"[1, 0]",{0}""").encode(), False, {}),
     "index": (table(",file,label", "7,{0},{1}").encode(), False, {}),
     "quoted lines": (table("file,note,label", '{0},"two\nlines, and ""more""",{1}').encode(), False, {}),
+    "empty lines and two marks": (
+        b"\xef\xbb\xbf" + table("\n \nfile,label", "{0},{1}\n").encode("utf-8-sig"),
+        False,
+        {},
+    ),
     "utf-16 without its mark": (table("file,label", "{0},{1}").encode("utf-16-le"), False, {}),
     "lines in cells without quotes": (table("file,note,label", "{0},a\u2028b\x0bc\x85d\x1ce,{1}").encode(), False, {}),
     "commas in a quoted head": (table('"size, mm, px";file;label', "1,5;{0};{1}").encode(), False, {}),
