@@ -93,7 +93,7 @@ def prepare(
     Args:
         datalist: JSON file of the command datalist.
         output: folder for images, prepared.json and datalist.json.
-        config: folder of the bundle, or its train.json; by default that below bundles that suits the list.
+        config: folder of the bundle, or its train.json; by default the one of the package that suits the list.
         overrides: values of the configuration to replace, such as "{'spacing': [1, 1, 1], 'cache_dtype': 'int16'}".
         crop_body: cut away the air around the body.
         workers: threads that read images, each of which holds one.

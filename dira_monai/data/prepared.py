@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..bundle.config import read_config
+from ..bundle.shipped import bundle_folders
 from ..bundle.values import PREPARED_VALUES
 from ..datalists.checks import LISTS
 from ..datalists.io import load_datalist, write_datalist
@@ -46,7 +47,8 @@ def prepare(
     Args:
         datalist: JSON file.
         output: folder, a new one or that of an earlier run with the same settings.
-        config: see ``read_config``; None: the pre-training bundle below the working folder that suits the list.
+        config: see ``read_config``; None: the pre-training bundle that suits the list, in the folder ``bundles`` or,
+            where there is none, in the package.
         overrides: values of the configuration to replace, by their ids.
         crop_body: cut away what lies outside the smallest box around all voxels above air, but no more than leaves the
             configuration's ``region_size``.
@@ -57,8 +59,11 @@ def prepare(
             settings, or another process prepares images into it.
     """
     content, folder = load_datalist(datalist), Path(output)
-    chosen = config or f"bundles/dira_pretrain_{content.get('spatial_dims', 3)}d"
-    bundle = read_config(chosen, overrides, purpose="prepared images")
+    name = f"dira_pretrain_{content.get('spatial_dims', 3)}d"
+    own = Path("bundles", name)
+    bundle = read_config(
+        config or (own if own.is_dir() else bundle_folders()[name]), overrides, purpose="prepared images"
+    )
     setup = ImageSetup(bundle)
     region = [int(n) for n in bundle.build("region_size")]
     setup.check_datalist(content, datalist)

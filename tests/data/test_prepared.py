@@ -63,6 +63,13 @@ def test_stored_images_are_those_that_the_bundle_makes(lists, tmp_path, spatial_
         assert entry["stored_deviation"] == pytest.approx(float(unit.std(correction=0)), rel=1e-5)
 
 
+def test_the_bundle_of_the_package_needs_no_folder(lists, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = prepare(lists[2], tmp_path / "out", overrides=VALUES[2])
+    stored = read_stored(tmp_path / "out" / made["training"][0]["image"])
+    assert torch.equal(stored, setup_of(2).load(made["training"][0]["source"]))
+
+
 ALIKE = [
     {"image_size": 64, "intensity_range": [0, 255]},  # larger than the file
     {"image_size": 24, "intensity_range": None, "region_size": [20, 40, 30]},
