@@ -49,6 +49,14 @@ LAYOUTS = {
 }
 
 
+def test_masks_behind_a_slope(tmp_path):
+    mask = LIVER.astype(np.float32)
+    mask[1, LIVER[1] > 0] = np.float32(0.9999999)
+    write_case(tmp_path / "in", LAYOUTS["beside"], masks=[("liver", mask)])
+    merge_masks(tmp_path / "in", tmp_path / "out")
+    np.testing.assert_array_equal(nib.load(tmp_path / "out/case0.nii.gz").get_fdata(), LIVER)
+
+
 def test_what_is_printed_can_be_typed(tmp_path):
     masks = [("tumor, necrotic", LIVER), ("[edema]", SPLEEN)]
     write_case(tmp_path / "in", LAYOUTS["TotalSegmentator"], masks=masks)

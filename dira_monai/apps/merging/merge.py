@@ -137,7 +137,7 @@ def _read_mask(
         check_geometry(file, shape, affine, meta.get("affine"))
     except InputError as error:
         raise InputError(f"{str(error).replace('label map', 'mask').rstrip('.')}; {cure}.") from error
-    pixels = array.reshape(*shape, -1)
+    pixels = np.round(array, 3).reshape(*shape, -1)  # slopes in float32 make 0.9999999 of 1
     if threshold is not None:
         return np.asarray((pixels > threshold).any(axis=-1))
     mask = np.asarray((pixels != 0).any(axis=-1))
