@@ -79,11 +79,18 @@ def tell_picture(image: Image, reader: Any, in_channels: int = 3) -> str:
         image: absolute.
         reader: of the configuration; of another one the text is empty.
         in_channels: of the network.
+
+    Raises:
+        InputError: if ``ScanReader`` refuses it, or the configuration's reader reads a TIFF otherwise.
     """
     target = reader.get("_target_") if isinstance(reader, Mapping) else reader
     if str(target).rpartition(".")[2] != "PILReader" or not first_file(image).lower().endswith(PIL_SUFFIXES):
         return ""
     array, meta = read_image(image)
+    files = [*map(Path, files_of(image))]
+    tiff = files[0].suffix.lower() in (".tif", ".tiff")  # Pillow mixes up some that it maps into memory
+    if tiff and (difference := _find_difference(array, meta, files, "PILReader")):
+        raise InputError(f"{first_file(image)} {difference}; save it as PNG.")
     gray = "its colors become gray" if array.ndim > 2 and in_channels == 1 else ""
     return "; ".join(filter(None, [meta.get("note"), gray]))
 

@@ -39,6 +39,7 @@ from dira_monai.apps.infer import infer, loading, step
 from dira_monai.apps.infer.inputs import find_inputs
 from dira_monai.apps.infer.names import name_results
 from dira_monai.bundle.config import read_config
+from dira_monai.images.reader import ScanReader
 from dira_monai.utils.errors import InputError
 from dira_monai.visualize.labels import COLORS
 
@@ -106,7 +107,8 @@ def test_files_folders_and_series_are_taken_once_in_their_order(tmp_path):
 
 def test_a_series_of_pictures_is_taken_by_the_suffix_that_is_given(tmp_path):
     write_series(tmp_path / "films", noise(2, 8, 8))
-    with pytest.raises(InputError, match=r"films: holds no image file \.png, \.jpg, \.jpeg"):
+    cure = r"films: holds no image file \.png, \.jpg, \.jpeg; give --suffixes .\['\.dcm'\]"
+    with pytest.raises(InputError, match=cure):
         found(tmp_path, "films", kind=CLASSIFIED)
     names = found(tmp_path, "films", kind=CLASSIFIED, suffixes=[".dcm"])
     assert [Path(name).suffix for name in names] == [".dcm", ".dcm"]
@@ -629,6 +631,26 @@ def test_the_command_takes_values_as_monai_does(kind, command, tmp_path):
     assert status == "error: nowhere.png: no such file"
     status, _, _ = command("infer", str(bundle(*kind)), image.name, "--pictures", "maybe")
     assert status == "error: --pictures must be True or False, got 'maybe'."
+
+
+def test_a_turned_tiff_is_upright_or_named(tmp_path):
+    stored = np.kron(noise(3, 4, high=2) * 255, np.ones((8, 8))).astype(np.uint8)
+    for compression in ("raw", "tiff_lzw"):
+        for orientation in (1, 3, 6, 8):
+            path, tags = tmp_path / "in" / f"{compression}{orientation}.tif", {ExifTags.Base.Orientation: orientation}
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(stored).save(path, compression=compression, tiffinfo=tags)
+    results = run(tmp_path, "in", suffixes=[".tif"])
+    for row in results.rows:
+        shown = np.rot90(stored, {"1": 0, "3": 2, "6": -1, "8": 1}[Path(row.file).stem[-1]])
+        np.testing.assert_array_equal(ScanReader().get_data([Path(row.file)])[0].T, shown)
+        if row.status == "done":
+            np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "results" / row.output)), shown > 127)
+        else:  # Pillow mixes up pixels that it maps into memory
+            assert "raw" in row.file
+            assert "and stock MONAI reads" in row.note
+            assert row.note.endswith("save it as PNG")
+    assert sum(row.status == "done" for row in results.rows) >= 6
 
 
 @pytest.mark.parametrize(("orientation", "turn"), [(3, "ROTATE_180"), (6, "ROTATE_270"), (2, "FLIP_LEFT_RIGHT")])

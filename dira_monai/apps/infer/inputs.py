@@ -70,7 +70,9 @@ def _search(folder: Path, config: BundleConfig, output_dir: Path, found: Inputs)
         others.difference_update(dicom)
     kept = find_unlabeled(without_results(sorted(names), folder, output_dir), folder)
     if not kept and len(found.unreadable) == before:
-        raise InputError(f"{folder}: holds no image file {', '.join(suffixes)}")
+        kinds = sorted({PurePath(name).suffix.lower() for name in others})
+        cure = f'; give --suffixes "{kinds}"' if all(kinds) and kinds else ""
+        raise InputError(f"{folder}: holds no image file {', '.join(suffixes)}{cure}")
     found.paths += [os.path.abspath(folder / str(name)) for name in kept]
     found.left_out += len(others) + len(names) - len(kept)
 
