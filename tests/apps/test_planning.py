@@ -240,6 +240,24 @@ def test_values_of_the_user_win_and_the_others_follow(phantoms):
     assert made.values["queue_size"] == 4  # a batch: a branch of this momentum remembers no more
 
 
+def test_one_number_for_the_longest_side(phantoms):
+    made = [
+        plan.plan(
+            phantoms[2],
+            task="segmentation",
+            device="cpu",
+            bundle=str(finetune_bundle.bundle("segmentation", 2)),
+            given={"image_size": size, "patch_size": [32, 32]},
+            seconds_per_step=1,
+        ).values
+        for size in (48, [48, 48])
+    ]
+    assert made[0] == made[1]
+    for size in (48, None):
+        with pytest.raises(InputError, match=f"--image_size must have a number for each axis .*, got {size}"):
+            plan.plan(phantoms[2], task="classification", device="cpu", given={"image_size": size}, seconds_per_step=1)
+
+
 def test_a_step_is_measured_in_silence(phantoms, capsys, caplog):
     given = {"network_def#backbone": "resnet10", "discriminator_channels": 4, "patch_size": [32, 32], "batch_size": 2}
     given |= {"queue_size": 64}

@@ -33,6 +33,8 @@ class Planner:
             raise InputError(f"the images have {self.facts.spatial_dims} axes, but {found.bundle} is for {dims}.")
         self.published = {name: self.value(name) for name in PUBLISHED if name in found.config.parser}
         size = self.published.get("patch_size") or self.published["image_size"]
+        if not isinstance(size, list | tuple):
+            raise InputError(f"--image_size must have a number for each axis where whole images are seen, got {size}.")
         network = found.config.build("network_def")
         self.network = network_facts(network, self.value("in_channels"), size, COPIES)
         self.steps = 0  # of the optimizer in the planned run
@@ -147,6 +149,8 @@ class Planner:
     def shapes_seen(self) -> np.ndarray:
         """Of the images as the sliding window meets them."""
         size = self.value("image_size")
+        if isinstance(size, int):  # of the longest side
+            return np.round(self.shapes * (size / self.shapes.max(axis=1, keepdims=True)))
         return self.shapes if size is None else np.array([size])
 
     def measure(self) -> float:
