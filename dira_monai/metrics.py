@@ -8,6 +8,7 @@ from monai.metrics import compute_roc_auc
 from torch import Tensor
 
 from .utils.distributed import gather
+from .utils.errors import InputError
 
 COLLAPSED = 0.99  # of ``rank_collapse``: an effective rank below 1.15 for 16 embeddings, below 2.3 for 128 or more
 ROWS = 256  # images whose similarities to others are held at once
@@ -33,11 +34,19 @@ def rank_collapse(query: Tensor, key: Tensor | None = None) -> float:
     """How collapsed embeddings are, 0 (all directions used alike) to 1 (one direction).
 
     From the effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular values. They are
-    not centered as in MONAI's score, which calls embeddings that differ by nothing but noise healthy.
+    not centered as in MONAI's score, which calls embeddings that differ by nothing but noise healthy. NaN of fewer than
+    two embeddings.
+
+    Raises:
+        InputError: if they are not finite.
     """
     size = min(query.shape)
     if size < 2:
         return float("nan")
+    if not query.isfinite().all():
+        raise InputError(
+            "the embeddings are not finite, so the network has diverged; lower learning_rate or raise batch_size."
+        )
     singular = torch.linalg.svdvals(query.float())
     rank = torch.special.entr(singular / singular.sum()).sum().exp()
     return float(1 - (rank - 1) / (size - 1))

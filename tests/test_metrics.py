@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dira_monai import InputError
 from dira_monai.metrics import psnr, rank_collapse, retrieval_accuracy, retrieval_info_nce
 
 BASIS = torch.eye(8)
@@ -57,6 +58,14 @@ def test_rank_collapse_of_embeddings_that_use_some_directions(used):
 
 def test_rank_collapse_of_one_sample_is_unknown():
     assert math.isnan(rank_collapse(torch.eye(8)[:1]))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_rank_collapse_of_embeddings_that_overflowed_is_refused(value):
+    embeddings = torch.eye(8)
+    embeddings[3, 2] = value
+    with pytest.raises(InputError, match="embeddings are not finite, so the network has diverged; lower learning_rate"):
+        rank_collapse(embeddings)
 
 
 @pytest.mark.parametrize(("error", "decibel"), [(1.0, 0.0), (0.01, 20.0), (1e-4, 40.0), (0.0, 120.0)])
