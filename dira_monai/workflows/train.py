@@ -14,6 +14,7 @@ from ..bundle.config import read_config
 from ..bundle.header import check_header, check_values
 from ..bundle.options import check_options, check_words
 from ..bundle.shipped import bundle_folders
+from ..bundle.values import type_word
 from ..bundle.workflow import run_workflow
 from ..data.trained_on import find_run_list
 from ..datalists.options import TASKS
@@ -63,7 +64,7 @@ def pretrain(
     files = [bundle / "configs/train.json", *_find_overlays(bundle, method)]
     _check_values(files, values, ARGUMENTS)
     with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
-        next_step = f"fine-tune: dira-monai finetune LABELED --pretrained {folder} --task segmentation"
+        next_step = f"fine-tune: dira-monai finetune LABELED --pretrained {type_word(folder)} --task segmentation"
         planned = _plan(files, data, PRETRAIN, folder, hours, values)
         _train(files, bundle, data, folder, planned | {"next_step": next_step} | values)
     return folder
@@ -104,7 +105,8 @@ def finetune(
     files = [bundle / "configs/train.json"]
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
-        next_step = f"measure: dira-monai evaluate {folder}; use: dira-monai infer {folder} IMAGES"
+        word = type_word(folder)
+        next_step = f"measure: dira-monai evaluate {word}; use: dira-monai infer {word} IMAGES"
         planned = _plan(files, data, task, folder, hours, values)
         _train(files, bundle, data, folder, planned | {"next_step": next_step} | _start(pretrained) | values)
     return folder

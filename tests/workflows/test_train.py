@@ -56,14 +56,16 @@ def test_pretrain_gives_the_weights_of_the_bundle(dims, method, pretrain_scans, 
 
 def test_values_that_are_not_given_are_planned_and_kept(finetune_scans, tmp_path, capsys):
     given = {"network_def#backbone": "resnet10", "device": "cpu", "batch_size": 2, **FEW}
-    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "run", **given)
+    run = finetune(finetune_scans[2], task="segmentation", run=tmp_path / "my run", **given)
     planned = {name: value for name, value in json.loads((run / "plan.json").read_text()).items() if name != "_desc_"}
     config = last_config(run)
     assert planned["label_values"] == [0, 255]  # so that a folder is enough
     assert planned == {name: config[name] for name in planned}
     assert given == {name: config["network_def"]["backbone"] if "#" in name else config[name] for name in given}
     assert not planned.keys() & given.keys()
-    assert "the label maps hold the values 0, 255" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "the label maps hold the values 0, 255" in out
+    assert f'; measure: dira-monai evaluate "{run}"; use: dira-monai infer "{run}" IMAGES' in out
     finetune(finetune_scans[2], task="segmentation", run=run, resume=True, **given | {"max_epochs": 2})
     config = last_config(run)
     assert planned == {name: config[name] for name in planned}
