@@ -29,7 +29,7 @@ define measured
 	@echo "look at: $(DEMO)/$(1)/report.html"
 endef
 
-.PHONY: demo methods test tests site docs-test lint types federation-test clean
+.PHONY: demo methods test pytest site docs-test lint types federation-test clean
 
 # torch comes first and pinned, so that no other package brings another build of it along; nnU-Net's networks come without
 # the torchvision that they ask for and do not need, since the one of the package index may not suit this torch
@@ -55,9 +55,9 @@ methods: .venv/installed
 
 # types are checked while tests run: neither keeps both cores busy
 test: lint
-	$(MAKE) --jobs 2 types tests
+	$(MAKE) --jobs 2 types pytest
 
-tests: .venv/installed
+pytest: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # the peers come without their dependencies: torchvision, lightly and kornia ask for more than what is measured needs
