@@ -77,20 +77,17 @@ def write_json(path: str | Path, content: object, indent: int | None = None) -> 
     write_whole(path, json.dumps(content, indent=indent, default=str) + "\n")
 
 
-def write_csv(
-    path: str | Path, rows: Iterable[Iterable[object]], lineterminator: str = "\r\n", errors: str = "strict"
-) -> None:
-    """Write rows as CSV, whole or not at all; None is an empty cell.
+def write_csv(path: str | Path, rows: Iterable[Iterable[object]], lineterminator: str = "\r\n") -> None:
+    """Write rows as CSV, whole or not at all; None is an empty cell. Names of files that are no UTF-8 keep their bytes.
 
     Args:
         path: of the file.
         rows: the head first.
         lineterminator: end of each line; CSV has both characters (RFC 4180).
-        errors: what becomes of characters that UTF-8 does not have, as ``str.encode`` takes it.
     """
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=lineterminator).writerows(rows)
-    write_whole(path, text.getvalue().encode("utf-8", errors))
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def sha256(path: str | Path) -> str:

@@ -138,7 +138,7 @@ def read_earlier(path: Path, columns: Sequence[str], files: set[str]) -> tuple[l
 
 
 def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    write_csv(path, rows, lineterminator="\n", errors="surrogateescape")
+    write_csv(path, rows, lineterminator="\n")
 
 
 def _printable(text: str) -> str:
