@@ -141,7 +141,8 @@ def find_class(word: str, options: LabelOptions) -> str | None:
         return words.get(word, word)
     if not word or (options.multi_label and word.lower() in NO_CLASS):
         return ""
-    are_words = any(map(str.isdecimal, [*names, *(key for key, name in words.items() if name is not None)]))
+    given = [key for key, name in words.items() if name is not None and key.isdecimal() and int(key) < len(names)]
+    are_words = given or any(map(str.isdecimal, names))  # then no number is the place of a class
     if not (options.multi_label or are_words) and word.isdecimal() and int(word) < len(names):
         return names[int(word)]
     return words[REST]
