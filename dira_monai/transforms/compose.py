@@ -5,7 +5,7 @@ sample's own stream, and then changes the whole batch at once, or on a CPU one i
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,11 @@ Steps = Sequence[Distortion]  # applied in order
 
 
 class InPlace(ABC):
-    """A transform that on a CPU changes images where they lie, so that ``OneOf`` need not copy them to and fro."""
+    """A transform that on a CPU changes images where they lie, so that ``Compose`` and ``OneOf`` need not copy them."""
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
-        if images.device.type != "cpu":
-            return self.changed(images, draws)
-        images = images.clone(memory_format=torch.contiguous_format)
-        self.change(list(images.numpy()), draws)
-        return images
+        return Compose([self])(images, draws)
 
     @abstractmethod
     def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
@@ -39,7 +35,7 @@ class InPlace(ABC):
         """The same in few calls for all samples at once, as suits a GPU."""
 
 
-class OneOf:
+class OneOf(InPlace):
     """Each sample passes through at most one of several distortions.
 
     There is a probability for each; where their sum is below 1, the rest of the samples stays as it is.
@@ -54,19 +50,32 @@ class OneOf:
         self.distortions = distortions
         self.limits = torch.tensor(probabilities, dtype=torch.float64).cumsum(0).float()
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Change images (C, *spatial), each by what is drawn for it."""
+        for distortion, rows, own in self._drawn(draws):
+            chosen = [images[row] for row in rows.tolist()]
+            if isinstance(distortion, InPlace):
+                distortion.change(chosen, own)
+                continue
+            for image, result in zip(chosen, distortion(torch.from_numpy(np.stack(chosen)), own), strict=True):
+                image[...] = result
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
-        choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
         images = images.clone(memory_format=torch.contiguous_format)
+        for distortion, rows, own in self._drawn(draws):
+            rows = rows.to(images.device, non_blocking=True)
+            images.index_copy_(0, rows, distortion(images.index_select(0, rows), own))
+        return images
+
+    def _drawn(self, draws: SampleRandom) -> Iterator[tuple[Distortion, Tensor, SampleRandom]]:
+        """Each distortion that some samples get, which these are, and their numbers."""
+        choice = torch.searchsorted(self.limits, draws.uniform(), right=True)  # on the CPU: no wait for the device
         for n, distortion in enumerate(self.distortions):
             rows = (choice == n).nonzero()[:, 0]
             own = draws.rows(rows)
-            if len(rows) > 0 and images.device.type == "cpu" and isinstance(distortion, InPlace):
-                distortion.change([images[row].numpy() for row in rows.tolist()], own)
-            elif len(rows) > 0:
-                on_device = rows.to(images.device, non_blocking=True)
-                images.index_copy_(0, on_device, distortion(images.index_select(0, on_device), own))
-        return images
+            if len(rows) > 0:
+                yield distortion, rows, own
 
 
 @dataclass(eq=False)
@@ -77,6 +86,13 @@ class Compose:
 
     def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
+        copied = False
         for step in self.steps:
-            images = step(images, draws)
+            if isinstance(step, InPlace) and images.device.type == "cpu":
+                images = images if copied else images.clone(memory_format=torch.contiguous_format)
+                step.change(list(images.numpy()), draws)
+                copied = True
+            else:
+                images = step.changed(images, draws) if isinstance(step, InPlace) else step(images, draws)
+                copied = False
         return images

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..utils.seeded_random import SampleRandom
+from .compose import InPlace
 
 PIECE = 16  # voxels of a line that one small matrix product smooths
 IN_CACHE = 2**17  # voxels that are smoothed at once on a CPU: all they need fits into its caches
@@ -55,7 +57,7 @@ class IntensityJitter:
 
 
 @dataclass(eq=False)
-class GaussianBlur:
+class GaussianBlur(InPlace):
     """Images smoothed by a Gaussian whose sigma is drawn for each sample; the border voxel is repeated outside.
 
     Attributes:
@@ -65,26 +67,31 @@ class GaussianBlur:
     sigma: Sequence[float] = (0.1, 2.0)
     probability: float = 0.5
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Smooth some of images (C, *spatial), as many at once as the CPU's caches hold."""
+        rows, band = self._drawn(draws)
+        if len(rows) == 0:
+            return
+        step = max(1, IN_CACHE // images[0].size)
+        for places, matrix in zip(rows.split(step), band.split(step), strict=True):
+            chosen = [torch.from_numpy(images[row]) for row in places.tolist()]
+            for image, smooth in zip(chosen, _convolve(torch.stack(chosen), matrix), strict=True):
+                image.copy_(smooth)
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
+        rows, band = (part.to(images.device, non_blocking=True) for part in self._drawn(draws))
+        return images.index_copy(0, rows, _convolve(images.index_select(0, rows), band)) if len(rows) > 0 else images
+
+    def _drawn(self, draws: SampleRandom) -> tuple[Tensor, Tensor]:
+        """Which samples are smoothed, and the matrix of each, see ``_band``; on the CPU: no wait for the device."""
         on = draws.bernoulli(self.probability)
         sigma = draws.uniform(low=self.sigma[0], high=self.sigma[1]).clamp(min=1e-3)
-        rows = on.nonzero()[:, 0]  # on the CPU: no wait for the device
-        if len(rows) == 0:
-            return images
+        rows = on.nonzero()[:, 0]
         radius = math.ceil(3 * self.sigma[1])
         weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[rows, None]).square())
         weights = weights.where(weights > 1e-9, 0.0)  # what float32 cannot show; denormal numbers take a processor long
-        weights = weights / weights.sum(1, keepdim=True)
-        band = _band(weights, PIECE).to(images.device, non_blocking=True)
-        chosen = rows.to(images.device, non_blocking=True)
-        step = max(1, IN_CACHE // images[0].numel()) if images.device.type == "cpu" else len(rows)
-        blurred = list(images.unbind())
-        for part, places, matrix in zip(chosen.split(step), rows.split(step), band.split(step), strict=True):
-            smooth = _convolve(images.index_select(0, part), matrix, radius)
-            for row, image in zip(places.tolist(), smooth.unbind(), strict=True):
-                blurred[row] = image
-        return torch.stack(blurred)
+        return rows, _band(weights / weights.sum(1, keepdim=True), PIECE)
 
 
 def _band(weights: Tensor, length: int) -> Tensor:
@@ -94,9 +101,10 @@ def _band(weights: Tensor, length: int) -> Tensor:
     return band.scatter(2, place.expand(len(weights), -1, -1), weights[:, None].expand(-1, length, -1))
 
 
-def _convolve(images: Tensor, band: Tensor, radius: int) -> Tensor:
+def _convolve(images: Tensor, band: Tensor) -> Tensor:
     """Images (B, C, *spatial) convolved along each axis, the border repeated outside: pieces times banded matrices."""
     length, width = band.shape[1:]
+    radius = (width - length) // 2
     for axis, extent in enumerate(images.shape[2:], start=2):
         margins = [0] * 2 * (images.ndim - axis - 1) + [radius, radius + -extent % length]
         padded = F.pad(images, margins + [0] * 2 * (axis - 2), mode="replicate")
@@ -130,7 +138,7 @@ class GaussianNoise:
 
 
 @dataclass(eq=False)
-class NonlinearIntensity:
+class NonlinearIntensity(InPlace):
     """Intensities mapped by a random monotone Bezier curve, rising or falling, of Models Genesis.
 
     A cubic curve through (0, 0), two random points and (1, 1) (Zhou et al., 2021, https://arxiv.org/abs/2004.07882,
@@ -143,18 +151,29 @@ class NonlinearIntensity:
 
     inverted: float = 0.5
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Map images (C, *spatial), one after the other, as fits into the CPU's caches."""
+        for image, table in zip(map(torch.from_numpy, images), self._tables(draws), strict=True):
+            image.copy_(_read_table(image[None], table[None])[0])
+
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
         """Changed images, same shape."""
-        table = bezier_table(draws.uniform(2), draws.uniform(2), draws.bernoulli(self.inverted))
-        slope = torch.diff(table, dim=1, append=table[:, -1:])
-        table, slope = (part.flatten().to(images.device, non_blocking=True) for part in (table, slope))
-        entries = len(table) // len(images)
-        position = (images.flatten(1) * (entries - 1)).clamp_(0, entries - 1)
-        below = position.int()
-        share = position.sub_(below)
-        below = below.add_(torch.arange(len(images), device=images.device, dtype=torch.int32)[:, None] * entries)
-        mapped = table.index_select(0, below.flatten())
-        return mapped.addcmul_(slope.index_select(0, below.flatten()), share.flatten()).reshape(images.shape)
+        return _read_table(images, self._tables(draws).to(images.device, non_blocking=True))
+
+    def _tables(self, draws: SampleRandom) -> Tensor:
+        """The values of each sample's curve, (B, entries)."""
+        return bezier_table(draws.uniform(2), draws.uniform(2), draws.bernoulli(self.inverted))
+
+
+def _read_table(images: Tensor, table: Tensor) -> Tensor:
+    """Images in [0, 1], (B, C, *spatial), mapped by tables of evenly spaced intensities, (B, entries)."""
+    entries, slope = table.shape[1], torch.diff(table, dim=1, append=table[:, -1:])
+    position = (images.flatten(1) * (entries - 1)).clamp_(0, entries - 1)
+    below = position.int()
+    share = position.sub_(below)
+    below = below.add_(torch.arange(len(images), device=images.device, dtype=torch.int32)[:, None] * entries)
+    mapped = table.flatten().index_select(0, below.flatten())
+    return mapped.addcmul_(slope.flatten().index_select(0, below.flatten()), share.flatten()).reshape(images.shape)
 
 
 def bezier_table(x: Tensor, y: Tensor, inverted: Tensor, entries: int = 256) -> Tensor:

@@ -1,5 +1,6 @@
 """Blocks swapped and voxels shuffled inside blocks; sizes are shares of the image's extent along each axis."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,7 +101,7 @@ class BlockShuffling(InPlace):
 
 
 @dataclass(eq=False)
-class LocalPixelShuffling:
+class LocalPixelShuffling(InPlace):
     """Voxels shuffled inside small blocks, of Models Genesis: texture is lost, place is kept.
 
     All blocks are read from the undistorted image; of overlapping ones the later is seen, as in the published code.
@@ -115,36 +116,44 @@ class LocalPixelShuffling:
     count: int = 5
     size: float = 0.1
 
-    def __call__(self, images: Tensor, draws: SampleRandom) -> Tensor:
-        """Changed images, same shape."""
-        shape = images.shape[2:]
-        blocks = draw_boxes(draws, shape, self.count, (0, self.size))
-        orders = draws.uniform(self.count)
-        step = 1 if images.device.type == "cpu" else len(images)  # what fits into the CPU's caches
-        parts = [slice(n, n + step) for n in range(0, len(images), step)]
-        return torch.cat([self._shuffled(images[part], blocks, orders, part) for part in parts])
+    def change(self, images: Sequence[np.ndarray], draws: SampleRandom) -> None:
+        """Shuffle voxels of images (C, *spatial), one after the other, as fits into the CPU's caches."""
+        shape, cpu = images[0].shape[1:], torch.device("cpu")
+        blocks, orders = self._drawn(shape, draws)
+        for n, image in enumerate(images):
+            place, source = self._moves(shape, Boxes(*(part[n : n + 1] for part in blocks)), orders[n : n + 1], cpu)
+            at = place.long().numpy()  # NumPy makes int64 of it anyway, at five times the cost
+            for channel in torch.from_numpy(image).view(len(image), -1):
+                channel.numpy()[at] = channel.index_select(0, source).numpy()  # the last of several is kept
 
-    def _shuffled(self, images: Tensor, blocks: Boxes, orders: Tensor, part: slice) -> Tensor:
-        """Some of the samples."""
-        shape, device = images.shape[2:], images.device
-        start, length = blocks.start[part], blocks.length[part]
+    def changed(self, images: Tensor, draws: SampleRandom) -> Tensor:
+        """Changed images, same shape."""
+        place, source = self._moves(images.shape[2:], *self._drawn(images.shape[2:], draws), images.device)
+        channels = images.transpose(0, 1).flatten(1)
+        moved = _overwrite(channels, place, channels.index_select(1, source))
+        return moved.reshape(images.transpose(0, 1).shape).transpose(0, 1)
+
+    def _drawn(self, shape: Sequence[int], draws: SampleRandom) -> tuple[Boxes, Tensor]:
+        """The blocks of each sample, N = ``count``, and their orders, in [0, 1), (B, N)."""
+        return draw_boxes(draws, shape, self.count, (0, self.size)), draws.uniform(self.count)
+
+    def _moves(
+        self, shape: Sequence[int], blocks: Boxes, orders: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Where voxels of the flattened batch go, and where those come from, int32, (M,); the last one counts."""
+        start, length = blocks.start, blocks.length
         longest = (self.size * torch.tensor(shape, dtype=torch.float32)).round().clamp(min=1)  # as in draw_boxes
         table = _shuffle_table(tuple(shape), tuple(longest.int().tolist()), device)
         size = ((length - 1) * _strides(longest.int().tolist())).sum(2).flatten()
         volume = length.prod(2).flatten()
-        chosen = (orders[part].flatten() * table.orders[size]).long()
-        corner = (start * _strides(shape)).sum(2) + torch.arange(len(start))[:, None] * shape.numel()
+        chosen = (orders.flatten() * table.orders[size]).long()
+        corner = (start * _strides(shape)).sum(2) + torch.arange(len(start))[:, None] * math.prod(shape)
         before = volume.cumsum(0) - volume  # the voxels of the blocks before
-        first = table.first[size] - before
-        voxel = torch.arange(int(volume.sum()), dtype=torch.int32, device=device)
-        corner, own, other = (
-            _repeat(values.flatten().int(), volume, device) for values in (corner, first, first + chosen * volume)
-        )
-        place = table.plain.index_select(0, own.add_(voxel)).add_(corner)
-        source = corner.add_(table.shuffled.index_select(0, other.add_(voxel)))
-        channels = images.transpose(0, 1).flatten(1)
-        moved = _overwrite(channels, place, channels.index_select(1, source))
-        return moved.reshape(images.transpose(0, 1).shape).transpose(0, 1)
+        first = table.first[size] + chosen * volume - before
+        corner, entry = (_repeat(values.flatten().int(), volume, device) for values in (corner, first))
+        entry.add_(torch.arange(len(entry), dtype=torch.int32, device=device))
+        place = table.plain.index_select(0, entry).add_(corner)
+        return place, corner.add_(table.shuffled.index_select(0, entry))
 
 
 def _repeat(values: Tensor, counts: Tensor, device: torch.device) -> Tensor:
@@ -157,17 +166,7 @@ def _repeat(values: Tensor, counts: Tensor, device: torch.device) -> Tensor:
 
 
 def _overwrite(images: Tensor, place: Tensor, values: Tensor) -> Tensor:
-    """A copy of images (C, V) with values (C, N) at places (N,), of several at one place the last."""
-    if images.device.type == "cpu":
-        images = images.clone()
-        for image, own in zip(images.numpy(), values.numpy(), strict=True):
-            image[place.numpy()] = own  # NumPy keeps the last
-        return images
-    return _overwrite_by_order(images, place, values)
-
-
-def _overwrite_by_order(images: Tensor, place: Tensor, values: Tensor) -> Tensor:
-    """The same where several write at once."""
+    """Images (C, V) with values (C, N) at places (N,), of several at one place the last, where many write at once."""
     order = torch.arange(len(place), device=images.device)
     latest = torch.full_like(images[0], -1, dtype=torch.long).scatter_reduce(0, place.long(), order, "amax")
     return torch.where(latest >= 0, values.index_select(1, latest.clamp(min=0)), images)
@@ -189,12 +188,12 @@ class ShuffleTable(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _shuffle_table(
-    shape: tuple[int, ...], longest: tuple[int, ...], device: torch.device, least: int = 16, voxels: int = 4096
+    shape: tuple[int, ...], longest: tuple[int, ...], device: torch.device, least: int = 16, voxels: int = 1024
 ) -> ShuffleTable:
     """Random orders of blocks in images of a shape whose sides are at most ``longest``, the same in each process.
 
     The offsets are kept on ``device``, first and orders on the CPU. Each size has ``least`` orders at least, small
-    blocks as many as so many ``voxels`` make, 682 of 6 voxels.
+    blocks as many as so many ``voxels`` make, 170 of 6 voxels.
     """
     strides, generator = _strides(shape), torch.Generator().manual_seed(0)
     shuffled, plain, orders = list[Tensor](), list[Tensor](), list[int]()

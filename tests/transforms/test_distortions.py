@@ -5,9 +5,10 @@ import torch
 from random_images import numbered, random_images, streams
 
 from dira_monai.transforms.compose import OneOf
+from dira_monai.transforms.intensity import GaussianBlur, GaussianNoise, NonlinearIntensity
 from dira_monai.transforms.masking import Masking
 from dira_monai.transforms.painting import FILLS, InPainting, OutPainting, draw_boxes, paste, union_mask
-from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling, _overwrite, _overwrite_by_order
+from dira_monai.transforms.shuffling import BlockShuffling, LocalPixelShuffling, _overwrite
 
 
 @pytest.fixture(params=[(24, 20), (12, 10, 14)])
@@ -228,12 +229,28 @@ def test_painting_where_images_lie_is_that_of_a_gpu(kind, fill, shape):
     assert torch.equal(images, before)
 
 
-@pytest.mark.parametrize("overwrite", [_overwrite, _overwrite_by_order])
-def test_the_last_of_several_values_at_a_place_is_kept(overwrite):
+def test_the_last_of_several_values_at_a_place_is_kept():
     images, place = torch.zeros(2, 5), torch.tensor([1, 3, 1, 3, 1], dtype=torch.int32)
     values = torch.tensor([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
-    assert overwrite(images, place, values).tolist() == [[0, 5, 0, 4, 0], [0, 10, 0, 9, 0]]
+    assert _overwrite(images, place, values).tolist() == [[0, 5, 0, 4, 0], [0, 10, 0, 9, 0]]
     assert images.sum() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        LocalPixelShuffling(300, 0.3),
+        BlockShuffling(6, (0.2, 0.4)),
+        GaussianBlur((0.5, 1.5), 0.6),
+        NonlinearIntensity(),
+        OneOf([NonlinearIntensity(), InPainting(2, (0.2, 0.5)), GaussianNoise()], [0.3, 0.3, 0.3]),
+    ],
+)
+def test_what_changes_images_where_they_lie_does_as_on_a_gpu(change, shape):
+    images = torch.rand(12, 2, *shape)
+    before = images.clone()
+    torch.testing.assert_close(change(images, streams(12)), change.changed(images, streams(12)))
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (1, 1, 2)])
