@@ -116,7 +116,7 @@ def _both_sides(
     crowds = find_crowds(everything)
     located = [(*locate(image, crowds), image) for image in everything]
     if labels is None:
-        others = ("labelsts", "labelsva", "labelsval")
+        others = [f"{word}{part}" for word in ("labels", "masks") for part in ("ts", "va", "val")]
         named = [row for row in located if is_map(row[2])]
         maps = [(kind, key, str(stock_path(image, root))) for kind, key, image in named if kind not in others]
         maps = [row for row in maps if not row[0].startswith("overlay")] or maps

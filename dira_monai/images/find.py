@@ -51,8 +51,9 @@ _MAP = (
     r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"
 )
 _MAP_FOLDER = re.compile(
-    rf"\d*(?:{_MAP})(?:[_\-. ]?[a-z]?\d+)?|ground|(?:\w+_)?manual|(?:.+[_\-. ])?labels(?:tr|ts|val?)|derivatives|"
-    r"(?:labels|segmentations)[_\-]\w+|(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
+    rf"\d*(?:{_MAP})(?:[_\-. ]?[a-z]?\d+)?|ground|(?:\w+_)?manual|derivatives|"
+    r"(?:.+[_\-. ])?(?:labels|masks)(?:tr|ts|val?)|"
+    r"(?:labels|segmentations|annotations?)[_\-]\w+|(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
     r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v?\d+)?",
     re.IGNORECASE,
 )

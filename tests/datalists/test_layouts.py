@@ -139,6 +139,11 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "times of patients": [[f"{time}/P{p:03d}.nii.gz" for time in ("baseline", "0 m", "12m")] for p in range(1, 7)],
     "names with times": [[f"P{p:03d}_{time}.nii.gz" for time in ("bl", "6months", "2y")] for p in range(1, 7)],
     "twice in the scanner": [[f"{time}/P{p:03d}.nii.gz" for time in ("scan", "rescan")] for p in range(1, 7)],
+    "e-ophtha": [
+        [f"e_optha_MA/{group}/E00004{p}/DS{p}{k}.JPG" for k in "AB"]
+        for group, numbers in (("MA", (10, 24, 31)), ("healthy", (57, 91)))
+        for p in numbers
+    ],
     "sexes": [[f"{p:02d}{'MF'[p % 2]}.png"] for p in range(1, 19)],
     "nicknames": [[f"{name}/{scan}.nii.gz" for scan in ("flair", "t1")] for name in ("anna", "bert", "carl")],
 }
@@ -315,6 +320,8 @@ def test_no_class_is_the_validation(tmp_path):
         ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task2_Training_GroundTruth_v3/ISIC_1_globules.png"),
         ("1.img.nii.gz", "1.label.nii.gz"),
         ("Slide_01/01_1.png", "GT_01/01_1.png"),
+        ("imagesTr/NLST_0001_0001.nii.gz", "masksTr/NLST_0001_0001.nii.gz"),
+        ("e_optha_MA/MA/E0000404/DS7.JPG", "e_optha_MA/Annotation_MA/E0000404/DS7_MA.png"),
         ("images/im0001.png", "labels-ah/im0001.ah.png"),
         ("imagesTr/topcow_ct_001_0000.nii.gz", "cow_seg_labelsTr/topcow_ct_001.nii.gz"),
         ("PENGWIN_CT_train_images_part1/001.mha", "PENGWIN_CT_train_labels_2/001.mha"),
