@@ -73,6 +73,7 @@ _DAY_OF = re.compile(  # 20240101_P001, but no 20240101_IMG7, which is a picture
     r"(?=[a-z]{1,4}\d+(?:[_\-. ]|$))",
     re.IGNORECASE,
 )
+_VISIT = re.compile(r"(?:[dmtvwy]|wk)[_-]?\d{1,3}", re.IGNORECASE)
 _SITE = re.compile(r"(?:site|cent(?:er|re)|hospital|clinic|institut(?:e|ion))[_\-. ]*\w{1,3}", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
 _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
@@ -117,9 +118,14 @@ def is_year(name: str) -> bool:
     return bool(re.fullmatch(r"(?:19|20)\d\d", name))
 
 
+def may_be_visit(name: str) -> bool:
+    """Whether it may be a time of patients: a letter or two of day, week, month, year, visit and a number, ``M06``."""
+    return bool(_VISIT.fullmatch(name))
+
+
 def without_times(folders: Sequence[str]) -> list[str]:
-    """The folders but days and years."""
-    return [folder for folder in folders if not (is_date(folder) or is_year(folder))]
+    """The folders but days, years and what may be a visit."""
+    return [folder for folder in folders if not (is_date(folder) or is_year(folder) or may_be_visit(folder))]
 
 
 def site_of(file: str) -> str:

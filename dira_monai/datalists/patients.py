@@ -19,6 +19,7 @@ from .layouts import (
     is_counter,
     is_date,
     is_year,
+    may_be_visit,
     named_patient,
     names_no_patient,
     prefix_of,
@@ -53,7 +54,7 @@ def choose_rule(images: Sequence[Image]) -> str:
     """What tells patients apart: "dicom" for DICOM series, a rule of ``find_patients`` for other files, or both.
 
     Raises:
-        InputError: if the names leave open what a patient is; names the two likeliest answers.
+        InputError: if the names leave open what a patient is; names the likeliest answers.
     """
     others = [first_file(image) for image in images if not is_series(image)]
     if not others:
@@ -79,17 +80,20 @@ def _choose_by_names(files: Sequence[str]) -> str:
     if "" in cases and len(last) > 1 and not all(map(names_no_patient, last)):
         return "folder"
     alone = _partition(cases) == _partition([_path_of(file) for file in files])
-    finest = "case" if alone else _choose_names(files, cases)
+    rules = ["case"] if alone else _choose_names(files, cases)
+    if len(rules) > 1:
+        raise _doubt(files, *rules)
+    (finest,) = rules
     if count := count_prefix(cases):
         raise _doubt(files, f"prefix{count}", _simplest(files, finest))
     return finest
 
 
-def _choose_names(files: Sequence[str], cases: Sequence[str]) -> str:
+def _choose_names(files: Sequence[str], cases: Sequence[str]) -> list[str]:
     """The rule path, or case where names in several folders are of the same patients, in modalities or other states.
 
-    Counters, which begin anew in several folders, are not; where a part of the names is in several folders and their
-    numbers are small, one asks.
+    Counters, which begin anew in several folders, are not. Both are as likely where these may be visits, or where a
+    part of the names is in several folders and their numbers are small.
     """
     folders: dict[tuple[str, ...], set[str]] = {}
     for file, case in zip(files, cases, strict=True):
@@ -99,10 +103,11 @@ def _choose_names(files: Sequence[str], cases: Sequence[str]) -> str:
     shared = {case for case in numbers if numbers[case]}
     groups = [names for names in folders.values() if names & shared]
     if not groups or any(map(is_counter, groups)):
-        return "path"
+        visits = groups and len({tuple(p for p in above if not may_be_visit(p)) for above in folders}) < len(folders)
+        return ["case", "path"] if visits else ["path"]
     if any(names != groups[0] for names in groups) and min(max(numbers[case]) for case in shared) < MIN_NUMBER:
-        raise _doubt(files, "case", "path")
-    return "case"
+        return ["case", "path"]
+    return ["case"]
 
 
 def _refuse_sites(files: Sequence[str]) -> None:
@@ -153,7 +158,7 @@ def _judge_folders(files: Sequence[str], folders: Sequence[str | None], cases: S
             return rule
         return _judge_numbered(files, names, cases, rule, mean)
     if mean < MIN_FOLDERS and _partition(folders) != _partition(cases):
-        raise _doubt(files, rule, _choose_names(files, cases))
+        raise _doubt(files, rule, *_choose_names(files, cases))
     return ""
 
 
@@ -163,10 +168,10 @@ def _judge_numbered(files: Sequence[str], names: Collection[str], cases: Sequenc
     few = len(names) < MIN_FOLDERS or grades
     slices = rule == "folders" and mean <= MAX_GROUP
     if (few and not slices) or (len(names) <= 2 * MIN_FOLDERS and mean > MAX_GROUP):
-        raise _doubt(files, rule, _choose_names(files, cases))
-    if (
-        all(map(is_year, names)) and len({*cases}) < len(cases) and not all(map(str.isdecimal, cases))
-    ):  # which are slices
+        raise _doubt(files, rule, *_choose_names(files, cases))
+    numbered = all(case.isdecimal() and int(case) < MIN_NUMBER for case in cases)  # which are slices
+    times = all(is_year(name) or may_be_visit(name) for name in names)
+    if times and len({*cases}) < len(cases) and not numbered:
         raise _doubt(files, rule, "case")
     return rule
 
@@ -289,6 +294,7 @@ def _are_times(parts: Sequence[Sequence[str]]) -> bool:
     """Whether the first folders are days, or years of which some hold the same folders of one form, such as P007.
 
     A patient's number may look like a year or, without signs between, a day: these need folders that several hold.
+    What may be a visit, V1, or a patient of that number, needs at least as many folders below, of which none may be.
     """
     below: dict[str, set[str]] = {}
     for own in parts:
@@ -297,7 +303,12 @@ def _are_times(parts: Sequence[Sequence[str]]) -> bool:
     if all(map(is_date, below)):
         return repeated or not all(map(str.isdecimal, below))
     forms, sets = {shape_of(name) for names in below.values() for name in names}, {*map(frozenset, below.values())}
-    return repeated and all(map(is_year, below)) and len(forms) == 1 < len(sets) and "#" in min(forms)
+    if not repeated or len(forms) != 1 or "#" not in min(forms):
+        return False
+    if all(map(may_be_visit, below)):
+        persons = frozenset[str]().union(*sets)
+        return len(persons) >= len(below) and not any(map(may_be_visit, persons))
+    return all(map(is_year, below)) and len(sets) > 1
 
 
 def _numbered(names: Collection[str]) -> bool:

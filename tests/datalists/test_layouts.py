@@ -139,6 +139,15 @@ LAYOUT_FILES = {  # the files of each patient, as the documentation of the data 
     "times of patients": [[f"{time}/P{p:03d}.nii.gz" for time in ("baseline", "0 m", "12m")] for p in range(1, 7)],
     "names with times": [[f"P{p:03d}_{time}.nii.gz" for time in ("bl", "6months", "2y")] for p in range(1, 7)],
     "twice in the scanner": [[f"{time}/P{p:03d}.nii.gz" for time in ("scan", "rescan")] for p in range(1, 7)],
+    "visits above patients": [[f"V{v}/P{p:03}/T1.nii.gz" for v in range(6)] for p in (13, 21, 34, 48, 52, 66)],
+    "visits of numbers above patients": [
+        [f"T{t}/{100012 + p}/ct.nii.gz" for t in range(3)] for p in (13, 21, 34, 48, 52, 66)
+    ],
+    "volunteers V1 to V6": [[f"V{v}/{k:03}.png" for k in range(1, 9)] for v in range(1, 7)],
+    "exams of volunteers": [[f"V{v}/E{k}/T{m}.nii.gz" for k in (1, 2) for m in (1, 2)] for v in range(1, 9)],
+    "days of mice M01 to M03": [
+        [f"M{p:02}/D{k}/{m}.nii.gz" for k in range(6) for m in ("T1", "T2")] for p in (1, 2, 3)
+    ],
     "e-ophtha": [
         [f"e_optha_MA/{group}/E00004{p}/DS{p}{k}.JPG" for k in "AB"]
         for group, numbers in (("MA", (10, 24, 31)), ("healthy", (57, 91)))
@@ -213,6 +222,24 @@ def test_the_patients_of_public_data_sets(name):
         (
             [f"imagesTr/p{p}_s{k}_0000.png" for p in range(4) for k in range(3)],  # slices that nnU-Net calls cases
             r"4 by --patient prefix1 \(such as p0: .* or 12 by",
+        ),
+        *(
+            (
+                [f"{v}/P{p:02}.nii.gz" for v in visits for p in range(1, 7)],
+                "6 by --patient case .* or 12 by --patient path",
+            )
+            for visits in (("V1", "V2"), ("Y0", "Y1"), ("BL", "M06"))
+        ),
+        *(
+            (
+                [f"{v}/P{p:02}/{m}.nii.gz" for v in visits for p in range(1, 7) for m in ("T1", "T2")],
+                "12 by --patient folders .* or 6 by --patient folder ",
+            )
+            for visits in (("V1", "V2"), ("Y0", "Y1"), ("BL", "M06"))
+        ),
+        (
+            [f"V{v:02}/{9001104 + p}.png" for p in (1, 9, 17, 52) for v in range(6)],  # OAI
+            "6 by --patient folder .* or 4 by --patient case ",
         ),
         ([f"{t}/P{p}.nii.gz" for t in ("test", "retest") for p in range(9)], "9 by --patient case .* or 18 by"),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
