@@ -151,6 +151,50 @@ def test_embed_writes_an_array_of_the_same_numbers(pretrained, pretrain_scans, t
     assert np.array_equal(read_table(table)[1], features)
 
 
+ODD = (
+    "a b",
+    "a#1",
+    "a::2",
+    "a=1",
+    "a,b",
+    "a[1]",
+    "[a]",
+    "a*",
+    "a?",
+    "{x}",
+    "$HOME",
+    "%20",
+    "@a",
+    "a'b",
+    'a"b',
+    "a;b",
+    "-a",
+    "~",
+    "é ü",
+    "日本",
+    "1e5",
+)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_embed_names_files_of_whatever_name(dims, classified, pretrained, finetune_scans, pretrain_scans, tmp_path):
+    run, images = (classified, finetune_scans[2] / "images") if dims == 2 else (pretrained, pretrain_scans[3])
+    sources = sorted(images.iterdir())[:3]
+    suffix = ".png" if dims == 2 else ".nii.gz"
+    plain, odd = tmp_path / "plain", tmp_path / "o d#d, [1]'s=2 é"
+    for folder, names in ((plain, range(3)), (odd, ODD)):
+        folder.mkdir()
+        for index, name in enumerate(names):
+            shutil.copy(sources[index % 3], folder / f"{name}{suffix}")
+    _, wanted = read_table(embed(run, plain, device="cpu"))
+    path = embed(run, odd, output=odd / "out#1, [x].csv", device="cpu")
+    files, features = read_table(path)
+    assert sorted(files) == sorted(str(odd / f"{name}{suffix}") for name in ODD)
+    numbers = [ODD.index(file.rpartition("/")[2].removesuffix(suffix)) % 3 for file in files]
+    assert len({*map(bytes, wanted)}) == 3
+    np.testing.assert_array_equal(features, wanted[numbers])
+
+
 def test_embed_refuses(pretrained, pretrain_scans, tmp_path):
     with pytest.raises(InputError, match=r"output must end with \.csv or \.npy"):
         embed(pretrained, pretrain_scans[3], output="x.txt")
