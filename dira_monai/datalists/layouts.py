@@ -199,7 +199,8 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
     """The label maps that each image may have, by the first of ``_TIERS`` in which there is any.
 
     Where there is none, those of which the name begins with that of the image, as ``IDRiD_01_MA`` of ``IDRiD_01``; and
-    where no image has any, those that are alike from the first digit on, as ``liver-seg001`` and ``liver-orig001``.
+    where no image has any, those named as the folder of the image, or further below it where it is alone there, else
+    those that are alike from the first digit on, as ``liver-seg001`` and ``liver-orig001``.
 
     Args:
         keys: names of the images, with their folders.
@@ -210,6 +211,12 @@ def match_names(keys: Sequence[str], maps: Sequence[tuple[str, str]]) -> list[li
         _match_nearest(keys, maps, choices, name)
     for alone in (False, True):  # in the same folder, then anywhere
         _match_starts(keys, maps, choices, alone)
+    if not any(choices):
+        _match_nearest([*map(_folder_of, keys)], maps, choices, _stem_of)
+        crowd = Counter(map(_folder_of, keys))
+        own = [_folder_of(key) if "/" in key and crowd[_folder_of(key)] == 1 else key for key in keys]
+        folders = {*own}
+        _match_nearest(own, [(_folder_within(key, folders), file) for key, file in maps], choices, str)
     if not any(choices):
         _match_nearest(keys, maps, choices, _from_number)
     return choices
@@ -380,6 +387,12 @@ def _case_alone(key: str) -> str:
 
 def _folder_of(key: str) -> str:
     return key.rpartition("/")[0]
+
+
+def _folder_within(key: str, folders: Collection[str]) -> str:
+    """The nearest of the folders that a key lies below, or the key."""
+    ends = [found.start() for found in re.finditer("/", key)]
+    return next((key[:end] for end in reversed(ends) if key[:end] in folders), key)
 
 
 _TIERS: tuple[Callable[[str], str], ...] = (  # what partners share

@@ -397,6 +397,12 @@ def test_partners_by_their_names():
     busbra = [(f"mask_0001-{side}", side) for side in "lr"]
     assert match_names(["bus_0001-l", "bus_0001-r", "bus_0002-l"], busbra) == [["l"], ["r"], []]
     assert match_names(["train/DATA/DATA_000", "test/DATA/DATA_000"], [("test/MASK_000", "x")]) == [[], ["x"]]
+    tasks = [(f"labels/Task001/segrap_000{p}", f"{p}.nii") for p in (1, 2)]  # flat beside a folder a case
+    assert match_names([f"data/segrap_000{p}/image" for p in (1, 2)], tasks) == [["1.nii"], ["2.nii"]]
+    weeks = [f"Patient-001/week-00{w}" for w in (0, 44)]
+    below = [(f"{week}/native/segmentation_CT1_origspace", week) for week in weeks]
+    assert match_names([f"{week}/CT1" for week in weeks], below) == [[week] for week in weeks]
+    assert match_names([f"{week}/{scan}" for week in weeks for scan in ("CT1", "T2")], below) == [[]] * 4  # of either
     told = [*sliver, ("x_seg", "x.mhd")]  # names of which one is enough
     assert match_names(["liver-orig001", "x"], told) == [[], ["x.mhd"]]
     assert match_names(["a", "b/imaging", "c/7_t1", "c/8_t1", "d"], maps) == [
