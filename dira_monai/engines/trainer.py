@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..losses.adversarial import GANS, discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty
 from ..losses.restoration import masked_loss
 from ..metrics import rank_collapse
-from ..networks.encoder_decoder import downsampling, encode, encoder_state
+from ..networks.encoder_decoder import encode, encoder_state
 from ..networks.instance_norm import use_channels_last
 from ..objectives.no_objective import NoObjective
 from ..objectives.objective import Objective, ObjectiveInputs
@@ -100,9 +100,8 @@ class DiRATrainer(ResumableTrainer):
         if contrastive_weight > 0 and isinstance(objective, NoObjective):
             raise InputError(f"contrastive_weight must be 0 without an objective, got {contrastive_weight}")
         if channels_last:
-            dims = len(downsampling(self.network))
-            use_channels_last(dims, self.network, objective)
-            use_channels_last(dims, discriminator, norms=gradient_penalty == 0)  # it is differentiated twice
+            use_channels_last(self.network, objective)
+            use_channels_last(discriminator, norms=gradient_penalty == 0)  # it is differentiated twice
         steps = self.schedule_epochs * self.state.epoch_length // self.accumulation_steps
         batch = self.data_loader.batch_size * self.accumulation_steps * world_size()
         objective.fit_to(steps, self.data_loader.dataset, batch)

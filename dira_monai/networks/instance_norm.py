@@ -4,31 +4,33 @@ torch computes instance norm as batch norm of all channels of all samples, for w
 layout; the convolution behind copies them back. Here each sample is normalized where it lies.
 """
 
+import itertools
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 SLAB = 8192  # places whose moments are summed in one go
 
 
-def use_channels_last(dims: int, *modules: nn.Module, norms: bool = True) -> None:
-    """Move weights of convolutions into the layout of channels innermost, and normalize maps in it.
+def use_channels_last(*modules: nn.Module, norms: bool = True) -> None:
+    """Move weights of convolutions of 2D and 3D into the layout of channels innermost, and normalize maps in it.
 
     Args:
-        dims: number of the images' axes.
         modules: to be changed; names and values of their weights stay.
         norms: whether instance norms are exchanged too, for ones that cannot be differentiated twice.
     """
-    for module in modules:
-        module.to(memory_format=CHANNELS_LAST[dims])  # type: ignore[call-overload]  # torch's stubs lack it
-        for part in module.modules() if norms else ():
-            if type(part) in (nn.InstanceNorm2d, nn.InstanceNorm3d) and not part.track_running_stats:
-                part.__class__ = ChannelsLastInstanceNorm
+    for part in itertools.chain.from_iterable(module.modules() for module in modules):
+        if isinstance(part, _ConvNd) and len(part.kernel_size) in CHANNELS_LAST:
+            layout = CHANNELS_LAST[len(part.kernel_size)]
+            part.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+        if norms and type(part) in (nn.InstanceNorm2d, nn.InstanceNorm3d) and not part.track_running_stats:
+            part.__class__ = ChannelsLastInstanceNorm
 
 
 class ChannelsLastInstanceNorm(_InstanceNorm):
@@ -48,7 +50,7 @@ class _NormalizeSamples(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         mean, variance = _moments(x)
-        out, unused = torch.empty_like(x), (mean.new_empty(0), mean.new_empty(0))
+        out, unused = torch.empty_like(x), mean.new_empty((2, 0))
         for n, sample in enumerate(x.split(1)):  # written where they belong: F.batch_norm would need a copy
             torch.ops.aten.native_batch_norm.out(
                 sample,

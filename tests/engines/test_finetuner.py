@@ -94,6 +94,22 @@ def test_the_step_is_that_of_a_plain_training_loop():
         torch.testing.assert_close(value, other.state_dict()[name])
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_channels_last_in_memory_changes_no_loss(norm, spatial_dims, monkeypatch):
+    found, network = [], unet(spatial_dims, (norm, {"affine": True}))
+    for own in (network, copy.deepcopy(network)):
+        rate = torch.optim.SGD(own.parameters(), 1e-3)
+        tuner, losses = make_tuner(own, size=32, max_epochs=1, optimizer=rate), []
+        tuner.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda e, losses=losses: losses.append(e.state.output["loss"])
+        )
+        tuner.run()
+        found.append(torch.stack(losses))
+        assert any(not p.is_contiguous() for p in own.parameters()) == (own is network)
+        monkeypatch.setattr("dira_monai.engines.finetuner.use_channels_last", lambda network: None)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 def test_two_accumulated_batches_are_one_whole_batch(spatial_dims):
     instance = ("instance", {"affine": True})  # batch norm would see halves
     network = unet(spatial_dims, instance)

@@ -13,6 +13,7 @@ from ...bundle.run_json import PREPARATION, check_preparation, find_record
 from ...data.trained_on import find_run_list, tell_seen
 from ...images.stock import OUR_READER
 from ...utils.errors import InputError
+from ...utils.memory import tune_malloc
 from ...utils.optional_import import import_package
 from ...weights.files import check_finite, load_module, load_weights
 from .inputs import Inputs, find_inputs, find_truth
@@ -168,6 +169,7 @@ def _evaluate(config: BundleConfig, network: nn.Module, dataset: InputImages, st
         files = {row.file: step.inference.output_dir / row.output for row in step.inference.rows}
         parser[f"{saver}::folder_layout"] = ResultNames(files)
         parser[f"{saver}::print_log"] = False
+    tune_malloc()
     with warnings.catch_warnings():
         config.build("initialize")
         step.preprocessing = config.build("preprocessing")
