@@ -50,11 +50,13 @@ _MAP = (
     r"segs?|segm|segmentations?|masks?|msk|gt|ground[_\- ]?truths?|labels?|labelmaps?|annos?|annotations?|contours?|"
     r"overlays?|wmh|reference|(?:aparc[\w.]*\+)?aseg|wmparc|[12](?:st|nd)HO"
 )
-_MAP_FOLDER = re.compile(
+_MAP_FOLDER = re.compile(  # but none of both, as Dataset_BUSI_with_GT and images_and_masks
+    r"(?!.*with[_\-. ](?:gts?|ground|masks?|labels?|seg)|.*(?:image|img|scan)s?[_\-. ]and[_\-. ]|"
+    r".*[_\-. ]and[_\-. ](?:image|img|scan))(?:"
     rf"\d*(?:{_MAP})(?:[_\-. ]?[a-z]?\d+)?|ground|(?:\w+_)?manual|derivatives|"
     r"(?:.+[_\-. ])?(?:labels|masks)(?:tr|ts|val?)|"
     r"(?:labels|segmentations|annotations?)[_\-]\w+|(?:.*[_\-. ])?\w*masks?(?:[_\-. ].*)?|"
-    r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v?\d+)?",
+    r".+[_\-. ](?:ground[_\-. ]?truths?|segmentations?|labels?|gts?|annotations?)(?:[_\-. ]?v?\d+)?)",
     re.IGNORECASE,
 )
 _MAP_ENDING = re.compile(

@@ -347,6 +347,8 @@ def test_no_class_is_the_validation(tmp_path):
         ("ISIC2018_Task1-2_Training_Input/ISIC_1.jpg", "ISIC2018_Task2_Training_GroundTruth_v3/ISIC_1_globules.png"),
         ("1.img.nii.gz", "1.label.nii.gz"),
         ("Slide_01/01_1.png", "GT_01/01_1.png"),
+        ("Dataset_BUSI_with_GT/benign/benign (4).png", "Dataset_BUSI_with_GT/benign/benign (4)_mask_1.png"),
+        ("images and labels/1.png", "liver and tumor masks/1.png"),
         ("imagesTr/NLST_0001_0001.nii.gz", "masksTr/NLST_0001_0001.nii.gz"),
         ("e_optha_MA/MA/E0000404/DS7.JPG", "e_optha_MA/Annotation_MA/E0000404/DS7_MA.png"),
         ("images/im0001.png", "labels-ah/im0001.ah.png"),
