@@ -77,6 +77,7 @@ _VISIT = re.compile(r"(?:[dmtvwy]|wk)[_-]?\d{1,3}", re.IGNORECASE)
 _SITE = re.compile(r"(?:site|cent(?:er|re)|hospital|clinic|institut(?:e|ion))[_\-. ]*\w{1,3}", re.IGNORECASE)
 _SCANS_ONLY = re.compile(rf"(?:{_SCAN})(?:{_GAP}(?:{_SCAN}))*", re.IGNORECASE)
 _WORDS_ONLY = re.compile(rf"(?:{_SCAN}|{_GROUP})(?:{_GAP}(?:{_SCAN}|{_GROUP}))*", re.IGNORECASE)
+_CODE = re.compile(r"(?<![a-z0-9])(?=[a-z]*\d+[a-z]+\d)[a-z0-9]{6,}(?![a-z0-9])", re.IGNORECASE)  # 131368cc17e44240
 _PART_ENDS = re.compile(r"(?<=\d)(?=[a-z]$)|[_\-. ()]+", re.IGNORECASE)
 
 
@@ -177,15 +178,16 @@ def prefix_of(case: str, count: int) -> str:
 def count_prefix(cases: Collection[str]) -> int:
     """How many parts of the names may be a patient of several images; 0: no doubt that each name is one.
 
-    These are the fewest parts that several names share, and that differ from those of others by a number alone.
+    These are the fewest parts that several names share, and that differ from those of others by a number or code alone.
     """
     if all(map(is_date, cases)):
         return 0
     for count in (1, 2, 3):
         shared = Counter(prefix_of(case, count) for case in set(cases))
-        shapes = Counter(shape_of(start) for start in shared)
+        forms = {start: shape_of(_CODE.sub("#", start)) for start in shared}
+        shapes = Counter(forms.values())
         patients = [start for start in shared if shared[start] > 1 and not names_no_patient(start)]
-        if any(shape_of(start) != start and shapes[shape_of(start)] > 1 for start in patients):
+        if any(forms[start] != start and shapes[forms[start]] > 1 for start in patients):
             return count
     return 0
 

@@ -241,6 +241,10 @@ def test_the_patients_of_public_data_sets(name):
             [f"V{v:02}/{9001104 + p}.png" for p in (1, 9, 17, 52) for v in range(6)],  # OAI
             "6 by --patient folder .* or 4 by --patient case ",
         ),
+        (
+            [f"{code}_{n}.jpg" for code in ("131368cc17e44240", "04a78ef00c5245e0", "7ad22d50d8a1fd") for n in (2, 31)],
+            r"3 by --patient prefix1 \(such as 131368cc17e44240: .* or 6 by --patient file",  # films of Kvasir-Capsule
+        ),
         ([f"{t}/P{p}.nii.gz" for t in ("test", "retest") for p in range(9)], "9 by --patient case .* or 18 by"),
         ([f"smith{c}/{c}{i}.png" for c in "ab" for i in (1, 2)], "2 by --patient folder .* or 4 by --patient path"),
     ],
