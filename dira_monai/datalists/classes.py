@@ -159,7 +159,8 @@ def _single_column(table: Path, columns: Sequence[str], options: LabelOptions) -
 def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptions) -> Found:
     """Images with the name of the folder that they lie in, below ``root`` or below the folder of their split.
 
-    Folders that all of them share and that are no class are passed. Those of the classes are never taken for patients.
+    Folders that all of them share and that are no class are passed, and so are those of patients or folds above
+    classes, as ``P01`` of ``P01/benign``. Those of the classes are never taken for patients.
     """
     found, below = Found(root, []), list[Image]()
     splits = folder_splits(images)
@@ -172,8 +173,10 @@ def _read_class_folders(root: Path, images: Sequence[Image], options: LabelOptio
         and not _is_class(paths[0][0], options)
     ):
         paths = [parts[1:] for parts in paths]
-    for image, split, (kind, *rest) in zip(images, splits, paths, strict=True):
-        name = first_file(image)
+    levels = [*zip(*(parts[:-1] for parts in paths), strict=False)]
+    level = next((n for n, words in enumerate(levels) if any(_is_class(word, options) for word in {*words})), 0)
+    for image, split, parts in zip(images, splits, paths, strict=True):
+        name, kind, rest = first_file(image), parts[level], [*parts[:level], *parts[level + 1 :]]
         if rest:
             found.rows.append(Row(image, kind, split=split, place=str(root / name)))
             below.append(image if is_series(image) else "/".join(rest))

@@ -177,6 +177,23 @@ def test_folders_of_splits_classes_and_patients(tmp_path):
     assert {entry["patient"] for entry in again["test"]} == {"8", "9"}
 
 
+@pytest.mark.parametrize("above", ["P{:02}", "fold_1/P{:02}", "{:05}"])
+def test_class_folders_below_those_of_patients(tmp_path, above):
+    for patient in range(11, 19):
+        for index, kind in enumerate(("ill", "healthy", "healthy")):
+            folder = tmp_path / above.format(patient) / kind
+            write_image(folder / f"{index}.png", noise(6, 8, seed=3 * patient + index))
+    made = classify(tmp_path)
+    assert all(entry["label"] == ("/ill/" in entry["image"]) for entry in entries(made))
+    assert {(entry["patient"], entry["image"].split("/")[-3]) for entry in entries(made)} == {
+        (name, name) for name in (above.format(patient).split("/")[-1] for patient in range(11, 19))
+    }
+    write_image(tmp_path / above.format(11) / "unsure" / "3.png", noise(6, 8))
+    with pytest.raises(InputError, match="none of the classes healthy, ill"):
+        classify(tmp_path)
+    assert len(entries(classify(tmp_path, label_map={"unsure": None}))) == 24
+
+
 @pytest.mark.parametrize("above", ["lung_image_sets", "lung_image_sets/{}", "sets/{}/lung"])
 def test_class_folders_below_others(tmp_path, above):
     for index in range(20):
