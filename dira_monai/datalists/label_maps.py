@@ -73,11 +73,12 @@ def find_label_maps(root: Path, options: LabelOptions) -> Found:
         if not choice:
             found.skip(image, f"{name} has no label map.")
         elif len(choice) > 1:
+            folders = ", or name the folder of one by --labels" if len({*map(_folder, choice)}) > 1 else ""
             slices = all(file.lower().endswith(PIL_SUFFIXES) for file in choice) and is_series(image)
             cure = (
                 "write those of slices into one volume, such as NIfTI"
                 if slices
-                else "merge masks of a class each by dira-monai merge-masks"
+                else f"merge masks of a class each by dira-monai merge-masks{folders}"
             )
             found.skip(image, f"{name} has several label maps: {first_names(choice)}; {cure}.")
         elif wanted[choice[0]] > 1 and exact[choice[0]] != key:

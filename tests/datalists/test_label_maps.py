@@ -351,6 +351,19 @@ def test_pairs_that_cannot_be_used(flawed):
         segment(flawed, strict=True)
 
 
+def test_maps_of_several_tasks_in_folders_of_their_own(tmp_path):
+    for case in range(10, 18):  # as SegRap2023 has them: an image in a folder a case, label maps without such folders
+        write_nifti(tmp_path / f"data/case_{case}" / "image.nii.gz", noise(*SHAPES[3], seed=case))
+        for task in (1, 2):
+            write_nifti(tmp_path / f"data_Labels/Task00{task}/case_{case}.nii.gz", noise(*SHAPES[3], seed=task, high=2))
+    refuses("merge-masks, or name the folder of one by --labels", segment, tmp_path)
+    made = entries(segment(tmp_path, labels="data_Labels/Task002"))
+    assert sorted((entry["image"], entry["label"], entry["patient"]) for entry in made) == [
+        (f"data/case_{case}/image.nii.gz", f"data_Labels/Task002/case_{case}.nii.gz", f"case_{case}")
+        for case in range(10, 18)
+    ]
+
+
 def test_a_small_difference_of_geometry_is_rounding(tmp_path):
     write_maps(tmp_path, 3)
     values = noise(*SHAPES[3], high=2)
