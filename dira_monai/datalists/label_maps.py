@@ -23,7 +23,7 @@ from ..images.find import (
     stem,
 )
 from ..images.label_values import check_threshold, count_values, list_values
-from ..images.stock import read_as_trained, read_png_factor, stock_path
+from ..images.stock import read_as_trained, read_gray_factor, stock_path
 from ..utils.errors import InputError
 from ..utils.files import user_path
 from .checks import first_names
@@ -238,7 +238,7 @@ def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> di
 def measure_values(label: str, array: np.ndarray, directory: str | Path, options: LabelOptions) -> dict:
     """``holds`` and ``counts`` of a label map, see ``measure_pair``."""
     counts = count_values(array)
-    holds = find_classes(label, np.array([*counts]), options, read_png_factor(Path(directory, label)))
+    holds = find_classes(label, np.array([*counts]), options, read_gray_factor(Path(directory, label)))
     return {"holds": holds, "counts": counts if len(counts) <= MANY else {}}
 
 
@@ -264,7 +264,7 @@ def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: 
         label: what an error calls the label map.
         values: in it, sorted, to three decimals: slopes in float32 make 0.99999994 of 1.
         options: that say what they mean.
-        factor: that they were multiplied by, see ``read_png_factor``.
+        factor: that they were multiplied by, see ``read_gray_factor``.
 
     Raises:
         MisfitError: if one stands for no class.
@@ -282,7 +282,7 @@ def find_classes(label: str, values: np.ndarray, options: LabelOptions, factor: 
     elif broken := [f"{value:g}" for value in odd if value != np.round(value)]:
         note = f" ({list_values(broken)} is no whole number)"
     elif factor > 1:
-        note = f" (a PNG of {255 // factor + 1} grays, read times {factor})"
+        note = f" (a picture of {255 // factor + 1} grays, read times {factor})"
     found = list_values([f"{value:g}" for value in values])
     raise MisfitError(
         f"{label} holds the label values {found}{note} where {count} classes {allows}.",

@@ -1,6 +1,7 @@
 """Headers of DICOM files, and which files make one volume."""
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -65,7 +66,7 @@ def read_header(file: str | Path) -> DicomHeader | None:
 
     def value(tag: str) -> str:
         text = str(reader.GetMetaData(tag)).strip(" \0") if reader.HasMetaDataKey(tag) else ""
-        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")  # of other alphabets than UTF-8
+        return text if text.isascii() and "\x1b" not in text else _decode(text, value("0008|0005"))
 
     number = value("0020|0013")
     spacing = _numbers(value("0028|0030"), 2)
@@ -85,6 +86,16 @@ def read_header(file: str | Path) -> DicomHeader | None:
         marks=tuple(map(value, MARKS)),
         bits=tuple(map(value, ("0028|0002", "0028|0100", "0028|0101", "0028|0102"))),
     )
+
+
+def _decode(text: str, character_set: str) -> str:
+    """A value in the alphabets that its file names; SimpleITK gives the bytes as they are."""
+    charset = import_package("pydicom.charset", "a DICOM file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bytes of no such alphabet are replaced
+        return charset.decode_bytes(
+            text.encode(errors="surrogateescape"), charset.convert_encodings(character_set.split("\\")), set()
+        )
 
 
 def read_tags(file: str | Path, names: list[str] | None = None) -> Any:

@@ -178,9 +178,9 @@ def _read_picture(stream: Any, name: str) -> tuple[np.ndarray, dict]:
     kinds: list[int] = []  # of the numbers of a TIFF: signed or not, and bits
 
     def convert(image: Any) -> Any:
+        if image.format in ("TIFF", "PNG") and (pages := image.n_frames) > 1:
+            raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
         if image.format == "TIFF":
-            if (pages := image.n_frames) > 1:
-                raise InputError(f"{name} has {pages} pages, where a picture has one; write each to a file of its own.")
             kinds.extend(image.tag_v2.get(tag, (1,))[0] for tag in (SAMPLE_FORMAT, BITS))
         notes.extend(_find_notes(image))
         return _to_gray_or_rgb(ImageOps.exif_transpose(image))

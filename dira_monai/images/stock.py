@@ -3,6 +3,7 @@
 MONAI is imported with the first image, since no ``--help`` needs it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
@@ -95,15 +96,15 @@ def tell_picture(image: Image, reader: Any, in_channels: int = 3) -> str:
     return "; ".join(filter(None, [meta.get("note"), gray]))
 
 
-def read_png_factor(file: Path) -> int:
-    """What readers multiply the values of a gray PNG of 2 or 4 bits by, so that the highest becomes 255; else 1."""
-    head = b""
-    if file.is_file():  # no series
-        with file.open("rb") as stream:
-            head = stream.read(26)
-    bits, color = head[24:25], head[25:26]
-    gray = head.startswith(b"\x89PNG") and color == b"\0"
-    return {b"\2": 85, b"\4": 17}.get(bits, 1) if gray else 1
+def read_gray_factor(file: Path) -> int:
+    """What Pillow multiplies values of a gray picture of 2 or 4 bits by, so that the highest becomes 255; else 1."""
+    if not (file.is_file() and file.name.lower().endswith(PIL_SUFFIXES)):
+        return 1
+    from PIL import Image as Picture
+
+    with Picture.open(file) as image:
+        bits = re.search(r"'L;([24])'", str(image.tile))
+    return 255 // (2 ** int(bits[1]) - 1) if bits else 1
 
 
 def load_itk(files: Iterable[str]) -> None:

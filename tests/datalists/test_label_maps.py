@@ -22,7 +22,7 @@ from dira_monai.datalists.prepare_labeled import prepare_labeled
 from dira_monai.datalists.summary import describe_labeled
 from dira_monai.datalists.unlabeled import make_datalist
 from dira_monai.images.reader import ScanReader
-from dira_monai.images.stock import OUR_READER
+from dira_monai.images.stock import OUR_READER, read_gray_factor
 from dira_monai.utils.errors import InputError
 
 
@@ -143,7 +143,7 @@ def test_label_maps_of_few_bits_are_named_with_the_values_that_are_read(tmp_path
     np.testing.assert_array_equal(LoadImage()(tmp_path / "masks" / "0.png").numpy().T, values * factor)
     read = [0, factor, 2 * factor, 3 * factor]
     with pytest.raises(
-        InputError, match=rf"a PNG of {2**bits} grays, read times {factor}\).*--label_values \"(.*)\""
+        InputError, match=rf"a picture of {2**bits} grays, read times {factor}\).*--label_values \"(.*)\""
     ) as e:
         segment(tmp_path, names)
     assert str(read) in str(e.value)
@@ -151,6 +151,19 @@ def test_label_maps_of_few_bits_are_named_with_the_values_that_are_read(tmp_path
         write_gray_png(path, np.arange(48).reshape(6, 8) % 4, bits)
     made = segment(tmp_path, names, label_values=read)
     assert all(entry["holds"] == [1, 1, 1, 1] for entry in entries(made))
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(2, 85), (4, 17)])
+def test_values_of_a_tiff_of_few_bits_are_multiplied_by_its_factor(tmp_path, bits, factor):
+    values = np.arange(48).reshape(6, 8) % 2**bits
+    rows = b"".join(np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]) for row in values.astype(np.uint8))
+    tags = {256: 8, 257: 6, 258: bits, 259: 1, 262: 1, 273: 8, 278: 6, 279: len(rows)}  # by the TIFF 6.0 specification
+    start = 8 + len(rows)
+    entries_of = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", start) + rows + struct.pack("<H", len(tags)) + entries_of + bytes(4)
+    (tmp_path / "a.tif").write_bytes(head)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.tif")), values * factor)
+    assert read_gray_factor(tmp_path / "a.tif") == factor
 
 
 def test_label_maps_of_a_palette_in_dicom_get_a_cure(tmp_path):

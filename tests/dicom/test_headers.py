@@ -2,6 +2,7 @@ import gzip
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 from monai.transforms import LoadImage
 from pydicom.uid import RTStructureSetStorage
@@ -145,6 +146,22 @@ def test_other_objects_of_a_study_are_named_and_left_out(tmp_path):
         read(plan)
 
 
-def test_patient_in_another_alphabet_can_be_printed(tmp_path):
+@pytest.mark.parametrize(
+    ("patient", "character_set"),
+    [
+        ("Jürgen", "ISO_IR 100"),
+        ("Jürgen", "ISO_IR 192"),
+        ("Люкceмбypг", "ISO_IR 144"),
+        ("山田", ["", "ISO 2022 IR 87"]),
+    ],
+)
+def test_a_patient_is_the_same_in_each_character_set(tmp_path, patient, character_set):
+    path = write_slice(tmp_path / "a", noise(4, 5), patient=patient, SpecificCharacterSet=character_set)
+    assert read_header(path).patient == patient == pydicom.dcmread(path).PatientID
+
+
+def test_bytes_of_no_named_character_set_can_be_printed(tmp_path):
     path = write_slice(tmp_path / "a", noise(4, 5), patient="Jürgen", SpecificCharacterSet="ISO_IR 100")
-    assert read_header(path).patient == r"J\xfcrgen"
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 6  "))
+    assert read_header(path).patient.isprintable()
+    assert read_header(path).patient.encode()

@@ -127,6 +127,9 @@ def test_16_bit_and_multi_page_tiff(tmp_path, order):
     np.testing.assert_array_equal(load(tmp_path / "a.tif").numpy(), deep.T)
     picture.save(tmp_path / "b.tif", save_all=True, append_images=[picture])
     refuses(r"b\.tif has 2 pages, where a picture has one", read, tmp_path / "b.tif")
+    moving = [Image.fromarray(noise(5, 4, seed=seed).astype(np.uint8)) for seed in range(3)]
+    moving[0].save(tmp_path / "c.png", save_all=True, append_images=moving[1:])
+    refuses(r"c\.png has 3 pages, where a picture has one", read, tmp_path / "c.png")
 
 
 @pytest.mark.parametrize(
