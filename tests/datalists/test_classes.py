@@ -1,12 +1,16 @@
 """Lists of images with classes: CSV files and a folder a class."""
 
 import json
+import re
 import unicodedata
+import zlib
 
 import pytest
 from labeled_files import LISTS, classify, entries, labels, reasons, ten, write_table
 from scan_files import cut, noise, write_image
 
+from dira_monai.apps.planning.labels import find_classes
+from dira_monai.datalists.options import LabelOptions
 from dira_monai.datalists.patients import read_patient_table
 from dira_monai.datalists.splits import draw_patients
 from dira_monai.utils.errors import InputError
@@ -203,3 +207,28 @@ def test_class_folders_below_others(tmp_path, above):
     assert len(entries(made)) == 20
     assert all(entry["label"] == ("/ill/" in entry["image"]) for entry in entries(made))
     assert len(made["test"]) == 4 or "{}" not in above
+
+
+@pytest.mark.parametrize(
+    ("places", "found"),
+    [
+        (["P{n}/benign", "P{n}/malignant"], None),
+        (["fold_{n}/cat", "fold_{n}/dog"], None),
+        (["{n}/left", "{n}/right"], ["1", "2", "3"]),  # grades
+        (["grade{n}"], ["grade1", "grade2", "grade3"]),
+        (["cat/P{n}", "dog/P{n}"], ["cat", "dog"]),
+    ],
+)
+def test_folders_of_patients_are_no_classes_unless_named(tmp_path, places, found):
+    for number in (1, 2, 3):
+        for place in places:
+            for index in range(12):
+                path = tmp_path / place.format(n=number) / f"x{index}.png"
+                write_image(path, noise(4, 5, seed=zlib.crc32(str(path.relative_to(tmp_path)).encode())))
+    options = LabelOptions(task="classification", class_names=["?", "!"], patient="path")
+    if found:
+        assert find_classes(tmp_path, options)["class_names"].value == found
+        return
+    names = sorted(place.split("/")[1] for place in places)
+    with pytest.raises(InputError, match=rf"such as patients have.*--class_names \"{re.escape(str(names))}\""):
+        find_classes(tmp_path, options)

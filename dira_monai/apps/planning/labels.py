@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ...datalists.checks import LISTS
+from ...datalists.checks import LISTS, first_names
 from ...datalists.classes import LABEL_COLUMNS, find_labels, find_table
 from ...datalists.label_maps import find_label_maps, label_folder
+from ...datalists.layouts import shape_of
 from ...datalists.options import NO_CLASS, LabelOptions, split_words
 from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.rows import Row
@@ -112,6 +113,8 @@ def _find_image_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
         options = replace(options, class_names=columns, multi_label=True)
     found = find_labels(root, options)
     found.exclude(SPLITS, options.exclude_patients_of)
+    if not table:
+        _refuse_patients(root, found.rows)
     several = bool(columns) or any(len(split_words(str(row.words), True)) > 1 for row in found.rows)
     held = [_words_of(row, columns, several) for row in found.rows]
     names = columns or sorted({word for words in held for word in words if word}, key=_class_order)
@@ -138,6 +141,23 @@ def _find_image_classes(root: Path, options: LabelOptions) -> dict[str, Choice]:
         reason = "training, validation or test has none of them, so nothing could be measured"
         choices["label_map"] = Choice(left_out, reason)
     return choices | seed
+
+
+def _refuse_patients(root: Path, rows: Sequence[Row]) -> None:
+    """Refuse folders that differ by a number alone and hold folders of the same words, as P01/benign, P02/benign."""
+    above: dict[str, set[str]] = {}  # of the folders below
+    for row in rows:
+        parts = Path(row.place).relative_to(root).parts
+        for word in parts[parts.index(str(row.words)) + 1 : -1][:1]:
+            above.setdefault(word, set()).add(str(row.words))
+    kinds = sorted({str(row.words) for row in rows})
+    shared = sorted(word for word in above if len(above[word]) > 1 and shape_of(word) == word)
+    grades = all(kind.isdecimal() and len(kind) == 1 for kind in kinds)
+    if len({*map(shape_of, kinds)}) == 1 and shape_of(kinds[0]) != kinds[0] and len(shared) > 1 and not grades:
+        raise InputError(
+            f"{root} has the folders {first_names(kinds)}, such as patients have, and {first_names(shared)} in several "
+            f'of them; name the classes by --class_names "{shared}" or --class_names "{kinds}".'
+        )
 
 
 def _class_order(word: str) -> tuple[bool, float, str]:
