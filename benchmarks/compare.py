@@ -38,6 +38,8 @@ OURS: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {  # functions of
     "dira_3d_auto": ("make_step", (3, "dira"), {"precision": "auto"}),
     "genesis_3d": ("make_step", (3, "genesis"), {}),
     "genesis_3d_auto": ("make_step", (3, "genesis"), {"precision": "auto"}),
+    "finetune_3d": ("make_finetuning", (), {}),
+    "finetune_3d_auto": ("make_finetuning", (), {"precision": "auto"}),
 }
 
 
@@ -72,6 +74,8 @@ ROWS = {
     "step_3d_dira_auto/published": Row("dira_3d_auto", "steps.published_3d", (), 2.2, 0.7),
     "step_3d_genesis/plain": Row("genesis_3d", "steps.plain_genesis", (), 1.5, 0.8),
     "step_3d_genesis_auto/plain": Row("genesis_3d_auto", "steps.plain_genesis", (), 1.5, 0.8),
+    "finetune_3d/monai": Row("finetune_3d", "finetuning.plain", ("monai",), 2, 1.0),
+    "finetune_3d_auto/monai": Row("finetune_3d_auto", "finetuning.plain", ("monai",), 2, 1.0),
 }
 
 

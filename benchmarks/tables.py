@@ -21,6 +21,8 @@ WORDS = {  # what a row of compare.json is called
     "step_3d_dira_auto": "3D: step, `dira`, batch 8, `precision auto`",
     "step_3d_genesis": "3D: step, `genesis`, batch 8",
     "step_3d_genesis_auto": "3D: step, `genesis`, batch 8, `precision auto`",
+    "finetune_3d": "3D: fine-tuning epochs of a segmentation, 64 x 64 x 64, batch 2",
+    "finetune_3d_auto": "3D: fine-tuning epochs of a segmentation, 64 x 64 x 64, batch 2, `precision auto`",
 }
 
 
@@ -75,7 +77,13 @@ def gpu_table(results: dict[str, Any]) -> str:
     return f"{where['device']}, torch {where['torch']}, {where['date']}.\n\n{table(rows)}"
 
 
-MAKERS = {"compare": compare_table, "gpu": gpu_table}
+def throughput_table(results: dict[str, Any]) -> str:
+    """Figures of throughput_2d.json, from files."""
+    head = "{cpu}, {threads} threads, {precision}, torch {torch}, ".format(**results["machine"])
+    return f"{head}rounds: {results['machine']['rounds']}, {results['date']}.\n\n{table(results['rows'])}"
+
+
+MAKERS = {"compare": compare_table, "throughput_2d": throughput_table, "gpu": gpu_table}
 
 
 def fill(page: str, folder: Path = RESULTS) -> str:

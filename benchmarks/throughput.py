@@ -12,7 +12,6 @@ import csv
 import itertools
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compare import RESULTS, machine
 from monai.bundle import ConfigParser
 from peers.steps import published
 from published import cube_view, xray_sample, xray_view
@@ -44,7 +44,7 @@ RATIOS = (
     ("processes", "epoch", "two processes against one"),
     ("many", "few", "a sample of 100,000 images against one of 1,000"),
 )
-ONLY_2D = ("loader", "loader-standin", "epoch-standin")
+ONLY_2D = ("loader", "loader-standin", "epoch-standin", "start")
 
 
 def common_values(asked: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -232,13 +232,30 @@ def run_bundle(asked: argparse.Namespace, name: str, launcher: list[str], **valu
     if process.wait() != 0:
         raise RuntimeError(log.decode(errors="replace")[-2000:])
     with open(folder / "metrics.csv", newline="") as file:
-        return float(list(csv.DictReader(file))[-1]["images_per_second"]), begun
+        rates = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return rates[-1], begun - given["epoch_length"] * given["batch_size"] / rates[0]  # its line came at its end
 
 
 def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
     """Images a second of a whole training from files, views and all, and seconds until it began."""
     rate, begun = run_bundle(asked, "epoch", [sys.executable])
     return {"images_per_second": rate, "start_seconds": begun}
+
+
+def measure_start(asked: argparse.Namespace, count: int = 2000) -> dict[str, float]:
+    """Seconds from the command until the first epoch begins, imports and the list of so many PNG files included."""
+    from PIL import Image
+
+    folder = asked.output / f"xray_{count}"
+    folder.mkdir(exist_ok=True)
+    pictures = [np.asarray(Image.open(path)) for path in sorted(images_of(asked).glob("*.png"))]
+    for number in range(count):
+        path, shift = folder / f"{number}.png", number // len(pictures)
+        if not path.exists():
+            with atomic_write(path) as file:
+                Image.fromarray(np.roll(pictures[number % len(pictures)], shift, axis=1)).save(file, "PNG")
+    _, begun = run_bundle(asked, "start", [sys.executable], dataset_dir=folder, epoch_length=4, max_epochs=1)
+    return {"start_seconds": begun}
 
 
 def measure_epoch_standin(asked: argparse.Namespace) -> dict[str, float]:
@@ -343,10 +360,12 @@ def measure(name: str, words: list[str], threads: int) -> dict[str, float]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def describe(found: dict[str, dict[str, float]]) -> str:
-    """A table of the medians and their ratios."""
+def describe(found: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Rows of a table of the medians and their ratios, the first one its head."""
     rows = [["measured", "here", "stand-in", "ratio"]]
     for name, figures in found.items():
+        if name == "batch":
+            continue
         other = found.get(f"{name}-standin", {})
         for figure, value in figures.items() if not name.endswith("-standin") else ():
             ratio = f"{value / other[figure]:.2f}" if figure in other else ""
@@ -362,7 +381,7 @@ def describe(found: dict[str, dict[str, float]]) -> str:
         if name in found and base in found:
             share = next(iter(found[name].values())) / next(iter(found[base].values()))
             rows.append([text, "", "", f"{share:.2f}"])
-    return format_table(rows)
+    return rows
 
 
 def main() -> None:
@@ -409,12 +428,13 @@ def main() -> None:
         for name, turns in rounds.items()
     }
     found["batch"] = {"size": asked.batch_size}
-    print(
-        f"\n{platform.machine()}, {asked.threads} threads, torch {torch.__version__}, {asked.device}, {asked.precision}"
-    )
-    print(describe(found))
-    with atomic_write(asked.output / f"throughput_{asked.dims}d.json") as file:
-        file.write((json.dumps({"medians": found, "rounds": rounds}, indent=1) + "\n").encode())
+    how = {"threads": asked.threads, "device": asked.device, "precision": asked.precision, "rounds": asked.rounds}
+    rows = describe(found)
+    print("\n" + format_table(rows))
+    results = {"machine": machine() | how, "date": time.strftime("%Y-%m-%d"), "rows": rows, "rounds": rounds}
+    folder = asked.output if asked.only else RESULTS  # the page has whole runs
+    with atomic_write(folder / f"throughput_{asked.dims}d.json") as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

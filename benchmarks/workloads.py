@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -86,6 +88,42 @@ def make_step(
         return trainer._iteration(trainer, batch)["loss"].item()
 
     return step, batch_size
+
+
+def write_volumes(count: int = 4, side: int = 80) -> list[dict[str, str]]:
+    """NIfTI files of noise in [-1000, 1000] and label maps of four classes, in a temporary folder; the pairs."""
+    folder, noise, pairs = Path(tempfile.mkdtemp()), np.random.default_rng(0), []
+    for number in range(count):
+        blocks = noise.integers(4, size=[side // 16] * 3, dtype=np.uint8)
+        values = {
+            "images": noise.integers(-1000, 1000, [side] * 3, np.int16),
+            "labels": np.kron(blocks, np.ones([16] * 3)),
+        }
+        pairs.append({key.removesuffix("s"): str(folder / key / f"{number}.nii.gz") for key in values})
+        for key, array in values.items():
+            (folder / key).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), np.eye(4)), folder / key / f"{number}.nii.gz")
+    return pairs
+
+
+def make_finetuning(**values: Any) -> tuple[Callable[[], Any], int]:
+    """Epochs of the 3D segmentation bundle, two patches of 64 x 64 x 64 a step, and how many volumes they take."""
+    tune_malloc()
+    pairs, folder = write_volumes(), ROOT / "bundles" / "dira_finetune_segmentation_3d" / "configs"
+    parser = ConfigParser()
+    parser.read_config(str(folder / "train.json"))
+    given = {"device": "$torch.device('cpu')", "train#dataset#data": pairs, "train#handlers": [], "max_epochs": 1000}
+    for name, value in (given | values).items():
+        parser[name] = value
+    trainer = parser.get_parsed_content("train#trainer")
+    trainer.state.epoch = 1
+
+    def epoch() -> float:
+        for batch in trainer.data_loader:
+            loss = trainer._iteration(trainer, batch)["loss"].item()
+        return loss
+
+    return epoch, len(pairs)
 
 
 def write_pictures(count: int = 4) -> list[str]:

@@ -69,6 +69,13 @@ def test_sides_take_turns_and_the_ratio_is_that_of_neighbors(benchmarks, monkeyp
     assert (found["ours_peak_mib"], found["theirs_peak_mib"]) == (5, 6)
 
 
+def test_epochs_of_fine_tuning_run(benchmarks):
+    small = {"network_def#features": [2] * 6, "patch_size": [32, 32, 32]}
+    epoch, count = benchmarks["workloads"].make_finetuning(**small)
+    assert count == 4
+    assert 0 < epoch() < 10
+
+
 @pytest.mark.parametrize("row", ["views 2D", "views 3D", "step 3D dira bf16", "step 3D genesis fp32"])
 def test_rows_of_the_gpu_run_on_a_cpu(benchmarks, tmp_path, row):
     gpu = benchmarks["gpu"]
