@@ -78,7 +78,9 @@ def gpu_table(results: dict[str, Any]) -> str:
 
 
 def throughput_table(results: dict[str, Any]) -> str:
-    """Figures of throughput_2d.json, from files."""
+    """Figures of throughput_2d.json, from files, or that there are none."""
+    if not results:
+        return "Not measured: `python benchmarks/throughput.py --dims 2 --precision fp32` fills this table."
     head = "{cpu}, {threads} threads, {precision}, torch {torch}, ".format(**results["machine"])
     return f"{head}rounds: {results['machine']['rounds']}, {results['date']}.\n\n{table(results['rows'])}"
 
@@ -94,7 +96,7 @@ def fill(page: str, folder: Path = RESULTS) -> str:
         results = json.loads(path.read_text()) if path.exists() else {}
         return f"<!-- {match[1]} -->\n{MAKERS[match[1]](results)}\n<!-- end -->"
 
-    return re.sub(r"<!-- (\w+) -->\n.*?\n<!-- end -->", made, page, flags=re.DOTALL)
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", made, page, flags=re.DOTALL)
 
 
 def main() -> int:
