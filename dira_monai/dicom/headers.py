@@ -89,13 +89,14 @@ def read_header(file: str | Path) -> DicomHeader | None:
 
 
 def _decode(text: str, character_set: str) -> str:
-    """A value in the alphabets that its file names; SimpleITK gives the bytes as they are."""
+    """A value in the alphabets that its file names, else as UTF-8; SimpleITK gives the bytes as they are."""
+    stored = text.encode(errors="surrogateescape")
+    if not character_set:
+        return stored.decode(errors="backslashreplace")
     charset = import_package("pydicom.charset", "a DICOM file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bytes of no such alphabet are replaced
-        return charset.decode_bytes(
-            text.encode(errors="surrogateescape"), charset.convert_encodings(character_set.split("\\")), set()
-        )
+        return charset.decode_bytes(stored, charset.convert_encodings(character_set.split("\\")), set())
 
 
 def read_tags(file: str | Path, names: list[str] | None = None) -> Any:

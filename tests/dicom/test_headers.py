@@ -160,6 +160,12 @@ def test_a_patient_is_the_same_in_each_character_set(tmp_path, patient, characte
     assert read_header(path).patient == patient == pydicom.dcmread(path).PatientID
 
 
+def test_a_patient_of_no_named_character_set_is_read_as_utf_8(tmp_path):
+    path = write_slice(tmp_path / "a", noise(4, 5), patient="Jürgen", SpecificCharacterSet="ISO_IR 192")
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 192", b" " * 10))
+    assert read_header(path).patient == "Jürgen"
+
+
 def test_bytes_of_no_named_character_set_can_be_printed(tmp_path):
     path = write_slice(tmp_path / "a", noise(4, 5), patient="Jürgen", SpecificCharacterSet="ISO_IR 100")
     path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 6  "))
