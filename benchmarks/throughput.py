@@ -360,19 +360,17 @@ def measure(name: str, words: list[str], threads: int) -> dict[str, float]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def describe(found: dict[str, dict[str, float]]) -> list[list[str]]:
-    """Rows of a table of the medians and their ratios, the first one its head."""
+def describe(found: dict[str, dict[str, float]], batch_size: int) -> list[list[str]]:
+    """Rows of a table of the medians and their ratios, the first one its head; of steps of so many images."""
     rows = [["measured", "here", "stand-in", "ratio"]]
     for name, figures in found.items():
-        if name == "batch":
-            continue
         other = found.get(f"{name}-standin", {})
         for figure, value in figures.items() if not name.endswith("-standin") else ():
             ratio = f"{value / other[figure]:.2f}" if figure in other else ""
             rows.append([f"{name}: {figure}", f"{value:.4g}", f"{other[figure]:.4g}" if ratio else "", ratio])
     if "step" in found and "floor" in found:
         step, floor = found["step"], found["floor"]
-        seconds = found["batch"]["size"] / step["images_per_second"]
+        seconds = batch_size / step["images_per_second"]
         used = step["gflop"] / seconds / floor["gflop_per_second"]
         rows.append(["share of the measured matrix rate that the step uses", f"{used:.3f}", "", ""])
         moved = step["gbyte"] / seconds / floor["gbyte_per_second"]
@@ -427,9 +425,8 @@ def main() -> None:
         name: {figure: statistics.median(turn[figure] for turn in turns) for figure in turns[0]}
         for name, turns in rounds.items()
     }
-    found["batch"] = {"size": asked.batch_size}
     how = {"threads": asked.threads, "device": asked.device, "precision": asked.precision, "rounds": asked.rounds}
-    rows = describe(found)
+    rows = describe(found, asked.batch_size)
     print("\n" + format_table(rows))
     results = {"machine": machine() | how, "date": time.strftime("%Y-%m-%d"), "rows": rows, "rounds": rounds}
     folder = asked.output if asked.only else RESULTS  # the page has whole runs
