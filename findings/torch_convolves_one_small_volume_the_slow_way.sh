@@ -18,7 +18,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet "torch==2.13.0" "numpy==2.4.6" 2> /dev/null
 
-"$folder/venv/bin/python" - 2> /dev/null << 'EOF'
+KINETO_LOG_LEVEL=99 "$folder/venv/bin/python" - << 'EOF' # the profiler tells nothing of itself; a failure is seen
 import time
 
 import torch
