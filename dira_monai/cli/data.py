@@ -13,6 +13,7 @@ from ..datalists.splits import warn_of_absent_classes
 from ..datalists.summary import MAX_ROWS, describe_datalist, describe_labeled, summarize_datalist
 from ..datalists.unlabeled import make_datalist
 from ..images.find import first_file
+from ..images.measuring import keep_facts
 from ..utils.errors import InputError
 from .deferred import takes_options_of
 
@@ -39,7 +40,8 @@ def labeled(
         workers: threads that read images.
         **options: see ``LabelOptions``.
     """
-    made = make_labeled_datalist(directory, LabelOptions(**options), strict=strict, workers=workers)
+    with keep_facts(output):
+        made = make_labeled_datalist(directory, LabelOptions(**options), strict=strict, workers=workers)
     yield describe_labeled(made)
     yield from warn_of_absent_classes(made)
     yield from check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
@@ -56,7 +58,8 @@ def datalist(directory: str, *, output: str = "datalist.json", **options: Any) -
         output: JSON file to write.
         **options: see ``make_datalist``.
     """
-    made = make_datalist(directory, **options)
+    with keep_facts(output):
+        made = make_datalist(directory, **options)
     write_datalist(made, output)
     yield from describe_datalist(made).splitlines()
     entries = [*made["training"], *made["validation"]]

@@ -11,8 +11,9 @@ from ..datalists.io import load_datalist, read_own
 from ..datalists.leakage import Training, find_leaks, find_seen, read_training
 from ..datalists.prepare import prepare_data
 from ..dicom.headers import is_dicom
-from ..images.facts import find_outline, measure_each, measure_image
+from ..images.facts import find_outline, measure_image
 from ..images.find import Image, first_file, map_files
+from ..images.measuring import measure_each
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from ..utils.files import user_path

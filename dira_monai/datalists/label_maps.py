@@ -211,8 +211,8 @@ def locate(image: Image, crowds: Collection[PurePosixPath] = ()) -> tuple[str, s
 def measure_pair(pair: Pair, directory: str | Path, options: LabelOptions) -> dict:
     """The facts of ``measure_image``, ``holds`` and ``counts``.
 
-    ``holds`` is 1 for each class that is in the label map, else 0; ``counts`` is ``count_values`` of it, or empty where
-    it holds more than 256 values.
+    ``holds`` is 1 for each class that is in the label map, else 0; ``counts`` has the pairs of ``count_values`` of it,
+    or none where it holds more than 256 values.
 
     Args:
         pair: image and label map, relative to ``directory``.
@@ -239,7 +239,7 @@ def measure_values(label: str, array: np.ndarray, directory: str | Path, options
     """``holds`` and ``counts`` of a label map, see ``measure_pair``."""
     counts = count_values(array)
     holds = find_classes(label, np.array([*counts]), options, read_gray_factor(Path(directory, label)))
-    return {"holds": holds, "counts": counts if len(counts) <= MANY else {}}
+    return {"holds": holds, "counts": [*counts.items()] if len(counts) <= MANY else []}
 
 
 def check_geometry(label: str, shape: Sequence[int], affine: np.ndarray | None, other: np.ndarray | None) -> None:
@@ -311,7 +311,7 @@ def check_values(facts: Sequence[dict | InputError], files: Sequence[str], optio
     if options.label_threshold is None:
         return ""
     counts = [fact["counts"] for fact in facts if isinstance(fact, dict)]
-    total = sum(map(Counter[float], counts), Counter[float]())
+    total = sum(map(Counter[float], map(dict, counts)), Counter[float]())
     if not all(counts) or len(total) < 2:
         return ""
     return check_threshold(total, files, options.label_threshold, options.class_names)

@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from ..images.facts import measure_array, measure_each
+from ..images.facts import measure_array
 from ..images.find import Image, first_file
+from ..images.measuring import measure_each
 from ..images.stock import read_as_trained, stock_path
 from ..utils.errors import InputError
 from ..utils.files import user_path

@@ -10,6 +10,7 @@ from typing import Any
 from ..bundle.values import NETWORK_VALUES
 from ..images.facts import loaded_shape
 from ..images.find import files_of, find_files, first_file
+from ..images.measuring import keep_facts
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from ..utils.files import user_path
@@ -179,7 +180,8 @@ def make_list(
             f"without {_count_new(kept, folders)} images that have come in"
         )
     elif other:
-        made = make() | {"fingerprint": wanted["fingerprint"]}
+        with keep_facts(path):
+            made = make() | {"fingerprint": wanted["fingerprint"]}
         if kept and not resume and (anew := [key for key in DRAWN_BY if key in other]):
             print(f"{path}: its patients are drawn anew, for another {' and '.join(anew)}")
         elif kept:

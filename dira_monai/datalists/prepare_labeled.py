@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..dicom.headers import is_dicom
-from ..images.facts import measure_each
 from ..images.find import SUFFIXES, first_file
+from ..images.measuring import measure_each
 from ..images.stock import load_itk, name_reader, read_as_trained
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
@@ -206,7 +206,7 @@ def _check_reading(datalist: dict, given: Path, path: Path, options: LabelOption
 
 
 def _compare(entry: dict, directory: str | Path, options: LabelOptions) -> dict:
-    found: dict = {"counts": {}}
+    found: dict = {"counts": []}
     for key, option, reader in zip(("image", "label"), ("reader", "label_reader"), options.readers, strict=False):
         file = Path(directory, first_file(entry[key]))
         if file.is_dir() or (file.is_file() and (file.name.lower().endswith(SUFFIXES) or is_dicom(file))):

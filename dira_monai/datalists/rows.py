@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..images.facts import check_facts, looks_like_image, measure_each, measure_image
+from ..images.facts import check_facts, looks_like_image, measure_image
 from ..images.find import (
     Image,
     count_other_formats,
@@ -25,6 +25,7 @@ from ..images.find import (
     without_label_maps,
     without_map_words,
 )
+from ..images.measuring import measure_each
 from ..utils.errors import InputError
 from .checks import LISTS
 from .layouts import case_of, join_modalities

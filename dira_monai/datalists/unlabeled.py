@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.header import check_values
-from ..images.facts import FORMATS, measure_each, measure_image
+from ..images.facts import FORMATS, measure_image
 from ..images.find import count_formats, find_images, first_file, map_files, without_results
+from ..images.measuring import measure_each
 from ..utils.errors import InputError
 from ..utils.files import user_path
 from .checks import LISTS, check_datalist

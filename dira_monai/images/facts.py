@@ -1,8 +1,7 @@
 """Facts of images, and whether one can be trained on."""
 
 import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike
 from ..dicom.headers import list_series
 from ..utils.errors import InputError
 from ..utils.optional_import import import_package
-from ..utils.parallel import parallel_map
 from .find import NIFTI_SUFFIXES, PIL_SUFFIXES, Image, files_of, first_file, is_series, read_image
 
 MAX_CLASSES = 32  # values of what may be a label map
@@ -188,35 +186,6 @@ def find_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -
     away = float(np.linalg.norm(corners @ (affine - other)[:3].T, axis=1).max())
     near = away <= GEOMETRY_TOLERANCE * np.linalg.norm(affine[:3, :rank], axis=0).min()  # nan is not near
     return 0.0 if near else away
-
-
-def measure_each(
-    measure: Callable[[Item, str | Path], dict],
-    items: Sequence[Item],
-    directory: str | Path,
-    strict: bool = False,
-    workers: int | None = None,
-) -> list[dict | InputError]:
-    """What ``measure`` finds of each item, or the error that it raises; with a progress bar on a terminal.
-
-    Args:
-        measure: takes an item and the folder.
-        items: images, relative to ``directory``, or what holds several of them.
-        directory: the folder of the images; errors name files relative to it.
-        strict: raise the first ``InputError``.
-        workers: threads (the decoders release Python's lock), by default one a processor, at most 8.
-    """
-
-    def attempt(item: Item) -> dict | InputError:
-        try:
-            return measure(item, directory)
-        except InputError as error:
-            error.args = (str(error).replace(f"{directory}{os.sep}", ""),)
-            if strict:
-                raise
-            return error
-
-    return list(parallel_map(attempt, items, "checking images", workers or min(os.cpu_count() or 1, 8)))
 
 
 def _short(value: float) -> float:

@@ -9,8 +9,9 @@ from pydicom.uid import RTStructureSetStorage
 from scan_files import bare, cut, mend, noise, read, write_frames, write_series, write_slice
 
 from dira_monai.dicom.headers import read_header
-from dira_monai.images.facts import measure_each, measure_image
+from dira_monai.images.facts import measure_image
 from dira_monai.images.find import find_images, read_image
+from dira_monai.images.measuring import measure_each
 from dira_monai.utils.errors import InputError
 
 load = LoadImage(reader="dira_monai.ScanReader", dtype=None)

@@ -14,8 +14,9 @@ from ...datalists.label_maps import check_geometry, in_image_folders
 from ...datalists.options import REST
 from ...datalists.patients import PATIENT_COLUMNS
 from ...datalists.tables import FILE_COLUMNS, find_image, index_images, pick_column, read_table
-from ...images.facts import measure_array, measure_each
+from ...images.facts import measure_array
 from ...images.find import Image, find_images, first_file, read_image, stem
+from ...images.measuring import measure_each
 from ...images.reader import SUFFIXES
 from ...utils.errors import InputError
 from .metrics import component_boxes

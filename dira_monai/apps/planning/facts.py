@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from ...images.facts import measure_each, measure_image, resampled_shape, turn
+from ...images.facts import measure_image, resampled_shape, turn
 from ...images.find import PIL_SUFFIXES, Image, first_file
+from ...images.measuring import measure_each
 from ...networks.encoder_decoder import downsampling
 from ...networks.size_checks import size_divisor
 from ...utils.errors import InputError

@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pytest
+from scan_files import noise, write_image, write_nifti
+
+from dira_monai.cli import data as commands
+from dira_monai.datalists import label_maps
+from dira_monai.images import measuring
+from dira_monai.images.facts import measure_image
+from dira_monai.images.measuring import keep_facts, measure_each
+from dira_monai.utils.errors import InputError
+
+
+@pytest.fixture
+def names(tmp_path):
+    for number in range(6):
+        write_image(tmp_path / f"{number}.png", noise(4, 5, seed=number))
+    return [f"{number}.png" for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(measuring, "PERIOD", 0)
+
+
+class Reader:
+    """Measures images, and stops at one as Ctrl+C does."""
+
+    def __init__(self, stop=None):
+        self.stop, self.read = stop, []
+
+    def measure(self, name, directory):
+        if self.stop and name >= self.stop:
+            raise KeyboardInterrupt
+        self.read.append(name)
+        return measure_image(name, directory)
+
+    def all_of(self, names, folder):
+        with keep_facts(folder / "list.json"):
+            return measure_each(self.measure, names, folder, workers=1)
+
+
+def test_who_is_stopped_goes_on(names, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        Reader("4.png").all_of(names, tmp_path)
+    assert capsys.readouterr().out == ""
+    later = Reader()
+    assert later.all_of(names, tmp_path) == [measure_image(name, tmp_path) for name in names]
+    assert later.read == ["4.png", "5.png"]
+    said = f"{tmp_path / 'list.json'}: goes on where it was stopped, with 4 images that were checked then\n"
+    assert capsys.readouterr().out == said
+    assert not list(tmp_path.glob(".*"))  # and a further list is made anew
+    assert (again := Reader()).all_of(names, tmp_path)
+    assert again.read == names
+
+
+def test_half_a_line_and_changed_files_are_measured_anew(names, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Reader("4.png").all_of(names, tmp_path)
+    kept = tmp_path / ".list.json.facts"
+    kept.write_text(kept.read_text()[:-9])  # of 3.png
+    write_image(tmp_path / "1.png", noise(7, 5))
+    with pytest.raises(KeyboardInterrupt):
+        (second := Reader("5.png")).all_of(names, tmp_path)
+    assert second.read == ["1.png", "3.png", "4.png"]
+    assert (last := Reader()).all_of(names, tmp_path) == [measure_image(name, tmp_path) for name in names]
+    assert last.read == ["5.png"]
+
+
+def test_unreadable_images_are_tried_again(names, tmp_path):
+    (tmp_path / "2.png").write_bytes(b"none")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"2\.png"), keep_facts(tmp_path / "list.json"):
+            measure_each(measure_image, names, tmp_path, strict=True, workers=1)
+    write_image(tmp_path / "2.png", noise(4, 5))
+    assert (later := Reader()).all_of(names, tmp_path)
+    assert later.read == names  # by another function
+
+
+def test_short_work_leaves_no_file(names, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "PERIOD", 60)
+    with pytest.raises(KeyboardInterrupt):
+        Reader("4.png").all_of(names, tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_that_cannot_be_written(names, tmp_path):
+    (tmp_path / ".list.json.facts").mkdir()
+    with pytest.raises(InputError, match=r"\.list\.json\.facts: cannot be written \(.*\); name another folder"):
+        Reader().all_of(names, tmp_path)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_stopped_list_is_the_one_of_a_whole_run(dims, tmp_path, monkeypatch, capsys):
+    write, ending = (write_image, "png") if dims == 2 else (write_nifti, "nii.gz")
+    for number in range(8):
+        shape = [6 + number, 7, 8][:dims]
+        for folder in ("images", "labels"):
+            (tmp_path / "scans" / folder).mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "scans" / "images" / f"p{number}.{ending}", noise(*shape, seed=number))
+        label = (noise(*shape, seed=number) > 127).astype(np.uint8) * 255
+        write(tmp_path / "scans" / "labels" / f"p{number}.{ending}", label)
+    given = {"task": "segmentation", "class_names": ["background", "x"], "label_threshold": 127, "workers": 1}
+
+    def lines_of(name):
+        return [*commands.labeled(str(tmp_path / "scans"), output=str(tmp_path / name), **given)]
+
+    whole = lines_of("whole.json")
+    original, left = label_maps.measure_values, iter(range(5))
+
+    def stops(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_maps, "measure_values", stops)
+        with pytest.raises(KeyboardInterrupt):
+            lines_of("stopped.json")
+    assert not (tmp_path / "stopped.json").exists()
+    assert lines_of("stopped.json") == [line.replace("whole.json", "stopped.json") for line in whole]
+    assert "with 5 images that were checked then" in capsys.readouterr().out
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "stopped.json"))
+    assert first == second
