@@ -19,6 +19,7 @@ WORDS = {  # what a row of compare.json is called
     "step_2d_dira": "2D: step, `dira`, U-Net of ResNet-50, batch 8",
     "step_3d_dira": "3D: step, `dira`, batch 8",
     "step_3d_dira_auto": "3D: step, `dira`, batch 8, `precision auto`",
+    "step_3d_dira_small": "3D: step, `dira`, batch 8, `precision auto`, `checkpoint_activations`",
     "step_3d_genesis": "3D: step, `genesis`, batch 8",
     "step_3d_genesis_auto": "3D: step, `genesis`, batch 8, `precision auto`",
     "finetune_3d": "3D: fine-tuning epochs of a segmentation, 64 x 64 x 64, batch 2",

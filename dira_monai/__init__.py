@@ -28,6 +28,7 @@ _NAMES = {  # the module of each public name
     "datalists.prepare": "prepare_data",
     "datalists.prepare_labeled": "LabeledLists prepare_labeled",
     "datalists.unlabeled": "inference_items make_datalist",
+    "engines.activations": "checkpoint_activations",
     "engines.evaluator": "DiRAEvaluator",
     "engines.finetuner": "FineTuner",
     "engines.trainer": "DiRATrainer",

@@ -60,7 +60,7 @@ def _seconds(work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor,
     return min(times[1:])
 
 
-class _SmallMapsInFloat32(TorchFunctionMode):
+class SmallMapsInFloat32(TorchFunctionMode):
     """Convolutions of maps that are shorter than the kernel along an axis, in float32 on a CPU.
 
     In bf16 the gradient of such weights holds what happens to be in the memory, up to NaN, where oneDNN has kernels for
@@ -81,12 +81,12 @@ class _SmallMapsInFloat32(TorchFunctionMode):
 
 
 class _Autocast(torch.autocast):
-    """torch's automatic mixed precision, on a CPU with ``_SmallMapsInFloat32``; entered again and again."""
+    """torch's automatic mixed precision, on a CPU with ``SmallMapsInFloat32``; entered again and again."""
 
     def __init__(self, device: torch.device, precision: str) -> None:
         mixed = precision != "fp32"
         super().__init__(device.type, dtype=PRECISIONS[precision], enabled=mixed)
-        self.small_maps = _SmallMapsInFloat32() if mixed and device.type == "cpu" else nullcontext()
+        self.small_maps = SmallMapsInFloat32() if mixed and device.type == "cpu" else nullcontext()
 
     def __enter__(self) -> "_Autocast":
         super().__enter__()
