@@ -121,7 +121,7 @@ def looks_like_image(array: np.ndarray, rank: int) -> bool:
     if _has_few_values(array, rank):
         return False
     others = np.sort(np.unique(array, return_counts=True)[1])[:-1]
-    return 2 * others[-FEW:].sum() < others.sum()
+    return bool(2 * others[-FEW:].sum() < others.sum())
 
 
 def _digest(array: np.ndarray) -> str:

@@ -123,3 +123,10 @@ def test_a_stopped_list_is_the_one_of_a_whole_run(dims, tmp_path, monkeypatch, c
     assert "with 5 images that were checked then" in capsys.readouterr().out
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "stopped.json"))
     assert first == second
+
+
+def test_images_that_are_named_as_label_maps(names, tmp_path):
+    write_image(tmp_path / "mask_9.png", noise(9, 9))
+    last = [*commands.datalist(str(tmp_path), output=str(tmp_path / "list.json"))][-1]
+    assert "6 training and 1 validation images" in last
+    assert json.loads((tmp_path / "list.json").read_text())["named_as_maps"] == 1
