@@ -17,6 +17,7 @@ WORDS = {  # what a row of compare.json is called
     "step_2d_di": "2D: step, `di`, ResNet-50, batch 8",
     "step_2d_di_auto": "2D: step, `di`, ResNet-50, batch 8, `precision auto`",
     "step_2d_dira": "2D: step, `dira`, U-Net of ResNet-50, batch 8",
+    "step_2d_dira_auto": "2D: step, `dira`, U-Net of ResNet-50, batch 8, `precision auto`",
     "step_3d_dira": "3D: step, `dira`, batch 8",
     "step_3d_dira_auto": "3D: step, `dira`, batch 8, `precision auto`",
     "step_3d_dira_small": "3D: step, `dira`, batch 8, `precision auto`, `checkpoint_activations`",
