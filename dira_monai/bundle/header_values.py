@@ -168,7 +168,10 @@ HEADER = {
     # loading
     "batch_size": Value(COUNT, "images of a step of a process"),
     "accumulation_steps": Value(COUNT, "batches to one step of the optimizer"),
-    "checkpoint_activations": Value(SWITCH, "compute them again in the backward pass: less memory, more time"),
+    "checkpoint_activations": Value(
+        SWITCH,
+        "compute them again in the backward pass, less memory for more time; no network with batch norm, as 2D has",
+    ),
     "num_workers": Value(whole(0, 512), "loading processes; 0 is right for cached images"),
     "cache": Value(choice("ram", "none"), "whether prepared images are kept in memory"),
     "cache_dtype": Value(choice("uint8", "int16", "float16", "float32"), "how they are kept"),

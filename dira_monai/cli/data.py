@@ -42,10 +42,10 @@ def labeled(
     """
     with keep_facts(output):
         made = make_labeled_datalist(directory, LabelOptions(**options), strict=strict, workers=workers)
-    yield describe_labeled(made)
-    yield from warn_of_absent_classes(made)
-    yield from check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
-    write_datalist(made, output)
+        lines = [describe_labeled(made), *warn_of_absent_classes(made)]
+        lines += check_overlap(made, output, pretraining_list, allow_overlap) if pretraining_list else []
+        write_datalist(made, output)
+    yield from lines
     yield f"{output} is written"
 
 
@@ -60,7 +60,7 @@ def datalist(directory: str, *, output: str = "datalist.json", **options: Any) -
     """
     with keep_facts(output):
         made = make_datalist(directory, **options)
-    write_datalist(made, output)
+        write_datalist(made, output)
     yield from describe_datalist(made).splitlines()
     entries = [*made["training"], *made["validation"]]
     yield from _group("note", [(first_file(entry["image"]), entry["note"]) for entry in entries if entry["note"]])

@@ -182,12 +182,12 @@ def make_list(
     elif other:
         with keep_facts(path):
             made = make() | {"fingerprint": wanted["fingerprint"]}
-        if kept and not resume and (anew := [key for key in DRAWN_BY if key in other]):
-            print(f"{path}: its patients are drawn anew, for another {' and '.join(anew)}")
-        elif kept:
-            made, line = keep_places(made, kept, path, resume)
-            print(line)
-        write_datalist(made, path)
+            if kept and not resume and (anew := [key for key in DRAWN_BY if key in other]):
+                print(f"{path}: its patients are drawn anew, for another {' and '.join(anew)}")
+            elif kept:
+                made, line = keep_places(made, kept, path, resume)
+                print(line)
+            write_datalist(made, path)
 
 
 def _count_new(kept: dict, folders: Sequence[Path]) -> int:

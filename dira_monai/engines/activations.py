@@ -1,13 +1,14 @@
 """Activations that are computed again in the backward pass instead of kept: less memory for more time."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
-from ..networks.encoder_decoder import output_layer
 from ..utils.errors import InputError
 from .precision import SmallMapsInFloat32
 
@@ -16,24 +17,33 @@ def checkpoint_activations(network: nn.Module, wanted: bool) -> nn.Module:
     """The same network, of whose blocks a training keeps the inputs alone if that is wanted.
 
     What is between (Chen et al., 2016, https://arxiv.org/abs/1604.06174) is computed again where the gradients need
-    it: the same numbers for about a third more time. Blocks are the children of the network but its output layer.
+    it: the same numbers for about a third more time. Blocks are the children of the network, and those of its lists,
+    that have parameters.
 
     Raises:
         InputError: if a layer counts statistics while it runs, as batch norm does: they would be counted twice.
     """
     if not wanted:
         return network
-    last = output_layer(network)
     for name, layer in network.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats:
+        if isinstance(layer, _NormBase) and layer.track_running_stats:
             raise InputError(
-                f"checkpoint_activations needs a network without batch norm, whose statistics would count each batch "
-                f"twice; {name} of this {type(network).__name__} is {type(layer).__name__}"
+                f"checkpoint_activations needs a network without batch norm, which would count each batch twice; "
+                f"{name} of this {type(network).__name__} is {type(layer).__name__}; leave it False, or take a network "
+                f"with instance or group norm, such as BasicUNet"
             )
-    for block in network.children():
-        if block is not last:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=_contexts)
+    for block in _blocks(network):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=_contexts)
     return network
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """Those without parameters keep nothing worth it, and some, as activations, change their input where it lies."""
+    for child in network.children():
+        if isinstance(child, nn.ModuleList):
+            yield from _blocks(child)
+        elif next(child.parameters(), None) is not None:
+            yield child
 
 
 def _contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

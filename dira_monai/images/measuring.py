@@ -1,4 +1,4 @@
-"""The facts of many images, kept on the disk meanwhile, so that one who is stopped need not begin anew."""
+"""The facts of many images, kept on the disk meanwhile, so that a stopped process need not begin anew."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from ..utils.parallel import parallel_map
 from ..utils.version import __version__
 
 PERIOD = 5.0  # seconds of work that a stopped process loses
+IN_PARTS = (".mhd", ".nhdr", ".hdr", ".img", ".img.gz")  # headers and voxels in files of their own
 Item = TypeVar("Item")
 
 
@@ -81,7 +82,8 @@ class KeptFacts:
         if key in self._known:
             return self._known[key]
         found = measure(item, directory)
-        self._new.append(json.dumps([key, found]))
+        if key is not None:
+            self._new.append(json.dumps([key, found]))
         return found
 
     def write(self) -> None:
@@ -119,13 +121,17 @@ def keep_facts(path: str | Path) -> Iterator[None]:
     path = Path(os.path.abspath(path))
     kept = KeptFacts(path.with_name(f".{path.name}.facts"))
     if kept.before:
-        print(f"{path}: goes on where it was stopped, with {kept.before} images that were checked then")
+        print(
+            f"{path}: of {kept.before} images that were checked before a stop, "
+            f"those that stay the same are not read again"
+        )
     token = KEPT.set(kept)
     try:
         yield
     except BaseException:
         if kept.path.exists():
-            kept.write()
+            with suppress(InputError):  # what ended the block counts
+                kept.write()
         raise
     finally:
         KEPT.reset(token)
@@ -134,17 +140,22 @@ def keep_facts(path: str | Path) -> Iterator[None]:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, dict]]:
     """Those of a file that may be missing; a killed process may have left half a line."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with suppress(json.JSONDecodeError):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError, TypeError):
             key, facts = json.loads(line)
-            yield key, facts
+            yield str(key), dict(facts)
 
 
-def _key(measure: Callable, item: Any, directory: str | Path) -> str:
-    """Changes with the function, what it is given, and name, size and date of each file of the item."""
+def _key(measure: Callable, item: Any, directory: str | Path) -> str | None:
+    """Changes with the function, what it is given, and name, size and date of each file of the item.
+
+    None where further files count, of a folder or beside one of ``IN_PARTS``: such an item is not kept.
+    """
     function, given = (measure.func, measure.keywords) if isinstance(measure, partial) else (measure, {})
     paths = [os.path.join(directory, name) for name in _names(item)]
-    states = [(state.st_size, state.st_mtime_ns) for state in map(_state, paths) if state]
+    if any(path.lower().endswith(IN_PARTS) or not os.path.isfile(path) for path in paths):
+        return None
+    states = [(state.st_size, state.st_mtime_ns) for state in map(os.stat, paths)]
     content = repr((__version__, function.__module__, function.__qualname__, given, item, paths, states))
     return hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
@@ -155,10 +166,3 @@ def _names(item: Any) -> Iterator[str]:
     else:
         for part in item:
             yield from _names(part)
-
-
-def _state(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None

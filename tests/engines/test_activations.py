@@ -3,16 +3,19 @@
 import copy
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from monai.networks.nets import BasicUNet
+from monai.bundle import ConfigParser
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet
 from trainer_runs import basic_unet, flexible_unet, make_trainer, record, run_epochs
 
 from dira_monai import checkpoint_activations, encoder_only
 from dira_monai.engines.precision import autocast
 from dira_monai.utils.errors import InputError
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
@@ -35,16 +38,30 @@ def test_a_training_gives_the_same_numbers(spatial_dims, precision):
     assert all(torch.equal(state[name], weights[name]) for name in state)
 
 
-def test_what_is_kept_for_the_backward_pass_is_what_goes_into_the_blocks(spatial_dims):
-    features, kept = (4, 4, 8, 8, 8, 4), []
+NETWORKS = {
+    "BasicUNet": lambda dims: BasicUNet(dims, features=(4, 4, 8, 8, 8, 4)),
+    "SegResNet": lambda dims: SegResNet(dims, init_filters=8, out_channels=1, norm=("group", {"num_groups": 4})),
+    "DynUNet": lambda dims: DynUNet(dims, 1, 1, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[4, 8, 8, 8], res_block=True),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_keep_their_inputs_alone_and_gradients_are_the_same(name, spatial_dims):
+    kept, gradients, network = [], [], NETWORKS[name](spatial_dims)
     for wanted in (False, True):
-        network = checkpoint_activations(BasicUNet(spatial_dims, features=features), wanted)
+        own = checkpoint_activations(copy.deepcopy(network), wanted)
+        assert own.state_dict().keys() == network.state_dict().keys()
         sizes: dict[int, int] = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.setdefault(t.data_ptr(), t.nbytes), id):
-            network(torch.rand(2, 1, *[32] * spatial_dims))
-        own = {p.data_ptr() for p in network.parameters()}
-        kept.append(sum(size for place, size in sizes.items() if place not in own))
-    assert kept[1] < 0.4 * kept[0]
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, s=sizes: (s.setdefault(t.data_ptr(), t.nbytes), t)[1], lambda t: t
+        ):
+            out = own(torch.rand(2, 1, *[32] * spatial_dims, generator=torch.Generator().manual_seed(0)))
+        weights = {p.data_ptr() for p in own.parameters()}
+        kept.append(sum(size for place, size in sizes.items() if place not in weights))
+        out.square().mean().backward()
+        gradients.append([p.grad for p in own.parameters()])
+    assert kept[1] < 0.6 * kept[0]
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
 def test_gradients_of_small_maps_in_bf16_are_those_without(spatial_dims):
@@ -71,6 +88,21 @@ def test_copies_have_blocks_of_their_own(spatial_dims):
 def test_batch_norm_is_refused(spatial_dims):
     network = flexible_unet(spatial_dims)
     assert checkpoint_activations(network, False) is network
-    said = "checkpoint_activations needs a network without batch norm, whose statistics would count each batch twice; "
-    with pytest.raises(InputError, match=re.escape(said) + r"encoder\.\S+ of this FlexibleUNet is BatchNorm"):
+    said = "checkpoint_activations needs a network without batch norm, which would count each batch twice; "
+    with pytest.raises(InputError, match=re.escape(said) + r"encoder\.\S+ of this FlexibleUNet is BatchNorm.d; leave"):
         checkpoint_activations(network, True)
+
+
+@pytest.mark.parametrize("bundle", ["dira_pretrain_3d", "dira_finetune_segmentation_3d"])
+@pytest.mark.parametrize("names", [["train"], ["train", "multi_gpu_train"]])
+def test_bundles_checkpoint_their_network(bundle, names):
+    parser = ConfigParser()
+    parser.read_config([str(ROOT / "bundles" / bundle / "configs" / f"{name}.json") for name in names])
+    given = {
+        "device": "$torch.device('cpu')",
+        "network_def#features": [4, 4, 8, 8, 8, 4],
+        "checkpoint_activations": True,
+    }
+    for name, value in given.items():
+        parser[name] = value
+    assert "forward" in vars(parser.get_parsed_content("network").conv_0)

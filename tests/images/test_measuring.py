@@ -1,4 +1,7 @@
 import json
+import os
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,8 +51,8 @@ def test_who_is_stopped_goes_on(names, tmp_path, capsys):
     later = Reader()
     assert later.all_of(names, tmp_path) == [measure_image(name, tmp_path) for name in names]
     assert later.read == ["4.png", "5.png"]
-    said = f"{tmp_path / 'list.json'}: goes on where it was stopped, with 4 images that were checked then\n"
-    assert capsys.readouterr().out == said
+    said = "of 4 images that were checked before a stop, those that stay the same are not read again"
+    assert capsys.readouterr().out == f"{tmp_path / 'list.json'}: {said}\n"
     assert not list(tmp_path.glob(".*"))  # and a further list is made anew
     assert (again := Reader()).all_of(names, tmp_path)
     assert again.read == names
@@ -60,7 +63,8 @@ def test_half_a_line_and_changed_files_are_measured_anew(names, tmp_path):
         Reader("4.png").all_of(names, tmp_path)
     kept = tmp_path / ".list.json.facts"
     kept.write_text(kept.read_text()[:-9])  # of 3.png
-    write_image(tmp_path / "1.png", noise(7, 5))
+    state = (tmp_path / "1.png").stat()
+    os.utime(tmp_path / "1.png", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     with pytest.raises(KeyboardInterrupt):
         (second := Reader("5.png")).all_of(names, tmp_path)
     assert second.read == ["1.png", "3.png", "4.png"]
@@ -70,12 +74,67 @@ def test_half_a_line_and_changed_files_are_measured_anew(names, tmp_path):
 
 def test_unreadable_images_are_tried_again(names, tmp_path):
     (tmp_path / "2.png").write_bytes(b"none")
+    state = (tmp_path / "2.png").stat()
     for _ in range(2):
         with pytest.raises(InputError, match=r"2\.png"), keep_facts(tmp_path / "list.json"):
             measure_each(measure_image, names, tmp_path, strict=True, workers=1)
-    write_image(tmp_path / "2.png", noise(4, 5))
-    assert (later := Reader()).all_of(names, tmp_path)
-    assert later.read == names  # by another function
+    (tmp_path / "2.png").write_bytes((tmp_path / "3.png").read_bytes())
+    os.utime(tmp_path / "2.png", ns=(state.st_atime_ns, state.st_mtime_ns))
+    with keep_facts(tmp_path / "list.json"):
+        found = measure_each(measure_image, names, tmp_path)
+    assert found == [measure_image(name, tmp_path) for name in names]
+
+
+def test_other_versions_and_options_measure_anew(names, tmp_path, monkeypatch):
+    def keep(version, option):
+        monkeypatch.setattr(measuring, "__version__", version)
+        calls = []
+
+        def measure(name, directory, option):
+            calls.append(name)
+            if name == "4.png" and len(calls) == 5:
+                raise KeyboardInterrupt
+            return {"option": option}
+
+        with suppress(KeyboardInterrupt), keep_facts(tmp_path / "list.json"):
+            measure_each(partial(measure, option=option), names[:5], tmp_path, workers=1)
+        return len(calls)
+
+    assert [keep("1", "a"), keep("1", "b"), keep("2", "a")] == [5, 5, 5]
+    assert keep("1", "a") == 1
+
+
+@pytest.mark.parametrize("parts", [["0.mhd", "0.raw"], ["0.hdr", "0.img"], ["0/1.dcm"]])
+def test_what_lies_in_several_files_is_measured_anew(parts, tmp_path):
+    for part in parts:
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        (tmp_path / part).write_text("1")
+    item = parts[0].split("/")[0]
+
+    def measure(name, directory):
+        return {"found": (tmp_path / parts[-1]).read_text()}
+
+    with suppress(KeyboardInterrupt), keep_facts(tmp_path / "list.json"):
+        measure_each(measure, [item], tmp_path)
+        raise KeyboardInterrupt
+    (tmp_path / parts[-1]).write_text("2")
+    with keep_facts(tmp_path / "list.json"):
+        assert measure_each(measure, [item], tmp_path) == [{"found": "2"}]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\n", b"4\n", b'[["a"], {}]\n', b"[1]\n", b'["a", "b", "c"]\n', b'["a", 1]\n']
+)
+def test_a_damaged_file_is_no_obstacle(damage, names, tmp_path):
+    (tmp_path / ".list.json.facts").write_bytes(damage)
+    assert Reader().all_of(names, tmp_path) == [measure_image(name, tmp_path) for name in names]
+
+
+def test_a_list_that_cannot_be_written_loses_nothing(names, tmp_path):
+    (tmp_path / "list.json").mkdir()
+    with pytest.raises(InputError, match=r"list\.json: cannot be written"):
+        [*commands.datalist(str(tmp_path), output=str(tmp_path / "list.json"))]
+    assert len((tmp_path / ".list.json.facts").read_text().split()) >= len(names)
 
 
 def test_short_work_leaves_no_file(names, tmp_path, monkeypatch):
@@ -120,7 +179,7 @@ def test_a_stopped_list_is_the_one_of_a_whole_run(dims, tmp_path, monkeypatch, c
             lines_of("stopped.json")
     assert not (tmp_path / "stopped.json").exists()
     assert lines_of("stopped.json") == [line.replace("whole.json", "stopped.json") for line in whole]
-    assert "with 5 images that were checked then" in capsys.readouterr().out
+    assert "of 5 images that were checked before a stop" in capsys.readouterr().out
     first, second = (json.loads((tmp_path / name).read_text()) for name in ("whole.json", "stopped.json"))
     assert first == second
 
