@@ -22,16 +22,37 @@ def completed(images: Tensor, views: dict[str, Tensor]) -> Tensor:
     return torch.where(views["mask"], images, views["target"]) if "mask" in views else images
 
 
-def objective_outputs(objective: Objective, inputs: ObjectiveInputs) -> dict[str, Tensor]:
+def encode_query(
+    network: nn.Module, views: dict[str, Tensor], learns: bool
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """The encoder's maps of the query, and of the whole one where blocks are hidden and the objective ``learns``.
+
+    Both are one batch for the network: its batch norm then counts the images by which it normalizes. One after the
+    other, its running statistics would be of neither, and nothing that is evaluated would be what was trained.
+    """
+    if "whole" not in views or not learns:
+        return encode(network, views["query"]), None
+    parts = [maps.chunk(2) for maps in encode(network, torch.cat([views["query"], views["whole"]]))]
+    return [hidden for hidden, _ in parts], [whole for _, whole in parts]
+
+
+def objective_outputs(
+    objective: Objective, inputs: ObjectiveInputs, whole: list[Tensor] | None = None
+) -> dict[str, Tensor]:
     """What the objective makes of a batch.
 
-    A query of which blocks are hidden is shown to it whole, encoded once more: from what is left, images were hardly
-    discriminated at all, and an encoder that has only seen holes is worse on whole images.
+    A query of which blocks are hidden is shown to it whole: from what is left, images were hardly discriminated at
+    all, and an encoder that has only seen holes is worse on whole images.
+
+    Args:
+        objective: of the run.
+        inputs: of the query.
+        whole: the encoder's maps of the whole query, if they are known.
     """
     if "whole" in inputs.views:
         views = {name: view for name, view in inputs.views.items() if name != "mask"}
         views["query"] = views["whole"]
-        inputs = ObjectiveInputs(inputs.network, views, encode(inputs.network, views["query"]))
+        inputs = ObjectiveInputs(inputs.network, views, whole or encode(inputs.network, views["query"]))
     return objective(inputs)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..losses.adversarial import GANS, discriminator_accuracy, discriminator_loss, generator_loss, gradient_penalty
 from ..losses.restoration import masked_loss
 from ..metrics import rank_collapse
-from ..networks.encoder_decoder import encode, encoder_state
+from ..networks.encoder_decoder import encoder_state
 from ..networks.instance_norm import use_channels_last
 from ..objectives.no_objective import NoObjective
 from ..objectives.objective import Objective, ObjectiveInputs
@@ -20,7 +20,7 @@ from ..transforms.views import Views
 from ..utils.distributed import average_scalars, broadcast, world_size
 from ..utils.errors import InputError
 from ..utils.seeded_random import SampleRandom
-from .forward import completed, decoded, objective_outputs, prefixed, restored
+from .forward import completed, decoded, encode_query, objective_outputs, prefixed, restored
 from .precision import make_scaler
 from .resumable import ResumableTrainer, optimizer_step
 from .stages import Schedule, Weights
@@ -175,14 +175,14 @@ class DiRATrainer(ResumableTrainer):
     def _losses(self, views: dict[str, Tensor], weights: Weights) -> dict[str, Tensor]:
         """The generator's losses and what they were computed from."""
         output: dict[str, Tensor] = {}
-        features = encode(self.network, views["query"])
-        total = torch.zeros([], device=views["query"].device)
         learns = weights.contrastive > 0
+        features, whole = encode_query(self.network, views, learns)
+        total = torch.zeros([], device=views["query"].device)
         decodes = weights.restores or (learns and self.objective.needs_decoder)
         maps = decoded(self.network, self.objective, features) if decodes else None
         if learns:
             self.objective.progress = self.progress
-            outputs = objective_outputs(self.objective, ObjectiveInputs(self.network, views, features, maps))
+            outputs = objective_outputs(self.objective, ObjectiveInputs(self.network, views, features, maps), whole)
             output |= prefixed(self.objective, outputs)
             total = total + weights.contrastive * outputs["loss"]
         if weights.restores and maps is not None:

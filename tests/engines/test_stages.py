@@ -139,6 +139,18 @@ def test_the_masked_restoration_loss_is_of_the_hidden_voxels(spatial_dims):
     assert output["loss"] == 10 * output["restoration"]
 
 
+def test_running_statistics_are_of_the_images_that_training_normalizes_by(spatial_dims):
+    options = {"patch_size": (16,) * spatial_dims, "views": {"masking": Masking(0.75, (4,) * spatial_dims)}}
+    trainer = make_trainer(genesis_unet, **options)
+    first = trainer.network.down_tr64
+    shown, made = [], record_views(trainer)
+    first.register_forward_pre_hook(lambda _module, given: shown.append(given[0].detach().clone()))
+    run_epochs(trainer, 1)
+    for images, views in zip(shown, made, strict=True):
+        assert torch.equal(images, torch.cat([views["query"], views["whole"]]))
+    assert first.ops[0].bn1.num_batches_tracked == len(made)
+
+
 def test_the_objective_sees_the_masked_query_whole(spatial_dims):
     options = {"patch_size": (16,) * spatial_dims, "views": {"masking": Masking(0.75, (4,) * spatial_dims)}}
     trainer = make_trainer(genesis_unet, **options)
@@ -150,7 +162,8 @@ def test_the_objective_sees_the_masked_query_whole(spatial_dims):
     assert not torch.equal(made["whole"], made["query"])
     assert "mask" not in inputs.views
     assert inputs.maps is None
-    torch.testing.assert_close(inputs.deepest.detach(), encode(network, made["whole"])[-1].detach())
+    both = torch.cat([made["query"], made["whole"]])  # batch norm: what is counted is what is trained by
+    torch.testing.assert_close(inputs.deepest.detach(), encode(network, both)[-1].chunk(2)[1].detach())
     evaluator = make_evaluator(trainer, restoration_metric())
     evaluator.run(1)
     assert len(seen) > 1
