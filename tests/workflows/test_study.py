@@ -125,6 +125,20 @@ def test_refused(entries, sentence, tmp_path):
         study(write(tmp_path, **entries), dims=2, dry_run=True)
 
 
+@pytest.mark.parametrize(("given", "said"), [(3, "got 3"), (None, "got None")])
+def test_objects_of_the_file_make_no_objects_of_what_is_given(given, said, tmp_path):
+    with pytest.raises(InputError, match=f"finetune must be an object of values, {said}"):
+        read_study(write(tmp_path, finetune={"batch_size": 2}), {"finetune": given})
+
+
+def test_hours_of_the_file_are_put_over_or_left_out(tmp_path):
+    path = write(tmp_path, hours={"pretrain": 8, "finetune": 1})
+    given = ({}, {"hours": {"finetune": 2}}, {"hours": None})
+    found = [read_study(path, entries)["hours"] for entries in given]
+    assert found == [{"pretrain": 8, "finetune": 1}, {"pretrain": 8, "finetune": 2}, {}]
+    assert read_study(write(tmp_path, hours=None), given[1])["hours"] == {"finetune": 2}
+
+
 def test_no_study(tmp_path, command):
     status, _, _ = command("study", "few_lables")
     assert "few_lables: neither a JSON file" in status

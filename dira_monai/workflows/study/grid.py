@@ -48,8 +48,8 @@ RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "unlabeled": ("a folder or a list, or null", _is_path),
     "labeled": ("a folder or a list, or null", _is_path),
     "hours": (
-        "an object with pretrain, finetune or both",
-        lambda v: _is_object(v) and v.keys() <= {"pretrain", "finetune"},
+        "an object with pretrain, finetune or both, or null",
+        lambda v: v is None or (_is_object(v) and v.keys() <= {"pretrain", "finetune"}),
     ),
     "pretrain": ("an object of values", _is_object),
     "finetune": ("an object of values", _is_object),
@@ -116,9 +116,11 @@ def read_study(source: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold one object, got {type(content).__name__}")
     _check_names(f"{path}: ", {**content, **given}, DEFAULTS)
-    merged = {name: value | dict(given.get(name, {})) for name, value in content.items() if isinstance(value, dict)}
+    both = [name for name in given if _is_object(given[name]) and _is_object(content.get(name))]
+    merged = {name: content[name] | given[name] for name in both}
     study = DEFAULTS | content | dict(given) | merged
     _check(study, str(path))
+    study["hours"] = study["hours"] or {}
     for name in ("unlabeled", "labeled"):
         study[name] = study[name] and str(user_path(study[name]).absolute())
     return study
