@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..utils.distributed import world_size
+from ..utils.host_sums import sum_over_processes
 
 
 class _NormalizeOverProcesses(torch.autograd.Function):
@@ -21,9 +21,10 @@ class _NormalizeOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         precise = torch.promote_types(x.dtype, torch.float32)
-        own_mean, own_variance = torch.batch_norm_update_stats(x.to(precise), None, None, 0.0)
+        unused = x.new_zeros(x.shape[1], dtype=precise)  # but for their type, which the statistics get
+        own_mean, own_variance = torch.batch_norm_update_stats(x, unused, unused, 0.0)
         moments = torch.stack([own_mean.double(), own_variance.double() + own_mean.double().square()])
-        dist.all_reduce(moments)
+        sum_over_processes(moments)
         mean, square = moments / world_size()
         variance = (square - mean.square()).clamp(min=0).to(precise)
         mean = mean.to(precise)
@@ -41,7 +42,7 @@ class _NormalizeOverProcesses(torch.autograd.Function):
             gradient, x, weight, None, None, mean, scale, True, 0.0, [False, True, True]
         )
         sums = torch.stack([of_weight, of_bias])
-        dist.all_reduce(sums)
+        sum_over_processes(sums)
         to_weight, to_bias = sums / (x.numel() // x.shape[1] * world_size())
         steep = weight * scale
         slope = -steep * scale * to_weight

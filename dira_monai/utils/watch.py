@@ -14,6 +14,7 @@ from typing import Any
 import torch.distributed as dist
 
 from .errors import InputError, find_input_error
+from .host_sums import connect_host, disconnect_host
 
 PERIOD = 5.0  # seconds between two signs of life
 LAST_MOMENTS = 45.0  # seconds in which a process whose torchrun is gone may save
@@ -185,6 +186,8 @@ def join_processes(backend: str, minutes: float = 10.0) -> None:
     watch = Watch(minutes)
     _watches.append(watch)
     watch.start()
+    if backend == "gloo":
+        connect_host(int(os.environ.get("LOCAL_WORLD_SIZE", "0")), patience.total_seconds())
     hook = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
@@ -196,6 +199,7 @@ def join_processes(backend: str, minutes: float = 10.0) -> None:
 
 def leave_processes() -> None:
     """End the work of several processes, if there are any."""
+    disconnect_host()
     while _watches:
         _watches.pop().end()
     if dist.is_initialized():

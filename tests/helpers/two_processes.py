@@ -6,13 +6,17 @@ import torch
 import torch.distributed as dist
 from programs import METHOD
 
+from dira_monai.utils.host_sums import connect_host, disconnect_host
+
 
 def _run(process, work, folder, args):
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=process, world_size=2, timeout=timedelta(seconds=300)
     )
+    connect_host(2, seconds=300)
     torch.save(work(*args), f"{folder}/{process}.pt")
+    disconnect_host()
     dist.destroy_process_group()
 
 
