@@ -48,7 +48,10 @@ def test_a_ready_study_starts(name, spatial_dims, capsys):
     assert re.search(r"^\d+ cells, all values are known; nothing was run$", capsys.readouterr().out, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("name", "cells"), [("demo_2d", 7), ("demo_3d", 7), ("xrays", 1 + 6 * 10), ("brains", 23)])
+CELLS = {"demo_2d": 7, "demo_3d": 7, "xrays": 1 + 6 * 10, "parts": 6 + 21 * 5, "brains": 23, "hippocampus": 1 + 4 * 9}
+
+
+@pytest.mark.parametrize(("name", "cells"), CELLS.items())
 def test_the_studies_of_demo_and_results_start(name, cells, capsys):
     study(Path(__file__).parents[2] / f"benchmarks/{name}.json", labeled="phantoms", dry_run=True)
     assert f"\n{cells} cells, all values are known; nothing was run" in capsys.readouterr().out
