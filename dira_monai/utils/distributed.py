@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .errors import InputError
+from .host_sums import average_over_processes, sum_over_processes
 from .watch import meet_processes
 
 Given = TypeVar("Given")
@@ -46,18 +47,14 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     large = [_in_memory(g) for g in gradients if g.numel() >= LARGE]
-    waiting = [dist.all_reduce(g, async_op=True) for g in large]
     small = [g for g in gradients if g.numel() < LARGE]
-    for dtype in dict.fromkeys(g.dtype for g in small):  # a set has another order in every process
-        group = [g for g in small if g.dtype == dtype]
-        flat = torch.cat([g.flatten() for g in group])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        for gradient, mean in zip(group, flat.split([g.numel() for g in group]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-    for exchange, gradient in zip(waiting, large, strict=True):
-        exchange.wait()
-        gradient /= world_size()
+    dtypes = dict.fromkeys(g.dtype for g in small)  # a set has another order in every process
+    groups = [[g for g in small if g.dtype == dtype] for dtype in dtypes]
+    flat = [torch.cat([g.flatten() for g in group]) for group in groups]
+    average_over_processes([*large, *flat])
+    for group, mean in zip(groups, flat, strict=True):
+        for gradient, part in zip(group, mean.split([g.numel() for g in group]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
@@ -72,8 +69,8 @@ def average_scalars(output: dict[str, Tensor]) -> dict[str, Tensor]:
     if world_size() == 1 or not names:
         return output
     values = torch.stack([output[name].float() for name in names])
-    dist.all_reduce(values)
-    return output | dict(zip(names, values / world_size(), strict=True))
+    average_over_processes([values])
+    return output | dict(zip(names, values, strict=True))
 
 
 @torch.no_grad()
@@ -92,8 +89,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        sum_over_processes(total)
         return total
 
     backward = forward  # the gradient of a sum is the sum of the gradients of all processes

@@ -8,33 +8,36 @@ import torch.distributed as dist
 from two_processes import in_two_processes
 
 from dira_monai.utils import host_sums
-from dira_monai.utils.host_sums import LARGEST, connect_host, sum_over_processes
+from dira_monai.utils.host_sums import PIECE, average_over_processes, connect_host, sum_over_processes
 
 KINDS = {"double": torch.float64, "single": torch.float32, "bf16": torch.bfloat16}
 
 
+SIZES = {"few": (2, 5), "many": (3, PIECE // 5)}  # by sockets, and in shared memory in pieces
+
+
 def refuse(*_, **__):
-    raise AssertionError("sums of few numbers go through sockets")
+    raise AssertionError("gloo takes no part")
 
 
 def sums():
-    """By type what both ways give of small numbers, and what a large tensor comes to, which only gloo may sum."""
+    """By type and size what both ways give of numbers, sums and means."""
     torch.manual_seed(dist.get_rank())
     found = {}
     exchange = dist.all_reduce
     for name, kind in KINDS.items():
-        values = torch.randn(2, 5).to(kind)
-        expected = values.clone()
-        exchange(expected)
-        dist.all_reduce = refuse
-        for _ in range(100):  # one process may be a message ahead
-            got = values.clone()
-            sum_over_processes(got)
-        dist.all_reduce = exchange
-        found[name] = {"expected": expected, "got": got}
-    large = torch.full((LARGEST // 4 + 1,), dist.get_rank() + 1.0)
-    sum_over_processes(large)
-    return found | {"large": large}
+        for size, shape in SIZES.items():
+            values = torch.randn(shape).to(kind)
+            expected = values.clone()
+            exchange(expected)
+            dist.all_reduce = refuse
+            for _ in range(100 if size == "few" else 10):  # one process may be a message ahead
+                got, mean = values.clone(), values.clone()
+                sum_over_processes(got)
+                average_over_processes([mean])
+            dist.all_reduce = exchange
+            found[f"{name}, {size}"] = {"expected": expected, "got": got, "mean": mean}
+    return found
 
 
 def failures():
@@ -57,15 +60,14 @@ def both(tmp_path_factory):
     return in_two_processes(tmp_path_factory.mktemp("sums"), sums)
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", KINDS)
-def test_sums_are_those_of_gloo(both, name):
+def test_sums_are_those_of_gloo(both, name, size):
     for process in both:
-        assert torch.equal(process[name]["got"], process[name]["expected"])
-        assert process[name]["got"].dtype == KINDS[name]
-
-
-def test_a_large_tensor_is_summed_by_gloo(both):
-    assert all(torch.equal(process["large"], torch.full((LARGEST // 4 + 1,), 3.0)) for process in both)
+        found = process[f"{name}, {size}"]
+        assert torch.equal(found["got"], found["expected"])
+        assert torch.equal(found["mean"], found["expected"] / 2)
+        assert found["got"].dtype == KINDS[name]
 
 
 def test_a_process_that_is_silent_or_gone_is_an_error(tmp_path):
