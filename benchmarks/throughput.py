@@ -306,11 +306,11 @@ def measure_many(asked: argparse.Namespace, count: int = 100_000) -> dict[str, f
     started = time.perf_counter()
     datalist = load_datalist(path)
     dataset = PretrainDataset(datalist["training"], None, [56, 56])
-    sampler = SeededSampler(dataset, asked.batch_size, epoch_length=10**6)
+    steps = 3200 // asked.batch_size
+    sampler = SeededSampler(dataset, asked.batch_size, epoch_length=steps + 1)
     batches = iter(DataLoader(dataset, asked.batch_size, sampler=sampler))
     next(batches)
     begun = time.perf_counter() - started
-    steps = 3200 // asked.batch_size
     before = time.perf_counter()
     for _ in range(steps):
         next(batches)
