@@ -111,8 +111,9 @@ HEADER = {
     "ckpt_dir": Value(PATH, "where weights and checkpoints go"),
     "pretrained": Value(
         PATH | NONE,
-        "weights to start from, such as an [imported](finetuning.md#published-weights) file or an earlier run's "
-        "`model.pt`: [what is loaded](finetuning.md#what-is-loaded)",
+        "weights to start from, such as an [imported](finetuning.md#published-weights) file, an earlier run's "
+        "`model.pt`, or [`primitives_2d`](finetuning.md#weights-that-come-with-the-package): "
+        "[what is loaded](finetuning.md#what-is-loaded)",
         fixed=True,
     ),
     "minimum_coverage": Value(SHARE, "least share of the encoder that `pretrained` must fit"),

@@ -14,6 +14,7 @@ from ..images.stock import load_itk, name_reader, read_as_trained
 from ..utils.distributed import on_first_process
 from ..utils.errors import InputError
 from ..utils.files import user_path
+from ..weights.named import find_named
 from .checks import LISTS, check_datalist, entries_of, find_root
 from .classes import find_table
 from .io import make_absolute, read_datalist, take_list
@@ -112,7 +113,8 @@ def prepare_labeled(
         seed: of the splits and the phantoms.
         label_fraction: part of the training patients that is returned, see ``take_fraction``.
         label_seed: seed of their choice.
-        pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared.
+        pretrained: weights to start from; without ``pretraining_list`` a line says that nothing is compared, unless
+            they are the package's own, which have seen no scans.
         pretraining_list: datalist of the pre-training, which must not hold test images or patients.
         allow_overlap: say so, but go on where it does.
         resume: as ``make_list`` takes it.
@@ -137,7 +139,7 @@ def prepare_labeled(
         if given := find_given(source):
             print(f"{given}: its own splits and labels are used, on which {WITHOUT_EFFECT} have no effect")
         print(describe_labeled(datalist))
-        overlap = [UNCHECKED] if pretrained else []
+        overlap = [UNCHECKED] if pretrained and find_named(pretrained) is None else []
         if pretraining_list:
             overlap = check_overlap(datalist, path, pretraining_list, allow_overlap)
         part, lines = take_fraction(datalist, label_fraction, label_seed)

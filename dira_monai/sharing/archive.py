@@ -93,10 +93,10 @@ def list_files(bundle: str | Path) -> dict[str, Path]:
 
 
 def package_files() -> dict[str, Path]:
-    """Files of this package but its bundles, by their names in a bundle."""
+    """Files of this package but its bundles and weights, by their names in a bundle, which has weights of its own."""
     files = {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(PACKAGE.rglob("*")) if path.is_file()}
-    shipped = f"{PACKAGE.name}/_bundles/"
-    return {name: path for name, path in files.items() if not (_HIDDEN.search(name) or name.startswith(shipped))}
+    left = (f"{PACKAGE.name}/_bundles/", f"{PACKAGE.name}/weights/stored/")
+    return {name: path for name, path in files.items() if not (_HIDDEN.search(name) or name.startswith(left))}
 
 
 def package_difference(files: Mapping[str, Path]) -> list[str]:

@@ -1,7 +1,7 @@
 """Sums over the processes of one host: few numbers through sockets, many in memory that all of them see.
 
-gloo hands each sum to a thread of its own and sends it through the network of the host, which takes few numbers a
-millisecond, and the gradients of a ResNet-50 U-Net three times as long as their memory needs.
+gloo hands each sum to a thread of its own and sends it through the network of the host: a few numbers take it a
+millisecond. Tensors of other devices, and those of several hosts, go through the backend of torch.
 """
 
 import mmap
@@ -129,7 +129,7 @@ def sum_over_processes(values: Tensor) -> None:
     Raises:
         RuntimeError: if another process has ended, or sends nothing within the time that an exchange may take.
     """
-    if _host:
+    if _host and values.device.type == "cpu":
         _host[0].reduce(values, torch.sum)
     else:
         dist.all_reduce(values)
@@ -137,7 +137,7 @@ def sum_over_processes(values: Tensor) -> None:
 
 def average_over_processes(tensors: list[Tensor]) -> None:
     """Replace numbers by their means over all processes, see ``sum_over_processes``; all at once."""
-    if _host:
+    if _host and all(values.device.type == "cpu" for values in tensors):
         for values in tensors:
             _host[0].reduce(values, torch.mean)
         return

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
+from .named import find_named
 
 NNUNET = "network_weights"  # of nnU-Net and nnssl
 WRAPPERS = ("network", "state_dict", "model", NNUNET)
 
 
 def read_weights(path: str | Path) -> Any:
-    """Content of a weight file, or of the one models/model.pt in a bundle folder or archive.
+    """Content of a weight file, of the one models/model.pt in a bundle folder or archive, or of the package's weights.
 
     It is read by ``load_weights_only``; Python objects that could run code are refused.
     """
     if not str(path).strip():  # else the folder that the command runs in
         raise InputError("the name of the weight file is empty; give a file, or a bundle's folder or archive")
-    path = Path(path)
+    path = find_named(path) or Path(path)
     if path.is_dir():
         path = path / "models" / "model.pt"
     if path.suffix.lower() == ".zip" and path.is_file():
@@ -130,15 +131,24 @@ def load_weights_only(file: str | Path | IO[bytes], device: torch.device | str =
 
 
 def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Content of a weight or checkpoint file, read by ``load_weights_only``."""
+    """Content of a weight or checkpoint file, read by ``load_weights_only``; of safetensors in float32."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
+        if Path(path).suffix == ".safetensors":
+            return _load_safetensors(path, device)
         _check_sums(path)
         return load_weights_only(path, device)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]  # an empty file gives an error without text
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def _load_safetensors(path: str | Path, device: torch.device | str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file  # archives of bundles run without it
+
+    state = load_file(path, device=str(device))
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def _check_sums(path: str | Path) -> None:

@@ -37,8 +37,8 @@ def load_pretrained(
 
     Args:
         network: not wrapped. Its encoder is what ``encoder_names`` gives, and everything where that is none.
-        path: state dict (``model.pt``, ``encoder.pt``), ``checkpoint.pt``, folder of a run or bundle, or archive
-            (.zip); None: the network stays as it is.
+        path: state dict (``model.pt``, ``encoder.pt``, safetensors), ``checkpoint.pt``, folder of a run or bundle,
+            archive (.zip), or the name of weights that come with the package; None: the network stays as it is.
         minimum_coverage: least ``Match.encoder_coverage``, from 0 to 1. 0 loads whatever fits; with more, every
             convolution and linear layer of the encoder must fit too (``Match.holes``): a ResNet-18 whose shortcuts have
             weights covers 98% of one whose shortcuts have none, and still gives other features.

@@ -20,6 +20,7 @@ from ..data.trained_on import find_run_list
 from ..datalists.options import TASKS
 from ..utils.errors import InputError
 from ..utils.files import user_path
+from ..weights.named import find_named, networks_of
 from .dims import choose_dims
 from .run_folder import run_folder
 
@@ -87,8 +88,9 @@ def finetune(
     Args:
         data: folder of images and labels, or labeled datalist.
         task: segmentation or classification.
-        pretrained: folder of a pre-training run, or a file of weights; by default none. A line tells how many test
-            images the pre-training has seen, where it has made its datalist; ``allow_overlap=False`` then stops.
+        pretrained: folder of a pre-training run, a file of weights, or the name of weights that come with the package,
+            which bring the values of their network; by default none. A line tells how many test images the
+            pre-training has seen, where it has made its datalist; ``allow_overlap=False`` then stops.
         run: folder of the run; by default a new one below $DIRA_RUNS, else ~/dira-monai.
         dims: 2 or 3; by default what the data are.
         hours: that the training may last, for which the values that are not given are planned, see ``plan``, and kept
@@ -102,6 +104,7 @@ def finetune(
     if task not in TASKS:
         raise InputError(f"task must be segmentation or classification, got {task!r}")
     bundle = _choose_bundle(f"dira_finetune_{task}_{{}}d", data, dims, values)
+    values = _named_network(pretrained, bundle) | values
     files = [bundle / "configs/train.json"]
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
@@ -157,6 +160,17 @@ def _plan(
     made.write(kept)
     print(made.table())
     return made.values
+
+
+def _named_network(pretrained: str | Path | None, bundle: Path) -> dict[str, Any]:
+    """The values that build the network of weights that come with the package; of all others none."""
+    if (file := find_named(pretrained)) is None:
+        return {}
+    networks = networks_of(file)
+    if bundle.name not in networks:
+        suits = " and ".join(networks)
+        raise InputError(f"--pretrained {pretrained}: is for {suits}, the data and the task are for {bundle.name}")
+    return networks[bundle.name]
 
 
 def _start(pretrained: str | Path | None) -> dict[str, Any]:

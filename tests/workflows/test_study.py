@@ -48,7 +48,15 @@ def test_a_ready_study_starts(name, spatial_dims, capsys):
     assert re.search(r"^\d+ cells, all values are known; nothing was run$", capsys.readouterr().out, re.MULTILINE)
 
 
-CELLS = {"demo_2d": 7, "demo_3d": 7, "xrays": 1 + 6 * 10, "parts": 6 + 21 * 5, "brains": 23, "hippocampus": 1 + 4 * 9}
+CELLS = {
+    "demo_2d": 7,
+    "demo_3d": 7,
+    "xrays": 1 + 6 * 10,
+    "parts": 6 + 21 * 5,
+    "brains": 23,
+    "hippocampus": 1 + 4 * 9,
+    "primitives": 36,
+}
 
 
 @pytest.mark.parametrize(("name", "cells"), CELLS.items())

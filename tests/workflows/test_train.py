@@ -116,6 +116,29 @@ def test_finetune_gives_the_weights_of_the_bundle(kind, finetune_scans, tmp_path
     assert_equal_states(load(run / "models/model.pt"), load(tmp_path / "models/model.pt"))
 
 
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_weights_of_the_package_bring_their_network(task, finetune_scans, tmp_path, capsys):
+    values = small_labeled((task, 2))
+    own = {name: values.pop(name) for name in [*values] if name.startswith("network_def")}
+    run = finetune(finetune_scans[2], task=task, pretrained="primitives_2d", run=tmp_path / "run", **values)
+    told = capsys.readouterr().out
+    assert "pretrained: primitives_2d -> " in told
+    assert "coverage: 100.0% of the encoder" in told
+    assert "pretraining_list" not in told
+    network = last_config(run)["network_def"]
+    assert own
+    assert "resnet10" in (network["_target_"], network.get("backbone"))
+    assert last_config(run)["pretrained"] == "primitives_2d"
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_weights_of_the_package_for_another_bundle_are_refused(task, finetune_scans, home, capsys):
+    suits = "dira_finetune_segmentation_2d and dira_finetune_classification_2d"
+    sentence = f"--pretrained primitives_2d: is for {suits}, the data and the task are for dira_finetune_{task}_3d"
+    words = ["--task", task, "--pretrained", "primitives_2d"]
+    both(sentence, finetune_scans[3], "finetune", words, capsys, task=task, pretrained="primitives_2d")
+
+
 def test_values_arrive_as_python_has_them(pretrain_scans, home, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "--bath_size", "null"])  # words of another program
     values = small(3, intensity_range=None, tensorboard=False, crop_scale=[0.5, 1.0])

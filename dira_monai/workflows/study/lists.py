@@ -16,6 +16,7 @@ from ...datalists.splits import draw, present_classes
 from ...images.find import map_files
 from ...utils.errors import InputError
 from ...utils.files import user_path, write_json
+from ...weights.named import find_named
 from ..train import training_files
 from .grid import Cell, make_cells, task_source
 
@@ -117,7 +118,7 @@ def _check_leaks(cells: list[Cell], output: Path) -> list[str]:
     for task, name, data, weights, needs in {
         (c.key.task, c.key.initialization, c.data, c.arguments["pretrained"], c.needs) for c in cells if c.key
     }:
-        if weights is None:
+        if weights is None or find_named(weights):  # the package's own have seen no scans
             continue
         found = user_path(weights)
         listed = (
