@@ -32,7 +32,8 @@ class HostSums:
         self._connections: dict[int, Connection] = {}  # by the number of the other process
         key: list[Any] = [secrets.token_bytes(32)]  # keeps strangers out
         dist.broadcast_object_list(key)
-        with Listener(backlog=self.world, authkey=key[0]) as listener:
+        address = f"\0{secrets.token_hex(16)}"  # in no folder, whose name could be too long
+        with Listener(address, backlog=self.world, authkey=key[0]) as listener:
             addresses: list[Any] = [None] * self.world
             dist.all_gather_object(addresses, listener.address)
             for other in range(self.rank):
@@ -68,7 +69,7 @@ class HostSums:
             raise RuntimeError(f"A connection of process {self.rank} was closed by peer.") from error
 
     def _reduce_few(self, values: Tensor, how: Callable[..., Tensor]) -> None:
-        messages = self._exchange(values.view(torch.uint8).numpy().tobytes())
+        messages = self._exchange(values, values.view(torch.uint8).numpy().tobytes())
         parts = {other: torch.frombuffer(bytearray(got), dtype=values.dtype) for other, got in messages.items()}
         parts[self.rank] = values.clone()
         how(torch.stack([parts[number] for number in sorted(parts)]), 0, out=values)
@@ -77,17 +78,25 @@ class HostSums:
         """Each process reduces its share of the numbers; nobody writes a row that another one may still read."""
         rows = self._memory[:, : values.nbytes].view(values.dtype)
         rows[self.rank] = values
-        self._exchange(b"")  # all have written
+        self._exchange(values)  # all have written
         share = rows.tensor_split(self.world, dim=1)[self.rank]
         how(share[:-1], 0, out=share[-1])
-        self._exchange(b"")  # all have reduced
+        self._exchange(values)  # all have reduced
         values.copy_(rows[-1])
 
-    def _exchange(self, own: bytes) -> dict[int, bytes]:
-        """Send every other process a message, and what they have sent."""
+    def _exchange(self, values: Tensor, own: bytes = b"") -> dict[int, bytes]:
+        """Send every other process a message, and what they have sent; all must be about as many numbers of a type."""
+        about = f"{values.numel()} numbers of {values.dtype}".encode()
         for connection in self._connections.values():
-            connection.send_bytes(own)
-        return {other: self._receive(other) for other in self._connections}
+            connection.send_bytes(about + b"|" + own)
+        messages = {}
+        for other in self._connections:
+            theirs, _, messages[other] = self._receive(other).partition(b"|")
+            if theirs != about:
+                raise RuntimeError(
+                    f"process {self.rank} sums {about.decode()} where process {other} sums {theirs.decode()}"
+                )
+        return messages
 
     def _receive(self, other: int) -> bytes:
         if not self._connections[other].poll(self.seconds):

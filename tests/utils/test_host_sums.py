@@ -55,6 +55,13 @@ def failures():
     return {"said": said}
 
 
+def differences():
+    """What each process is told where they sum unequally many numbers."""
+    with pytest.raises(RuntimeError) as caught:
+        sum_over_processes(torch.zeros(3 + dist.get_rank()))
+    return {"said": [str(caught.value)]}
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     return in_two_processes(tmp_path_factory.mktemp("sums"), sums)
@@ -68,6 +75,14 @@ def test_sums_are_those_of_gloo(both, name, size):
         assert torch.equal(found["got"], found["expected"])
         assert torch.equal(found["mean"], found["expected"] / 2)
         assert found["got"].dtype == KINDS[name]
+
+
+def test_processes_that_sum_unequally_many_numbers_are_told(tmp_path):
+    first, second = in_two_processes(tmp_path, differences)
+    assert first["said"][0] == (
+        "process 0 sums 3 numbers of torch.float32 where process 1 sums 4 numbers of torch.float32"
+    )
+    assert second["said"][0].startswith("process 1 sums 4 numbers")
 
 
 def test_a_process_that_is_silent_or_gone_is_an_error(tmp_path):
