@@ -28,7 +28,8 @@ class HostSums:
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.rank, self.world = seconds, dist.get_rank(), dist.get_world_size()
+        self.seconds = min(seconds, 2e6)  # a socket counts milliseconds in 32 bits
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self._connections: dict[int, Connection] = {}  # by the number of the other process
         key: list[Any] = [secrets.token_bytes(32)]  # keeps strangers out
         dist.broadcast_object_list(key)
@@ -59,14 +60,19 @@ class HostSums:
 
     def reduce(self, values: Tensor, how: Callable[..., Tensor]) -> None:
         """Replace numbers by their sum or mean over all processes, see ``sum_over_processes``."""
+        if not values.numel():
+            return
         try:
             if values.nbytes <= SMALL:
                 self._reduce_few(values.view(-1), how)
             else:
                 for piece in values.view(-1).split(PIECE // values.element_size()):
                     self._reduce_piece(piece, how)
-        except (EOFError, OSError) as error:
-            raise RuntimeError(f"A connection of process {self.rank} was closed by peer.") from error
+        except BaseException as error:
+            self.close()  # a message that still comes would be taken for one of the next sum
+            if isinstance(error, EOFError | OSError):
+                raise RuntimeError(f"A connection of process {self.rank} was closed by peer.") from error
+            raise
 
     def _reduce_few(self, values: Tensor, how: Callable[..., Tensor]) -> None:
         messages = self._exchange(values, values.view(torch.uint8).numpy().tobytes())
@@ -104,7 +110,7 @@ class HostSums:
         return self._connections[other].recv_bytes()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; whatever is summed then is an error in all processes."""
         for connection in self._connections.values():
             connection.close()
 

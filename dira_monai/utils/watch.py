@@ -186,8 +186,6 @@ def join_processes(backend: str, minutes: float = 10.0) -> None:
     watch = Watch(minutes)
     _watches.append(watch)
     watch.start()
-    if backend == "gloo":
-        connect_host(int(os.environ.get("LOCAL_WORLD_SIZE", "0")), patience.total_seconds())
     hook = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
@@ -195,6 +193,8 @@ def join_processes(backend: str, minutes: float = 10.0) -> None:
         return print(f"error: {sentence}", file=sys.stderr) if sentence else hook(kind, error, trace)
 
     sys.excepthook = tell
+    if backend == "gloo":
+        connect_host(int(os.environ.get("LOCAL_WORLD_SIZE", "0")), patience.total_seconds())
 
 
 def leave_processes() -> None:

@@ -7,8 +7,8 @@ import torch
 from norms import interleaved
 from objective_runs import METHODS, make_judge, make_run, train, train_and_validate
 from objective_views import forward
+from processes import in_processes
 from trainer_runs import assert_same, basic_unet, differs, record, states
-from two_processes import in_two_processes
 
 from dira_monai.engines.precision import PRECISIONS
 from dira_monai.networks.encoder_parts import encoder_parts
@@ -94,7 +94,7 @@ def work():
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    return in_two_processes(tmp_path_factory.mktemp("two_processes"), work)
+    return in_processes(tmp_path_factory.mktemp("two_processes"), work)
 
 
 def test_gather_with_gradient_has_the_order_of_one_process_and_sums_gradients(both):

@@ -9,9 +9,9 @@ import torch
 from float64 import use_float64
 from ignite.engine import Events
 from norms import interleaved, synchronized
+from processes import in_processes
 from torch import nn
 from trainer_runs import assert_same, genesis_unet, make_loader, make_run, record, states
-from two_processes import in_two_processes
 
 from dira_monai.handlers.collapse_monitor import CollapseMonitor
 from dira_monai.networks.batch_norm import SynchronizedBatchNorm
@@ -162,7 +162,7 @@ def work(folder):
 def both(tmp_path_factory):
     """What the two processes found."""
     folder = tmp_path_factory.mktemp("two_processes")
-    return in_two_processes(folder, work, str(folder))
+    return in_processes(folder, work, str(folder))
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,18 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
-from two_processes import in_two_processes
+from processes import in_processes
 
 from dira_monai.utils import host_sums
-from dira_monai.utils.host_sums import PIECE, average_over_processes, connect_host, sum_over_processes
+from dira_monai.utils.host_sums import (
+    PIECE,
+    average_over_processes,
+    connect_host,
+    disconnect_host,
+    sum_over_processes,
+)
 
 KINDS = {"double": torch.float64, "single": torch.float32, "bf16": torch.bfloat16}
-
-
 SIZES = {"few": (2, 5), "many": (3, PIECE // 5)}  # by sockets, and in shared memory in pieces
 
 
@@ -40,31 +44,61 @@ def sums():
     return found
 
 
-def failures():
-    """What a process is told that waits for one which is silent, and then for one which has ended."""
+def sums_of_three():
+    """What three processes have, and what they get: few numbers, many, and a share that is not a third."""
+    torch.manual_seed(dist.get_rank())
+    values = {name: torch.randn(shape) for name, shape in {**SIZES, "none": (0,), "one": (1,)}.items()}
+    return {name: {"had": own.clone(), "got": sum_up(own)} for name, own in values.items()}
+
+
+def sum_up(values):
+    sum_over_processes(values)
+    return values
+
+
+def silence():
+    """What a process is told that waits for one which is silent; and then, though that one would answer now."""
     if dist.get_rank() == 1:
         time.sleep(3)
-        return {}
+        with pytest.raises(RuntimeError) as caught:
+            sum_over_processes(torch.ones(1))
+        return str(caught.value)
     host_sums._host[0].seconds = 0.5
     said = []
-    for pause in (0, 8):
+    for pause in (0, 4):
         time.sleep(pause)
         with pytest.raises(RuntimeError) as caught:
             sum_over_processes(torch.zeros(1))
         said.append(str(caught.value))
-    return {"said": said}
+    return said
+
+
+def end_of_one():
+    """What a process is told that sums where the other one has ended."""
+    if dist.get_rank() == 1:
+        return None
+    time.sleep(2)
+    with pytest.raises(RuntimeError) as caught:
+        sum_over_processes(torch.zeros(1))
+    return str(caught.value)
+
+
+def wait_for_a_year():
+    disconnect_host()
+    connect_host(2, seconds=365 * 24 * 3600)
+    return sum_up(torch.ones(1))
 
 
 def differences():
     """What each process is told where they sum unequally many numbers."""
     with pytest.raises(RuntimeError) as caught:
         sum_over_processes(torch.zeros(3 + dist.get_rank()))
-    return {"said": [str(caught.value)]}
+    return str(caught.value)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    return in_two_processes(tmp_path_factory.mktemp("sums"), sums)
+    return in_processes(tmp_path_factory.mktemp("sums"), sums)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -77,17 +111,35 @@ def test_sums_are_those_of_gloo(both, name, size):
         assert found["got"].dtype == KINDS[name]
 
 
+def test_three_processes_get_the_same_sums(tmp_path):
+    all_three = in_processes(tmp_path, sums_of_three, world=3)
+    for name in all_three[0]:
+        expected = sum(found[name]["had"].double() for found in all_three)
+        for found in all_three:
+            torch.testing.assert_close(found[name]["got"].double(), expected, rtol=1e-6, atol=1e-6)
+            assert torch.equal(found[name]["got"], all_three[0][name]["got"])
+
+
 def test_processes_that_sum_unequally_many_numbers_are_told(tmp_path):
-    first, second = in_two_processes(tmp_path, differences)
-    assert first["said"][0] == (
-        "process 0 sums 3 numbers of torch.float32 where process 1 sums 4 numbers of torch.float32"
-    )
-    assert second["said"][0].startswith("process 1 sums 4 numbers")
+    first, second = in_processes(tmp_path, differences)
+    assert first == "process 0 sums 3 numbers of torch.float32 where process 1 sums 4 numbers of torch.float32"
+    assert second.startswith("process 1 sums 4 numbers")
 
 
-def test_a_process_that_is_silent_or_gone_is_an_error(tmp_path):
-    first, _ = in_two_processes(tmp_path, failures)
-    assert first["said"] == ["Timed out waiting for process 1.", "A connection of process 0 was closed by peer."]
+def test_a_process_that_is_silent_is_an_error_and_no_later_sum_takes_its_message(tmp_path):
+    first, second = in_processes(tmp_path, silence)
+    assert first == ["Timed out waiting for process 1.", "A connection of process 0 was closed by peer."]
+    assert second == "A connection of process 1 was closed by peer."
+
+
+def test_a_process_that_has_ended_is_an_error(tmp_path):
+    first, _ = in_processes(tmp_path, end_of_one)
+    assert first == "A connection of process 0 was closed by peer."
+
+
+def test_the_time_that_a_process_waits_may_be_longer_than_sockets_count(tmp_path):
+    for found in in_processes(tmp_path, wait_for_a_year):
+        assert found.tolist() == [2.0]
 
 
 def test_processes_of_several_hosts_open_no_sockets(monkeypatch):
