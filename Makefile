@@ -1,7 +1,7 @@
 # make demo: studies in 3D and 2D on built-in synthetic images: with few labels, does pre-training beat random weights?
 # make test: lint, types and tests (about 7 minutes on 2 cores)
 # make methods: every pre-training method a few steps on built-in synthetic images: seconds a step, memory, losses
-# make bench: views and steps beside those of other libraries, in an environment of its own (half an hour on 2 cores)
+# make bench: views and steps beside those of other libraries, in an environment of its own (40 minutes on 2 cores)
 # make federation-test: two simulated sites in NVFlare pre-train two rounds on built-in synthetic images (Python 3.11)
 # make label-test: the bundles in a real MONAI Label server on loopback, in an environment of its own (3.3 GB, Python 3.11)
 # make deploy-test: a run's bundle in MONAI Deploy, DICOM series in, DICOM SEG out, in an environment of its own (3.4 GB, Python 3.11)
