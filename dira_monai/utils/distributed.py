@@ -42,7 +42,7 @@ def gather(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes: large ones where they lie, small ones together."""
+    """Replace each gradient by its mean over the processes; small ones are sent together."""
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -4,6 +4,7 @@ gloo hands each sum to a thread of its own and sends it through the network of t
 millisecond. Tensors of other devices, and those of several hosts, go through the backend of torch.
 """
 
+import hmac
 import mmap
 import os
 import secrets
@@ -125,8 +126,23 @@ def connect_host(processes_here: int, seconds: float) -> None:
         processes_here: number of processes on this host, LOCAL_WORLD_SIZE of torchrun.
         seconds: after which a process that sends nothing is given up.
     """
-    if 1 < processes_here == dist.get_world_size() and hasattr(os, "memfd_create"):  # on Linux
+    if not 1 < processes_here == dist.get_world_size():
+        return
+    able: list[Any] = [None] * processes_here
+    dist.all_gather_object(able, _can_share())
+    if all(able):
         _host.append(HostSums(seconds))
+
+
+def _can_share() -> bool:
+    """Whether this process may open what ``HostSums`` needs; not on macOS, in some containers and in FIPS mode."""
+    try:
+        os.close(os.memfd_create("sums"))
+        Listener(f"\0{secrets.token_hex(16)}").close()
+        hmac.new(b"key", b"message", "md5")  # by which connections know each other before Python 3.12
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
 
 
 def disconnect_host() -> None:
@@ -151,7 +167,7 @@ def sum_over_processes(values: Tensor) -> None:
 
 
 def average_over_processes(tensors: list[Tensor]) -> None:
-    """Replace numbers by their means over all processes, see ``sum_over_processes``; all at once."""
+    """Replace numbers by their means over all processes, see ``sum_over_processes``; in torch's backend all at once."""
     if _host and all(values.device.type == "cpu" for values in tensors):
         for values in tensors:
             _host[0].reduce(values, torch.mean)

@@ -71,7 +71,8 @@ def group_environments(processes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": processes}
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    together |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     groups = [together | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
     return [{name: str(value) for name, value in group.items()} for group in groups]
 

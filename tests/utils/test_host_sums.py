@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from processes import in_processes
 
-from dira_monai.utils import host_sums
+from dira_monai.utils import host_sums, watch
 from dira_monai.utils.host_sums import (
     PIECE,
     average_over_processes,
@@ -70,6 +70,7 @@ def silence():
         with pytest.raises(RuntimeError) as caught:
             sum_over_processes(torch.zeros(1))
         said.append(str(caught.value))
+        assert watch._is_broken_exchange(caught.value)
     return said
 
 
@@ -81,6 +82,19 @@ def end_of_one():
     with pytest.raises(RuntimeError) as caught:
         sum_over_processes(torch.zeros(1))
     return str(caught.value)
+
+
+def one_that_cannot():
+    """A sum where one of the processes may open no memory: both take gloo."""
+    disconnect_host()
+    if dist.get_rank() == 1:
+        host_sums.os.memfd_create = no_memory
+    connect_host(2, seconds=60)
+    return [sum_up(torch.ones(1)), torch.tensor(len(host_sums._host))]
+
+
+def no_memory(_):
+    raise PermissionError
 
 
 def wait_for_a_year():
@@ -135,6 +149,11 @@ def test_a_process_that_is_silent_is_an_error_and_no_later_sum_takes_its_message
 def test_a_process_that_has_ended_is_an_error(tmp_path):
     first, _ = in_processes(tmp_path, end_of_one)
     assert first == "A connection of process 0 was closed by peer."
+
+
+def test_all_take_gloo_where_one_cannot_share(tmp_path):
+    for total, connected in in_processes(tmp_path, one_that_cannot):
+        assert (total.tolist(), connected.item()) == ([2.0], 0)
 
 
 def test_the_time_that_a_process_waits_may_be_longer_than_sockets_count(tmp_path):
