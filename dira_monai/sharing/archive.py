@@ -34,6 +34,7 @@ ALIKE = "is a name that not every system reads alike"
 _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.I
 )  # of Windows
+_LEFT_OUT = (f"{PACKAGE.name}/_bundles/", f"{PACKAGE.name}/weights/stored/")
 _HIDDEN = re.compile(r"(^|/)(\.|__pycache__/)")
 
 
@@ -95,14 +96,14 @@ def list_files(bundle: str | Path) -> dict[str, Path]:
 def package_files() -> dict[str, Path]:
     """Files of this package but its bundles and weights, by their names in a bundle, which has weights of its own."""
     files = {path.relative_to(PACKAGE.parent).as_posix(): path for path in sorted(PACKAGE.rglob("*")) if path.is_file()}
-    left = (f"{PACKAGE.name}/_bundles/", f"{PACKAGE.name}/weights/stored/")
-    return {name: path for name, path in files.items() if not (_HIDDEN.search(name) or name.startswith(left))}
+    return {name: path for name, path in files.items() if not (_HIDDEN.search(name) or name.startswith(_LEFT_OUT))}
 
 
 def package_difference(files: Mapping[str, Path]) -> list[str]:
     """Names of files by which a bundle's ``dira_monai`` differs from the one that runs; none where it has none."""
     ours = package_files()
     theirs = {name: path for name, path in files.items() if name.startswith(f"{PACKAGE.name}/")}
+    theirs = {name: path for name, path in theirs.items() if not name.startswith(_LEFT_OUT)}
     names = sorted(ours.keys() | theirs.keys()) if theirs else []
     return [n for n in names if n not in ours or n not in theirs or not filecmp.cmp(ours[n], theirs[n], shallow=False)]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from ..utils.files import atomic_write
-from .named import find_named
+from .named import find_named, stored_names
 
 NNUNET = "network_weights"  # of nnU-Net and nnssl
 WRAPPERS = ("network", "state_dict", "model", NNUNET)
@@ -30,6 +30,9 @@ def read_weights(path: str | Path) -> Any:
     path = find_named(path) or Path(path)
     if path.is_dir():
         path = path / "models" / "model.pt"
+    elif path.name == str(path) and not path.exists():
+        known = f"; the package has weights of the names {', '.join(stored_names())}" if stored_names() else ""
+        raise InputError(f"{path}: no such checkpoint{known}")
     if path.suffix.lower() == ".zip" and path.is_file():
         return _read_archive(path)
     try:
@@ -135,7 +138,7 @@ def load_weights(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        if Path(path).suffix == ".safetensors":
+        if Path(path).suffix.lower() == ".safetensors":
             return _load_safetensors(path, device)
         _check_sums(path)
         return load_weights_only(path, device)

@@ -1,5 +1,6 @@
 """Pre-trained weights put into a network, with a report of what went where; never in silence."""
 
+import json
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..utils.errors import InputError
 from .files import is_nnunet, read_weights, unwrap, without_wrappers
 from .layouts import convert
 from .match import Match, describe_match, first, match_weights, percent, tied_names
+from .named import find_named, networks_of
 
 
 def load_pretrained(
@@ -66,7 +68,7 @@ def load_pretrained(
         raise InputError(
             f"{path}: covers {percent(match.encoder_coverage)} of the encoder of this {type(network).__name__} where "
             f"minimum_coverage is {minimum_coverage:.1%}; do not fit: {first(match.gaps)}; "
-            f"the file begins with {first(state)}; give the network_def, features or backbone of the pre-training"
+            f"the file begins with {first(state)}; give {_network_for(path)}"
         )
     if match.holes and minimum_coverage > 0:
         raise InputError(
@@ -78,6 +80,14 @@ def load_pretrained(
     mark_pretrained(network, match.tensors)
     _say([*describe_match(match, f"{path} -> {type(network).__name__}"), *note])
     return network
+
+
+def _network_for(path: str | Path) -> str:
+    """What to give so that weights fit."""
+    if file := find_named(path):
+        values = [f"for {bundle} {json.dumps(network)}" for bundle, network in networks_of(file).items()]
+        return f"the values of their network: {'; '.join(values)}"
+    return "the network_def, features or backbone of the pre-training"
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:

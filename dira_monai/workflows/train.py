@@ -20,7 +20,7 @@ from ..data.trained_on import find_run_list
 from ..datalists.options import TASKS
 from ..utils.errors import InputError
 from ..utils.files import user_path
-from ..weights.named import find_named, networks_of
+from ..weights.named import with_network
 from .dims import choose_dims
 from .run_folder import run_folder
 
@@ -62,6 +62,7 @@ def pretrain(
             cannot be used.
     """
     bundle = _choose_bundle("dira_pretrain_{}d", data, dims, values)
+    values = with_network(values, values.get("pretrained"), bundle.name)
     files = [bundle / "configs/train.json", *_find_overlays(bundle, method)]
     _check_values(files, values, ARGUMENTS)
     with run_folder("pretrain", data, run, bool(values.get("resume"))) as folder:
@@ -104,7 +105,7 @@ def finetune(
     if task not in TASKS:
         raise InputError(f"task must be segmentation or classification, got {task!r}")
     bundle = _choose_bundle(f"dira_finetune_{task}_{{}}d", data, dims, values)
-    values = _named_network(pretrained, bundle) | values
+    values = with_network(values, pretrained, bundle.name)
     files = [bundle / "configs/train.json"]
     _check_values(files, values, (*ARGUMENTS[1:], "task", "pretrained"))
     with run_folder("finetune", data, run, bool(values.get("resume"))) as folder:
@@ -160,17 +161,6 @@ def _plan(
     made.write(kept)
     print(made.table())
     return made.values
-
-
-def _named_network(pretrained: str | Path | None, bundle: Path) -> dict[str, Any]:
-    """The values that build the network of weights that come with the package; of all others none."""
-    if (file := find_named(pretrained)) is None:
-        return {}
-    networks = networks_of(file)
-    if bundle.name not in networks:
-        suits = " and ".join(networks)
-        raise InputError(f"--pretrained {pretrained}: is for {suits}, the data and the task are for {bundle.name}")
-    return networks[bundle.name]
 
 
 def _start(pretrained: str | Path | None) -> dict[str, Any]:

@@ -108,6 +108,10 @@ def test_other_code_under_the_name_of_this_package_is_shown(command, archives, t
     name = "dira_pretrain_3d"
     assert "dira_monai: the same code as the" in command("verify", str(archives / f"{name}.zip"))[1]
     assert command("unpack", str(archives / f"{name}.zip"), "out")[0] == 0
+    stored = tmp_path / "out" / name / "dira_monai/weights/stored/primitives_2d.md"  # of a whole copy of the package
+    stored.parent.mkdir()
+    stored.write_text("a card")
+    assert command("pack", f"out/{name}", "same.zip")[0] == 0
     (tmp_path / "out" / name / "dira_monai/losses/adversarial.py").write_text("import os\n")
     (tmp_path / "out" / name / "dira_monai/more.py").write_text("import os\n")
     (tmp_path / "out" / name / "dira_monai/transforms/views.py").unlink()

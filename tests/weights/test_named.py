@@ -11,6 +11,7 @@ from monai.bundle import ConfigParser
 
 from dira_monai.networks.encoder_decoder import output_layer
 from dira_monai.utils.errors import InputError
+from dira_monai.weights import named
 from dira_monai.weights.files import read_weights
 from dira_monai.weights.named import FOLDER, find_named, networks_of
 from dira_monai.weights.pretrained import load_pretrained
@@ -73,6 +74,29 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
     torch.save({"x": torch.ones(1)}, tmp_path / "primitives_2d/models/model.pt")
     assert find_named("primitives_2d") is None
     assert read_weights("primitives_2d").keys() == {"x"}
+
+
+def test_a_folder_without_weights_hides_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "primitives_2d/images").mkdir(parents=True)
+    assert find_named("primitives_2d") == OWN
+
+
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
+    content = bytearray(OWN.read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / OWN.name).write_bytes(content)
+    monkeypatch.setattr(named, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match=r"primitives_2d\.safetensors: is damaged, its checksum differs; install"):
+        read_weights("primitives_2d")
+
+
+def test_names_and_values_are_told_where_they_are_wrong(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="primitives_3d: no such checkpoint; the package has weights of the names p"):
+        read_weights("primitives_3d")
+    with pytest.raises(InputError, match=r'give the values of their network: .+"network_def#backbone": "resnet10"'):
+        load_pretrained(build(2, {"network_def#backbone": "resnet18"}), "primitives_2d")
 
 
 @pytest.mark.parametrize("name", [None, "primitives_4d", "../stored/primitives_2d", "sub/primitives_2d", ""])

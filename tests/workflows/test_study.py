@@ -23,7 +23,7 @@ from dira_monai.apps.comparison.statistics import estimate
 from dira_monai.handlers.training_log import TrainingLog
 from dira_monai.workflows.study import run
 from dira_monai.workflows.study.cell import run_cell
-from dira_monai.workflows.study.grid import Cell, Key, make_cells, read_study, ready_studies
+from dira_monai.workflows.study.grid import Cell, Key, make_cells, read_study, ready_studies, with_networks
 from dira_monai.workflows.study.lists import thin_class
 from dira_monai.workflows.study.report import conclude
 from dira_monai.workflows.study.results import Findings, Group, Result, labels_share, steps_share
@@ -81,6 +81,24 @@ def test_cells_are_a_grid(tmp_path):
     for cell in tuned:
         pairs.setdefault((*cell.key[2:],), []).append({k: v for k, v in cell.arguments.items() if k != "pretrained"})
     assert all(a == b for a, b in pairs.values())
+
+
+def test_weights_of_the_package_bring_their_network_to_all_initializations(tmp_path):
+    tasks = {name: {"task": name} for name in ("segmentation", "classification")}
+    starts = {"random": None, "primitives": {"weights": "primitives_2d"}}
+    finetune = {"network_def#backbone": "resnet18"}  # what is given stays
+    read = read_study(write(tmp_path, tasks=tasks, initializations=starts, finetune=finetune), {"unlabeled": "x"})
+    cells = make_cells(with_networks(read, 2), 2, EMPTY)
+    assert len(cells) == 4
+    for cell in cells:
+        network = {name: value for name, value in cell.arguments.items() if name.startswith("network_def")}
+        own = "network_def#decoder_channels" if cell.key.task == "segmentation" else "network_def#_target_"
+        expected = {"network_def#decoder_channels": [96, 48, 24, 16, 8], "network_def#_target_": "resnet10"}
+        assert network == finetune | {own: expected[own]}
+    with pytest.raises(InputError, match=r"primitives_2d: is for .+ are for dira_finetune_segmentation_3d"):
+        with_networks(read, 3)
+    whole = {"network_def": {"_target_": "BasicUNet"}}
+    assert with_networks(read | {"finetune": whole}, 2)["tasks"]["segmentation"]["values"] == {}
 
 
 def test_a_task_may_have_fractions_of_its_own(tmp_path):

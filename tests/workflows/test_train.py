@@ -131,10 +131,17 @@ def test_weights_of_the_package_bring_their_network(task, finetune_scans, tmp_pa
     assert last_config(run)["pretrained"] == "primitives_2d"
 
 
+def test_a_pretraining_begins_with_weights_of_the_package(pretrain_scans, tmp_path, capsys):
+    values = {name: value for name, value in small(2).items() if not name.startswith("network_def")}
+    run = pretrain(pretrain_scans[2], pretrained="primitives_2d", run=tmp_path / "run", **values)
+    assert "coverage: 100.0% of the encoder" in capsys.readouterr().out
+    assert last_config(run)["network_def"]["decoder_channels"] == [96, 48, 24, 16, 8]
+
+
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
 def test_weights_of_the_package_for_another_bundle_are_refused(task, finetune_scans, home, capsys):
-    suits = "dira_finetune_segmentation_2d and dira_finetune_classification_2d"
-    sentence = f"--pretrained primitives_2d: is for {suits}, the data and the task are for dira_finetune_{task}_3d"
+    suits = "dira_finetune_segmentation_2d, dira_finetune_classification_2d, dira_pretrain_2d"
+    sentence = f"primitives_2d: is for {suits}, the data and the task are for dira_finetune_{task}_3d"
     words = ["--task", task, "--pretrained", "primitives_2d"]
     both(sentence, finetune_scans[3], "finetune", words, capsys, task=task, pretrained="primitives_2d")
 

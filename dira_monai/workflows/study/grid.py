@@ -11,6 +11,7 @@ from ...datalists.options import TASKS
 from ...utils.errors import InputError
 from ...utils.files import user_path
 from ...utils.rules import NOT_NOTHING, is_whole, suggest
+from ...weights.named import with_network
 
 READY = Path(__file__).parent / "ready"
 NAME = re.compile(r"[\w.-]+")  # of what becomes a folder
@@ -171,6 +172,23 @@ def task_source(study: Mapping[str, Any], task: str) -> str:
     if not source:
         raise InputError(f"task {task} has no data; give --labeled FOLDER, or data in the study's file")
     return str(user_path(source).absolute())
+
+
+def with_networks(study: Mapping[str, Any], dims: int) -> dict[str, Any]:
+    """The study with the network of the package's weights, where an initialization names them, for all initializations.
+
+    Raises:
+        InputError: if the weights are not for one of its tasks.
+    """
+    tasks = dict(study["tasks"])
+    for name, task in tasks.items():
+        own = task.get("values", {})
+        built = study["finetune"] | own
+        for start in study["initializations"].values():
+            built = with_network(built, (start or {}).get("weights"), f"dira_finetune_{task['task']}_{dims}d")
+        network = {key: value for key, value in built.items() if key not in study["finetune"]}
+        tasks[name] = task | {"values": network | own}
+    return dict(study) | {"tasks": tasks}
 
 
 def make_cells(study: Mapping[str, Any], dims: int, prepared: Mapping[str, Any]) -> list[Cell]:

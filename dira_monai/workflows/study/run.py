@@ -10,7 +10,7 @@ from ...utils.files import user_path, write_json
 from ..dims import choose_dims
 from ..train import check_training
 from .cell import NAME, is_finished, read_cell
-from .grid import Cell, make_cells, read_study, task_source
+from .grid import Cell, make_cells, read_study, task_source, with_networks
 from .lists import prepare_study
 from .report import write_report
 from .workers import Worker, launch
@@ -48,6 +48,7 @@ def study(
     """
     described = read_study(source, entries)
     dims = described["dims"] or choose_dims(task_source(described, next(iter(described["tasks"]))))
+    described = with_networks(described, dims)
     cells = make_cells(described, dims, {"tasks": {}, "pretrainings": {}})
     _check_cells(cells)
     home = Path(os.environ.get("DIRA_RUNS") or "~/dira-monai")
