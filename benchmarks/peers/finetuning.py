@@ -22,7 +22,6 @@ def plain() -> Work:
             m.ScaleIntensityRanged("image", -1000, 1000, 0, 1, clip=True),
             m.SpatialPadd(keys, [64] * 3),
             m.RandCropByPosNegLabeld(keys, "label", [64] * 3),
-            *(m.RandFlipd(keys, 0.5, axis) for axis in range(3)),
             m.RandAffined(
                 keys,
                 prob=0.5,
